@@ -1,0 +1,103 @@
+"""PEFT folders <-> factors. Reads safetensors only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wfc_dist.errors import InputError
+from wfc_dist.hashing import content_sha256, tensor_sha256
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+_REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's share of an adapter: delta_OI = scaling * b_OR @ a_RI.
+
+    Attributes:
+        a_RI: lora_A.weight, (r, in), float32.
+        b_OR: lora_B.weight, (out, r), float32.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+    """
+
+    a_RI: torch.Tensor
+    b_OR: torch.Tensor
+    scaling: float
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the adapter_config.json of a PEFT LoRA folder. Raises InputError for variants whose average would be wrong."""
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a PEFT adapter: cannot read {CONFIG} ({error})") from error
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"{folder}: peft_type is {config.get('peft_type')}, only LORA can be averaged")
+    if used := [key for key in _REFUSED if config.get(key)]:
+        raise InputError(f"{folder}: {', '.join(used)} is set; such an adapter is not scaling * B @ A and is refused")
+    if config.get("bias", "none") != "none":
+        raise InputError(f"{folder}: trains biases (bias={config['bias']}); train with bias='none'")
+    return config
+
+
+def read_factors(folder: Path) -> dict[str, Factors]:
+    """Reads a PEFT LoRA folder.
+
+    Returns:
+        Module name as in the base's checkpoint (without `.weight`) -> factors in float32.
+
+    Raises:
+        InputError: Not a LoRA folder, no safetensors, keys that are no LoRA factors, or a number that is not finite.
+    """
+    config = read_config(folder)
+    scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: cannot read {WEIGHTS} ({error}); pickled adapters are not read") from error
+    return _pair(folder, tensors, config["r"], float(scaling))
+
+
+def _pair(folder: Path, tensors: Mapping[str, torch.Tensor], lora_r: int, scaling: float) -> dict[str, Factors]:
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, side = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        if side not in ("lora_A", "lora_B") or tensor.dim() != 2:
+            raise InputError(f"{folder}: {key} is no LoRA factor of a linear layer")
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{folder}: {key} has a number that is not finite; the adapter diverged, train it again")
+        sides.setdefault(module, {})[side] = tensor.float()
+    for module, pair in sides.items():
+        if len(pair) != 2 or pair["lora_A"].shape[0] != lora_r or pair["lora_B"].shape[1] != lora_r:
+            raise InputError(f"{folder}: the factors of {module} do not fit together with r = {lora_r}")
+    if not sides:
+        raise InputError(f"{folder}: {WEIGHTS} holds no LoRA factors")
+    return {module: Factors(pair["lora_A"], pair["lora_B"], scaling) for module, pair in sorted(sides.items())}
+
+
+def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> str:
+    """Writes a PEFT folder and returns the sha256 of its tensors.
+
+    Args:
+        folder: An existing folder.
+        state: PEFT keys (`base_model.model.<module>.lora_A.weight`, ...) -> tensors; written as contiguous float32.
+        config: The content of adapter_config.json.
+    """
+    tensors = {key: tensor.detach().cpu().float().contiguous() for key, tensor in sorted(state.items())}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return adapter_sha256(tensors)
+
+
+def adapter_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Returns the identity of an adapter: sha256 over its named tensors."""
+    return content_sha256({key: tensor_sha256(tensor) for key, tensor in tensors.items()})

@@ -1,0 +1,336 @@
+"""The configuration: YAML in, checked and typed out. Importing this loads neither torch nor ray.
+
+[P] paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice. Unknown keys are refused with the nearest valid name.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wfc_dist.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+RESUMABLE = ("cluster.backend", "cluster.address", "cluster.max_trainers", "cluster.max_failures", "cluster.cpus_per_worker",
+             "cluster.gpus_per_worker", "cluster.centralizer_ranks", "cluster.start_timeout_s", "train.loader_workers")  # fmt: skip
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(_Strict):
+    """Name and place of the run; the run directory is `dir/name`."""
+
+    name: Name
+    dir: str = "runs"
+    seed: int = Field(1, ge=0, lt=2**31)
+
+
+class BaseModelConfig(_Strict):
+    """The root model: a hub id or a folder. `dtype: auto` keeps the root's own."""
+
+    model: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class DatasetConfig(_Strict):
+    """One data set: where it is, how it is read, which language token its labels carry."""
+
+    source: str
+    """A folder, a file, or a hub id (`format: hub`)."""
+    format: Literal["jsonl", "hub", "saved", "folder"] = "jsonl"
+    language: str | None = None
+    """Whisper language code; without it every row names its own (`lang`)."""
+    splits: dict[Literal["train", "dev", "test"], str] = Field(default_factory=dict)
+    """Our split -> file name (jsonl), split name (hub, saved) or sub-folder (folder)."""
+    subset: str | None = None
+    """The hub data set's configuration name."""
+    revision: str | None = None
+    text_column: str = "text"
+    audio_column: str = "audio"
+    max_clips: int | None = Field(None, ge=1)
+    """Only the first clips of each split, to try things out."""
+
+
+class LoraConfig(_Strict):
+    """The adapter. PEFT's letters: lora_A is (r, in), lora_B is (out, r)."""
+
+    r: int = Field(32, ge=1)  # [C]
+    alpha: float = Field(64, gt=0)  # [C]
+    dropout: float = Field(0.05, ge=0, lt=1)  # [C]
+    target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
+    variant: Literal["lora", "rslora"] = "lora"  # [C] has more; they are refused until they average correctly
+
+
+class EarlyStoppingConfig(_Strict):
+    """Stop when the dev measure has not improved for `patience` evaluations; the best adapter is kept."""
+
+    metric: Literal["loss", "error"] = "loss"  # [C]
+    patience: int = Field(10, ge=1)  # [C]
+
+
+class SpecAugmentConfig(_Strict):
+    """Masks over mel features; [C] uses masks of 30."""
+
+    time_masks: int = Field(2, ge=0)
+    time_width: int = Field(30, ge=1)
+    frequency_masks: int = Field(2, ge=0)
+    frequency_width: int = Field(30, ge=1)
+
+
+class TrainConfig(_Strict):
+    """How one adapter is trained."""
+
+    max_steps: int = Field(2000, ge=1)  # [H]; [C] trains up to 100 epochs
+    lr: float = Field(1e-3, gt=0)  # [C]
+    weight_decay: float = Field(5e-4, ge=0)  # [C]
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)  # [H] Transformers' default
+    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"  # [C]
+    warmup_steps: int = Field(200, ge=0)  # [H]; 2000 in [C], for runs ten times as long
+    batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
+    gradient_accumulation: int = Field(2, ge=1)  # [C]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
+    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
+    packing: bool = False
+    """Several clips in one 30 s window, so that short clips do not pay for silence."""
+    gap_s: float = Field(0.3, ge=0, le=5)
+    """Silence between packed clips."""
+    min_duration_s: float = Field(0.5, ge=0)  # [C]
+    max_duration_s: float = Field(30.0, gt=0, le=30)  # [C] 20 s
+    gradient_checkpointing: bool = False
+    spec_augment: SpecAugmentConfig | None = None
+    checkpoint_every: int = Field(200, ge=1)
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between dev evaluations; none without early stopping unless given."""
+    early_stopping: EarlyStoppingConfig | None = None
+    loader_workers: int = Field(0, ge=0)
+    """Processes that decode audio ahead; 0 decodes in the trainer."""
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_evaluations(self) -> "TrainConfig":
+        if self.early_stopping and not self.eval_every:
+            raise ValueError("early_stopping needs eval_every (steps between dev evaluations)")
+        if self.warmup_steps >= self.max_steps and self.schedule != "constant":
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than max_steps ({self.max_steps})")
+        return self
+
+
+class CentralizeConfig(_Strict):
+    """How adapters become one update: delta = scale * sum_i w_i * scaling_i * B_i @ A_i for `mean`."""
+
+    method: str = "mean"
+    weights: Literal["uniform", "hours"] | dict[str, float] = "uniform"  # [P]
+    scale: float = Field(1.0, gt=0)
+
+
+class ClusterConfig(_Strict):
+    """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
+
+    backend: Literal["ray", "in_process"] = "ray"
+    address: str | None = None
+    """A running Ray cluster; none starts one on this machine, for this run, on loopback."""
+    workers_per_trainer: int = Field(1, ge=1)
+    gpus_per_worker: float = Field(0, ge=0)
+    cpus_per_worker: float = Field(1, gt=0)
+    threads_per_worker: int = Field(1, ge=1)
+    max_trainers: int | None = Field(None, ge=1)
+    max_failures: int = Field(3, ge=0)
+    """Lost gangs per adapter before the run gives up."""
+    centralizer_ranks: int | None = Field(None, ge=1)
+    """Processes of the average; one per node by default. Does not change a byte."""
+    start_timeout_s: float = Field(300, gt=0)
+
+
+class EvaluateConfig(_Strict):
+    """How bases and adapters are scored."""
+
+    metric: Literal["wer", "cer", "mer"] = "wer"
+    normalizer: Literal["whisper", "paper", "none"] = "whisper"
+    num_beams: int = Field(1, ge=1)  # [C] 4
+    no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
+    batch_size: int = Field(8, ge=1)
+    packing: bool = False
+    """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
+    bootstrap_samples: int = Field(1000, ge=0)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    max_clips: int | None = Field(None, ge=1)
+    adapters: bool = True
+    """Score every single adapter beside the merged base."""
+    protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
+    """Test sets nobody trains on: what must not be forgotten."""
+
+
+class Config(_Strict):
+    """A whole run."""
+
+    run: RunConfig
+    base: BaseModelConfig
+    datasets: dict[Name, DatasetConfig] = Field(min_length=1)
+    rounds: list[list[str]] | dict[Literal["centralize_every"], int]
+    lora: LoraConfig = LoraConfig()
+    train: TrainConfig = TrainConfig()
+    centralize: CentralizeConfig = CentralizeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("rounds")
+    @classmethod
+    def _rounds_not_empty(cls, rounds: Any) -> Any:
+        if isinstance(rounds, dict) and rounds["centralize_every"] < 1:
+            raise ValueError("centralize_every must be 1 or more")
+        if isinstance(rounds, list) and (not rounds or not all(rounds)):
+            raise ValueError("every round needs at least one data set")
+        return rounds
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Config":
+        for index, names in enumerate(self.round_list(), start=1):
+            for name in names:
+                if name not in self.datasets:
+                    raise ValueError(f"rounds: round {index} names {name!r}, which is no data set{_nearest(name, self.datasets)}")
+                if "train" not in self.datasets[name].splits:
+                    raise ValueError(f"datasets.{name}.splits: a data set of a round needs a train split")
+            if len(set(names)) < len(names):
+                raise ValueError(f"rounds: round {index} names a data set twice")
+        for name in self.evaluate.protected:
+            if name in self.datasets:
+                raise ValueError(f"evaluate.protected.{name}: also a training data set; give it another name")
+            if "test" not in self.evaluate.protected[name].splits:
+                raise ValueError(f"evaluate.protected.{name}.splits: a protected set needs a test split")
+        if self.train.early_stopping:
+            for name in {name for names in self.round_list() for name in names}:
+                if "dev" not in self.datasets[name].splits:
+                    raise ValueError(f"datasets.{name}.splits: train.early_stopping needs a dev split")
+        if isinstance(self.centralize.weights, dict):
+            self._weights_cover_rounds(self.centralize.weights)
+        return self
+
+    def _weights_cover_rounds(self, weights: Mapping[str, float]) -> None:
+        for name in weights:
+            if name not in self.datasets:
+                raise ValueError(f"centralize.weights: {name!r} is no data set{_nearest(name, self.datasets)}")
+        for index, names in enumerate(self.round_list(), start=1):
+            missing = [name for name in names if name not in weights]
+            if missing:
+                raise ValueError(f"centralize.weights: no weight for {', '.join(missing)} (round {index})")
+            if any(weights[name] < 0 for name in names) or sum(weights[name] for name in names) <= 0:
+                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a sum > 0")
+
+    def round_list(self) -> list[list[str]]:
+        """Returns the data-set names of every round; `centralize_every: K` takes them in the order of `datasets`."""
+        if isinstance(self.rounds, list):
+            return self.rounds
+        size, names = self.rounds["centralize_every"], list(self.datasets)
+        return [names[start : start + size] for start in range(0, len(names), size)]
+
+    def run_dir(self) -> Path:
+        """Returns the run directory, `run.dir/run.name`."""
+        return Path(self.run.dir) / self.run.name
+
+    def test_sets(self) -> dict[str, DatasetConfig]:
+        """Returns every set that is scored: the test splits of the data sets, then the protected ones."""
+        own = {name: dataset for name, dataset in self.datasets.items() if "test" in dataset.splits}
+        return own | dict(self.evaluate.protected)
+
+
+def _nearest(word: str, words: Any) -> str:
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(sorted(words))}"
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            inner = [arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+            model = inner[-1] if inner else None
+            if part not in getattr(model, "model_fields", {}):
+                continue
+        model = model.model_fields[part].annotation if model and part in model.model_fields else None
+    inner = [model, *get_args(model)]
+    return [name for cls in inner if isinstance(cls, type) and issubclass(cls, BaseModel) for name in cls.model_fields]
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            names = _fields_at(item["loc"][:-1])
+            lines.append(f"{key}: unknown key{_nearest(str(item['loc'][-1]), names) if names else ''}")
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {text}" if key else text)
+    return f"{where}: " + "\n  ".join(lines)
+
+
+def _override(tree: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {assignment!r} is not key.path=value, such as train.lr=1e-4")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {assignment!r}: {part!r} is a value, not a block")
+    node[last] = yaml.safe_load(text)
+
+
+def parse(tree: Any, where: str = "configuration") -> Config:
+    """Checks a nested dictionary. Raises ConfigError naming every wrong key."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected blocks such as run:, base:, datasets:, rounds:")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from error
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, applies `key.path=value` overrides and checks the result.
+
+    Relative paths stay relative to the working directory, as in the shell.
+
+    Raises:
+        ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected blocks such as run:, base:, datasets:, rounds:")
+    for assignment in overrides:
+        _override(tree, assignment)
+    return parse(tree, str(path))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: value}
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
+    before, after = _flat(dict(old)), _flat(dict(new))
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return [key for key in keys if key not in RESUMABLE]
+
+
+def config_hash(config: Config) -> str:
+    """Returns the hex sha256 of the resolved configuration."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""Errors a user can act on. Each says what, where and what to do, and survives pickling (Ray carries them).
+
+The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or input (nothing started), 75 interrupted.
+"""
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command goes on
+
+
+class WfcError(Exception):
+    """A run-time fact that ends the command with one clear message.
+
+    Args:
+        message: What happened, where (round, data set, file), and what to do.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(WfcError, ValueError):
+    """The configuration is wrong; nothing was started."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(WfcError, ValueError):
+    """Data, an adapter, a model or a run directory handed in is unusable; nothing was written over."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunLockedError(WfcError):
+    """Another process is working on the run directory."""
+
+    exit_code = EXIT_USAGE
+
+
+class IntegrityError(WfcError):
+    """Bytes on disk or on a receiver do not have the sha256 that was recorded for them."""
+
+
+class TrainingError(WfcError):
+    """A trainer failed in a way that another attempt would repeat (loss not finite, no trainable parameter, ...)."""
+
+
+class GangFailedError(WfcError):
+    """A trainer gang was lost more often than `cluster.max_failures` allows."""
+
+
+class Interrupted(WfcError):
+    """The run was asked to stop, has checkpointed, and goes on with the same command."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,93 @@
+"""Logging and events. Configured by entry points only: text for people, `events.jsonl` with start and end spans for reports."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wfc_dist import durable, faults
+
+NOISY = ("transformers", "datasets", "peft", "accelerate", "deepspeed", "DeepSpeed", "torch", "ray", "urllib3", "httpx",
+         "huggingface_hub", "matplotlib", "fsspec", "torch.distributed")  # fmt: skip
+
+_context: dict[str, Any] = {}
+_events_path: Path | None = None
+
+
+class _ContextFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.context = " ".join(f"{key}={value}" for key, value in _context.items())
+        return True
+
+
+def configure(log_file: Path | None = None, *, verbose: bool = False, console: bool = True) -> None:
+    """Sets up this process's logging: one line a phase, libraries quiet. For entry points (command, actor) only.
+
+    Args:
+        log_file: Text log to append to; its folder is made.
+        verbose: Show DEBUG of this package.
+        console: Also write to standard error.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if console else []
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    for handler in handlers:
+        handler.addFilter(_ContextFilter())
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(context)s %(name)s: %(message)s"))
+    logger = logging.getLogger("wfc_dist")
+    logger.handlers, logger.propagate = handlers, False
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def quiet_libraries() -> None:
+    """Turns libraries down to errors. Call before importing them: some read their switches at import."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|peft|transformers|deepspeed|accelerate")
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
+
+
+def set_context(**fields: Any) -> None:
+    """Sets what every later line and event of this process carries, such as round, data set, world_rank."""
+    _context.update(fields)
+
+
+def open_events(path: Path) -> None:
+    """Directs this process's events to `path`; one file a process, so that no two interleave."""
+    global _events_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _events_path = path
+
+
+def event(name: str, **fields: Any) -> None:
+    """Appends one event: time_s since the epoch, name, context, fields. Without an open file it does nothing."""
+    if _events_path is not None:
+        durable.append_line(_events_path, json.dumps({"time_s": time.time(), "event": name, **_context, **fields}))
+
+
+@contextlib.contextmanager
+def span(name: str, **fields: Any) -> Iterator[None]:
+    """Records the start and the end of a phase; an end with `error` when it was left by an exception."""
+    event(f"{name}.start", **fields)
+    faults.reached(name)
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        event(f"{name}.end", duration_s=time.monotonic() - start, error=repr(error), **fields)
+        raise
+    event(f"{name}.end", duration_s=time.monotonic() - start, **fields)

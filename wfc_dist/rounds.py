@@ -1,0 +1,118 @@
+"""The algorithm: factorize, centralize, broadcast, score, and the next round. Crash it anywhere; the same call goes on.
+
+    base 0 --factorize--> K adapters --centralize--> base 1 --broadcast--> round 2 ...
+
+Everything else in the package says how one of these words is done. Source: arXiv 2506.16574.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Base:
+    """The shared frozen model after `index` rounds.
+
+    Attributes:
+        index: Rounds merged into it; 0 is the untouched root.
+        path: Folder that loads with `WhisperForConditionalGeneration.from_pretrained`.
+        sha256: Hash of its tensors (names, dtypes, shapes, bytes), independent of how they are laid out in files.
+    """
+
+    index: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One finished LoRA adapter: what one data set asks of one base.
+
+    Attributes:
+        dataset: Name of the data set it was trained on.
+        path: PEFT folder, loads with `PeftModel.from_pretrained`.
+        sha256: Hash of its tensors.
+        base_sha256: The base it was trained against; it may be merged into no other.
+        hours: Hours of speech in the training split, for `centralize.weights: hours`.
+    """
+
+    dataset: str
+    path: str
+    sha256: str
+    base_sha256: str
+    hours: float
+
+
+@dataclass(frozen=True)
+class StagedBase:
+    """A new base and the delta that makes it, written but not yet committed."""
+
+    index: int
+    path: str
+    delta_path: str
+    sha256: str
+    facts: Mapping[str, object]
+
+
+class Trainers(Protocol):
+    """K trainer gangs that stay warm from round to round."""
+
+    def broadcast(self, base: Base) -> None:
+        """Brings `base` to every warm trainer, verified by hash on each."""
+
+    def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
+        """Trains one adapter per data set against `base`, in parallel; each is committed as soon as it is done."""
+
+
+class Centralizer(Protocol):
+    """Averages adapters and merges the average into a base."""
+
+    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        """Returns base + average of `adapters`, summed in the order given."""
+
+
+class RunStore(Protocol):
+    """What has been committed; the only memory there is."""
+
+    def base(self, index: int) -> Base | None:
+        """Returns a committed base, or None."""
+
+    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
+        """Returns the committed, verified adapters trained against `base`, by data set."""
+
+    def commit(self, staged: StagedBase) -> Base:
+        """Makes the round exist."""
+
+
+class Scorer(Protocol):
+    """Measures what was learned and what was forgotten; scores nothing twice."""
+
+    def score(self, base: Base, adapters: Sequence[Adapter] = ()) -> None:
+        """Scores adapters on top of `base`, or with none the base itself, on every test set."""
+
+
+def run_rounds(
+    rounds: Sequence[Sequence[str]], store: RunStore, trainers: Trainers, centralizer: Centralizer, scorer: Scorer
+) -> Base:
+    """Runs, or goes on with, all rounds and returns the last base.
+
+    Args:
+        rounds: Data-set names of each round; the order is the order of summation.
+        store, trainers, centralizer, scorer: How the words are done.
+    """
+    base = store.base(0)
+    assert base is not None, "base 0 is committed when a run is opened"
+    scorer.score(base)
+    for datasets in rounds:
+        adapters = store.finished_adapters(base)  # resume inside a round
+        next_base = store.base(base.index + 1)
+        if next_base is None:
+            adapters |= trainers.factorize(base, [name for name in datasets if name not in adapters])
+            staged = centralizer.centralize(base, [adapters[name] for name in datasets])
+            next_base = store.commit(staged)  # the round exists from here on
+        scorer.score(base, [adapters[name] for name in datasets])
+        trainers.broadcast(next_base)
+        scorer.score(next_base)
+        base = next_base
+    return base

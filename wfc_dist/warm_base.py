@@ -1,0 +1,63 @@
+"""One base held in memory for a whole run: what stays warm in a trainer between adapters and rounds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
+
+from wfc_dist import base_chain
+from wfc_dist.errors import IntegrityError
+from wfc_dist.hashing import tensor_sha256
+from wfc_dist.rounds import Base
+
+
+class WarmBase:
+    """The tensors of a base, and fresh models that share them.
+
+    A model for every adapter is built anew around the same storage, so nothing of one training leaks into the next
+    and a changed base costs the changed tensors only.
+
+    Attributes:
+        base: Which base the tensors are now.
+        tensors: Name -> tensor in `dtype` on `device`, as in the checkpoint files (tied copies left out).
+    """
+
+    def __init__(self, base: Base, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        self.base, self.dtype, self.device = base, dtype, torch.device(device)
+        self.tensors = {name: self._own(tensor) for name, tensor in base_chain.read_tensors(Path(base.path))}
+        self.processor = WhisperProcessor.from_pretrained(base.path)
+
+    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        wanted = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(device=self.device, dtype=wanted, copy=True)
+
+    def update_(self, base: Base, changed: Mapping[str, torch.Tensor], hashes: Mapping[str, str]) -> None:
+        """Becomes `base` by taking its changed tensors.
+
+        Args:
+            base: The base these tensors belong to; its predecessor must be the one held now.
+            changed: Name -> tensor in the checkpoint's dtype.
+            hashes: Name -> sha256 recorded when the base was committed; each tensor is verified before it is taken.
+
+        Raises:
+            IntegrityError: A tensor is missing or is not the one that was committed.
+        """
+        for name, sha256 in hashes.items():
+            if name not in changed or tensor_sha256(changed[name]) != sha256:
+                raise IntegrityError(f"broadcast of base {base.index}: {name} did not arrive as it was committed")
+        for name in hashes:
+            self.tensors[name].copy_(changed[name])
+        self.base = base
+
+    def model(self) -> WhisperForConditionalGeneration:
+        """Returns a new frozen model in eval mode whose parameters share storage with `tensors`."""
+        config = WhisperConfig.from_pretrained(self.base.path)
+        with torch.device("meta"):
+            model = WhisperForConditionalGeneration(config)
+        missing, unexpected = model.load_state_dict(self.tensors, strict=False, assign=True)
+        model.tie_weights()
+        if unexpected or any(name != "proj_out.weight" for name in missing):
+            raise IntegrityError(f"{self.base.path}: config.json and weights disagree on {[*missing, *unexpected][:3]}")
+        model.generation_config = base_chain.generation_config(Path(self.base.path))
+        return model.eval().requires_grad_(False)
