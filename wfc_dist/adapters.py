@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,19 @@ from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
 from wfc_dist.hashing import content_sha256, tensor_sha256
+from wfc_dist.lora_math import Factors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
-_REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices")
-
-
-@dataclass(frozen=True)
-class Factors:
-    """One module's share of an adapter: delta_OI = scaling * b_OR @ a_RI.
-
-    Attributes:
-        a_RI: lora_A.weight, (r, in), float32.
-        b_OR: lora_B.weight, (out, r), float32.
-        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
-    """
-
-    a_RI: torch.Tensor
-    b_OR: torch.Tensor
-    scaling: float
+_REFUSED = (
+    "use_dora",
+    "alpha_pattern",
+    "rank_pattern",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "lora_bias",
+    "trainable_token_indices",
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -101,3 +94,9 @@ def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[
 def adapter_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     """Returns the identity of an adapter: sha256 over its named tensors."""
     return content_sha256({key: tensor_sha256(tensor) for key, tensor in tensors.items()})
+
+
+def folder_sha256(folder: Path) -> str:
+    """Returns the identity of the adapter in a PEFT folder."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return adapter_sha256({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict

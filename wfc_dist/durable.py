@@ -96,9 +96,7 @@ def staging_path(final: Path, attempt: int) -> Path:
     return staged
 
 
-def commit_folder(
-    staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Makes `staged` the committed folder `final` and returns its manifest.
 
     Args:

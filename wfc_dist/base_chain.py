@@ -1,0 +1,213 @@
+"""root + deltas -> base: `base_t = cast(float64(root) + sum of deltas 1..t)`, and how bases lie in safetensors files.
+
+Rounding never accumulates: every base is made from the root, so any of them can be rebuilt bit for bit.
+A base folder holds one file of the tensors that changed; the rest are hard links (or symbolic links across file
+systems) to the root's own files. `model.safetensors.index.json` says which tensor is read from where. The changed
+file sorts last, because Transformers reads shards in name order and keeps the last tensor of a name.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.hashing import tensor_sha256
+from wfc_dist.lora_math import ModuleDelta
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CHANGED, DELTA = "model-update.safetensors", "delta.safetensors"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_COMPANIONS = ("*.json", "*.txt", "*.model", "LICENSE*")  # configuration, tokenizer, feature extractor
+
+
+def resolve_root(model: str, revision: str | None = None) -> Path:
+    """Returns the folder of a root model: `model` itself if it is one, else the hub's snapshot (safetensors only).
+
+    Raises:
+        InputError: No such folder and no such model on the hub, or one without safetensors.
+    """
+    if Path(model).is_dir():
+        folder = Path(model).resolve()
+    else:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            patterns = ["*.json", "*.txt", "*.safetensors"]
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise InputError(
+                f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
+                "give a folder, or check the name, the network and HF_TOKEN"
+            ) from error
+    weight_map(folder)
+    return folder
+
+
+def weight_map(folder: Path) -> dict[str, Path]:
+    """Returns tensor name -> file of a checkpoint folder. Raises InputError when it has no safetensors."""
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in sorted(index.items())}
+    if not (folder / SINGLE).is_file():
+        raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first")
+    with _open(folder / SINGLE) as file:
+        return {name: folder / SINGLE for name in sorted(file.keys())}
+
+
+def _open(path: Path) -> "safe_open":
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields (name, tensor) of a checkpoint folder in name order, one in memory at a time.
+
+    Args:
+        folder: A checkpoint folder.
+        names: Only these; all by default.
+
+    Raises:
+        InputError: A name the checkpoint does not have.
+    """
+    where = weight_map(folder)
+    wanted = sorted(where if names is None else names)
+    if unknown := [name for name in wanted if name not in where]:
+        raise InputError(f"{folder} has no tensor {unknown[0]}; the adapter was made for another model")
+    opened: dict[Path, safe_open] = {}
+    for name in wanted:
+        path = where[name]
+        if path not in opened:
+            opened[path] = _open(path)
+        yield name, opened[path].get_tensor(name)
+
+
+def hash_tensors(folder: Path) -> dict[str, str]:
+    """Returns tensor name -> sha256 for every tensor of a checkpoint folder."""
+    return {name: tensor_sha256(tensor) for name, tensor in read_tensors(folder)}
+
+
+def generation_config(folder: Path) -> "GenerationConfig":
+    """Returns the folder's generation configuration, which holds Whisper's language and task tokens."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(folder)
+
+
+def copy_companions(root: Path, out: Path) -> None:
+    """Copies configuration, tokenizer and feature-extractor files of a checkpoint. Writes into `out`."""
+    for pattern in _COMPANIONS:
+        for path in sorted(root.glob(pattern)):
+            if path.name not in (INDEX, "manifest.json", "root.json") and not path.name.startswith("pytorch_model"):
+                shutil.copyfile(path, out / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(source)
+
+
+def write_overlay(root: Path, changed: Mapping[str, torch.Tensor], out: Path) -> dict[str, str]:
+    """Writes a base that shares all unchanged tensors with `root`.
+
+    Args:
+        root: The folder whose files are shared.
+        changed: Tensor name -> new value.
+        out: An existing, empty folder.
+
+    Returns:
+        Name of each link in `out` -> path of the root's file, for hashes that are already known.
+    """
+    copy_companions(root, out)
+    where, links = weight_map(root), {}
+    for number, path in enumerate(sorted(set(where.values())), start=1):
+        link = f"model-root-{number:05d}.safetensors"
+        _link(path, out / link)
+        links[link] = str(path)
+    names = {path: name for name, path in links.items()}
+    index = {name: CHANGED if name in changed else names[str(path)] for name, path in where.items()}
+    save_file({name: tensor.contiguous() for name, tensor in sorted(changed.items())}, out / CHANGED, {"format": "pt"})
+    sizes = sum((out / file).stat().st_size for file in set(index.values()))
+    text = json.dumps({"metadata": {"total_size": sizes}, "weight_map": index}, indent=1, sort_keys=True)
+    (out / INDEX).write_text(text + "\n", encoding="utf-8")
+    return links
+
+
+def write_standalone(source: Path, changed: Mapping[str, torch.Tensor], out: Path, dtype: str = "auto") -> None:
+    """Writes a checkpoint of its own, one file, sharing nothing: to hand on, or to change the data type.
+
+    Args:
+        source: The folder every tensor not in `changed` is taken from.
+        changed: Tensor name -> new value.
+        out: An existing, empty folder.
+        dtype: Data type of the floating-point tensors written; `auto` keeps each tensor's.
+    """
+    copy_companions(source, out)
+    tensors = {}
+    for name, tensor in read_tensors(source):
+        value = changed.get(name, tensor)
+        cast = dtype != "auto" and value.is_floating_point()
+        tensors[name] = (value.to(DTYPES[dtype]) if cast else value).contiguous()
+    save_file(tensors, out / SINGLE, {"format": "pt"})
+    if dtype != "auto":
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        config.pop("torch_dtype", None)
+        (out / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=1) + "\n", encoding="utf-8")
+
+
+def write_delta(out: Path, delta: Mapping[str, ModuleDelta]) -> None:
+    """Writes DIR/delta.safetensors: `<module>.lora_A`, `<module>.lora_B` (float32), `<module>.coefficients` (float64)."""
+    tensors = {}
+    for module, item in sorted(delta.items()):
+        tensors[f"{module}.lora_A"] = item.a_RI.contiguous()
+        tensors[f"{module}.lora_B"] = item.b_OR.contiguous()
+        tensors[f"{module}.coefficients"] = item.coefficients_R.contiguous()
+    save_file(tensors, out / DELTA, {"format": "pt"})
+
+
+def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, ModuleDelta]:
+    """Reads a delta folder (only `modules`, if given). Raises InputError when it is none."""
+    if not (folder / DELTA).is_file():
+        raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
+    with _open(folder / DELTA) as file:
+        names = sorted({key.rpartition(".")[0] for key in file.keys()})  # noqa: SIM118 - not a dict
+        return {
+            name: ModuleDelta(*(file.get_tensor(f"{name}.{part}") for part in ("lora_A", "lora_B", "coefficients")))
+            for name in names
+            if modules is None or name in modules
+        }
+
+
+def check_fits(root: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InputError unless every module of an update is a matrix of the root of the same (out, in) shape."""
+    where = weight_map(root)
+    for module, shape in shapes.items():
+        name = f"{module}.weight"
+        if name not in where:
+            raise InputError(f"{root} has no tensor {name}; the adapter was made for another model")
+        with _open(where[name]) as file:
+            found = tuple(file.get_slice(name).get_shape())
+        if found != shape:
+            raise InputError(f"{name} is {list(found)} in {root}, the update is {list(shape)}; it was made for another model")
+
+
+def verify_root(folder: Path, recorded: Mapping[str, str]) -> None:
+    """Raises IntegrityError when the root's tensors are no longer the ones the run began with."""
+    found = hash_tensors(folder)
+    if changed := sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name)):
+        raise IntegrityError(f"the root model {folder} has changed since the run began (first: {changed[0]}); restore it")

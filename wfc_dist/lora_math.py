@@ -1,0 +1,100 @@
+"""The maths of averaging and merging, on tensors only.
+
+Letters of shapes: O out features, I in features, R rank of an update. PEFT's letters for factors: lora_A is (r, in),
+lora_B is (out, r); the paper (arXiv 2506.16574) swaps A and B. Everything is summed in float64 and in the order given:
+float32 inputs have exact products there, so a sum of K adapters is right to the last bit of the float32 it is rounded to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from wfc_dist.errors import InputError
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's share of an adapter: delta_OI = scaling * b_OR @ a_RI.
+
+    Attributes:
+        a_RI: lora_A.weight, (r, in), float32.
+        b_OR: lora_B.weight, (out, r), float32.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+    """
+
+    a_RI: torch.Tensor
+    b_OR: torch.Tensor
+    scaling: float
+
+
+@dataclass(frozen=True)
+class ModuleDelta:
+    """One module's averaged update, in factors: delta_OI = b_OR @ diag(coefficients_R) @ a_RI.
+
+    The coefficients stay apart from the factors: folding 1/K into float32 factors would round.
+
+    Attributes:
+        a_RI: (R, in), float32.
+        b_OR: (out, R), float32.
+        coefficients_R: (R,), float64.
+    """
+
+    a_RI: torch.Tensor
+    b_OR: torch.Tensor
+    coefficients_R: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        """Returns delta_OI, (out, in), float64."""
+        return (self.b_OR.double() * self.coefficients_R) @ self.a_RI.double()
+
+    def scaled(self, scale: float) -> "ModuleDelta":
+        """Returns scale * delta."""
+        return ModuleDelta(self.a_RI, self.b_OR, self.coefficients_R * scale)
+
+
+def normalized(weights: Sequence[float]) -> list[float]:
+    """Returns weights / sum(weights). Raises InputError for a negative weight or a sum of zero."""
+    total = float(sum(weights))
+    if total <= 0 or any(not weight >= 0 for weight in weights):
+        raise InputError(f"weights {list(weights)} must be >= 0 with a sum > 0")
+    return [float(weight) / total for weight in weights]
+
+
+def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> ModuleDelta:
+    """Returns sum_i weights_i * scaling_i * B_i @ A_i as one product of the stacked factors, which is exact.
+
+    Args:
+        factors: One module of each adapter; the ranks and scalings may differ.
+        weights: One factor each, used as they are.
+    """
+    coefficients = [
+        torch.full((item.a_RI.shape[0],), weight * item.scaling, dtype=torch.float64)
+        for item, weight in zip(factors, weights, strict=True)
+    ]
+    return ModuleDelta(
+        torch.cat([item.a_RI for item in factors]),
+        torch.cat([item.b_OR for item in factors], dim=1),
+        torch.cat(coefficients),
+    )
+
+
+def chain_sum(root_OI: torch.Tensor, deltas: Sequence[ModuleDelta]) -> torch.Tensor:
+    """Returns float64(root) + delta_1 + ... + delta_t, (out, in), summed in the order of the rounds."""
+    total = root_OI.double()
+    for delta in deltas:
+        total = total + delta.dense()
+    return total
+
+
+def exactness_gap(factor_mean: ModuleDelta, mean: ModuleDelta) -> tuple[float, float]:
+    """Returns (||factor_mean - mean||^2, ||mean||^2), Frobenius, float64; summed over modules their ratio is the gap squared."""
+    exact = mean.dense()
+    return float((factor_mean.dense() - exact).square().sum()), float(exact.square().sum())
+
+
+def ratio_of_norms(numerator_squared: float, denominator_squared: float) -> float:
+    """Returns sqrt(numerator / denominator); 0 for 0/0, such as the gap of updates that are all zero."""
+    if denominator_squared == 0:
+        return 0.0 if numerator_squared == 0 else float("inf")
+    return float((numerator_squared / denominator_squared) ** 0.5)

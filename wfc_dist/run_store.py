@@ -1,0 +1,291 @@
+"""The only file that knows the run directory (DESIGN section 6): what is committed, by whom it is locked, what is next."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from wfc_dist import config as configuration
+from wfc_dist import durable, log
+from wfc_dist.config import Config
+from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
+from wfc_dist.rounds import Adapter, Base, StagedBase
+
+logger = logging.getLogger(__name__)
+STATES = ("running", "done", "failed", "interrupted")
+
+
+class RunPaths:
+    """Where everything of a run lies; makes nothing."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.config, self.status, self.ledger = run_dir / "config.json", run_dir / "status.json", run_dir / "ledger.jsonl"
+        self.stop_file, self.lock = run_dir / "stop", run_dir / "lock"
+
+    def base(self, index: int) -> Path:
+        """Returns the folder of base `index`."""
+        return self.run_dir / f"base-{index:04d}"
+
+    def round(self, round_index: int) -> Path:
+        """Returns the folder of a round (1-based)."""
+        return self.run_dir / f"round-{round_index:04d}"
+
+    def adapter(self, round_index: int, dataset: str) -> Path:
+        """Returns the PEFT folder of one adapter."""
+        return self.round(round_index) / "adapters" / dataset
+
+    def delta(self, round_index: int) -> Path:
+        """Returns the folder of the averaged update."""
+        return self.round(round_index) / "delta"
+
+    def checkpoints(self, round_index: int, dataset: str) -> Path:
+        """Returns the folder of one adapter's resumable states."""
+        return self.round(round_index) / "training" / dataset
+
+    def curve(self, round_index: int, dataset: str) -> Path:
+        """Returns the learning curve of one adapter."""
+        return self.round(round_index) / "training-curves" / f"{dataset}.jsonl"
+
+    def evaluation(self, round_index: int, model: str) -> Path:
+        """Returns the folder of one model's scores; `model` is base-NNNN or a data-set name."""
+        return self.round(round_index) / "evaluation" / model
+
+    def logs(self, round_index: int, attempt: int) -> Path:
+        """Returns the folder of one attempt's logs of a round."""
+        return self.round(round_index) / "logs" / f"attempt-{attempt}"
+
+
+def require_run(run_dir: Path) -> RunPaths:
+    """Returns the paths of an existing run. Raises InputError when the folder is none."""
+    paths = RunPaths(run_dir)
+    if not paths.config.is_file():
+        raise InputError(f"{run_dir} is not a run directory (it has no config.json); give the folder `run.dir/run.name`")
+    return paths
+
+
+def read_config(run_dir: Path) -> Config:
+    """Returns the resolved configuration a run was started with."""
+    paths = require_run(run_dir)
+    return configuration.parse(json.loads(paths.config.read_text(encoding="utf-8"))["config"], str(paths.config))
+
+
+def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
+    """Returns a committed base and its manifest, or None when it was not committed."""
+    folder = RunPaths(run_dir).base(index)
+    manifest = durable.read_manifest(folder)
+    if manifest is None:
+        return None
+    return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest
+
+
+def latest_base(run_dir: Path) -> Base:
+    """Returns the last committed base of a run. Raises InputError when there is none."""
+    require_run(run_dir)
+    found, index = None, 0
+    while (entry := read_base(run_dir, index)) is not None:
+        found, index = entry[0], index + 1
+    if found is None:
+        raise InputError(f"{run_dir} has no committed base yet; run `wfc run` first")
+    return found
+
+
+class RunStore:
+    """A run directory opened for writing; one process at a time. Use `open_run`."""
+
+    def __init__(self, paths: RunPaths, config: Config, attempt: int) -> None:
+        self.paths, self.config, self.attempt = paths, config, attempt
+
+    def base(self, index: int) -> Base | None:
+        """Returns a committed base, or None. Raises IntegrityError when its files are damaged."""
+        entry = read_base(self.paths.run_dir, index)
+        if entry is None:
+            return None
+        base, manifest = entry
+        durable.verify_folder(self.paths.base(index), skip=frozenset(manifest.get("links", ())))
+        return base
+
+    def manifest(self, index: int) -> dict[str, Any]:
+        """Returns the manifest of a committed base: tensor hashes, diagnostics, weights, adapters."""
+        entry = read_base(self.paths.run_dir, index)
+        assert entry is not None, f"base {index} is committed"
+        return entry[1]
+
+    def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
+        """Commits base 0, a pointer to the root model."""
+        durable.commit_folder(staged, self.paths.base(0), {**facts, "sha256": sha256})
+        self._record("base", round=0, sha256=sha256)
+
+    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
+        """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again."""
+        found = {}
+        for folder in sorted((self.paths.round(base.index + 1) / "adapters").glob("*")):
+            manifest = durable.read_manifest(folder)
+            if manifest is None:
+                continue
+            try:
+                durable.verify_folder(folder)
+            except IntegrityError as error:
+                aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
+                os.replace(folder, aside)
+                logger.warning("%s; moved to %s, it will be trained again", error, aside.name)
+                continue
+            found[folder.name] = Adapter(
+                folder.name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
+            )  # a wrong base is refused by the centralizer, with both names
+        return found
+
+    def stage_adapter(self, base: Base, dataset: str) -> Path:
+        """Returns an empty folder for a trainer to write its PEFT files to."""
+        return durable.staging_path(self.paths.adapter(base.index + 1, dataset), self.attempt)
+
+    def commit_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> Adapter:
+        """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
+        final = self.paths.adapter(base.index + 1, dataset)
+        with log.span("commit_adapter", dataset=dataset):
+            durable.commit_folder(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+            self._record("adapter", round=base.index + 1, dataset=dataset, **_brief(facts))
+        return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
+
+    def stage_base(self, index: int) -> tuple[Path, Path]:
+        """Returns empty folders for the delta of round `index` and for base `index`."""
+        return (
+            durable.staging_path(self.paths.delta(index), self.attempt),
+            durable.staging_path(self.paths.base(index), self.attempt),
+        )
+
+    def commit(self, staged: StagedBase) -> Base:
+        """Makes the round exist: its delta, then its base, then the ledger's line; then prunes training states."""
+        delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
+        links = staged.facts["links"]
+        assert isinstance(links, dict)
+        with log.span("commit_base"):
+            durable.commit_folder(Path(staged.delta_path), delta, {"round": staged.index})
+            facts = {**staged.facts, "sha256": staged.sha256, "delta": delta.relative_to(self.paths.run_dir).as_posix()}
+            durable.commit_folder(Path(staged.path), final, facts, known=self._known_hashes(links))
+            self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
+        self._prune(staged.index)
+        return Base(staged.index, str(final), staged.sha256)
+
+    def _known_hashes(self, links: Mapping[str, str]) -> dict[str, str]:
+        files = self.manifest(0)["root_files"]
+        return {link: files[Path(path).name] for link, path in links.items()}
+
+    def _prune(self, round_index: int) -> None:
+        shutil.rmtree(self.paths.round(round_index) / "training", ignore_errors=True)
+        for leftover in self.paths.run_dir.glob("**/*.tmp-*"):
+            if leftover.is_dir() and "damaged" not in leftover.name:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _record(self, event: str, **facts: Any) -> None:
+        with log.span("append_ledger"):
+            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "attempt": self.attempt, "event": event, **facts}
+            durable.append_line(self.paths.ledger, json.dumps(line, sort_keys=True))
+
+    def record(self, event: str, **facts: Any) -> None:
+        """Appends a line to the ledger: attempts, scores, failures."""
+        self._record(event, **facts)
+
+    def reconcile(self) -> None:
+        """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line."""
+        lines = [json.loads(line) for line in durable.read_lines(self.paths.ledger, repair=True)]
+        known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
+        for index in range(len(self.config.round_list()) + 1):
+            for name, manifest in self._committed_adapters(index):
+                if ("adapter", index, name, manifest["sha256"]) not in known:
+                    self._record("adapter", round=index, dataset=name, recovered=True, **_brief(manifest))
+            entry = read_base(self.paths.run_dir, index)
+            if entry and ("base", index, None, entry[0].sha256) not in known:
+                self._record("base", round=index, sha256=entry[0].sha256, recovered=True, **_brief(entry[1]))
+            if entry:
+                self._prune(index)
+
+    def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        for folder in sorted((self.paths.round(round_index) / "adapters").glob("*")):
+            if (manifest := durable.read_manifest(folder)) is not None:
+                yield folder.name, manifest
+
+    def write_status(self, state: str, message: str = "", exit_code: int | None = None, **facts: Any) -> None:
+        """Writes RUN/status.json, which says the same to schedulers as the exit code."""
+        assert state in STATES
+        durable.write_json(
+            self.paths.status,
+            {"state": state, "message": message, "exit_code": exit_code, "attempt": self.attempt, "host": socket.gethostname(),
+             "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts},
+        )  # fmt: skip
+
+
+def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the facts short enough for a ledger line."""
+    return {key: value for key, value in facts.items() if key not in ("tensors", "changed", "links", "files", "schema", "root_files",
+            "gap_per_module", "update_norm_per_module", "sha256", "dataset", "round", "config")} | (
+        {"sha256": facts["sha256"]} if "sha256" in facts else {})  # fmt: skip
+
+
+@contextlib.contextmanager
+def locked(paths: RunPaths) -> Iterator[IO[str]]:
+    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder."""
+    paths.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(paths.lock, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield file
+
+
+@contextlib.contextmanager
+def open_run(config: Config, fingerprints: Mapping[str, str]) -> Iterator[RunStore]:
+    """Opens, or makes, the run directory of a configuration, locked for as long as the context lasts.
+
+    Args:
+        config: The resolved configuration.
+        fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
+
+    Raises:
+        ConfigError: The folder is no run and not empty, or its run had another configuration or other data.
+        RunLockedError: Another process is working on it.
+    """
+    paths = RunPaths(config.run_dir())
+    if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
+        raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
+    with locked(paths):
+        if paths.config.exists():
+            attempt = _check_unchanged(paths, config, fingerprints) + 1
+        else:
+            attempt = 1
+        tree = {"config": config.model_dump(mode="json"), "config_sha256": configuration.config_hash(config),
+                "data": dict(fingerprints), "attempt": attempt}  # fmt: skip
+        durable.write_json(paths.config, tree)
+        store = RunStore(paths, config, attempt)
+        paths.stop_file.unlink(missing_ok=True)
+        store.reconcile()
+        yield store
+
+
+def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> int:
+    recorded = json.loads(paths.config.read_text(encoding="utf-8"))
+    if changed := configuration.changed_keys(recorded["config"], config.model_dump(mode="json")):
+        raise ConfigError(
+            f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
+            "Set them back to go on, or choose another run.name for a new run"
+        )
+    if other := sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value):
+        raise ConfigError(
+            f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
+            "Restore it to go on, or choose another run.name for a new run"
+        )
+    return int(recorded["attempt"])
