@@ -15,15 +15,7 @@ from wfc_dist.lora_math import Factors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
-_REFUSED = (
-    "use_dora",
-    "alpha_pattern",
-    "rank_pattern",
-    "modules_to_save",
-    "fan_in_fan_out",
-    "lora_bias",
-    "trainable_token_indices",
-)
+_REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

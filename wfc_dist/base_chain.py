@@ -62,7 +62,7 @@ def weight_map(folder: Path) -> dict[str, Path]:
     if not (folder / SINGLE).is_file():
         raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first")
     with _open(folder / SINGLE) as file:
-        return {name: folder / SINGLE for name in sorted(file.keys())}
+        return dict.fromkeys(sorted(file.keys()), folder / SINGLE)
 
 
 def _open(path: Path) -> "safe_open":

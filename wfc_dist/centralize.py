@@ -149,9 +149,7 @@ def _merge_owned(job: CentralizeJob, factors: Mapping[tuple[str, str], Factors])
         dtype = root_OI.dtype if job.dtype == "auto" else base_chain.DTYPES[job.dtype]
         tensor, update, lost = merge_module(root_OI, [item[module] for item in past if module in item], delta, dtype)
         if not torch.isfinite(tensor).all():
-            raise InputError(
-                f"base {job.base.index + 1}: {module} is not finite after merging; lower centralize.scale or train.lr"
-            )
+            raise InputError(f"base {job.base.index + 1}: {module} is not finite; lower centralize.scale or train.lr")
         merged[module] = MergedModule(delta, tensor, update, lost, *_gap(ordered, job.weights))
     return merged
 
@@ -178,21 +176,19 @@ def _unpack_merged(parts: Sequence[bytes]) -> dict[str, MergedModule]:
 
 
 def diagnostics(merged: Mapping[str, MergedModule]) -> dict[str, object]:
-    """Returns exactness gap ||factor_mean - mean|| / ||mean|| and update loss ||cast(W + d) - W - d|| / ||d||, in all and per module."""
+    """Returns what the round records about itself, in all and per module (Frobenius norms).
+
+    exactness_gap = ||factor_mean - mean|| / ||mean||, update_loss = ||cast(W + delta) - W - delta|| / ||delta||.
+    """
     items = merged.values()
-    known = [
-        (item.gap_squared, item.mean_squared) for item in items if item.gap_squared is not None and item.mean_squared is not None
-    ]
-    gap = lora_math.ratio_of_norms(sum(pair[0] for pair in known), sum(pair[1] for pair in known)) if known else None
+    squares = {module: (item.gap_squared, item.mean_squared) for module, item in merged.items()}
+    known = {module: (gap, norm) for module, (gap, norm) in squares.items() if gap is not None and norm is not None}
+    ratio = lora_math.ratio_of_norms
     return {
-        "exactness_gap": gap,
-        "update_loss": lora_math.ratio_of_norms(sum(i.lost_squared for i in items), sum(i.update_squared for i in items)),
+        "exactness_gap": ratio(sum(gap for gap, _ in known.values()), sum(norm for _, norm in known.values())) if known else None,
+        "update_loss": ratio(sum(item.lost_squared for item in items), sum(item.update_squared for item in items)),
         "update_norm": float(sum(item.update_squared for item in items) ** 0.5),
-        "gap_per_module": {
-            module: lora_math.ratio_of_norms(item.gap_squared, item.mean_squared)
-            for module, item in merged.items()
-            if item.gap_squared is not None and item.mean_squared is not None
-        },
+        "gap_per_module": {module: ratio(gap, norm) for module, (gap, norm) in known.items()},
         "update_norm_per_module": {module: item.update_squared**0.5 for module, item in merged.items()},
     }
 

@@ -1,6 +1,6 @@
 """The only file that talks to torch.distributed outside the trainer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -23,7 +23,7 @@ class Group:
     world_rank: int = 0
     world_size: int = 1
     handle: dist.ProcessGroup | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def join(world_rank: int, world_size: int, address: str, port: int, *, backend: str = "gloo") -> Group:

@@ -1,6 +1,7 @@
 """The configuration: YAML in, checked and typed out. Importing this loads neither torch nor ray.
 
-[P] paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice. Unknown keys are refused with the nearest valid name.
+Unknown keys are refused with the nearest valid name. Where a default comes from: [P] the paper (arXiv 2506.16574),
+[C] the authors' code, [H] this project's choice.
 """
 
 import difflib
@@ -16,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from wfc_dist.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-RESUMABLE = ("cluster.backend", "cluster.address", "cluster.max_trainers", "cluster.max_failures", "cluster.cpus_per_worker",
-             "cluster.gpus_per_worker", "cluster.centralizer_ranks", "cluster.start_timeout_s", "train.loader_workers")  # fmt: skip
+RESUMABLE = (  # may change between attempts: who computes where, never what
+    *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
+    *("cluster.centralizer_ranks", "cluster.start_timeout_s", "train.loader_workers"),
+)
 
 
 class _Strict(BaseModel):

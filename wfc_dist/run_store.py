@@ -19,6 +19,8 @@ from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedEr
 from wfc_dist.rounds import Adapter, Base, StagedBase
 
 logger = logging.getLogger(__name__)
+_LONG_FACTS = ("tensors", "changed", "links", "files", "schema", "root_files", "gap_per_module", "update_norm_per_module",
+               "dataset", "round", "config")  # fmt: skip
 STATES = ("running", "done", "failed", "interrupted")
 
 
@@ -203,7 +205,7 @@ class RunStore:
                     self._record("adapter", round=index, dataset=name, recovered=True, **_brief(manifest))
             entry = read_base(self.paths.run_dir, index)
             if entry and ("base", index, None, entry[0].sha256) not in known:
-                self._record("base", round=index, sha256=entry[0].sha256, recovered=True, **_brief(entry[1]))
+                self._record("base", round=index, recovered=True, **_brief(entry[1]))
             if entry:
                 self._prune(index)
 
@@ -224,9 +226,7 @@ class RunStore:
 
 def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the facts short enough for a ledger line."""
-    return {key: value for key, value in facts.items() if key not in ("tensors", "changed", "links", "files", "schema", "root_files",
-            "gap_per_module", "update_norm_per_module", "sha256", "dataset", "round", "config")} | (
-        {"sha256": facts["sha256"]} if "sha256" in facts else {})  # fmt: skip
+    return {key: value for key, value in facts.items() if key not in _LONG_FACTS}
 
 
 @contextlib.contextmanager
@@ -263,10 +263,7 @@ def open_run(config: Config, fingerprints: Mapping[str, str]) -> Iterator[RunSto
     if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
         raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
     with locked(paths):
-        if paths.config.exists():
-            attempt = _check_unchanged(paths, config, fingerprints) + 1
-        else:
-            attempt = 1
+        attempt = _check_unchanged(paths, config, fingerprints) + 1 if paths.config.exists() else 1
         tree = {"config": config.model_dump(mode="json"), "config_sha256": configuration.config_hash(config),
                 "data": dict(fingerprints), "attempt": attempt}  # fmt: skip
         durable.write_json(paths.config, tree)
