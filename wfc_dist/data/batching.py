@@ -1,0 +1,246 @@
+"""Windows of clips by position: what a rank sees at a step is a pure function of (seed, step), so resuming is starting there.
+
+The windows of epoch 0, 1, 2, ... form one endless sequence; each epoch has every usable clip exactly once. Global window
+`((step * accumulation + micro) * world_size + world_rank) * batch_size + b` is row b of a micro-batch, so what a gang sees
+in a step is one contiguous stretch of the sequence, whatever the number of ranks.
+"""
+
+import bisect
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import WhisperProcessor
+
+from wfc_dist.config import TrainConfig
+from wfc_dist.data.audio_files import RATE_HZ
+from wfc_dist.data.features import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, Labels, clip_sizes, log_mel, spec_augment, window_audio
+from wfc_dist.data.packing import WINDOW_SAMPLES, Window, pack
+from wfc_dist.data.sources import Split
+from wfc_dist.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]
+IGNORED = -100
+"""Label of padding: Transformers' loss leaves it out."""
+_ORDER, _MASKS = 0, 1  # separate random streams of one seed
+
+
+def padded_batch(features: Sequence[torch.Tensor], labels: Sequence[Sequence[int]]) -> Batch:
+    """Returns input_features (B, n_mels, 3000) float32 and labels (B, L) int64, padded with -100 to the longest."""
+    padded = torch.full((len(labels), max(map(len, labels))), IGNORED, dtype=torch.int64)
+    for row, ids in zip(padded, labels, strict=True):
+        row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+    return {"input_features": torch.stack(list(features)), "labels": padded}
+
+
+class _Windows:
+    """What training and dev windows share: usable clips, their labels, features of a window."""
+
+    def __init__(self, split: Split, train: TrainConfig, processor: WhisperProcessor) -> None:
+        self.split, self._train = split, train
+        self._extractor = processor.feature_extractor
+        self._labels = Labels(split.clips, processor.tokenizer)
+        self._gap_samples = round(train.gap_s * RATE_HZ)
+        self._sizes = clip_sizes(split.clips, self._labels)
+        self.usable = self._usable_clips()
+
+    def _usable_clips(self) -> list[int]:
+        """Returns the clips windows are made of; logs how many are left out, and why."""
+        reasons = [self._why_left_out(index) for index in range(len(self.split))]
+        usable = [index for index, reason in enumerate(reasons) if reason is None]
+        counts = Counter(reason for reason in reasons if reason)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        where = f"{self.split.name}/{self.split.split}"
+        if not usable:
+            raise InputError(
+                f"{where}: none of {len(self.split)} clips is usable ({left_out}); check train.max_duration_s and the audit"
+            )
+        if left_out:
+            logger.info("%s: %d of %d clips left out (%s)", where, len(self.split) - len(usable), len(self.split), left_out)
+        return usable
+
+    def _why_left_out(self, index: int) -> str | None:
+        clip, size, train = self.split.clips[index], self._sizes[index], self._train
+        if clip.duration_s < train.min_duration_s or not size.num_samples:
+            return f"shorter than {train.min_duration_s:g} s"
+        if clip.duration_s > train.max_duration_s or size.num_samples > WINDOW_SAMPLES:
+            return f"longer than {train.max_duration_s:g} s"
+        if size.num_tokens > MAX_TEXT_TOKENS:
+            return f"over {MAX_LABEL_TOKENS} label tokens"
+        return None if clip.text else "without text"
+
+    @property
+    def hours(self) -> float:
+        """Hours of speech in the usable clips."""
+        return self.seconds_of([tuple(self.usable)]) / 3600
+
+    def seconds_of(self, windows: Sequence[Window]) -> float:
+        """Returns the seconds of speech in windows, silence between and after clips not counted."""
+        return sum(self.split.clips[index].duration_s for window in windows for index in window)
+
+    def arrange(self, order: Sequence[int]) -> list[Window]:
+        """Returns the windows of clips in `order`: packed when train.packing says so, else one clip each."""
+        if not self._train.packing:
+            return [(index,) for index in order]
+        return pack(order, self._sizes, gap_samples=self._gap_samples, max_tokens=MAX_TEXT_TOKENS)
+
+    def labels_of(self, window: Window) -> list[int]:
+        """Returns the label tokens of a window."""
+        return self._labels.window(window)
+
+    def features_of(self, window: Window, mask_seed: Sequence[int] | None = None) -> torch.Tensor:
+        """Returns the features (n_mels, 3000) of a window, masked when there is a seed and train.spec_augment."""
+        samples = window_audio(self.split, window, self._gap_samples)
+        features = log_mel(self._extractor, samples)
+        if mask_seed is None or self._train.spec_augment is None:
+            return features
+        return spec_augment(features, len(samples), self._train.spec_augment, mask_seed)
+
+
+class TrainingWindows(_Windows):
+    """The endless sequence of training windows of one split, read by position.
+
+    Args:
+        split: An open training split.
+        train: Packing, batch size, accumulation, durations, augmentation, loader processes.
+        processor: The base's processor.
+        seed: Seed of the data order and of the masks.
+
+    Raises:
+        InputError: No clip is usable.
+    """
+
+    def __init__(self, split: Split, train: TrainConfig, processor: WhisperProcessor, seed: int) -> None:
+        super().__init__(split, train, processor)
+        self._seed = seed
+        self._starts = [0]  # global index of the first window of every epoch planned so far
+        self._plans: dict[int, list[Window]] = {}
+
+    def plan(self, epoch: int) -> list[Window]:
+        """Returns the windows of an epoch: every usable clip once, in an order drawn from (seed, epoch)."""
+        if epoch not in self._plans:
+            rng = np.random.default_rng(np.random.SeedSequence([self._seed, _ORDER, epoch]))
+            self._plans[epoch] = self.arrange(rng.permutation(self.usable).tolist())
+            for old in [known for known in self._plans if abs(known - epoch) > 1]:
+                del self._plans[old]
+        return self._plans[epoch]
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Returns (epoch, position in it) of a global window; packing makes epochs differ in their number of windows."""
+        while self._starts[-1] <= index:
+            self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
+        epoch = bisect.bisect_right(self._starts, index) - 1
+        return epoch, index - self._starts[epoch]
+
+    def window(self, index: int) -> Window:
+        """Returns the clip indices of the global window `index`."""
+        epoch, position = self._locate(index)
+        return self.plan(epoch)[position]
+
+    def _step_windows(self, step: int, world_size: int) -> list[Window]:
+        count = self._train.gradient_accumulation * world_size * self._train.batch_size
+        return [self.window(index) for index in range(step * count, (step + 1) * count)]
+
+    def num_label_tokens(self, step: int, world_size: int) -> int:
+        """Returns the labels other than -100 in the whole step: all micro-batches of all ranks."""
+        return sum(len(self.labels_of(window)) for window in self._step_windows(step, world_size))
+
+    def seconds(self, step: int, world_size: int) -> float:
+        """Returns the seconds of speech in the whole step: all micro-batches of all ranks."""
+        return self.seconds_of(self._step_windows(step, world_size))
+
+    def epoch(self, step: int, world_size: int) -> float:
+        """Returns how many epochs were seen before `step`, such as 1.25."""
+        epoch, position = self._locate(step * self._train.gradient_accumulation * world_size * self._train.batch_size)
+        return epoch + position / len(self.plan(epoch))
+
+    def batch(self, step: int, micro: int, world_rank: int, world_size: int) -> Batch:
+        """Returns one micro-batch of one rank.
+
+        Args:
+            step: Optimizer step, from 0.
+            micro: Micro-batch of the step, from 0 to gradient_accumulation - 1.
+            world_rank: This rank.
+            world_size: Ranks that train this adapter.
+
+        Returns:
+            input_features (B, n_mels, 3000) float32 and labels (B, L) int64 padded with -100.
+
+        Raises:
+            InputError: A clip's audio is missing or unreadable; names it.
+        """
+        size = self._train.batch_size
+        first = ((step * self._train.gradient_accumulation + micro) * world_size + world_rank) * size
+        windows = {index: self.window(index) for index in range(first, first + size)}
+        features = [self.features_of(window, (self._seed, _MASKS, index)) for index, window in windows.items()]
+        return padded_batch(features, [self.labels_of(window) for window in windows.values()])
+
+    def loader(self, first_step: int, num_steps: int, world_rank: int, world_size: int) -> Iterator[tuple[int, list[Batch]]]:
+        """Yields (step, its micro-batches) for `num_steps` steps, decoded ahead by train.loader_workers processes.
+
+        The batches do not depend on the number of processes; neither does the state of torch's random generator.
+        """
+        steps = _Steps(self, first_step, num_steps, world_rank, world_size)
+        if not self._train.loader_workers:
+            yield from (steps[position] for position in range(num_steps))
+            return
+        # A generator of its own: the loader would draw from torch's global one, which also draws the dropout.
+        yield from DataLoader(steps, batch_size=None, num_workers=self._train.loader_workers, generator=torch.Generator())
+
+    def micro_batches(self, step: int, world_rank: int, world_size: int) -> list[Batch]:
+        """Returns all micro-batches of one rank at one step."""
+        return [self.batch(step, micro, world_rank, world_size) for micro in range(self._train.gradient_accumulation)]
+
+
+class _Steps(Dataset):
+    """Steps as a data set, for torch's DataLoader."""
+
+    def __init__(self, windows: TrainingWindows, first_step: int, num_steps: int, world_rank: int, world_size: int) -> None:
+        self._windows, self._first, self._num = windows, first_step, num_steps
+        self._rank, self._size = world_rank, world_size
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, position: int) -> tuple[int, list[Batch]]:
+        step = self._first + position
+        return step, self._windows.micro_batches(step, self._rank, self._size)
+
+
+class DevWindows(_Windows):
+    """Fixed windows of a dev split, in its order; for the loss.
+
+    Every rank gets the same number of batches (collectives need that): where windows run out, rows without labels fill up.
+
+    Attributes:
+        windows: Clip indices of every window.
+    """
+
+    def __init__(self, split: Split, train: TrainConfig, processor: WhisperProcessor) -> None:
+        super().__init__(split, train, processor)
+        self.windows = self.arrange(self.usable)
+
+    @property
+    def num_label_tokens(self) -> int:
+        """Labels other than -100 in all windows."""
+        return sum(len(self.labels_of(window)) for window in self.windows)
+
+    def num_batches(self, batch_size: int, world_size: int) -> int:
+        """Returns the batches of every rank."""
+        return -(-len(self.windows) // (batch_size * world_size))
+
+    def batch(self, index: int, batch_size: int, world_rank: int, world_size: int) -> Batch:
+        """Returns batch `index` of one rank, shaped as in training; rows past the last window have labels -100 only."""
+        first = (index * world_size + world_rank) * batch_size
+        windows = self.windows[first : first + batch_size]
+        labels = [self.labels_of(window) for window in windows]
+        features = [self.features_of(window) for window in windows]
+        for _ in range(batch_size - len(windows)):
+            labels.append([IGNORED])
+            features.append(torch.zeros(self._extractor.feature_size, self._extractor.nb_max_frames))
+        return padded_batch(features, labels)

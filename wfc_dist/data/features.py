@@ -1,0 +1,124 @@
+"""From clips to model inputs: one 30 s window of samples, its log-mel features, its label tokens, its SpecAugment masks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import WhisperFeatureExtractor, WhisperTokenizer
+
+from wfc_dist.config import SpecAugmentConfig
+from wfc_dist.data.audio_files import RATE_HZ, samples_in
+from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window
+from wfc_dist.data.sources import Clip, Split
+from wfc_dist.errors import InputError
+
+MAX_LABEL_TOKENS = 448
+"""Whisper's decoder length; counts everything from <|startoftranscript|> to <|endoftext|>."""
+MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - 5
+"""What is left for text beside start, language, task, no timestamps and end."""
+HOP_SAMPLES = 160
+WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
+"""Languages whose transcripts Whisper does not begin with a space."""
+
+
+def _token_id(tokenizer: WhisperTokenizer, token: str) -> int:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(token_id, int) or token_id == tokenizer.eos_token_id:  # the end token stands in for unknown ones
+        raise InputError(f"the base's tokenizer has no {token}; use a multilingual Whisper that knows the language")
+    return token_id
+
+
+class Labels:
+    """Label tokens of clips and of windows.
+
+    A window's labels are `<|lang|><|transcribe|><|notimestamps|> text... <|endoftext|>`: Transformers shifts labels itself and
+    puts <|startoftranscript|> in front, so it is not among them (but counts for the limit).
+    Texts begin with a space, as in Whisper's own transcripts: without it whisper-base's loss on prompts it transcribes well
+    is 1.5 to 2.5 times as high, and training would first unlearn the space.
+    """
+
+    def __init__(self, clips: Sequence[Clip], tokenizer: WhisperTokenizer) -> None:
+        self._clips = clips
+        self._end = int(tokenizer.eos_token_id)
+        tail = [_token_id(tokenizer, token) for token in ("<|transcribe|>", "<|notimestamps|>")]
+        languages = sorted({clip.language for clip in clips})
+        self._prefix = {code: [_token_id(tokenizer, f"<|{code}|>"), *tail] for code in languages}
+        texts = [f" {clip.text}" for clip in clips]
+        self._tokens = [np.array(ids, np.int32) for ids in tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
+        bare = {i: clip.text for i, clip in enumerate(clips) if clip.language in WITHOUT_SPACES}
+        self._first = {i: np.array(tokenizer(text, add_special_tokens=False).input_ids, np.int32) for i, text in bare.items()}
+
+    def num_text_tokens(self, index: int) -> int:
+        """Returns the most tokens the text of a clip takes, first in its window or not."""
+        return max(len(self._tokens[index]), len(self._first.get(index, ())))
+
+    def window(self, window: Window) -> list[int]:
+        """Returns the label tokens of a window of clips of one language."""
+        ids = list(self._prefix[self._clips[window[0]].language])
+        for position, index in enumerate(window):
+            tokens = self._first.get(index, self._tokens[index]) if position == 0 else self._tokens[index]
+            ids.extend(tokens.tolist())
+        return [*ids, self._end]
+
+
+def clip_sizes(clips: Sequence[Clip], labels: Labels) -> list[ClipSize]:
+    """Returns what every clip takes of a window; clips of different languages never share one."""
+    return [ClipSize(samples_in(clip.duration_s), labels.num_text_tokens(i), clip.language) for i, clip in enumerate(clips)]
+
+
+def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
+    """Returns the samples of a window (at most 480000, float32): its clips in order, silence between them, as planned.
+
+    Every clip begins where the plan put it, whatever length it decodes to.
+    """
+    starts, position = [], 0
+    for index in window:
+        starts.append(position)
+        position += samples_in(split.clips[index].duration_s) + gap_samples
+    samples = np.zeros(min(position - gap_samples, WINDOW_SAMPLES), np.float32)
+    for start, index in zip(starts, window, strict=True):
+        room = samples[start : start + samples_in(split.clips[index].duration_s)]
+        audio = split.audio(index)[: len(room)]
+        room[: len(audio)] = audio
+    return samples
+
+
+def log_mel(extractor: WhisperFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
+    """Returns log-mel features (n_mels, 3000) float32 of one window, silence after its samples.
+
+    Computed on one thread, whatever the process uses: loader processes have one, and their number must not change a bit.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        features = extractor(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_features[0]
+    finally:
+        torch.set_num_threads(num_threads)
+    return features
+
+
+def spec_augment(features: torch.Tensor, num_samples: int, config: SpecAugmentConfig, seed: Sequence[int]) -> torch.Tensor:
+    """Returns a copy of features (n_mels, frames) with masks of zeros; a pure function of its arguments.
+
+    Widths are uniform in 0..width, positions uniform; time masks lie where there is speech, not in the padding.
+
+    Args:
+        features: (n_mels, frames).
+        num_samples: Samples of the window before padding.
+        config: Numbers and widths of masks.
+        seed: Numbers that name this window.
+
+    Source: arXiv 1904.08779, without time warping.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(list(seed)))
+    masked = features.clone()
+    num_frames = max(1, min(features.shape[1], num_samples // HOP_SAMPLES))
+    for _ in range(config.time_masks):
+        width = min(int(rng.integers(config.time_width + 1)), num_frames)
+        start = int(rng.integers(num_frames - width + 1))
+        masked[:, start : start + width] = 0
+    for _ in range(config.frequency_masks):
+        width = min(int(rng.integers(config.frequency_width + 1)), features.shape[0])
+        start = int(rng.integers(features.shape[0] - width + 1))
+        masked[start : start + width] = 0
+    return masked

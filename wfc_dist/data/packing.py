@@ -1,0 +1,62 @@
+"""Pure: which clips share a 30 s window. No audio, no tokenizer, no torch."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+WINDOW_SAMPLES = 30 * 16_000
+"""Whisper's encoder reads windows of 30 s at 16 kHz."""
+OPEN_WINDOWS = 8
+"""Windows per language that still take clips: how far a clip may move ahead in the permuted order."""
+
+Window = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """What a clip takes of a window: samples, label tokens as the first clip and as a later one, and what it must share."""
+
+    num_samples: int
+    num_tokens: int
+    group: Hashable
+
+
+@dataclass
+class _Open:
+    clips: list[int] = field(default_factory=list)
+    num_samples: int = 0
+    num_tokens: int = 0
+
+
+def pack(
+    order: Iterable[int], sizes: Sequence[ClipSize], *, gap_samples: int, max_tokens: int, max_samples: int = WINDOW_SAMPLES
+) -> list[Window]:
+    """Returns windows of clip indices: every clip once, each into the first open window of its group that has room.
+
+    When none of the `OPEN_WINDOWS` has room the oldest is closed. A pure function of its arguments.
+
+    Args:
+        order: Clip indices, in the order they are placed.
+        sizes: Sizes by clip index; each clip alone fits a window.
+        gap_samples: Silence between two clips of a window.
+        max_tokens: Label tokens a window may hold (those every window needs already taken off).
+        max_samples: Samples a window may hold.
+    """
+    closed: list[Window] = []
+    windows: defaultdict[Hashable, list[_Open]] = defaultdict(list)
+    for index in order:
+        size, group = sizes[index], windows[sizes[index].group]
+        for window in group:
+            samples = window.num_samples + gap_samples + size.num_samples
+            if samples <= max_samples and window.num_tokens + size.num_tokens <= max_tokens:
+                break
+        else:
+            if len(group) == OPEN_WINDOWS:
+                closed.append(tuple(group.pop(0).clips))
+            window, samples = _Open(), size.num_samples
+            group.append(window)
+        window.clips.append(index)
+        window.num_samples, window.num_tokens = samples, window.num_tokens + size.num_tokens
+    for group in windows.values():
+        closed.extend(tuple(window.clips) for window in group)
+    return closed

@@ -1,0 +1,160 @@
+"""Opens a split of a data set as clips: what every other part sees, whatever the format on disk. Audio is decoded lazily."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wfc_dist.config import DatasetConfig
+from wfc_dist.data import hub, manifests
+from wfc_dist.data.audio_files import AudioRef, decode, header_duration_s
+from wfc_dist.data.manifests import Row
+from wfc_dist.errors import InputError
+
+SplitName = Literal["train", "dev", "test"]
+
+READERS: dict[str, Callable[[DatasetConfig, str], Iterator[Row]]] = {
+    "jsonl": manifests.jsonl_rows,
+    "folder": manifests.folder_rows,
+    "hub": hub.hub_rows,
+    "saved": hub.saved_rows,
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance: `language` is a Whisper code such as "en", `duration_s` comes from the manifest or the header."""
+
+    id: str
+    text: str
+    language: str
+    duration_s: float
+
+
+class Split:
+    """The clips of one split of one data set, in the order of the source. Picklable; holds no audio.
+
+    Attributes:
+        name: The data set's name in the configuration.
+        split: train, dev or test.
+        clips: The clips; ids are unique.
+    """
+
+    def __init__(self, name: str, split: str, clips: Sequence[Clip], audio: Sequence[AudioRef]) -> None:
+        self.name, self.split = name, split
+        self.clips = list(clips)
+        self._audio = list(audio)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def audio(self, index: int) -> np.ndarray:
+        """Returns the samples of clip `index`: float32, mono, 16 kHz, decoded now.
+
+        Raises:
+            InputError: The audio is missing or unreadable; names the data set and the file.
+        """
+        try:
+            return decode(self._audio[index])
+        except InputError as error:
+            raise InputError(f"{self.name}/{self.split}: {error}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hex sha256 over id, text, language, duration and audio byte size of every clip, in order."""
+        digest = hashlib.sha256()
+        for clip, audio in zip(self.clips, self._audio, strict=True):
+            row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), audio.size_bytes()]
+            digest.update(json.dumps(row).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def language_code(value: str) -> str | None:
+    """Returns Whisper's code for "en", "en-US", "English" or "<|en|>"; None when Whisper does not know the language."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    name = value.strip().removeprefix("<|").removesuffix("|>").lower()
+    for candidate in (name, name.replace("_", "-").split("-")[0]):
+        if candidate in LANGUAGES:
+            return candidate
+        if candidate in TO_LANGUAGE_CODE:
+            return str(TO_LANGUAGE_CODE[candidate])
+    return None
+
+
+def clip_language(dataset: DatasetConfig, row: Row) -> str:
+    """Returns the Whisper code of a row: the data set's `language` if given, else the row's own.
+
+    Raises:
+        InputError: Neither names a language, or not one that Whisper knows.
+    """
+    value = dataset.language or row.language
+    if not value:
+        raise InputError(f"{row.where}: no language; set language: for the data set, or lang in every row")
+    code = language_code(value)
+    if code is None:
+        raise InputError(f"{row.where}: {value!r} is no language of Whisper; use a code such as en or es")
+    return code
+
+
+def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Row]:
+    """Returns the rows of a split as written, at most `max_clips`; neither audio nor languages are checked.
+
+    Raises:
+        InputError: The split is not configured, or its files cannot be read; names the data set.
+    """
+    source = Path(dataset.source)
+    if split not in dataset.splits:
+        raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
+    if dataset.format in ("folder", "saved") and not source.is_dir():
+        raise InputError(f"{name}: {dataset.source} is no folder; check datasets.{name}.source")
+    if dataset.format == "jsonl" and source.is_file() and len(dataset.splits) > 1:
+        raise InputError(
+            f"{name}: source is one file, but splits names {len(dataset.splits)}; make source the folder of the files"
+        )
+    try:
+        return list(islice(READERS[dataset.format](dataset, dataset.splits[split]), dataset.max_clips))
+    except InputError as error:
+        raise InputError(f"{name}/{split}: {error}") from error
+
+
+def unique_ids(rows: Sequence[Row]) -> list[str]:
+    """Returns the ids of rows in order; the second "a" becomes "a#2"."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for row in rows:
+        seen[row.id] += 1
+        ids.append(row.id if seen[row.id] == 1 else f"{row.id}#{seen[row.id]}")
+    return ids
+
+
+def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
+    """Opens one split. Audio is not decoded; headers are read where the source does not give durations.
+
+    Args:
+        name: The data set's name in the configuration, for messages.
+        dataset: Where it is and how it is read.
+        split: Which of its splits.
+
+    Raises:
+        InputError: The source cannot be read, a row lacks text, audio or language, or there is no row at all;
+            names the data set, the file and the line.
+    """
+    rows = read_rows(name, dataset, split)
+    if not rows:
+        raise InputError(f"{name}/{split}: no clips in {dataset.source}; check source and splits")
+    clips = []
+    for row, row_id in zip(rows, unique_ids(rows), strict=True):
+        try:
+            duration_s = header_duration_s(row.audio) if row.duration_s is None else row.duration_s
+            clips.append(Clip(row_id, row.text, clip_language(dataset, row), max(duration_s, 0.0)))
+        except InputError as error:
+            raise InputError(f"{name}/{split}: {error}") from error
+    return Split(name, split, clips, [row.audio for row in rows])
