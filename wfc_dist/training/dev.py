@@ -1,0 +1,101 @@
+"""The dev measures: loss per token, or error rate. The same number on every rank and for any number of ranks."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wfc_dist.data.batching import DevWindows
+from wfc_dist.data.sources import Split, open_split
+from wfc_dist.errors import InputError
+from wfc_dist.training.job import TrainingJob
+from wfc_dist.training.model import TokenLoss, build, load_parameters_, train_mode_
+from wfc_dist.training.world import World
+from wfc_dist.warm_base import WarmBase
+
+
+class _Share:
+    """Every `step`-th clip of a split, as a split."""
+
+    def __init__(self, split: Split, first: int, step: int, end: int | None) -> None:
+        self._split, self._indices = split, range(len(split.clips))[:end][first::step]
+        self.clips = [split.clips[index] for index in self._indices]
+
+    def audio(self, index: int) -> np.ndarray:
+        return self._split.audio(self._indices[index])
+
+
+class DevSet:
+    """A dev split and a model to measure on it.
+
+    The model is one of its own around the same warm base, so that measuring meets nothing of DDP or ZeRO; the trained
+    values are copied into it.
+    """
+
+    def __init__(self, job: TrainingJob, warm: WarmBase, world: World) -> None:
+        self.job, self.warm, self.world = job, warm, world
+        self.split = open_split(job.dataset, job.data, "dev")
+
+    @cached_property
+    def _model(self) -> TokenLoss:
+        model = build(self.warm, self.job.lora, self.job.init_seed)
+        train_mode_(model, training=False)
+        return TokenLoss(model.requires_grad_(False), self.job.train.precision)
+
+    @cached_property
+    def _windows(self) -> DevWindows:
+        return DevWindows(self.split, self.job.train, self.warm.processor)
+
+    @torch.no_grad()
+    def loss(self, parameters: Mapping[str, torch.Tensor]) -> float:
+        """Returns the cross-entropy per label token. Every rank calls it; the sum is taken in window order, in float64.
+
+        Args:
+            parameters: The adapter, by PEFT key.
+        """
+        load_parameters_(self._model, parameters)
+        size, world = self.job.train.batch_size, self.world
+        num_batches = self._windows.num_batches(size, world.world_size)
+        sums = torch.zeros(num_batches, world.world_size, size, dtype=torch.float64, device=world.device)
+        for index in range(num_batches):
+            batch = self._windows.batch(index, size, world.world_rank, world.world_size)
+            sums[index, world.world_rank] = self._model(**{key: value.to(self.warm.device) for key, value in batch.items()})
+        per_window = world.sum_(sums).flatten().cpu().numpy()[: len(self._windows.windows)]
+        return float(per_window.sum()) / self._windows.num_label_tokens
+
+    def error(self, parameters: Mapping[str, torch.Tensor]) -> float:
+        """Returns the corpus error rate as `evaluate` asks. Every rank calls it and decodes its share of the clips.
+
+        Args:
+            parameters: The adapter, by PEFT key.
+
+        Raises:
+            InputError: No reference has a token after normalisation.
+        """
+        load_parameters_(self._model, parameters)
+        counts = self.world.sum_(torch.tensor(self._count_share(), dtype=torch.int64, device=self.world.device)).tolist()
+        if counts[1] == 0:
+            raise InputError(f"{self.job.where()}: no dev reference has a token after normalisation; stop on the loss instead")
+        return counts[0] / counts[1]
+
+    def _count_share(self) -> tuple[int, int]:
+        """Returns (errors, reference tokens) of this rank's share."""
+        from wfc_dist.evaluation.decoding import decode_set
+        from wfc_dist.evaluation.hypotheses import count_hypotheses
+        from wfc_dist.evaluation.normalize import spelling_table
+
+        # Windows of packed clips must not depend on the number of ranks, so rank 0 makes and decodes all of them.
+        spread = 1 if self.job.evaluate.packing else self.world.world_size
+        if self.world.world_rank >= spread:
+            return 0, 0
+        share = _Share(self.split, self.world.world_rank, spread, self.job.evaluate.max_clips)
+        if not share.clips:
+            return 0, 0
+        hypotheses = decode_set(self._model.model, self.warm.processor, share, self.job.evaluate)  # type: ignore[arg-type]
+        try:
+            counts = count_hypotheses(hypotheses, self.job.evaluate, spelling_table(Path(self.warm.base.path)))
+        except InputError:  # no reference token in this share; `error` looks at the whole
+            return 0, 0
+        return int(counts.errors.sum()), int(counts.lengths.sum())

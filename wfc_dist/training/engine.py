@@ -1,0 +1,266 @@
+"""DDP and DeepSpeed ZeRO 0 to 3 behind one interface, through Accelerate.
+
+`Engine` is plain data parallelism; `ZeroEngine` overrides how moments are read and written and where the step happens.
+A process keeps its torch.distributed group and trains many adapters, one engine after the other: `close` undoes all
+that an engine leaves in Accelerate's singletons and in the environment.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch.nn.parallel import DistributedDataParallel
+
+from wfc_dist.config import TrainConfig
+from wfc_dist.errors import ConfigError, TrainingError
+from wfc_dist.training.model import TokenLoss, lora_parameters
+from wfc_dist.training.world import World
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One trained parameter with its Adam moments; full, float32, on the CPU."""
+
+    parameter: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
+
+
+def make_engine(loss: TokenLoss, train: TrainConfig, world: World) -> "Engine":
+    """Returns the engine of `train.strategy`. Every rank must call it; close it before the next one is made.
+
+    Args:
+        loss: The model; its parameters must hold the values to start from. It is wrapped, not copied.
+        train: Strategy, precision, batch and optimizer settings.
+        world: From `join_world`.
+
+    Raises:
+        ConfigError: A precision the device or the strategy cannot do.
+    """
+    check_precision(train, world.device)
+    return Engine(loss, train, world) if train.strategy == "ddp" else ZeroEngine(loss, train, world)
+
+
+def check_precision(train: TrainConfig, device: torch.device) -> None:
+    """Raises ConfigError for a precision the device or the strategy cannot do."""
+    if train.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if train.precision == "fp16" and train.strategy != "ddp":
+        raise ConfigError(f"train.precision: fp16 works with strategy ddp only; use bf16 or fp32 with {train.strategy}")
+
+
+class Engine:
+    """Data parallelism: every rank holds everything, gradients are averaged.
+
+    Attributes:
+        num_overflows: Steps that fp16's loss scaler has skipped.
+    """
+
+    def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
+        self.train, self.world = train, world
+        self.parameters = lora_parameters(loss)
+        frozen = [name for name, parameter in loss.named_parameters() if not parameter.requires_grad]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, frozen)  # every rank has verified its base
+        _forget_accelerate()
+        PartialState(cpu=world.device.type == "cpu")
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # Accelerate may have set its own number
+        self.accelerator = self._make_accelerator()
+        if self.accelerator.num_processes != world.world_size:
+            raise TrainingError(
+                f"Accelerate sees {self.accelerator.num_processes} processes, the trainer has {world.world_size}: "
+                "gradients would not be averaged; call join_world before anything that uses Accelerate"
+            )
+        optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
+        )
+        self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.num_overflows = 0
+
+    def _make_accelerator(self) -> Accelerator:
+        return Accelerator(
+            cpu=self.world.device.type == "cpu",
+            mixed_precision="fp16" if self.train.precision == "fp16" else "no",  # for its loss scaler; see TokenLoss
+            gradient_accumulation_steps=self.train.gradient_accumulation,
+            # Without the search DDP re-buckets gradients after its first step, and a resumed run would add in another order.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        )
+
+    @contextlib.contextmanager
+    def micro_batch(self) -> Iterator[None]:
+        """Encloses forward and backward of one micro-batch; gradients are averaged in the last of a step."""
+        with self.accelerator.accumulate(self.model):
+            yield
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradient of `loss`; over the step it becomes mean over ranks of the sum over micro-batches."""
+        self.accelerator.backward(loss * self.train.gradient_accumulation)  # undoes the division by Accelerate, DeepSpeed
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def step(self) -> torch.Tensor:
+        """Clips, updates, clears the gradients; returns the gradient's norm before clipping, a scalar on the device."""
+        norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
+        self.optimizer.step()
+        self.num_overflows += bool(self.optimizer.step_was_skipped)
+        self.optimizer.zero_grad()
+        assert norm is not None
+        return norm
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Returns the state of fp16's loss scaler; empty without one."""
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
+
+    def read(self) -> dict[str, Slot]:
+        """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
+        states = self.optimizer.state
+        return {
+            name: Slot(*(_own(item) for item in (parameter, states[parameter]["exp_avg"], states[parameter]["exp_avg_sq"])))
+            for name, parameter in self.parameters.items()
+        }
+
+    def parameter_values(self) -> dict[str, torch.Tensor]:
+        """Returns the trained parameters by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        return {name: _own(parameter) for name, parameter in self.parameters.items()}
+
+    def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
+        """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = _adam_state(parameter, step)
+            self.optimizer.state[parameter]["exp_avg"].copy_(slots[name].exp_avg)
+            self.optimizer.state[parameter]["exp_avg_sq"].copy_(slots[name].exp_avg_sq)
+        if scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(dict(scaler))
+
+    def close(self) -> None:
+        """Frees the engine. Every rank must call it."""
+        self.accelerator.free_memory()
+        _forget_accelerate()
+
+
+class ZeroEngine(Engine):
+    """DeepSpeed. Stage 1 shards moments, 2 gradients too, 3 parameters too; 0 shards nothing."""
+
+    def _make_accelerator(self) -> Accelerator:
+        _import_deepspeed(self.world.device)
+        from accelerate.utils import DeepSpeedPlugin
+
+        self.stage = int(self.train.strategy.removeprefix("zero"))
+        self._norm = torch.zeros(())
+        plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(self.train, self.world.world_size), zero3_init_flag=False)
+        return Accelerator(
+            deepspeed_plugin=plugin, mixed_precision="no", gradient_accumulation_steps=self.train.gradient_accumulation
+        )
+
+    def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
+        super().__init__(loss, train, world)
+        self.zero = self.model.optimizer
+        if self.stage == 0:
+            self.zero.register_step_pre_hook(self._clip)
+
+    def _clip(self, *_: Any) -> None:
+        # Stage 0 clips without telling the norm; here gradients are averaged already.
+        self._norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.zero.param_groups:
+            group["lr"] = lr
+
+    def step(self) -> torch.Tensor:
+        """Returns the gradient's norm; DeepSpeed has clipped and stepped in the last `backward`."""
+        norm = self._norm if self.stage == 0 else self.model.get_global_grad_norm()
+        return torch.as_tensor(norm, dtype=torch.float32, device=self.world.device)
+
+    def _full(self, parameter: torch.Tensor, key: str | None) -> torch.Tensor:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        if self.stage == 0:
+            return _own(parameter if key is None else self.zero.state[parameter][key])
+        return _own(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
+
+    def read(self) -> dict[str, Slot]:
+        """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
+        return {
+            name: Slot(*(self._full(parameter, key) for key in (None, "exp_avg", "exp_avg_sq")))
+            for name, parameter in self.parameters.items()
+        }
+
+    def parameter_values(self) -> dict[str, torch.Tensor]:
+        """Returns the trained parameters by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        return {name: self._full(parameter, None) for name, parameter in self.parameters.items()}
+
+    def _flat_parameters(self) -> list[torch.Tensor]:
+        if self.stage == 0:
+            return list(self.parameters.values())
+        return list(self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups)
+
+    def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
+        """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
+        states = self.zero.state if self.stage == 0 else self.zero.optimizer.state
+        for flat in self._flat_parameters():  # made by hand: DeepSpeed has none before the first step
+            states[flat] = _adam_state(flat, step)
+        if self.stage in (1, 2):
+            self.zero._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self.parameters.items():
+            self._set_full(parameter, slots[name].exp_avg, "exp_avg")
+            self._set_full(parameter, slots[name].exp_avg_sq, "exp_avg_sq")
+
+    def _set_full(self, parameter: torch.Tensor, value: torch.Tensor, key: str) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        value = value.to(self.world.device)
+        if self.stage == 0:
+            self.zero.state[parameter][key].copy_(value)
+        elif self.stage < 3:
+            safe_set_full_optimizer_state(parameter, value, key)
+        else:  # safe_set_full_... does not know the padding of the last rank's share
+            size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+            padded = torch.nn.functional.pad(value.flatten(), (0, size * self.world.world_size - value.numel()))
+            safe_set_local_optimizer_state(parameter, padded.narrow(0, size * self.world.world_rank, size), key)
+
+
+def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
+    """Returns the DeepSpeed configuration. Float32 throughout: LoRA is small, and autocast is in TokenLoss."""
+    stage = int(train.strategy.removeprefix("zero"))
+    return {
+        "train_micro_batch_size_per_gpu": train.batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation,
+        "train_batch_size": train.batch_size * train.gradient_accumulation * world_size,
+        "gradient_clipping": train.max_grad_norm if stage else 0.0,  # stage 0: see ZeroEngine._clip
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: nothing is compiled
+        "zero_optimization": {"stage": stage},
+    }
+
+
+def _import_deepspeed(device: torch.device) -> None:
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read at import
+    import deepspeed.ops
+
+    if device.type == "cpu":  # else its shared-memory collectives are compiled here, with whatever compiler there is
+        deepspeed.ops.__compatible_ops__ = {}
+
+
+def _forget_accelerate() -> None:
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set for good by the first DeepSpeedPlugin
+    AcceleratorState._reset_state(reset_partial_state=False)
+    GradientState._reset_state()
+
+
+def _adam_state(parameter: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    values = torch.zeros_like(parameter, memory_format=torch.preserve_format).detach()
+    return {"step": torch.tensor(float(step)), "exp_avg": values, "exp_avg_sq": values.clone()}
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -1,0 +1,112 @@
+"""What a trainer is asked for, what it reports on the way and what it gives back. Plain data: Ray carries it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
+from wfc_dist.rounds import Base
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train.
+
+    Attributes:
+        round_index: 1-based, for messages only.
+        dataset: Name of the data set.
+        data: Where its splits are.
+        lora: Shape of the adapter.
+        train: How it is trained.
+        evaluate: How dev error is measured (`early_stopping.metric: error`).
+        init_seed: Seed of lora_A; the same for all adapters of a round, so that they start from one point.
+        data_seed: Seed of the data order, of SpecAugment and of dropout.
+        base: The base the adapter belongs to; the warm base must be this one.
+        checkpoint_dir: Folder for step-<N>/ folders; shared by all ranks and all attempts.
+        output_dir: Existing empty folder that gets the PEFT files.
+        curve_file: JSON lines of the learning curve; "" writes none.
+        stop_file: When it exists, training checkpoints and raises Interrupted.
+        attempt: Number of this attempt; names staging folders.
+        threads: CPU threads per rank; part of the result's bytes.
+    """
+
+    round_index: int
+    dataset: str
+    data: DatasetConfig
+    lora: LoraConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    init_seed: int
+    data_seed: int
+    base: Base
+    checkpoint_dir: str
+    output_dir: str
+    curve_file: str
+    stop_file: str
+    attempt: int = 1
+    threads: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a checkpoint must agree on to be gone on with."""
+        return {
+            "base_sha256": self.base.sha256,
+            "dataset": self.dataset,
+            "lora": self.lora.model_dump(mode="json"),
+            "init_seed": self.init_seed,
+            "data_seed": self.data_seed,
+        }
+
+    def where(self) -> str:
+        """Returns "round 1, data set fisher", for messages."""
+        return f"round {self.round_index}, data set {self.dataset}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step's news.
+
+    Attributes:
+        step: Steps done, of `max_steps`.
+        max_steps: The configured end; early stopping may come first.
+        loss: Cross-entropy per label token of the last step.
+        lr: Learning rate of the last step.
+        speech_seconds_per_second: Seconds of speech trained on per second of this attempt, all ranks together.
+        phase: What comes next or is going on.
+    """
+
+    step: int
+    max_steps: int
+    loss: float
+    lr: float
+    speech_seconds_per_second: float
+    phase: Literal["train", "dev", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished adapter.
+
+    Attributes:
+        sha256: Content hash of the adapter's tensors.
+        hours: Hours of speech in the training split.
+        steps: Optimizer steps taken, over all attempts.
+        best_step: The step whose weights were written.
+        dev_loss: Cross-entropy per label token of those weights on the dev split, if it was measured.
+        dev_error: Error rate of those weights on the dev split, if it was measured.
+        final_loss: Training loss of the last step.
+        num_trainable: Trained parameters.
+        seconds: Time in training steps, over all attempts.
+        speech_seconds: Seconds of speech trained on, with repetition, over all attempts.
+        resumed_from: Step this attempt began at; 0 for a fresh start.
+    """
+
+    sha256: str
+    hours: float
+    steps: int
+    best_step: int
+    dev_loss: float | None
+    dev_error: float | None
+    final_loss: float
+    num_trainable: int
+    seconds: float
+    speech_seconds: float
+    resumed_from: int

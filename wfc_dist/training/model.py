@@ -1,0 +1,208 @@
+"""The adapter on the frozen base: built the same way everywhere, and proof that nothing else is trained."""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch.nn import functional
+from transformers import WhisperForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import shift_tokens_right
+
+from wfc_dist.config import LoraConfig
+from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
+from wfc_dist.hashing import content_sha256, tensor_sha256
+from wfc_dist.warm_base import WarmBase
+
+_PREFIX = "base_model.model."
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "layerdrop")
+
+
+def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
+    """Returns a new adapter around the warm base, in eval mode apart from LoRA's own dropout.
+
+    lora_B is zero; lora_A is a pure function of `init_seed` and the module's name, so adapters of one round start from
+    the same point, on every rank, whatever else drew random numbers. The base shares storage with `warm`.
+
+    Raises:
+        ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint.
+    """
+    base = warm.model()
+    with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
+        try:
+            model = get_peft_model(base, _peft_config(lora, warm.base.path))
+        except ValueError as error:
+            raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {warm.base.path}: {error}") from error
+    for name, layer in lora_layers(model).items():
+        if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in warm.tensors:
+            raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
+        init_lora_a_(factor(layer, "lora_A"), init_seed, name)
+        torch.nn.init.zeros_(factor(layer, "lora_B"))
+    _silence_base_(model)
+    check_trainable(model)
+    return model
+
+
+def _peft_config(lora: LoraConfig, base_path: str) -> PeftLoraConfig:
+    return PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.variant == "rslora",
+        bias="none",
+        base_model_name_or_path=base_path,
+    )
+
+
+def whisper(model: PeftModel) -> WhisperForConditionalGeneration:
+    """Returns the Whisper inside, whose layers stay adapted."""
+    base = model.get_base_model()
+    assert isinstance(base, WhisperForConditionalGeneration)
+    return base
+
+
+def adapter_config(model: PeftModel) -> dict[str, Any]:
+    """Returns the content of adapter_config.json as PEFT writes it, in an order of its own making."""
+    base = whisper(model)
+    config = model.peft_config["default"].to_dict() | {
+        "inference_mode": True,
+        "auto_mapping": {"base_model_class": type(base).__name__, "parent_library": type(base).__module__},
+    }
+    plain = {key: getattr(value, "value", value) for key, value in config.items()}  # enumerations
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}
+
+
+def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
+    """Fills lora_A with uniform(-1/sqrt(in), 1/sqrt(in)), PEFT's default distribution, drawn on the CPU for this module."""
+    seed = int.from_bytes(hashlib.sha256(f"{init_seed}:{module}".encode()).digest()[:8], "big") >> 1
+    bound = 1 / math.sqrt(weight_RI.shape[1])
+    drawn = torch.empty(weight_RI.shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        weight_RI.copy_(drawn)
+
+
+def lora_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
+    """Returns the adapted layers by their name in the base's checkpoint, in name order."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    return {name.rpartition(_PREFIX)[2]: found[name] for name in sorted(found)}
+
+
+def factor(layer: LoraLayer, side: str) -> torch.nn.Parameter:
+    """Returns the weight of `lora_A` or `lora_B` of an adapted layer."""
+    weight = getattr(layer, side)["default"].weight
+    assert isinstance(weight, torch.nn.Parameter)
+    return weight
+
+
+def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Returns the trained parameters by their key in a PEFT file (`base_model.model.<module>.lora_A.weight`), in name order."""
+    return {
+        f"{_PREFIX}{name}.{side}.weight": factor(layer, side)
+        for name, layer in lora_layers(model).items()
+        for side in ("lora_A", "lora_B")
+    }
+
+
+def _silence_base_(model: PeftModel) -> None:
+    # Rates go to zero as well as modes to eval: gradient checkpointing needs layers whose `training` is set.
+    for module in model.modules():
+        if not isinstance(module, torch.nn.Dropout):
+            for name in _DROPOUTS:
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+    model.eval()
+    train_mode_(model, training=True)
+
+
+def train_mode_(model: torch.nn.Module, *, training: bool) -> None:
+    """Switches LoRA's dropout on or off; the base stays in eval mode."""
+    for layer in lora_layers(model).values():
+        layer.lora_dropout.train(training)
+
+
+def checkpoint_activations_(model: PeftModel) -> None:
+    """Recomputes activations in the backward pass: less memory, about a third more time."""
+    whisper(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True  # Transformers checkpoints only layers in training mode; their children stay in eval
+
+
+def check_trainable(model: torch.nn.Module) -> int:
+    """Returns the number of trained parameters. Raises TrainingError unless exactly the LoRA factors are trained, in float32."""
+    expected = {id(parameter): parameter for parameter in lora_parameters(model).values()}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad != (id(parameter) in expected):
+            state = "is not trained" if id(parameter) in expected else "would be trained"
+            raise TrainingError(f"{name} {state}; an adapter trains its LoRA factors and nothing else")
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise TrainingError(f"{name} is {parameter.dtype}; LoRA factors are trained in float32 whatever the base is")
+    if not expected:
+        raise TrainingError("the adapter has no trainable parameter; check lora.target_modules")
+    return sum(parameter.numel() for parameter in expected.values())
+
+
+def base_seal(warm: WarmBase, model: torch.nn.Module) -> str:
+    """Returns a sha256 over the base tensors next to which training happens: adapted weights and embeddings."""
+    adapted = {f"{name}.weight" for name in lora_layers(model)}
+    chosen = sorted(name for name in warm.tensors if name in adapted or "embed" in name)
+    return content_sha256({name: tensor_sha256(warm.tensors[name]) for name in chosen})
+
+
+def check_seal(warm: WarmBase, model: torch.nn.Module, seal: str, where: str) -> None:
+    """Raises IntegrityError when the warm base is not the one it was before training (see `base_seal`)."""
+    if base_seal(warm, model) != seal:
+        raise IntegrityError(f"{where}: training changed the frozen base in memory; restart the trainer and report this")
+
+
+def load_parameters_(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Copies values into the LoRA factors, by PEFT key; names and shapes must be the model's own."""
+    parameters = lora_parameters(model)
+    if parameters.keys() != values.keys():
+        raise IntegrityError(f"adapter state does not fit the model: {sorted(parameters.keys() ^ values.keys())[0]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+
+
+class TokenLoss(torch.nn.Module):
+    """Whisper with an adapter, from a batch to summed cross-entropy: the module that is wrapped for training.
+
+    Autocast is entered in here, inside DDP and DeepSpeed: their own mixed precision would keep LoRA factors, or their
+    gradients on the wire, in half precision.
+    """
+
+    def __init__(self, model: PeftModel, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    def forward(self, input_features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns the summed token cross-entropy of every window.
+
+        Args:
+            input_features: (B, n_mels, frames).
+            labels: (B, L), -100 where nothing is learned.
+
+        Returns:
+            (B,) float32.
+        """
+        base = whisper(self.model)
+        config, start = base.config, base.config.decoder_start_token_id
+        inputs = shift_tokens_right(labels, config.pad_token_id, start)
+        features = input_features.to(base.dtype)
+        with self._autocast(labels.device):
+            logits = self.model(input_features=features, decoder_input_ids=inputs, use_cache=False).logits
+        losses = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).sum(dim=1)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.autocast_dtype)

@@ -1,0 +1,194 @@
+"""What a training is, between two steps, and its checkpoints: one format for every strategy and number of ranks.
+
+A checkpoint is CHECKPOINT_DIR/step-<N>/ with state.safetensors and state.json, committed by its manifest. No pickle.
+Parameters and moments are full and float32, by PEFT key: what ZeRO sharded is gathered on the way out.
+"""
+
+import json
+import logging
+import math
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from wfc_dist import durable
+from wfc_dist.errors import IntegrityError
+from wfc_dist.training.engine import Slot
+
+logger = logging.getLogger(__name__)
+
+TENSORS, FACTS = "state.safetensors", "state.json"
+KEPT = 2
+_PARTS = ("parameter", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Tally:
+    """Everything about a training that is a number.
+
+    Attributes:
+        step: Optimizer steps done; with the seed it is the data position too.
+        loss: Training loss of the last step, per label token.
+        seconds: Time spent in steps.
+        speech_seconds: Speech trained on.
+        best_step: Step of the best dev measure so far; 0 before the first.
+        best_value: That measure; None before the first.
+        num_worse: Evaluations since then.
+        dev_loss: Dev loss at `best_step`, or at the last evaluation without early stopping.
+        dev_error: Dev error likewise.
+        evaluated_step: Step of the last evaluation.
+        stopped_early: Early stopping has ended the training.
+        scaler: fp16's loss scaler.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    speech_seconds: float = 0.0
+    best_step: int = 0
+    best_value: float | None = None
+    num_worse: int = 0
+    dev_loss: float | None = None
+    dev_error: float | None = None
+    evaluated_step: int = 0
+    stopped_early: bool = False
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingState:
+    """A training between two steps. A fresh start is a state too, so starting and resuming are one path.
+
+    Attributes:
+        tally: The numbers.
+        slots: PEFT key -> parameter and moments.
+        best: PEFT key -> parameter at `tally.best_step`; empty before the first evaluation.
+        rng: One entry per rank, see `rng_state`.
+    """
+
+    tally: Tally
+    slots: dict[str, Slot]
+    best: dict[str, torch.Tensor]
+    rng: list[torch.Tensor]
+
+
+def initial_state(parameters: Mapping[str, torch.Tensor]) -> TrainingState:
+    """Returns the state before the first step; its RNG entries are missing and therefore seeded by `restore_rng`."""
+    slots = {name: Slot(value.detach().cpu().clone(), *_zeros(value)) for name, value in parameters.items()}
+    return TrainingState(Tally(), slots, {}, [])
+
+
+def _zeros(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(value.shape), torch.zeros(value.shape)
+
+
+def rng_state(device: torch.device) -> torch.Tensor:
+    """Returns this rank's random generators as one uint8 tensor: torch, CUDA if used, numpy, Python; the size is fixed."""
+    python = np.asarray(random.getstate()[1], dtype=np.uint32)
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    assert kind == "MT19937" and isinstance(keys, np.ndarray)
+    spare = random.getstate()[2]
+    numbers = np.asarray([position, has_gauss, gauss, math.nan if spare is None else spare], dtype=np.float64)
+    parts = [torch.get_rng_state()]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_rng_state(device))
+    parts += [torch.from_numpy(np.frombuffer(item.tobytes(), np.uint8).copy()) for item in (python, keys, numbers)]
+    return torch.cat(parts)
+
+
+def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
+    """Sets this rank's generators to what `rng_state` returned."""
+    here = rng_state(device)
+    if state.shape != here.shape:
+        raise IntegrityError("the checkpoint's random state is of another device or library; its step cannot be repeated")
+    sizes = [torch.get_rng_state().numel()]
+    sizes += [torch.cuda.get_rng_state(device).numel()] if device.type == "cuda" else []
+    sizes += [625 * 4, 624 * 4, 4 * 8]
+    parts = list(state.split(sizes))
+    torch.set_rng_state(parts[0].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(parts[1].clone(), device)
+    python, keys = (np.frombuffer(item.numpy().tobytes(), np.uint32) for item in parts[-3:-1])
+    position, has_gauss, gauss, spare = (float(number) for number in np.frombuffer(parts[-1].numpy().tobytes(), np.float64))
+    random.setstate((3, tuple(int(word) for word in python), None if math.isnan(spare) else spare))
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))
+
+
+def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: int, device: torch.device) -> None:
+    """Sets this rank's generators to the state's; seeds them from (seed, step, world_rank) when it has none for these ranks."""
+    if len(state.rng) == world_size:
+        try:
+            return set_rng_state(state.rng[world_rank], device)
+        except IntegrityError as error:
+            logger.warning("%s", error)
+    elif state.rng:
+        logger.warning(
+            "the checkpoint was written by %d ranks, %d go on with it: dropout is seeded anew", len(state.rng), world_size
+        )
+    mixed = int(np.random.SeedSequence([seed, state.tally.step, world_rank]).generate_state(1)[0])
+    torch.manual_seed(mixed)  # CUDA's too
+    random.seed(mixed)
+    np.random.seed(mixed)
+    return None
+
+
+def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], attempt: int) -> Path:
+    """Writes folder/step-<N>/ durably, then removes all but the newest two. World rank 0 only."""
+    final = folder / f"step-{state.tally.step}"
+    staged = durable.staging_path(final, attempt)
+    tensors = {f"{part}/{name}": getattr(slot, part) for name, slot in state.slots.items() for part in _PARTS}
+    tensors |= {f"best/{name}": value for name, value in state.best.items()}
+    tensors |= {f"rng/{rank}": value for rank, value in enumerate(state.rng)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged / TENSORS)
+    (staged / FACTS).write_text(json.dumps(asdict(state.tally), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    durable.commit_folder(staged, final, {"kind": "training", "step": state.tally.step, "identity": dict(identity)})
+    _prune(folder, state.tally.step)
+    return final
+
+
+def _steps(folder: Path) -> list[int]:
+    names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def _prune(folder: Path, newest: int) -> None:
+    for step in [step for step in _steps(folder) if step <= newest][KEPT:]:
+        durable.remove_folder(folder / f"step-{step}")
+    for path in folder.glob("step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
+    """Returns the step of the newest checkpoint that is whole and of this training; warns about each it passes over."""
+    for step in _steps(folder):
+        path = folder / f"step-{step}"
+        try:
+            manifest = durable.verify_folder(path)
+        except IntegrityError as error:
+            logger.warning("checkpoint passed over: %s", error)
+            continue
+        found = manifest.get("identity", {})
+        if changed := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
+            logger.warning("checkpoint passed over: %s is of another training (%s differs)", path, ", ".join(changed))
+            continue
+        return step
+    return None
+
+
+def load_state(folder: Path, step: int) -> TrainingState:
+    """Reads folder/step-<step>/, which `newest_step` has verified. Every rank reads; storage is shared."""
+    path = folder / f"step-{step}"
+    tensors = load_file(path / TENSORS)
+    tally = Tally(**json.loads((path / FACTS).read_text(encoding="utf-8")))
+    names = [name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")]
+    slots = {name: Slot(*(tensors[f"{part}/{name}"] for part in _PARTS)) for name in sorted(names)}
+    best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+    num_ranks = sum(name.startswith("rng/") for name in tensors)
+    return TrainingState(tally, slots, best, [tensors[f"rng/{rank}"] for rank in range(num_ranks)])

@@ -1,0 +1,222 @@
+"""The training loop: `train_adapter` makes one adapter from one job, or goes on where a stopped one was."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from wfc_dist import adapters, log
+from wfc_dist.data.batching import Batch, TrainingWindows
+from wfc_dist.data.sources import open_split
+from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
+from wfc_dist.training import curve, state
+from wfc_dist.training import model as models
+from wfc_dist.training.dev import DevSet
+from wfc_dist.training.engine import check_precision, make_engine
+from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.training.schedule import lr_at
+from wfc_dist.training.world import World
+from wfc_dist.warm_base import WarmBase
+
+logger = logging.getLogger(__name__)
+
+
+def train_adapter(
+    job: TrainingJob, warm: WarmBase, world: World, on_progress: Callable[[Progress], None] | None = None
+) -> TrainingResult:
+    """Trains one adapter, from its newest checkpoint if there is one. Every rank of the world must call it.
+
+    World rank 0 writes the PEFT folder into `job.output_dir`, checkpoints and the learning curve; the result is the same
+    on every rank. The warm base is unchanged afterwards, which is checked by hash.
+
+    Args:
+        job: What to train.
+        warm: The base, in memory on this rank.
+        world: From `join_world`.
+        on_progress: Called after every step on every rank; must be quick.
+
+    Raises:
+        ConfigError: A precision or target modules that cannot be.
+        InputError: Data that cannot be used.
+        Interrupted: `job.stop_file` appeared; a checkpoint is there and the same job goes on from it.
+        TrainingError: The loss or a gradient is not finite.
+        IntegrityError: The warm base is not the job's, or training changed it.
+    """
+    if warm.base.sha256 != job.base.sha256:
+        raise IntegrityError(f"{job.where()}: the trainer holds base {warm.base.index}, the job is for base {job.base.index}")
+    check_precision(job.train, world.device)
+    training = _Training(job, warm, world, on_progress or (lambda _: None))
+    try:
+        return training.run()
+    finally:
+        training.engine.close()
+
+
+class _Training:
+    """One training while it runs. `run` is the loop; the rest are its words."""
+
+    def __init__(self, job: TrainingJob, warm: WarmBase, world: World, on_progress: Callable[[Progress], None]) -> None:
+        self.job, self.train, self.warm, self.world, self.on_progress = job, job.train, warm, world, on_progress
+        self.folder, self.curve_file = Path(job.checkpoint_dir), Path(job.curve_file) if job.curve_file else None
+        self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
+        self.dev = DevSet(job, warm, world) if job.train.eval_every else None
+        self.model = models.build(warm, job.lora, job.init_seed)
+        self.num_trainable = models.check_trainable(self.model)
+        if job.train.gradient_checkpointing:
+            models.checkpoint_activations_(self.model)
+        self.seal = models.base_seal(warm, self.model)
+        begun = self._newest_state()
+        self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
+        models.load_parameters_(self.model, {name: slot.parameter for name, slot in begun.slots.items()})
+        self.engine = make_engine(models.TokenLoss(self.model, job.train.precision), job.train, world)
+        self.engine.write_(begun.tally.step, begun.slots, begun.tally.scaler)
+        state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
+        if self._writes() and self.curve_file:
+            curve.cut(self.curve_file, self.resumed_from, evaluated=self.tally.evaluated_step == self.resumed_from)
+        self.began, self.speech_before = time.monotonic(), self.tally.speech_seconds
+
+    def _newest_state(self) -> state.TrainingState:
+        found = state.newest_step(self.folder, self.job.identity()) if self._writes() else None
+        step = int(self.world.from_first([-1 if found is None else found])[0])
+        if step < 0:
+            return state.initial_state(models.lora_parameters(self.model))
+        logger.info("%s: goes on from step %d", self.job.where(), step)
+        return state.load_state(self.folder, step)
+
+    def _writes(self) -> bool:
+        return self.world.world_rank == 0
+
+    def run(self) -> TrainingResult:
+        """Trains until the last step, early stopping or the stop file, and writes the adapter."""
+        with log.span("train", dataset=self.job.dataset, first_step=self.tally.step):
+            batches = self.windows.loader(
+                self.tally.step, self.train.max_steps - self.tally.step, self.world.world_rank, self.world.world_size
+            )
+            stopping = bool(self.world.from_first([self._asked_to_stop()])[0])
+            while True:
+                if stopping and not (self._trained() and not self._evaluation_due()):
+                    self._save()
+                    raise Interrupted(f"{self.job.where()}: stopped at step {self.tally.step} on request; run it again to go on")
+                if self._evaluation_due():
+                    self._evaluate()
+                if self._trained():
+                    break
+                position, micro_batches = next(batches)
+                assert position == self.tally.step
+                stopping = self._step(micro_batches)
+                if self.tally.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
+                    self._save()
+        return self._finish()
+
+    def _trained(self) -> bool:
+        return self.tally.stopped_early or self.tally.step >= self.train.max_steps
+
+    def _asked_to_stop(self) -> bool:
+        return self._writes() and bool(self.job.stop_file) and Path(self.job.stop_file).exists()
+
+    def _step(self, micro_batches: list[Batch]) -> bool:
+        """Takes one optimizer step and returns whether the stop file is there."""
+        start, position = time.monotonic(), self.tally.step
+        lr = lr_at(position + 1, self.train)
+        self.engine.set_lr(lr)
+        num_tokens = self.windows.num_label_tokens(position, self.world.world_size)
+        shared = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        for batch in micro_batches:
+            with self.engine.micro_batch():
+                losses = self.engine.model(**{key: value.to(self.world.device) for key, value in batch.items()})
+                # Gradients are averaged over ranks and summed over micro-batches: the result is the mean over all tokens.
+                self.engine.backward(losses.sum() * (self.world.world_size / num_tokens))
+            shared[0] += losses.detach().double().sum()
+        norm = self.engine.step()
+        shared[1] = float(self._asked_to_stop())
+        loss_sum, stop, grad_norm = torch.cat([self.world.sum_(shared), norm.double().view(1)]).tolist()  # the step's one sync
+        self._check_finite(loss_sum / num_tokens, grad_norm)
+        speech_seconds = self.windows.seconds(position, self.world.world_size)
+        self.tally.step, self.tally.loss = position + 1, loss_sum / num_tokens
+        self.tally.seconds += time.monotonic() - start
+        self.tally.speech_seconds += speech_seconds
+        self._note(loss=self.tally.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds)
+        self._tell("train")
+        return bool(stop)
+
+    def _check_finite(self, loss: float, grad_norm: float) -> None:
+        # fp16's loss scaler skips steps whose gradients overflow; that is no failure.
+        if math.isfinite(loss) and (math.isfinite(grad_norm) or self.train.precision == "fp16"):
+            return
+        raise TrainingError(
+            f"{self.job.where()}: loss {loss}, gradient norm {grad_norm} at step {self.tally.step + 1}; "
+            "lower train.lr, lengthen train.warmup_steps, or train in bf16 or fp32"
+        )
+
+    def _note(self, **row: Any) -> None:
+        if self._writes() and self.curve_file:
+            curve.append(self.curve_file, step=self.tally.step, **row)
+
+    def _tell(self, phase: Literal["train", "dev", "checkpoint"]) -> None:
+        rate = (self.tally.speech_seconds - self.speech_before) / max(time.monotonic() - self.began, 1e-9)
+        lr = lr_at(max(self.tally.step, 1), self.train)
+        self.on_progress(Progress(self.tally.step, self.train.max_steps, self.tally.loss, lr, rate, phase))
+
+    def _evaluation_due(self) -> bool:
+        every, step = self.train.eval_every, self.tally.step
+        return bool(every and step and step != self.tally.evaluated_step and (step % every == 0 or step == self.train.max_steps))
+
+    def _evaluate(self) -> None:
+        """Measures on the dev split; keeps the best weights and decides on early stopping."""
+        assert self.dev is not None
+        self._tell("dev")
+        tally, stopping = self.tally, self.train.early_stopping
+        with log.span("dev", dataset=self.job.dataset, step=tally.step):
+            parameters = self.engine.parameter_values()
+            if stopping and stopping.metric == "error":
+                value = self.dev.error(parameters)
+                self._note(dev_error=value)
+            else:
+                value = self.dev.loss(parameters)
+                self._note(dev_loss=value)
+        self._check_finite(value, 0.0)
+        tally.evaluated_step = tally.step
+        if stopping and tally.best_value is not None and not value < tally.best_value:
+            tally.num_worse += 1
+            tally.stopped_early = tally.num_worse >= stopping.patience
+            return
+        tally.best_step, tally.best_value, tally.num_worse = tally.step, value, 0
+        is_error = bool(stopping and stopping.metric == "error")
+        tally.dev_loss, tally.dev_error = (None, value) if is_error else (value, None)
+        self.best = parameters if stopping else {}
+
+    def _save(self) -> None:
+        """Writes a checkpoint. Every rank takes part; on return it is on the disk."""
+        self._tell("checkpoint")
+        self.tally.scaler = self.engine.scaler_state()
+        with log.span("checkpoint", dataset=self.job.dataset, step=self.tally.step):
+            rng = self.world.gather(state.rng_state(self.world.device))
+            snapshot = state.TrainingState(self.tally, self.engine.read(), self.best, rng)
+            if self._writes():
+                state.save_state(snapshot, self.folder, self.job.identity(), self.job.attempt)
+            self.world.barrier()
+
+    def _finish(self) -> TrainingResult:
+        chosen = self.best or self.engine.parameter_values()
+        models.check_seal(self.warm, self.model, self.seal, self.job.where())
+        if self._writes():
+            adapters.write_peft(Path(self.job.output_dir), chosen, models.adapter_config(self.model))
+        self.world.barrier()
+        tally = self.tally
+        return TrainingResult(
+            sha256=adapters.adapter_sha256(chosen),
+            hours=self.windows.hours,
+            steps=tally.step,
+            best_step=tally.best_step if self.best else tally.step,
+            dev_loss=tally.dev_loss,
+            dev_error=tally.dev_error,
+            final_loss=tally.loss,
+            num_trainable=self.num_trainable,
+            seconds=tally.seconds,
+            speech_seconds=tally.speech_seconds,
+            resumed_from=self.resumed_from,
+        )

@@ -1,0 +1,118 @@
+"""The processes that train one adapter together, and what they tell each other outside the gradients."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT_S = 1800
+"""A rank that waits longer than this for another raises instead of hanging. Covers one dev evaluation."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among those that train an adapter.
+
+    Attributes:
+        world_size: Number of processes.
+        world_rank: This one; rank 0 alone writes files.
+        local_rank: This one among those of its node.
+        device: Where its tensors lie.
+    """
+
+    world_size: int = 1
+    world_rank: int = 0
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sum_(self, values: torch.Tensor) -> torch.Tensor:
+        """Adds `values` over all ranks, in place, and returns it. Every rank calls it, in the same order."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, values: Sequence[float]) -> list[float]:
+        """Returns rank 0's `values` on every rank. Every rank calls it, with as many values."""
+        sent = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world_size > 1:
+            dist.broadcast(sent, src=0)
+        return sent.tolist()
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Returns every rank's `values` (same shape and dtype everywhere), in rank order, on the CPU."""
+        if self.world_size == 1:
+            return [values.cpu()]
+        mine = values.to(self.device)
+        received = [torch.empty_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(received, mine)
+        return [item.cpu() for item in received]
+
+    def barrier(self) -> None:
+        """Waits for every rank."""
+        self.sum_(torch.zeros(1, device=self.device))
+
+
+def join_world(
+    world_size: int,
+    world_rank: int,
+    local_rank: int,
+    master_addr: str,
+    master_port: int,
+    *,
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+) -> World:
+    """Makes this process one of `world_size` and keeps it so: a warm process joins once and trains many adapters.
+
+    Sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and OMP_NUM_THREADS, which Accelerate
+    and DeepSpeed read, and the default torch.distributed group: NCCL on GPUs, gloo on CPUs. Every rank must call it.
+
+    Args:
+        world_size: Number of processes; 1 needs no network, address or port.
+        world_rank: This process, 0 to world_size - 1.
+        local_rank: This process on its node. Where Ray shows a process one GPU only, that GPU is number 0.
+        master_addr: Host of rank 0.
+        master_port: A free TCP port there.
+        device: "cpu" or "cuda"; one GPU per process.
+        threads: CPU threads of this process.
+    """
+    kind = torch.device(device).type
+    index = local_rank % torch.cuda.device_count() if kind == "cuda" else local_rank
+    os.environ |= {
+        "RANK": str(world_rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(index),  # to Accelerate and DeepSpeed this is the device's number
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": master_addr,
+        "MASTER_PORT": str(master_port),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if kind == "cuda":
+        torch.cuda.set_device(index)
+    if not dist.is_initialized():
+        _init_group(kind, world_size, world_rank, f"tcp://{master_addr}:{master_port}")
+    torch.set_num_threads(threads)
+    return World(world_size, world_rank, local_rank, torch.device(kind, index) if kind == "cuda" else torch.device("cpu"))
+
+
+def _init_group(kind: str, world_size: int, world_rank: int, address: str) -> None:
+    backend = "nccl" if kind == "cuda" else "gloo"
+    limit = timedelta(seconds=TIMEOUT_S)
+    if world_size == 1:  # DeepSpeed wants a group even then; a store of this process needs no port
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+    else:
+        dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)
+
+
+def leave_world() -> None:
+    """Ends the process group and forgets Accelerate's view of it; for a process that goes on with something else."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):  # a partner that is gone already
+            dist.destroy_process_group()
