@@ -1,0 +1,210 @@
+"""Test set -> hypotheses: batched greedy or beam decoding with the language given, clip by clip or packed."""
+
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+
+from wfc_dist.config import EvaluateConfig
+from wfc_dist.data.audio_files import RATE_HZ, samples_in
+from wfc_dist.data.features import MAX_TEXT_TOKENS
+from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window, pack
+from wfc_dist.data.sources import Clip, Split
+from wfc_dist.evaluation.hypotheses import Hypothesis
+
+Audio = npt.NDArray[np.float32]
+_T = TypeVar("_T")
+PACKING_GAP_S = 0.3  # silence between packed clips: a pause, as between sentences
+_SEARCH_S, _FRAME_S = 10.0, 0.1  # long audio is cut at the quietest place of a window's last ten seconds
+
+
+def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: bool) -> list[Window]:
+    """Returns windows of clip indices, every clip once, in the order of their first clips.
+
+    Args:
+        clips: Of a test set.
+        tokenizer: Counts what a window's text takes of the decoder.
+        packing: Clips of one language share windows of 30 s with gaps of 0.3 s; otherwise one clip each.
+    """
+    if not packing:
+        return [(index,) for index in range(len(clips))]
+    num_tokens = [len(tokenizer(f" {clip.text}", add_special_tokens=False).input_ids) for clip in clips]
+    sizes = [ClipSize(samples_in(clip.duration_s), tokens, clip.language) for clip, tokens in zip(clips, num_tokens, strict=True)]
+    gap_samples = samples_in(PACKING_GAP_S)
+    return sorted(pack(range(len(clips)), sizes, gap_samples=gap_samples, max_tokens=MAX_TEXT_TOKENS))
+
+
+def cut_at_quiet(audio: Audio) -> list[Audio]:
+    """Returns pieces of at most 30 s whose concatenation is `audio`, cut where it is quietest.
+
+    Args:
+        audio: (samples,), float32, 16 kHz.
+    """
+    frame = samples_in(_FRAME_S)
+    pieces = []
+    while len(audio) > WINDOW_SAMPLES:
+        start = WINDOW_SAMPLES - samples_in(_SEARCH_S)
+        energies = np.square(audio[start:WINDOW_SAMPLES].astype(np.float64)).reshape(-1, frame).mean(axis=1)
+        pairs = energies[:-1] + energies[1:]  # two frames: a pause, not a zero crossing
+        cut = start + (int(np.argmin(pairs)) + 1) * frame
+        pieces.append(audio[:cut])
+        audio = audio[cut:]
+    return [*pieces, audio]
+
+
+def _window_pieces(split: Split, window: Sequence[int]) -> list[Audio]:
+    gap = np.zeros(samples_in(PACKING_GAP_S), dtype=np.float32)
+    parts: list[Audio] = []
+    for index in window:
+        parts += [gap, split.audio(index)]
+    return cut_at_quiet(np.concatenate(parts[1:]))
+
+
+def _generation_config(model: WhisperForConditionalGeneration, num_beams: int, no_repeat_ngram_size: int) -> GenerationConfig:
+    config: Any = copy.deepcopy(model.generation_config)
+    config.num_beams, config.no_repeat_ngram_size, config.do_sample = num_beams, no_repeat_ngram_size or None, False
+    config.return_timestamps = False
+    config.forced_decoder_ids = None  # of old checkpoints; language and task are given instead
+    prompt_length = 4 if getattr(config, "is_multilingual", True) else 2  # start, language, task, no timestamps
+    # Transformers adds the prompt to max_length: together exactly the positions the decoder has.
+    config.max_length, config.max_new_tokens = model.config.max_target_positions - prompt_length, None
+    return config
+
+
+@contextlib.contextmanager
+def _without_own_advice() -> Iterator[None]:
+    """Drops the warning Transformers' Whisper raises about its own call of the generic generate; no caller can avoid it."""
+    logger = logging.getLogger("transformers.generation.utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Passing `generation_config` together" not in record.getMessage()
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+class _Decoder:
+    """A model, its processor and how to decode."""
+
+    def __init__(
+        self, model: Any, processor: WhisperProcessor, device: torch.device | str, num_beams: int, no_repeat_ngram_size: int = 0
+    ) -> None:
+        # A PeftModel wraps the Whisper whose layers it has replaced: generating with that one is generating adapted.
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._processor, self._device = processor, device
+        self._config: Any = _generation_config(self._model, num_beams, no_repeat_ngram_size)
+
+    def features(self, pieces: Sequence[Audio]) -> torch.Tensor:
+        """Returns log-mel features, (pieces, n_mels, 3000), float32, on the CPU."""
+        extracted = self._processor.feature_extractor(list(pieces), sampling_rate=RATE_HZ, return_tensors="pt")
+        return extracted["input_features"]
+
+    @torch.inference_mode()
+    def texts(self, features: torch.Tensor, language: str | None) -> list[str]:
+        """Returns what the model writes for each piece; language None detects it."""
+        features = features.to(device=self._device, dtype=self._model.dtype)
+        mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
+        multilingual = getattr(self._config, "is_multilingual", True)
+        asked: dict[str, Any] = {"language": language, "task": "transcribe"} if multilingual else {}
+        with _without_own_advice():
+            tokens = self._model.generate(features, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
+        return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _one_ahead(function: Callable[[_T], Any], items: Iterable[_T]) -> Iterator[tuple[_T, Any]]:
+    """Yields (item, function(item)), computing the next in a thread: audio is decoded while the model works."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: list[tuple[_T, Any]] = []
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) == 2:
+                first, future = waiting.pop(0)
+                yield first, future.result()
+        for item, future in waiting:
+            yield item, future.result()
+
+
+def _batches(windows: Sequence[Sequence[int]], split: Split, batch_size: int) -> list[list[int]]:
+    """Returns window numbers in batches of one language and like length, so that the sequences of a batch end together."""
+    languages = [split.clips[window[0]].language for window in windows]
+    seconds = [sum(split.clips[index].duration_s for index in window) for window in windows]
+    batches = []
+    for language in sorted(set(languages)):
+        numbers = sorted((n for n in range(len(windows)) if languages[n] == language), key=lambda n: (-seconds[n], n))
+        batches += [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+    return batches
+
+
+def decode_set(
+    model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig, *,
+    device: torch.device | str = "cpu", on_progress: Callable[[int, int], None] | None = None,
+) -> list[Hypothesis]:  # fmt: skip
+    """Returns what the model writes for a split, in the split's order; clips longer than 30 s are cut where it is quiet.
+
+    Args:
+        model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
+        processor: Of the same checkpoint.
+        split: The test set; only the first `evaluate.max_clips` clips of it.
+        evaluate: Beams, batch size, packing. The batch size changes speed and rounding, no more.
+        device: Where the model is.
+        on_progress: Called with (windows decoded, windows in all) after every batch.
+    """
+    decoder = _Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
+    clips = split.clips[: evaluate.max_clips]
+    windows = windows_of(clips, processor.tokenizer, packing=evaluate.packing)
+    texts: dict[int, str] = {}
+
+    def prepare(batch: list[int]) -> tuple[list[int], torch.Tensor]:
+        pieces = [(number, piece) for number in batch for piece in _window_pieces(split, windows[number])]
+        return [number for number, _ in pieces], decoder.features([piece for _, piece in pieces])
+
+    for batch, (owners, features) in _one_ahead(prepare, _batches(windows, split, evaluate.batch_size)):
+        language = split.clips[windows[batch[0]][0]].language
+        for start in range(0, len(owners), evaluate.batch_size):
+            part = slice(start, start + evaluate.batch_size)
+            for number, text in zip(owners[part], decoder.texts(features[part], language), strict=True):
+                texts[number] = f"{texts.get(number, '')} {text}".strip()
+        if on_progress is not None:
+            on_progress(len(texts), len(windows))
+    return [_hypothesis(split, window, texts[number]) for number, window in enumerate(windows)]
+
+
+def _hypothesis(split: Split, window: Sequence[int], text: str) -> Hypothesis:
+    clips = [split.clips[index] for index in window]
+    name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
+    reference = " ".join(clip.text.strip() for clip in clips)
+    return Hypothesis(name, reference, text, clips[0].language, sum(clip.duration_s for clip in clips))
+
+
+def transcribe(
+    model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None, *,
+    device: torch.device | str = "cpu", num_beams: int = 1, batch_size: int = 4,
+) -> str:  # fmt: skip
+    """Returns the transcript of audio of any length.
+
+    Args:
+        model: As for `decode_set`.
+        processor: Of the same checkpoint.
+        audio: (samples,), float32, mono, 16 kHz; cut into pieces of at most 30 s where it is quiet.
+        language: Whisper language code; None detects it for every piece.
+        device: Where the model is.
+        num_beams: 1 is greedy.
+        batch_size: Pieces decoded at a time.
+    """
+    if not len(audio):
+        return ""
+    decoder = _Decoder(model, processor, device, num_beams)
+    pieces, texts = cut_at_quiet(audio), []
+    for start in range(0, len(pieces), batch_size):
+        texts += decoder.texts(decoder.features(pieces[start : start + batch_size]), language)
+    return " ".join(text for text in texts if text)

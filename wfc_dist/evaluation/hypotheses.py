@@ -1,0 +1,130 @@
+"""What a model wrote down for a test set: kept as jsonl, so that it is decoded once and can be scored in any way."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wfc_dist import durable
+from wfc_dist.config import EvaluateConfig
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.evaluation import metrics
+from wfc_dist.evaluation.metrics import Counts, Difference, Score
+from wfc_dist.evaluation.normalize import normalizer
+
+SCHEMA_VERSION = 1
+_DECODING = ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")  # what changes a hypothesis; the batch size does not
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One decoded clip, or one window of packed clips.
+
+    Attributes:
+        id: The clip's id; `first..last` of a window.
+        reference: What was said, as in the data set; a window's joined by spaces.
+        hypothesis: What the model wrote, as it wrote it.
+        language: Whisper language code it was decoded with.
+        duration_s: Seconds of speech, without the gaps of packing.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    language: str
+    duration_s: float
+
+
+def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
+    """Returns the header of a hypotheses file: it is valid for exactly this model, this data and this way of decoding."""
+    options = {name: getattr(evaluate, name) for name in _DECODING}
+    text = json.dumps(options, sort_keys=True)
+    return {
+        "schema": SCHEMA_VERSION,
+        "model_sha256": model_sha256,
+        "fingerprint": fingerprint,
+        "decoding": options,
+        "decoding_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def write_hypotheses(path: Path, header: Mapping[str, Any], hypotheses: Sequence[Hypothesis]) -> None:
+    """Writes a header line and one line per hypothesis, atomically: a file that is there is complete."""
+    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *map(asdict, hypotheses)]
+    durable.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
+    """Reads (header, hypotheses).
+
+    Raises:
+        InputError: No such file, or another schema.
+        IntegrityError: Not the lines that were written.
+    """
+    try:
+        # not splitlines(): a text may hold U+2028, which JSON leaves as it is
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        header, *rows = [json.loads(line) for line in lines]
+        hypotheses = [Hypothesis(**row) for row in rows]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged ({error}); remove it and run again") from error
+    if header.get("schema") != SCHEMA_VERSION:
+        raise InputError(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA_VERSION}; remove it")
+    if header.get("num_hypotheses") != len(hypotheses):
+        raise IntegrityError(
+            f"{path} has {len(hypotheses)} of {header.get('num_hypotheses')} hypotheses; remove it and run again"
+        )
+    return header, hypotheses
+
+
+def find_hypotheses(path: Path, header: Mapping[str, Any]) -> list[Hypothesis] | None:
+    """Returns the hypotheses in `path` if they were decoded under this header (`cache_key`), else None."""
+    if not path.is_file():
+        return None
+    found, hypotheses = read_hypotheses(path)
+    return hypotheses if all(found.get(key) == value for key, value in header.items()) else None
+
+
+def normalized(hypotheses: Sequence[Hypothesis], name: str, spelling: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Returns (references, hypotheses), each text normalised as its language asks."""
+    functions = {language: normalizer(name, language, spelling) for language in {item.language for item in hypotheses}}
+    references = [functions[item.language](item.reference) for item in hypotheses]
+    return references, [functions[item.language](item.hypothesis) for item in hypotheses]
+
+
+def count_hypotheses(hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str]) -> Counts:
+    """Returns errors per utterance after normalisation."""
+    return metrics.count(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
+
+
+def score_hypotheses(
+    hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str], seed: int = 1
+) -> Score:
+    """Returns the score of one model on one set, as `evaluate` asks. Raises InputError for a set without a reference token."""
+    return metrics.score(
+        *normalized(hypotheses, evaluate.normalizer, spelling),
+        metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
+    )  # fmt: skip
+
+
+def compare_hypotheses(
+    before: Sequence[Hypothesis], after: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str],
+    seed: int = 1,
+) -> Difference:  # fmt: skip
+    """Returns rate(after) - rate(before) with a paired interval.
+
+    Raises:
+        InputError: Not the same utterances in the same order.
+    """
+    if [(item.id, item.reference) for item in before] != [(item.id, item.reference) for item in after]:
+        raise InputError("two models can only be compared on the same utterances; decode both with the same options")
+    references, first = normalized(before, evaluate.normalizer, spelling)
+    _, second = normalized(after, evaluate.normalizer, spelling)
+    return metrics.paired_difference(
+        references, first, second,
+        metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Text normalisation before scoring: `whisper`, `paper` or `none`."""
+
+import functools
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+from wfc_dist.errors import ConfigError, InputError
+
+logger = logging.getLogger(__name__)
+NAMES = ("whisper", "paper", "none")
+_SPELLING = "normalizer.json"
+
+# The marks `paper` deletes, by script. The apostrophe stays: it is part of a word in English, French, Italian, ...
+PUNCTUATION = (
+    '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'  # ASCII, 31
+    "\u00a1\u00a7\u00ab\u00b0\u00b4\u00b6\u00b7\u00b8\u00bb\u00bf\u00d7\u00f7"  # Latin-1, 12
+    "\u2010\u2011\u2012\u2013\u2014\u2015\u2016"  # dashes, 7
+    "\u2018\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"  # quotation marks, 9
+    "\u2020\u2021\u2022\u2025\u2026\u2030\u2032\u2033\u203c\u203d\u2044\u2212"  # general punctuation, 12
+    "\u060c\u061b\u061f\u0640\u066a\u066b\u066c\u066d\u06d4"  # Arabic, 9
+    "\u0589\u05be\u05c3\u0964\u0965\u0e2f\u0e5a\u104a\u104b\u1362\u17d4\u17d5"  # Armenian to Khmer, 12
+    "\u3001\u3002\u3008\u3009\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\u30fb"  # CJK, 13
+    "\uff01\uff08\uff09\uff0c\uff0d\uff0e\uff1a\uff1b\uff1f\uff5e"  # full width, 10
+)
+_DELETE = str.maketrans(dict.fromkeys(PUNCTUATION) | {"\u2019": "'"})  # the typographic apostrophe is the same letter
+
+
+def _collapse(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _paper(text: str) -> str:
+    return _collapse(text.translate(_DELETE).lower())
+
+
+def spelling_table(model_folder: Path) -> dict[str, str]:
+    """Returns the British -> American spelling table in a model folder's normalizer.json.
+
+    Warns when there is none: English is then scored without it, which counts "colour" against "color" as an error.
+
+    Raises:
+        InputError: The file is not a JSON object.
+    """
+    path = model_folder / _SPELLING
+    if not path.is_file():
+        logger.warning("%s does not exist: English spelling variants count as errors; copy it from the root model", path)
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); copy the file of the root model") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{path} is no table of spellings; copy the file of the root model")
+    return table
+
+
+def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callable[[str], str]:
+    """Returns the function that is applied to references and hypotheses alike.
+
+    Args:
+        name: `whisper` (English: Whisper's English normaliser; others: its basic one, without splitting letters), `paper`
+            (deletes `PUNCTUATION`, lower case, single spaces) or `none` (strips only).
+        language: Whisper language code of the text.
+        spelling: British -> American, used by `whisper` for English; see `spelling_table`.
+
+    Raises:
+        ConfigError: Another name.
+    """
+    if name == "none":
+        return str.strip
+    if name == "paper":
+        return _paper
+    if name != "whisper":
+        raise ConfigError(f"evaluate.normalizer: {name!r} is not known; there are: {', '.join(NAMES)}")
+    whisper = EnglishTextNormalizer(dict(spelling)) if language in ("en", "english") else BasicTextNormalizer()
+    return functools.partial(_stripped, whisper)
+
+
+def _stripped(inner: Callable[[str], str], text: str) -> str:
+    return inner(text).strip()
