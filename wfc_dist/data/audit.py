@@ -1,0 +1,258 @@
+"""Checks every data set of a configuration before anything is trained. Loads neither torch nor ray."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, Literal, Protocol
+
+from wfc_dist.config import Config, DatasetConfig
+from wfc_dist.data.audio_files import decode, header_duration_s
+from wfc_dist.data.manifests import Row
+from wfc_dist.data.sources import SplitName, clip_language, read_rows
+from wfc_dist.errors import InputError
+
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
+MAX_TEXT_TOKENS = 443
+"""448 label tokens less start, language, task, no timestamps and end (as in `features`, which loads torch)."""
+DURATION_TOLERANCE_S = 0.1
+SHOWN_ERRORS = 4
+
+
+class Tokenizer(Protocol):
+    """What the audit needs of the base's tokenizer."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
+        """Returns a mapping with input_ids."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with `num_clips` clips of a split: an error stops the run, a warning does not."""
+
+    level: Literal["error", "warning"]
+    what: str
+    num_clips: int
+    first: str
+    todo: str
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One split of one data set: counts, durations in seconds, clips per language, problems."""
+
+    name: str
+    split: SplitName
+    num_clips: int
+    hours: float
+    min_s: float
+    mean_s: float
+    max_s: float
+    languages: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    def lines(self, level: Literal["error", "warning"]) -> list[str]:
+        """Returns one line per problem, such as "3 of 120 clips of es/train: audio is missing, first: ...; correct ..."."""
+        found = [problem for problem in self.problems if problem.level == level]
+        where = f"{self.name}/{self.split}"
+        return [
+            (
+                f"{p.num_clips} of {self.num_clips} clips of {where}: {p.what}, first: {p.first}; {p.todo}"
+                if p.num_clips
+                else p.what
+            )
+            for p in found
+        ]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The findings on all splits, in the configuration's order."""
+
+    rows: tuple[AuditRow, ...]
+
+    @property
+    def errors(self) -> list[str]:
+        """One line per error."""
+        return [line for row in self.rows for line in row.lines("error")]
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line per warning."""
+        return [line for row in self.rows for line in row.lines("warning")]
+
+    def raise_for_errors(self) -> None:
+        """Raises InputError listing the first few errors of every data set; returns when there is none."""
+        lines = []
+        for name in dict.fromkeys(row.name for row in self.rows):
+            found = [line for row in self.rows if row.name == name for line in row.lines("error")]
+            lines += found[:SHOWN_ERRORS]
+            if len(found) > SHOWN_ERRORS:
+                lines.append(f"{name}: {len(found) - SHOWN_ERRORS} more kinds of error")
+        if lines:
+            raise InputError("the data has errors, nothing was started:\n  " + "\n  ".join(lines))
+
+
+@dataclass(frozen=True)
+class _Finding:
+    level: Literal["error", "warning"]
+    what: str
+    todo: str
+
+
+_MISSING = _Finding("error", "audio is missing or unreadable", "correct the manifest or put the files there")
+_SHORTER = _Finding("error", "audio ends before the stated duration", "correct duration (and offset)")
+_EMPTY = _Finding("error", "the text is empty", "write it, or take the rows out")
+_LANGUAGE = _Finding("error", "no language, or none that Whisper knows", "set language: for the data set, or lang in every row")
+_LONG = _Finding("warning", "longer than train.max_duration_s, left out", "cut them, or raise the limit (at most 30)")
+_SHORT = _Finding("warning", "shorter than train.min_duration_s, left out", "nothing to do unless there are many")
+_PIECES = _Finding("warning", "longer than 30 s, decoded in pieces", "cut them where nobody speaks")
+_TOKENS = _Finding("warning", "more than 448 label tokens, left out", "cut them into shorter clips")
+_TWICE = _Finding("warning", "the same audio as an earlier clip", "take the rows out, they weigh double")
+_LEAKED = _Finding("error", "the same audio as a training clip", "take them out of one of the two splits")
+_SEEN = _Finding("warning", "the same text as a training clip", "scores on them are too good; split by text")
+_LEAVES_OUT = frozenset({_LONG, _SHORT, _TOKENS, _EMPTY})
+
+
+def audit(config: Config, tokenizer: Tokenizer | None = None, *, deep: bool = False) -> AuditReport:
+    """Checks all splits of all data sets, and the test splits of the protected ones.
+
+    Every audio file's header is read; nothing is decoded unless `deep`.
+
+    Args:
+        config: The configuration.
+        tokenizer: The base's tokenizer; without it label lengths are not checked.
+        deep: Decode every clip, which also finds files that are damaged behind an intact header.
+    """
+    check = partial(_check_row, config=config, tokenizer=tokenizer, deep=deep)
+    rows = []
+    for name, dataset in config.datasets.items():
+        seen = _Seen(set(), set())
+        for split in (split for split in SPLITS if split in dataset.splits):
+            rows.append(_audit_split(name, dataset, split, seen, check))
+    for name, dataset in config.evaluate.protected.items():
+        rows.append(_audit_split(name, dataset, "test", _Seen(set(), set()), check))
+    return AuditReport(tuple(rows))
+
+
+@dataclass
+class _Seen:
+    """Audio and texts of the training split: what dev and test must not have."""
+
+    audio: set[tuple[str, float]]
+    texts: set[str]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    duration_s: float
+    language: str | None
+    findings: list[tuple[_Finding, str]]
+
+
+def _audit_split(
+    name: str, dataset: DatasetConfig, split: SplitName, seen: _Seen, check: Callable[[DatasetConfig, SplitName, Row], _Checked]
+) -> AuditRow:
+    try:
+        rows = read_rows(name, dataset, split)
+    except InputError as error:
+        return _summary(name, split, [], (Problem("error", str(error), 0, "", ""),))
+    if not rows:
+        empty = Problem("error", f"{name}/{split}: no clips in {dataset.source}; check source and splits", 0, "", "")
+        return _summary(name, split, [], (empty,))
+    checked = [check(dataset, split, row) for row in rows]
+    found: dict[_Finding, list[str]] = {}
+    for finding, first in [*chain.from_iterable(item.findings for item in checked), *_repeats(rows, split, seen)]:
+        found.setdefault(finding, []).append(first)
+    problems = [Problem(f.level, f.what, len(firsts), firsts[0], f.todo) for f, firsts in found.items()]
+    if split != "test" and all(any(finding in _LEAVES_OUT for finding, _ in item.findings) for item in checked):
+        problems.append(Problem("error", f"{name}/{split}: no clip is left to train on; see its other findings", 0, "", ""))
+    return _summary(name, split, checked, tuple(problems))
+
+
+def _summary(name: str, split: SplitName, checked: Sequence[_Checked], problems: tuple[Problem, ...]) -> AuditRow:
+    durations = [item.duration_s for item in checked] or [0.0]
+    languages = Counter(item.language for item in checked if item.language)
+    total_s = sum(durations)
+    mean_s = total_s / len(durations)
+    return AuditRow(
+        name,
+        split,
+        len(checked),
+        total_s / 3600,
+        min(durations),
+        mean_s,
+        max(durations),
+        dict(sorted(languages.items())),
+        problems,
+    )
+
+
+def _check_row(
+    dataset: DatasetConfig, split: SplitName, row: Row, *, config: Config, tokenizer: Tokenizer | None, deep: bool
+) -> _Checked:
+    duration_s, findings = _check_audio(row, deep)
+    language = None
+    try:
+        language = clip_language(dataset, row)
+    except InputError as error:
+        findings.append((_LANGUAGE, str(error)))
+    if not row.text:
+        findings.append((_EMPTY, row.where))
+    findings += [(finding, row.where) for finding in _check_length(config, tokenizer, split, row.text, duration_s)]
+    return _Checked(duration_s, language, findings)
+
+
+def _check_audio(row: Row, deep: bool) -> tuple[float, list[tuple[_Finding, str]]]:
+    try:
+        there_s = max(header_duration_s(row.audio), 0.0)
+        if deep:
+            decode(row.audio)
+    except InputError as error:
+        return row.duration_s or 0.0, [(_MISSING, str(error))]
+    stated_s = there_s if row.duration_s is None else row.duration_s
+    if stated_s > there_s + DURATION_TOLERANCE_S or not there_s:
+        return stated_s, [(_SHORTER, f"{row.where} ({stated_s:.2f} s stated, {there_s:.2f} s there)")]
+    return stated_s, []
+
+
+def _check_length(
+    config: Config, tokenizer: Tokenizer | None, split: SplitName, text: str, duration_s: float
+) -> Iterator[_Finding]:
+    if split == "test":
+        if duration_s > 30:
+            yield _PIECES
+        return
+    if duration_s > config.train.max_duration_s:
+        yield _LONG
+    if duration_s < config.train.min_duration_s:
+        yield _SHORT
+    if tokenizer is not None and len(tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) > MAX_TEXT_TOKENS:
+        yield _TOKENS
+
+
+def _repeats(rows: Sequence[Row], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
+    """Yields repeated audio within the split, and audio or text that the training split has too; fills `seen` from train."""
+    here: set[tuple[str, float]] = set()
+    for row in rows:
+        key, text = row.audio.key, normal_text(row.text)
+        if key in here:
+            yield _TWICE, row.where
+        here.add(key)
+        if split == "train":
+            seen.audio.add(key)
+            seen.texts.add(text)
+        elif key in seen.audio:
+            yield _LEAKED, row.where
+        elif text in seen.texts:
+            yield _SEEN, row.where
+
+
+def normal_text(text: str) -> str:
+    """Returns the lower-cased letters and digits of a text, one space between words: equal for the same sentence."""
+    letters = (
+        char if char.isalnum() or unicodedata.category(char) == "Mn" else " " for char in unicodedata.normalize("NFC", text)
+    )
+    return " ".join("".join(letters).lower().split())
