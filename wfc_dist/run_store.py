@@ -19,8 +19,10 @@ from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedEr
 from wfc_dist.rounds import Adapter, Base, StagedBase
 
 logger = logging.getLogger(__name__)
-_LONG_FACTS = ("tensors", "changed", "links", "files", "schema", "root_files", "gap_per_module", "update_norm_per_module",
-               "dataset", "round", "config")  # fmt: skip
+_LONG_FACTS = (
+    *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
+    *("gap_per_module", "update_norm_per_module", "dataset", "round", "config"),
+)
 STATES = ("running", "done", "failed", "interrupted")
 
 
@@ -113,6 +115,14 @@ class RunStore:
         base, manifest = entry
         durable.verify_folder(self.paths.base(index), skip=frozenset(manifest.get("links", ())))
         return base
+
+    def current_round(self) -> int:
+        """Returns the 1-based index of the first round without a committed base; the last round when all have one."""
+        num_rounds = len(self.config.round_list())
+        for index in range(1, num_rounds + 1):
+            if durable.read_manifest(self.paths.base(index)) is None:
+                return index
+        return num_rounds
 
     def manifest(self, index: int) -> dict[str, Any]:
         """Returns the manifest of a committed base: tensor hashes, diagnostics, weights, adapters."""

@@ -1,6 +1,6 @@
 """One base held in memory for a whole run: what stays warm in a trainer between adapters and rounds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -23,9 +23,28 @@ class WarmBase:
         tensors: Name -> tensor in `dtype` on `device`, as in the checkpoint files (tied copies left out).
     """
 
-    def __init__(self, base: Base, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        base: Base,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        on_read: Callable[[str, torch.Tensor], None] | None = None,
+    ) -> None:
+        """Reads a base from its folder.
+
+        Args:
+            base: Which one.
+            dtype: Data type in memory.
+            device: Where it is held.
+            on_read: Called with every name and tensor as stored, before it is taken; raises to refuse it.
+        """
         self.base, self.dtype, self.device = base, dtype, torch.device(device)
-        self.tensors = {name: self._own(tensor) for name, tensor in base_chain.read_tensors(Path(base.path))}
+        self.tensors = {}
+        for name, tensor in base_chain.read_tensors(Path(base.path)):
+            if on_read:
+                on_read(name, tensor)
+            self.tensors[name] = self._own(tensor)
         self.processor = WhisperProcessor.from_pretrained(base.path)
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:

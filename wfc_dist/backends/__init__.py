@@ -1,0 +1,1 @@
+"""How and where the rounds are carried out."""

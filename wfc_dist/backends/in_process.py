@@ -1,0 +1,76 @@
+"""Everything in this process, one after the other: no Ray, the same jobs, the same bytes. For tests and for debugging."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from wfc_dist import collectives, net
+from wfc_dist.backends.jobs import centralize_job, training_job
+from wfc_dist.backends.worker import Worker, WorkerSetup
+from wfc_dist.centralize import centralize_rank
+from wfc_dist.display import Display
+from wfc_dist.errors import ConfigError, Interrupted
+from wfc_dist.evaluation.hypotheses import Hypothesis
+from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.run_store import RunStore
+
+logger = logging.getLogger(__name__)
+
+
+class InProcessBackend:
+    """Trainers and centralizer (see `rounds`) on one worker that is this process.
+
+    Args:
+        store: The opened run.
+        display: Gets the training's progress.
+
+    Raises:
+        ConfigError: More than one worker a trainer is asked for.
+    """
+
+    def __init__(self, store: RunStore, display: Display) -> None:
+        cluster = store.config.cluster
+        if cluster.workers_per_trainer > 1:
+            raise ConfigError("cluster.backend in_process has one worker; use ray for cluster.workers_per_trainer > 1")
+        self._store, self._display = store, display
+        logs = store.paths.logs(store.current_round(), store.attempt)
+        setup = WorkerSetup(1, 0, 0, cluster.threads_per_worker, cluster.gpus_per_worker > 0, str(logs), "in-process")
+        self._worker = Worker(setup)
+        self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
+
+    def _hold(self, base: Base) -> None:
+        self._worker.hold(base, self._store.manifest(base.index)["tensors"], self._store.config.train)
+
+    def broadcast(self, base: Base) -> None:
+        """See `rounds.Trainers`."""
+        self._hold(base)
+
+    def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
+        """See `rounds.Trainers`."""
+        adapters = {}
+        with self._display.training(base.index + 1, datasets):
+            for dataset in datasets:
+                self._hold(base)
+                job = training_job(self._store, base, dataset)
+                self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
+                result = self._worker.train(job)
+                adapters[dataset] = self._store.commit_adapter(
+                    base, dataset, Path(job.output_dir), asdict(result) | {"host": "here"}
+                )
+        return adapters
+
+    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, list[Hypothesis]], None]) -> None:
+        """Scores tasks one after the other."""
+        for task in tasks:
+            if self._store.paths.stop_file.exists():
+                raise Interrupted("stopped while scoring; the same command goes on")
+            self._hold(task.base)
+            on_done(task, self._worker.score(task))
+
+    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        """See `rounds.Centralizer`."""
+        staged = centralize_rank(centralize_job(self._store, base, list(adapters)), collectives.Group())
+        assert staged is not None
+        return staged

@@ -1,0 +1,60 @@
+"""What is trained, scored and averaged next, made from the run store: the same for every backend, so the same bytes."""
+
+from wfc_dist.centralize import CentralizeJob
+from wfc_dist.rounds import Adapter, Base
+from wfc_dist.run_store import RunStore
+from wfc_dist.seeds import derived_seed
+from wfc_dist.training.job import TrainingJob
+
+
+def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
+    """Returns the job of one adapter; makes its empty output folder."""
+    config, round_index = store.config, base.index + 1
+    return TrainingJob(
+        round_index=round_index,
+        dataset=dataset,
+        data=config.datasets[dataset],
+        lora=config.lora,
+        train=config.train,
+        evaluate=config.evaluate,
+        init_seed=derived_seed(config.run.seed, "lora_A", round_index),  # one A for all adapters of a round
+        data_seed=derived_seed(config.run.seed, "data", round_index, dataset),
+        base=base,
+        checkpoint_dir=str(store.paths.checkpoints(round_index, dataset)),
+        output_dir=str(store.stage_adapter(base, dataset)),
+        curve_file=str(store.paths.curve(round_index, dataset)),
+        stop_file=str(store.paths.stop_file),
+        attempt=store.attempt,
+        threads=config.cluster.threads_per_worker,
+    )
+
+
+def adapter_weights(store: RunStore, adapters: list[Adapter]) -> tuple[float, ...]:
+    """Returns the weight of each adapter, not yet normalized, as `centralize.weights` says."""
+    weights = store.config.centralize.weights
+    if weights == "uniform":
+        return (1.0,) * len(adapters)
+    if weights == "hours":
+        return tuple(adapter.hours for adapter in adapters)
+    assert isinstance(weights, dict)
+    return tuple(weights[adapter.dataset] for adapter in adapters)
+
+
+def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> CentralizeJob:
+    """Returns the job of one round's average and merge; makes the empty folders of the delta and the base."""
+    root, settings = store.manifest(0), store.config.centralize
+    delta_dir, base_dir = store.stage_base(base.index + 1)
+    return CentralizeJob(
+        base=base,
+        adapters=tuple(adapters),
+        weights=adapter_weights(store, adapters),
+        method=settings.method,
+        scale=settings.scale,
+        dtype=store.config.base.dtype,
+        root=root["root"],
+        shared=root["model_path"],
+        past_deltas=tuple(str(store.paths.delta(index)) for index in range(1, base.index + 1)),
+        tensor_hashes=store.manifest(base.index)["tensors"],
+        delta_dir=str(delta_dir),
+        base_dir=str(base_dir),
+    )

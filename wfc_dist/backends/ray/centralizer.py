@@ -1,0 +1,120 @@
+"""The average on Ray: ranks in processes of their own, so that a dead trainer can't poison the collective."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from safetensors.torch import save
+
+from wfc_dist import base_chain, collectives, log, net
+from wfc_dist.backends.jobs import centralize_job
+from wfc_dist.backends.ray.cluster import alive_nodes
+from wfc_dist.backends.worker import Broadcast
+from wfc_dist.centralize import CentralizeJob, centralize_rank
+from wfc_dist.errors import GangFailedError, WfcError
+from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.run_store import RunStore
+
+logger = logging.getLogger(__name__)
+
+
+class RankActor:
+    """One rank of the average."""
+
+    def __init__(self, world_rank: int, world_size: int, log_dir: str) -> None:
+        log.quiet_libraries()
+        log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
+        log.open_events(Path(log_dir) / f"events-centralizer-{world_rank}.jsonl")
+        self._rank, self._size = world_rank, world_size
+        self._group: collectives.Group | None = None
+
+    def endpoint(self) -> tuple[str, int]:
+        """Returns host and a free port for the group; asked of rank 0."""
+        host = ray.util.get_node_ip_address()
+        return host, net.free_port(host)
+
+    def centralize(self, job: CentralizeJob, endpoint: tuple[str, int]) -> StagedBase | None:
+        """See `centralize.centralize_rank`; joins the group the first time."""
+        if self._group is None:
+            self._group = collectives.join(self._rank, self._size, *endpoint)
+        return centralize_rank(job, self._group)
+
+    def read_changed(self, base: Base, hashes: dict[str, str]) -> Broadcast:
+        """Returns the changed tensors of a committed base; they go to the trainers without passing the coordinator."""
+        tensors = dict(base_chain.read_tensors(Path(base.path), hashes))
+        return Broadcast(base, np.frombuffer(save(tensors), dtype=np.uint8), hashes)
+
+
+_REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0)(RankActor)
+
+
+class RayCentralizer:
+    """Averages on ranks spread over the nodes (see `rounds.Centralizer`).
+
+    Args:
+        store: The opened run.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._ranks: list[Any] = []
+        self._endpoint: Any = None
+
+    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        """See `rounds.Centralizer`. A lost rank costs the ranks a restart, bounded by `cluster.max_failures`."""
+        for failures in range(self._store.config.cluster.max_failures + 1):
+            try:
+                return self._once(base, adapters)
+            except RayTaskError as error:
+                self.shutdown()
+                cause = error.cause if isinstance(error.cause, BaseException) else error
+                raise (
+                    cause if isinstance(cause, WfcError) else WfcError(f"round {base.index + 1}: averaging failed: {cause}")
+                ) from error
+            except RayError as error:
+                self.shutdown()
+                logger.warning("round %d: a centralizer rank was lost (%s), failure %d", base.index + 1, error, failures + 1)
+        raise GangFailedError(f"round {base.index + 1}: centralizer ranks were lost more than cluster.max_failures times")
+
+    def _once(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        self._ensure_ranks(len(adapters))
+        job = centralize_job(self._store, base, list(adapters))
+        with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
+            staged = ray.get([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
+        logger.info(
+            "round %d: %d adapters averaged over %d ranks, %d matrices merged", base.index + 1, len(adapters), len(self._ranks),
+            len(staged.facts["changed"]),
+        )  # fmt: skip
+        return staged
+
+    def _ensure_ranks(self, num_adapters: int) -> None:
+        if self._ranks:
+            return
+        nodes = alive_nodes()
+        world_size = self._store.config.cluster.centralizer_ranks or min(len(nodes), num_adapters)
+        log_dir = str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
+        for rank in range(world_size):
+            place = NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)].node_id, soft=True)
+            environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
+            self._ranks.append(
+                _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(rank, world_size, log_dir)
+            )
+        self._endpoint = self._ranks[0].endpoint.remote()
+
+    def changed(self, base: Base) -> Any:
+        """Returns a reference to a `Broadcast` of a committed base, made where rank 0 runs; None when no rank is up."""
+        if not self._ranks:
+            return None
+        manifest = self._store.manifest(base.index)
+        return self._ranks[0].read_changed.remote(base, {name: manifest["tensors"][name] for name in manifest["changed"]})
+
+    def shutdown(self) -> None:
+        """Ends the ranks."""
+        for rank in self._ranks:
+            ray.kill(rank)
+        self._ranks = []

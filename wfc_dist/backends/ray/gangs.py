@@ -1,0 +1,135 @@
+"""A trainer gang: the Ray actors of one trainer, in one placement group, warm for the whole run."""
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from wfc_dist import net
+from wfc_dist.backends.ray.placement import Need
+from wfc_dist.backends.worker import Broadcast, Worker, WorkerSetup
+from wfc_dist.config import ClusterConfig, TrainConfig
+from wfc_dist.evaluation.hypotheses import Hypothesis
+from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.rounds import Base
+from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+
+
+class WorkerActor:
+    """A `Worker` in a process of its own; the default group runs one call after the other."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._worker = Worker(setup)
+
+    def endpoint(self) -> tuple[str, int]:
+        """Returns host and a free port for the gang's process group; asked of world_rank 0."""
+        host = ray.util.get_node_ip_address()
+        return host, net.free_port(host)
+
+    def host(self) -> str:
+        """Returns the host name, for the ledger."""
+        return socket.gethostname()
+
+    def join(self, endpoint: tuple[str, int]) -> None:
+        """See `Worker.join`."""
+        self._worker.join(endpoint)
+
+    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None) -> str:
+        """See `Worker.hold`."""
+        return self._worker.hold(base, hashes, train, broadcast)
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        """See `Worker.train`."""
+        return self._worker.train(job)
+
+    def score(self, task: ScoreTask) -> list[Hypothesis]:
+        """See `Worker.score`."""
+        return self._worker.score(task)
+
+    @ray.method(concurrency_group="status")
+    def progress(self) -> Progress | None:
+        """See `Worker.progress`."""
+        return self._worker.progress()
+
+
+_REMOTE_WORKER: Any = ray.remote(concurrency_groups={"status": 1}, max_restarts=0)(WorkerActor)  # type: ignore[call-overload]
+
+
+@dataclass
+class Gang:
+    """`workers_per_trainer` actors and the placement group they live in."""
+
+    index: int
+    group: PlacementGroup
+    workers: list[Any]
+    base: Base | None = None
+    host: str = "?"
+    holding: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str) -> "Gang":
+        """Asks for a gang on `nodes` (one id per worker) and returns at once; its calls queue until it is up."""
+        need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        together = len(set(nodes)) == 1
+        group = placement_group(
+            [need.bundle() for _ in nodes],
+            strategy="STRICT_PACK" if together else "PACK",
+            _soft_target_node_id=nodes[0] if together else None,
+        )
+        setups = [
+            WorkerSetup(
+                world_size=len(nodes),
+                world_rank=rank,
+                local_rank=list(nodes[:rank]).count(nodes[rank]),
+                threads=cluster.threads_per_worker,
+                use_gpu=cluster.gpus_per_worker > 0,
+                log_dir=log_dir,
+                name=f"gang-{index}-rank-{rank}",
+            )
+            for rank in range(len(nodes))
+        ]
+        workers = [cls._start_worker(setup, cluster, group) for setup in setups]
+        gang = cls(index, group, workers)
+        endpoint = workers[0].endpoint.remote()
+        gang.holding = [worker.join.remote(endpoint) for worker in workers]
+        return gang
+
+    @staticmethod
+    def _start_worker(setup: WorkerSetup, cluster: ClusterConfig, group: PlacementGroup) -> Any:
+        threads = str(cluster.threads_per_worker)
+        return _REMOTE_WORKER.options(
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=setup.world_rank),
+        ).remote(setup)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Waits until every worker has joined. Raises ray's GetTimeoutError, or RayError when a worker died."""
+        ray.get(self.holding, timeout=timeout_s)
+        self.host = ray.get(self.workers[0].host.remote(), timeout=timeout_s)
+
+    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Any = None) -> list[Any]:
+        """Queues the loading of `base` on every worker; returns references to the sha256 each then holds."""
+        if self.base == base:
+            return []
+        self.base = base
+        return [worker.hold.remote(base, hashes, train, broadcast) for worker in self.workers]
+
+    def train(self, job: TrainingJob) -> list[Any]:
+        """Queues the training of one adapter on every worker."""
+        return [worker.train.remote(job) for worker in self.workers]
+
+    def kill(self) -> None:
+        """Ends its processes and gives its place back."""
+        for worker in self.workers:
+            with contextlib.suppress(RayError, ValueError):
+                ray.kill(worker)
+        with contextlib.suppress(RayError, ValueError):
+            remove_placement_group(self.group)

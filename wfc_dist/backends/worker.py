@@ -1,0 +1,149 @@
+"""What one trainer process does, whoever started it: hold a base, train an adapter on it, score a model on a set.
+
+It stays warm for the whole run: imports, process group and base outlive adapters and rounds.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from wfc_dist import log
+from wfc_dist.config import TrainConfig
+from wfc_dist.data.sources import open_split
+from wfc_dist.errors import IntegrityError
+from wfc_dist.evaluation.decoding import decode_set
+from wfc_dist.evaluation.hypotheses import Hypothesis
+from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.hashing import tensor_sha256
+from wfc_dist.rounds import Base
+from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.training.trainer import train_adapter
+from wfc_dist.training.world import World, join_world
+from wfc_dist.warm_base import WarmBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker must know before it can do anything.
+
+    Attributes:
+        world_size, world_rank, local_rank: Its place in the gang.
+        threads: Intra-operator threads; part of the result's bytes.
+        use_gpu: Whether it owns a GPU.
+        log_dir: Folder of its log and events.
+        name: Its name there, such as gang-0-rank-1.
+    """
+
+    world_size: int
+    world_rank: int
+    local_rank: int
+    threads: int
+    use_gpu: bool
+    log_dir: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Changed tensors of a base on their way to the trainers: safetensors bytes (uint8) and the committed sha256 of each."""
+
+    base: Base
+    payload: np.ndarray
+    hashes: dict[str, str]
+
+
+class Worker:
+    """One process of a trainer gang."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        log.quiet_libraries()
+        folder = Path(setup.log_dir)
+        log.configure(folder / f"{setup.name}.log", console=False)
+        log.open_events(folder / f"events-{setup.name}.jsonl")
+        torch.set_num_threads(setup.threads)
+        self.setup = setup
+        self.device = torch.device("cuda", 0) if setup.use_gpu else torch.device("cpu")
+        self.world: World | None = None
+        self.warm: WarmBase | None = None
+        self.on_progress: Callable[[Progress], None] | None = None
+        self._progress: Progress | None = None
+
+    def join(self, endpoint: tuple[str, int]) -> None:
+        """Joins the gang's process group, once. Every worker of the gang must call it."""
+        setup = self.setup
+        self.world = join_world(
+            setup.world_size, setup.world_rank, setup.local_rank, *endpoint, device=self.device, threads=setup.threads
+        )
+
+    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None = None) -> str:
+        """Brings `base` into memory, verified, and returns its sha256.
+
+        Args:
+            base: The base wanted; nothing happens when it is held already.
+            hashes: sha256 of every tensor as committed, checked on a cold load.
+            train: Decides the data type in memory.
+            broadcast: Its changed tensors, when the base before it is held; else it is read from its folder.
+        """
+        start = time.monotonic()
+        if self.warm is not None and self.warm.base == base:
+            return base.sha256
+        if self.warm is not None and broadcast is not None and self.warm.base.index == base.index - 1:
+            with log.span("receive", base_index=base.index):
+                self.warm.update_(base, load(broadcast.payload.tobytes()), broadcast.hashes)
+        else:
+            with log.span("load_base", base_index=base.index):
+                self.warm = self._load(base, hashes, train)
+        logger.info("holds base %d (%s) after %.1f s", base.index, base.sha256[:12], time.monotonic() - start)
+        return base.sha256
+
+    def _load(self, base: Base, hashes: dict[str, str], train: TrainConfig) -> WarmBase:
+        self.warm = None  # never two bases in memory
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = half.get(train.precision, torch.float32) if self.setup.use_gpu else torch.float32
+
+        def verify(name: str, tensor: torch.Tensor) -> None:
+            if tensor_sha256(tensor) != hashes.get(name):
+                raise IntegrityError(f"base {base.index}: {name} in {base.path} is not the tensor that was committed")
+
+        return WarmBase(base, dtype=dtype, device=self.device, on_read=verify)
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        """Trains one adapter (see `training.trainer.train_adapter`)."""
+        torch.set_num_threads(self.setup.threads)  # actors run methods on threads of their own
+        assert self.world is not None and self.warm is not None, "join and hold come first"
+        log.set_context(round=job.round_index, dataset=job.dataset, world_rank=self.setup.world_rank)
+        self._progress = None
+        try:
+            return train_adapter(job, self.warm, self.world, self._report)
+        finally:
+            self._progress = None
+
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
+        if self.on_progress:
+            self.on_progress(progress)
+
+    def progress(self) -> Progress | None:
+        """Returns how far the current training is; answers while it runs."""
+        return self._progress
+
+    def score(self, task: ScoreTask) -> list[Hypothesis]:
+        """Decodes one test set with the base held, or with an adapter on top of it."""
+        torch.set_num_threads(self.setup.threads)
+        assert self.warm is not None and self.warm.base == task.base, "hold comes first"
+        model = self.warm.model()
+        if task.adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, task.adapter.path).eval()
+        with log.span("evaluate", model=task.model_name(), set=task.set_name):
+            split = open_split(task.set_name, task.data, "test")
+            return decode_set(model, self.warm.processor, split, task.evaluate, device=self.device)

@@ -1,0 +1,234 @@
+"""The `wfc` command. Heavy libraries are imported by the commands that need them: `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wfc_dist import __version__
+from wfc_dist.errors import EXIT_FAILED, InputError, WfcError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's schema, or a resolved configuration.")
+app.add_typer(config_app, name="config")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, run.dir/run.name.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live table, for logs.")]
+Out = Annotated[Path, typer.Option("--out", help="New folder; never written over.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Continual learning of speech models on clusters: factorize, centralize, broadcast, and the next round."""
+    if version:
+        typer.echo(f"wfc_dist {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
+    """Run all rounds, or go on where an earlier attempt stopped."""
+    from wfc_dist import config as configuration
+    from wfc_dist import log
+
+    settings = configuration.load(config, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.display import Display
+    from wfc_dist.evaluation.matrix import read_matrix, summary_tables
+    from wfc_dist.evaluation.report import write_report
+    from wfc_dist.run import run as run_all
+
+    display = Display(plain=True if plain else None)
+    base = run_all(settings, display)
+    for table in summary_tables(read_matrix(settings.run_dir())):
+        display.console.print(table)
+    display.say(f"report: {write_report(settings.run_dir())}")
+    display.say(f"try it: wfc transcribe {settings.run_dir()} AUDIO...")
+    typer.echo(base.path)
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show placement, bytes and hours; start nothing."""
+    from wfc_dist import config as configuration
+    from wfc_dist.overview import plan_table
+    from wfc_dist.run import check
+
+    settings = configuration.load(config, overrides or [])
+    _console().print(plan_table(settings, check(settings).hours))
+
+
+@app.command()
+def audit(
+    config: ConfigPath, overrides: Overrides = None, deep: Annotated[bool, typer.Option(help="Decode every clip.")] = False
+) -> None:
+    """Check every data set before a GPU is taken."""
+    from wfc_dist import config as configuration
+    from wfc_dist.data.audit import audit as audit_data
+
+    report = audit_data(configuration.load(config, overrides or []), deep=deep)
+    _console().print(report.table())
+    report.raise_for_errors()
+
+
+@app.command()
+def status(run_dir: RunDir) -> None:
+    """Show how far a run is."""
+    from wfc_dist.overview import status_table
+
+    _console().print(status_table(run_dir))
+
+
+@app.command()
+def lineage(run_dir: RunDir) -> None:
+    """Show the family tree of a run's bases: which data made this model."""
+    from wfc_dist.overview import lineage_tree
+
+    _console().print(lineage_tree(run_dir))
+
+
+@app.command()
+def report(run_dir: RunDir) -> None:
+    """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
+    from wfc_dist import log
+    from wfc_dist.run_store import require_run
+
+    require_run(run_dir)
+    log.quiet_libraries()
+    from wfc_dist.evaluation.report import write_report
+
+    typer.echo(write_report(run_dir))
+
+
+@app.command()
+def stop(run_dir: RunDir) -> None:
+    """Checkpoint everything and stop; `wfc run` goes on."""
+    from wfc_dist.run_store import require_run
+
+    paths = require_run(run_dir)
+    paths.stop_file.touch()
+    typer.echo(f"{run_dir}: asked to stop; `wfc status` says when it has")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, base, adapter folder or hub model.")],
+    on: Annotated[Path, typer.Option("--on", metavar="CONFIG", help="Whose test sets and evaluate block are used.")],
+    overrides: Overrides = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
+) -> None:
+    """Score any base, adapter or hub model on the test sets of a configuration."""
+    from wfc_dist import config as configuration
+    from wfc_dist import log
+
+    settings = configuration.load(on, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.standalone import evaluate_model
+
+    console = _console()
+    for table in evaluate_model(model, settings, threads=threads, say=lambda text: console.print(text, markup=False)):
+        console.print(table)
+
+
+@app.command()
+def average(
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="PEFT LoRA folders, in the order of summation.")],
+    out: Out,
+    method: Annotated[str, typer.Option(help="mean or factor_mean.")] = "mean",
+    weights: Annotated[str | None, typer.Option(help="Comma-separated, one per adapter; uniform by default.")] = None,
+    scale: Annotated[float, typer.Option(help="Factor of the update.")] = 1.0,
+) -> None:
+    """Average adapters into a delta."""
+    from wfc_dist.offline import average as average_folders
+
+    try:
+        numbers = [float(word) for word in weights.split(",")] if weights else None
+    except ValueError as error:
+        raise InputError(f"--weights {weights!r} is not a list of numbers such as 0.5,0.3,0.2") from error
+    average_folders(adapters, out, method=method, weights=numbers, scale=scale)
+    typer.echo(out)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Model folder or hub id.")],
+    update: Annotated[Path, typer.Argument(metavar="DELTA|ADAPTER", help="From `wfc average`, a run's delta, or a PEFT folder.")],
+    out: Out,
+    revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+) -> None:
+    """Merge a delta or an adapter into a base."""
+    from wfc_dist.offline import merge as merge_folders
+
+    if dtype not in ("auto", "float32", "float16", "bfloat16"):
+        raise InputError(f"--dtype {dtype!r} is not auto, float32, float16 or bfloat16")
+    merge_folders(base, update, out, revision=revision, dtype=dtype)
+    typer.echo(out)
+
+
+@app.command()
+def rebuild(run_dir: RunDir, base: Annotated[int, typer.Option("--base", help="Index of the base.")], out: Out) -> None:
+    """Make a base again from the root and the deltas, bit for bit, as one complete checkpoint."""
+    from wfc_dist.offline import rebuild as rebuild_base
+
+    typer.echo(f"{out} {rebuild_base(run_dir, base, out)}")
+
+
+@app.command()
+def transcribe(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, base, adapter folder or hub model.")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="wav, flac, ogg, opus or mp3 files.")],
+    language: Annotated[str | None, typer.Option(help="Whisper language code; detected by default.")] = None,
+) -> None:
+    """Try a model on your own recordings."""
+    from wfc_dist import log
+
+    log.quiet_libraries()
+    from wfc_dist.standalone import transcribe_files
+
+    for path, text in transcribe_files(model, audio, language):
+        typer.echo(f"{path}\t{text}" if len(audio) > 1 else text)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    from wfc_dist.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=1))
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print the resolved configuration: the file, the overrides and every default."""
+    import yaml
+
+    from wfc_dist import config as configuration
+
+    typer.echo(yaml.safe_dump(configuration.load(config, overrides or []).model_dump(mode="json"), sort_keys=False))
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    try:
+        app()
+    except WfcError as error:
+        print(f"wfc: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

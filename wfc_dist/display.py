@@ -1,0 +1,94 @@
+"""What a run shows while it works: one live table of all trainers, or plain lines for logs."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+PLAIN_EVERY_S = 20.0
+
+
+class StepProgress(Protocol):
+    """What is shown of a trainer (see `training.job.Progress`)."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def max_steps(self) -> int: ...  # noqa: D102
+    @property
+    def loss(self) -> float: ...  # noqa: D102
+    @property
+    def speech_seconds_per_second(self) -> float: ...  # noqa: D102
+    @property
+    def phase(self) -> str: ...  # noqa: D102
+
+
+class Display:
+    """Progress of the trainers of a round, and of scoring.
+
+    Args:
+        plain: Lines instead of a live table; the default where the output is no terminal.
+    """
+
+    def __init__(self, plain: bool | None = None) -> None:
+        self.console = Console(stderr=True)
+        self._plain = not self.console.is_terminal if plain is None else plain
+        self._rows: dict[str, tuple[StepProgress | None, str]] = {}
+        self._live: Live | None = None
+        self._round_index = 0
+        self._said_s: dict[str, float] = {}
+        self._started_s = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints one line about a phase."""
+        if self._plain:
+            self.console.print(
+                f"[{time.monotonic() - self._started_s:7.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
+            )
+        else:
+            self.console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def training(self, round_index: int, datasets: Sequence[str]) -> Iterator[None]:
+        """Shows the trainings of a round while the context lasts."""
+        self._round_index, self._rows = round_index, dict.fromkeys(datasets, (None, "queued"))
+        self.say(f"round {round_index}: training {len(datasets)} adapters: {', '.join(datasets)}")
+        if self._plain:
+            yield
+            return
+        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def update(self, dataset: str, progress: StepProgress | None, host: str) -> None:
+        """Shows how far the adapter of `dataset` is; None while its trainer gets ready."""
+        self._rows[dataset] = (progress, host)
+        if self._live:
+            self._live.update(self._table())
+        elif progress and time.monotonic() - self._said_s.get(dataset, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
+            self._said_s[dataset] = time.monotonic()
+            self.say(
+                f"round {self._round_index} {dataset}: step {progress.step}/{progress.max_steps} loss {progress.loss:.3f} "
+                f"{progress.speech_seconds_per_second:.1f} s speech/s on {host}"
+            )
+
+    def _table(self) -> Table:
+        table = Table(title=f"round {self._round_index}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("data set", "", "step", "loss", "speech s/s", "host"):
+            table.add_column(column)
+        for dataset, (progress, host) in self._rows.items():
+            if progress is None:
+                table.add_row(dataset, ProgressBar(total=1, completed=0, width=24), "-", "-", "-", host)
+                continue
+            bar = ProgressBar(total=progress.max_steps, completed=progress.step, width=24)
+            steps = f"{progress.step}/{progress.max_steps}" + ("" if progress.phase == "train" else f" {progress.phase}")
+            table.add_row(dataset, bar, steps, f"{progress.loss:.3f}", f"{progress.speech_seconds_per_second:.1f}", host)
+        return table

@@ -1,0 +1,131 @@
+"""What `wfc average`, `wfc merge` and `wfc rebuild` do: the maths of a round on folders, without a run."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from wfc_dist import adapters, base_chain, lora_math
+from wfc_dist.centralize import average_module, merge_module, same_modules
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.hashing import content_sha256
+from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.merging import merge_method
+from wfc_dist.run_store import RunPaths, read_base, require_run
+
+
+def _write_new(out: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a new folder that appears under its name when it is complete; never touches one that is there."""
+    if out.exists():
+        raise InputError(f"{out} exists and is not written over; choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        staged.mkdir()
+        write(staged)
+        os.replace(staged, out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def average(
+    folders: Sequence[Path], out: Path, *, method: str = "mean", weights: Sequence[float] | None = None, scale: float = 1.0
+) -> None:
+    """Averages PEFT LoRA folders, in the order given, into a delta. Writes the new folder `out`.
+
+    Args:
+        folders: Made by PEFT or by a run.
+        out: Must not exist.
+        method: Name of a merge method.
+        weights: One per folder, any positive sum; uniform by default.
+        scale: Factor of the whole update.
+
+    Raises:
+        InputError: Not LoRA, other modules, numbers that are not finite, wrong number of weights.
+    """
+    if not folders:
+        raise InputError("no adapter given")
+    if weights is not None and len(weights) != len(folders):
+        raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
+    chosen = merge_method(method)
+    loaded = [adapters.read_factors(folder) for folder in folders]
+    modules = same_modules(
+        {f"{i + 1} ({folder})": list(item) for i, (folder, item) in enumerate(zip(folders, loaded, strict=True))}
+    )
+    shares = list(weights) if weights is not None else [1.0] * len(folders)
+    delta = {module: average_module([item[module] for item in loaded], shares, chosen, scale) for module in modules}
+    _write_new(out, lambda staged: base_chain.write_delta(staged, delta))
+
+
+def read_update(folder: Path) -> dict[str, ModuleDelta]:
+    """Returns the update in a folder: a delta, or a single PEFT adapter."""
+    if (folder / base_chain.DELTA).is_file():
+        return base_chain.read_delta(folder)
+    return {module: lora_math.concatenated([factors], [1.0]) for module, factors in adapters.read_factors(folder).items()}
+
+
+def merge(model: str, update_dir: Path, out: Path, *, revision: str | None = None, dtype: str = "auto") -> None:
+    """Merges a delta or one adapter into a model: cast(float64(base) + delta). Writes the complete checkpoint `out`.
+
+    Args:
+        model: Folder or hub id.
+        update_dir: A delta (`wfc average`, RUN/round-N/delta) or a PEFT folder.
+        out: Must not exist.
+        revision: Of a hub model.
+        dtype: Of the result; `auto` keeps the base's.
+    """
+    delta = read_update(update_dir)
+    folder = base_chain.resolve_root(model, revision)
+    base_chain.check_fits(folder, {name: (item.b_OR.shape[0], item.a_RI.shape[1]) for name, item in delta.items()})
+    changed = chain(folder, [delta], dtype)
+    _write_new(out, lambda staged: base_chain.write_standalone(folder, changed, staged, dtype))
+
+
+def chain(root: Path, deltas: Sequence[dict[str, ModuleDelta]], dtype: str) -> dict[str, torch.Tensor]:
+    """Returns the changed tensors of root + deltas (names as in the checkpoint), in `dtype` ("auto": the root's)."""
+    torch.set_num_threads(1)  # as in a round: same bytes
+    modules = sorted({module for delta in deltas for module in delta})
+    changed = {}
+    for module, (name, root_OI) in zip(modules, base_chain.read_tensors(root, [f"{m}.weight" for m in modules]), strict=True):
+        *past, last = [delta[module] for delta in deltas if module in delta]
+        wanted = root_OI.dtype if dtype == "auto" else base_chain.DTYPES[dtype]
+        changed[name] = merge_module(root_OI, past, last, wanted)[0]
+    return changed
+
+
+def rebuild(run_dir: Path, index: int, out: Path) -> str:
+    """Makes base `index` again from the root and the deltas, bit for bit, as a complete checkpoint; returns its sha256.
+
+    Writes the new folder `out`.
+
+    Raises:
+        InputError: No such run or base.
+        IntegrityError: The result is not the base that was committed; nothing is left in `out`.
+    """
+    paths = require_run(run_dir)
+    entry, root_entry = read_base(run_dir, index), read_base(run_dir, 0)
+    if entry is None or root_entry is None:
+        raise InputError(f"{run_dir} has no committed base {index}")
+    base, root = entry[0], root_entry[1]
+    dtype = _dtype(paths)
+    deltas = [base_chain.read_delta(paths.delta(number)) for number in range(1, index + 1)]
+    changed = chain(Path(root["root"]), deltas, dtype) if deltas else {}
+
+    def write(staged: Path) -> None:
+        base_chain.write_standalone(Path(root["root"]), changed, staged, dtype)
+        found = content_sha256(base_chain.hash_tensors(staged))
+        if found != base.sha256:
+            raise IntegrityError(
+                f"base {index} rebuilt from root and deltas is {found[:12]}, the run committed {base.sha256[:12]}"
+            )
+
+    _write_new(out, write)
+    return base.sha256
+
+
+def _dtype(paths: RunPaths) -> str:
+    from wfc_dist.run_store import read_config
+
+    return read_config(paths.run_dir).base.dtype

@@ -1,0 +1,107 @@
+"""Tables for `wfc plan`, `wfc status` and `wfc lineage`. Loads neither torch nor ray."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.tree import Tree
+
+from wfc_dist import durable
+from wfc_dist.config import Config
+from wfc_dist.run_store import RunPaths, read_base, read_config, require_run
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def plan_table(config: Config, hours: Mapping[str, float]) -> Group:
+    """Returns what a run would do: rounds, windows seen, trainers at a time, test decodings.
+
+    Args:
+        config: The resolved configuration.
+        hours: Hours of speech in each training split.
+    """
+    cluster, train, rounds = config.cluster, config.train, config.round_list()
+    widest = max(len(names) for names in rounds)
+    table = _table(f"{config.run_dir()}: {len(rounds)} rounds", "round", "data set", "hours", "steps", "windows", "passes")
+    windows = train.max_steps * train.gradient_accumulation * train.batch_size * cluster.workers_per_trainer
+    for index, names in enumerate(rounds, start=1):
+        for name in names:
+            seconds = windows * (28 if train.packing else 5)  # a packed window is nearly full; 5 s is a usual clip
+            passes = f"about {seconds / 3600 / hours[name]:.1f}" if hours.get(name) else "?"
+            table.add_row(str(index), name, f"{hours.get(name, 0):.2f}", str(train.max_steps), str(windows), passes)
+    facts = _table("resources", "what", "value")
+    where = cluster.address or ("one embedded Ray node on this machine" if cluster.backend == "ray" else "this process")
+    facts.add_row("runs on", where)
+    facts.add_row("trainers wanted at a time", str(min(widest, cluster.max_trainers or widest)))
+    needs = f"{cluster.workers_per_trainer} x ({cluster.cpus_per_worker:g} CPU, {cluster.gpus_per_worker:g} GPU)"
+    facts.add_row("one trainer needs", needs)
+    if not cluster.address and not cluster.gpus_per_worker:
+        fit = int((os.cpu_count() or 1) / (cluster.cpus_per_worker * cluster.workers_per_trainer))
+        facts.add_row(
+            "trainers that fit here", f"{fit} ({os.cpu_count()} cores)" if fit else "none: lower cluster.cpus_per_worker"
+        )
+    models = 1 + len(rounds) + (sum(map(len, rounds)) if config.evaluate.adapters else 0)
+    sets = len(config.test_sets())
+    facts.add_row("test sets decoded", f"{models} models x {sets} sets = {models * sets}")
+    return Group(table, facts)
+
+
+def status_table(run_dir: Path) -> Group:
+    """Returns how far a run is: its state, and per round which adapters and base are committed."""
+    paths, config = require_run(run_dir), read_config(run_dir)
+    status = json.loads(paths.status.read_text(encoding="utf-8")) if paths.status.is_file() else {}
+    head = _table(str(run_dir), "state", "attempt", "since", "on", "message")
+    on = f"{status.get('host', '?')}, process {status.get('pid', '?')}"
+    head.add_row(status.get("state", "new"), str(status.get("attempt", 0)), status.get("time", ""), on, status.get("message", ""))
+    table = _table("rounds", "round", "data set", "adapter", "steps", "base")
+    for index, names in enumerate(config.round_list(), start=1):
+        entry = read_base(run_dir, index)
+        for position, name in enumerate(names):
+            base = (entry[0].sha256[:12] if entry else "-") if position == 0 else ""
+            table.add_row(str(index) if position == 0 else "", name, *_adapter_cells(paths, index, name), base)
+    return Group(head, table)
+
+
+def _adapter_cells(paths: RunPaths, round_index: int, dataset: str) -> tuple[str, str]:
+    manifest = durable.read_manifest(paths.adapter(round_index, dataset))
+    if manifest is not None:
+        return manifest["sha256"][:12], str(manifest["steps"])
+    steps = [folder for folder in paths.checkpoints(round_index, dataset).glob("step-*") if (folder / durable.MANIFEST).is_file()]
+    newest = max((int(folder.name.removeprefix("step-")) for folder in steps), default=None)
+    return ("-", "0") if newest is None else ("in training", f"checkpoint at {newest}")
+
+
+def lineage_tree(run_dir: Path) -> Tree:
+    """Returns which data, through which adapters and weights, made every base of a run."""
+    require_run(run_dir)
+    entry, index = read_base(run_dir, 0), 0
+    tree = Tree(f"{run_dir}")
+    while entry is not None:
+        base, facts = entry
+        branch = tree.add(_base_line(base.index, base.sha256, facts))
+        for dataset, sha256 in facts.get("adapters", {}).items():
+            adapter = durable.read_manifest(RunPaths(run_dir).adapter(index, dataset)) or {}
+            hours, steps = adapter.get("hours", 0.0), adapter.get("steps", "?")
+            branch.add(f"{dataset}: adapter {sha256[:12]}, weight {facts['weights'][dataset]:.4f}, {hours:.2f} h, {steps} steps")
+        index += 1
+        entry = read_base(run_dir, index)
+    return tree
+
+
+def _base_line(index: int, sha256: str, facts: Mapping[str, Any]) -> str:
+    if index == 0:
+        return f"base 0  {sha256[:12]}  {facts['model']}" + (f"@{facts['revision']}" if facts["revision"] else "")
+    gap = f"{facts['exactness_gap']:.3f}" if facts["exactness_gap"] is not None else "-"
+    return (
+        f"base {index}  {sha256[:12]}  = base {index - 1} + {facts['method']} x {facts['scale']:g}  "
+        f"(norm {facts['update_norm']:.3f}, exactness gap {gap}, update loss {facts['update_loss']:.1e})"
+    )
