@@ -79,8 +79,13 @@ class Engine:
         optimizer = torch.optim.AdamW(
             list(self.parameters.values()), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
         )
-        self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.model, self.optimizer = self._prepare(loss, optimizer)
         self.num_overflows = 0
+
+    def _prepare(self, loss: TokenLoss, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        if self.world.world_size == 1:  # no gradients to average, no wrapper to pay for
+            return loss.to(self.world.device), self.accelerator.prepare(optimizer)
+        return self.accelerator.prepare(loss, optimizer)
 
     def _make_accelerator(self) -> Accelerator:
         return Accelerator(
@@ -170,6 +175,9 @@ class ZeroEngine(Engine):
         # Stage 0 clips without telling the norm; here gradients are averaged already.
         self._norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
 
+    def _prepare(self, loss: TokenLoss, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        return self.accelerator.prepare(loss, optimizer)
+
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate of the next step."""
         for group in self.zero.param_groups:
@@ -243,8 +251,6 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
 
 
 def _import_deepspeed(device: torch.device) -> None:
-    if device.type == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"  # read at import
     import deepspeed.ops
 
     if device.type == "cpu":  # else its shared-memory collectives are compiled here, with whatever compiler there is
@@ -253,7 +259,7 @@ def _import_deepspeed(device: torch.device) -> None:
 
 def _forget_accelerate() -> None:
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set for good by the first DeepSpeedPlugin
-    AcceleratorState._reset_state(reset_partial_state=False)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the torch.distributed group stays
     GradientState._reset_state()
 
 

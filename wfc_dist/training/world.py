@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 TIMEOUT_S = 1800
 """A rank that waits longer than this for another raises instead of hanging. Covers one dev evaluation."""
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,13 @@ def join_world(
     """
     kind = torch.device(device).type
     index = local_rank % torch.cuda.device_count() if kind == "cuda" else local_rank
-    os.environ |= {
-        "RANK": str(world_rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(index),  # to Accelerate and DeepSpeed this is the device's number
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": master_addr,
-        "MASTER_PORT": str(master_port),
-        "OMP_NUM_THREADS": str(threads),
-    }
+    # To Accelerate and DeepSpeed LOCAL_RANK is the device's number.
+    values = (world_rank, world_size, index, world_size, master_addr, master_port, threads)
+    os.environ |= {name: str(value) for name, value in zip(_ENVIRONMENT, values, strict=True)}
     if kind == "cuda":
         torch.cuda.set_device(index)
+    else:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read when anything imports DeepSpeed
     if not dist.is_initialized():
         _init_group(kind, world_size, world_rank, f"tcp://{master_addr}:{master_port}")
     torch.set_num_threads(threads)
@@ -113,6 +110,8 @@ def leave_world() -> None:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
+    for name in _ENVIRONMENT:
+        os.environ.pop(name, None)
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):  # a partner that is gone already
             dist.destroy_process_group()
