@@ -63,14 +63,17 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
 
 @app.command()
 def audit(
-    config: ConfigPath, overrides: Overrides = None, deep: Annotated[bool, typer.Option(help="Decode every clip.")] = False
+    config: ConfigPath,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
 ) -> None:
     """Check every data set before a GPU is taken."""
     from wfc_dist import config as configuration
     from wfc_dist.data.audit import audit as audit_data
+    from wfc_dist.overview import audit_table
 
     report = audit_data(configuration.load(config, overrides or []), deep=deep)
-    _console().print(report.table())
+    _console().print(audit_table(report))
     report.raise_for_errors()
 
 

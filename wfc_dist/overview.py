@@ -12,6 +12,7 @@ from rich.tree import Tree
 
 from wfc_dist import durable
 from wfc_dist.config import Config
+from wfc_dist.data.audit import AuditReport
 from wfc_dist.run_store import RunPaths, read_base, read_config, require_run
 
 
@@ -53,6 +54,18 @@ def plan_table(config: Config, hours: Mapping[str, float]) -> Group:
     sets = len(config.test_sets())
     facts.add_row("test sets decoded", f"{models} models x {sets} sets = {models * sets}")
     return Group(table, facts)
+
+
+def audit_table(report: AuditReport) -> Group:
+    """Returns clips, hours, durations and findings of every split."""
+    table = _table("data", "set", "split", "clips", "hours", "seconds min/mean/max", "languages", "findings")
+    for row in report.rows:
+        seconds = f"{row.min_s:.1f} / {row.mean_s:.1f} / {row.max_s:.1f}"
+        counts = {"errors": len(row.lines("error")), "warnings": len(row.lines("warning"))}
+        findings = ", ".join(f"{count} {level}" for level, count in counts.items() if count)
+        languages = " ".join(f"{code}:{count}" for code, count in row.languages.items())
+        table.add_row(row.name, row.split, str(row.num_clips), f"{row.hours:.3f}", seconds, languages, findings or "none")
+    return Group(table, *(f"warning: {line}" for line in report.warnings))
 
 
 def status_table(run_dir: Path) -> Group:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ class Worker:
         """Decodes one test set with the base held, or with an adapter on top of it."""
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "hold comes first"
-        model = self.warm.model()
+        model: Any = self.warm.model()
         if task.adapter is not None:
             from peft import PeftModel
 
