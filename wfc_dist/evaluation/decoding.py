@@ -97,11 +97,16 @@ class _Decoder:
     """A model, its processor and how to decode."""
 
     def __init__(
-        self, model: Any, processor: WhisperProcessor, device: torch.device | str, num_beams: int, no_repeat_ngram_size: int = 0
+        self,
+        model: Any,
+        processor: WhisperProcessor,
+        device: torch.device | str | None,
+        num_beams: int,
+        no_repeat_ngram_size: int = 0,
     ) -> None:
         # A PeftModel wraps the Whisper whose layers it has replaced: generating with that one is generating adapted.
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._processor, self._device = processor, device
+        self._processor, self._device = processor, device or self._model.device
         self._config: Any = _generation_config(self._model, num_beams, no_repeat_ngram_size)
 
     def features(self, pieces: Sequence[Audio]) -> torch.Tensor:
@@ -147,7 +152,7 @@ def _batches(windows: Sequence[Sequence[int]], split: Split, batch_size: int) ->
 
 def decode_set(
     model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig, *,
-    device: torch.device | str = "cpu", on_progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str | None = None, on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Returns what the model writes for a split, in the split's order; clips longer than 30 s are cut where it is quiet.
 
@@ -156,7 +161,7 @@ def decode_set(
         processor: Of the same checkpoint.
         split: The test set; only the first `evaluate.max_clips` clips of it.
         evaluate: Beams, batch size, packing. The batch size changes speed and rounding, no more.
-        device: Where the model is.
+        device: Where the features go; by default where the model is.
         on_progress: Called with (windows decoded, windows in all) after every batch.
     """
     decoder = _Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
@@ -188,7 +193,7 @@ def _hypothesis(split: Split, window: Sequence[int], text: str) -> Hypothesis:
 
 def transcribe(
     model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None, *,
-    device: torch.device | str = "cpu", num_beams: int = 1, batch_size: int = 4,
+    device: torch.device | str | None = None, num_beams: int = 1, batch_size: int = 4,
 ) -> str:  # fmt: skip
     """Returns the transcript of audio of any length.
 
@@ -197,7 +202,7 @@ def transcribe(
         processor: Of the same checkpoint.
         audio: (samples,), float32, mono, 16 kHz; cut into pieces of at most 30 s where it is quiet.
         language: Whisper language code; None detects it for every piece.
-        device: Where the model is.
+        device: Where the features go; by default where the model is.
         num_beams: 1 is greedy.
         batch_size: Pieces decoded at a time.
     """
