@@ -151,10 +151,10 @@ def caption(matrix: Matrix) -> str:
     """Returns what the numbers are: metric, normaliser, interval, decoding unit."""
     evaluate = matrix.config.evaluate
     unit = "windows of packed clips" if evaluate.packing else "clips"
-    interval = f", [{100 * evaluate.confidence:.0f} % bootstrap interval over {unit}]" if evaluate.bootstrap_samples else ""
-    return (
-        f"{evaluate.metric.upper()} in percent, corpus level, {evaluate.normalizer} normalizer{interval}; * the adapter's own set"
-    )
+    parts = [f"{evaluate.metric.upper()} in percent, corpus level, {evaluate.normalizer} normalizer"]
+    if evaluate.bootstrap_samples:
+        parts.append(f"[{100 * evaluate.confidence:.0f} % bootstrap interval over {unit}]")
+    return ", ".join(parts) + "; * the set an adapter was trained on"
 
 
 def _table(matrix: Matrix, columns: Sequence[Column], title: str) -> Table:

@@ -1,0 +1,190 @@
+"""Plots as SVG text, made without a display and without global state. Numbers in, picture out."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wfc_dist.evaluation.metrics import Score
+
+INK, GREY, BLUE, RED = "#1a1a1a", "#8a8a8a", "#1f5fa8", "#b5442e"
+CYCLE = ("#1f5fa8", "#c47a1d", "#2f7d4f", "#b5442e", "#6a4c93", "#4a7c8c", "#8c564b", "#7f7f7f")
+_STYLE: Any = {
+    "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "wfc_dist", "text.color": INK,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False,
+    "axes.prop_cycle": cycler(color=CYCLE), "lines.linewidth": 1.4, "legend.fontsize": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One adapter's training: (step, loss) and (step, dev loss)."""
+
+    name: str
+    train: Sequence[tuple[int, float]]
+    dev: Sequence[tuple[int, float]]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]  # without the XML declaration, to stand inside HTML
+
+
+def _panels(count: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    num_rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, columns, squeeze=False)
+    panels = list(grid.ravel())
+    for unused in panels[count:]:
+        unused.set_axis_off()
+    return figure, panels[:count]
+
+
+def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[str], titles: tuple[str, str]) -> str:
+    """Returns a dot per set before and after with both intervals, joined by a line; protected sets below a rule.
+
+    Args:
+        pairs: Set -> (before, after), in the order from top to bottom.
+        protected: Names of protected sets.
+        titles: Of before and after.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(pairs)), layout="constrained")
+        axes = figure.subplots()
+        for position, (name, (before, after)) in enumerate(pairs.items()):
+            axes.plot([100 * before.rate, 100 * after.rate], [position, position], color=GREY, linewidth=1, zorder=1)
+            for score, offset, color, filled in ((before, -0.13, GREY, False), (after, 0.13, BLUE, True)):
+                if score.low is not None and score.high is not None:
+                    axes.plot([100 * score.low, 100 * score.high], [position + offset] * 2, color=color, linewidth=1, alpha=0.55)
+                label = titles[int(filled)] if position == 0 else None
+                axes.plot(
+                    100 * score.rate, position, "o", color=color, markersize=5.5, markerfacecolor=color if filled else "white",
+                    label=label, zorder=2,
+                )  # fmt: skip
+            if name in protected and list(pairs)[position - 1] not in protected and position:
+                axes.axhline(position - 0.5, color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
+        axes.set_yticks(range(len(pairs)), [f"{name} (protected)" if name in protected else name for name in pairs])
+        axes.set_ylim(len(pairs) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("error in percent")
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        return _svg(figure)
+
+
+def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Sequence[str]) -> str:
+    """Returns error over bases, one line per set: (base index, rate); protected sets apart."""
+    with mpl.rc_context(_STYLE):
+        figure, (left, right) = _panels(2, columns=2, width=4.3, height=3.0)
+        for axes, title, chosen in (
+            (left, "sets of the rounds", [name for name in rates if name not in protected]),
+            (right, "protected sets", [name for name in rates if name in protected]),
+        ):
+            for name in chosen:
+                axes.plot(
+                    *zip(*[(index, 100 * rate) for index, rate in rates[name]], strict=True),
+                    marker="o",
+                    markersize=3.5,
+                    label=name,
+                )
+            axes.set_title(title)
+            axes.set_xlabel("base")
+            axes.set_ylabel("error in percent")
+            axes.set_xticks(sorted({index for points in rates.values() for index, _ in points}))
+            axes.set_ylim(bottom=0)
+            if chosen:
+                axes.legend(ncols=2 if len(chosen) > 4 else 1)
+            else:
+                axes.set_axis_off()
+        return _svg(figure)
+
+
+def curves_plot(curves: Sequence[Curve]) -> str:
+    """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
+    with mpl.rc_context(_STYLE):
+        figure, panels = _panels(len(curves), columns=3, width=2.9, height=2.2)
+        for axes, curve in zip(panels, curves, strict=True):
+            steps, losses = np.array([step for step, _ in curve.train]), np.array([loss for _, loss in curve.train])
+            if len(steps):
+                axes.plot(steps, losses, color=GREY, linewidth=0.7, alpha=0.6)
+                axes.plot(steps, running_mean(losses, max(1, len(losses) // 15)), color=BLUE, label="train")
+            if curve.dev:
+                axes.plot(*zip(*curve.dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
+            axes.set_title(curve.name)
+            axes.set_xlabel("step")
+            axes.set_ylabel("loss")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend()
+        return _svg(figure)
+
+
+def running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Returns the mean of the last `size` values (of fewer at the start), (N,) -> (N,)."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - size)
+    means: npt.NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def weights_plot(adapters: Mapping[str, npt.NDArray[np.float64]], averaged: npt.NDArray[np.float64]) -> str:
+    """Returns densities of the entries of the updates before and after averaging, linear and logarithmic.
+
+    Args:
+        adapters: Data set -> sampled entries of scaling * B @ A.
+        averaged: The same entries of the averaged update.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, panels = _panels(2, columns=2, width=4.3, height=2.7)
+        limit = 4 * max(float(values.std()) for values in adapters.values()) or 1.0
+        edges = np.linspace(-limit, limit, 121)
+        centers = (edges[1:] + edges[:-1]) / 2
+        for axes, logarithmic in zip(panels, (False, True), strict=True):
+            for name, values in adapters.items():
+                axes.plot(centers, _density(values, edges), linewidth=1, label=name)
+            axes.fill_between(centers, _density(averaged, edges), color=INK, alpha=0.13, linewidth=0)
+            axes.plot(centers, _density(averaged, edges), color=INK, linewidth=1.6, label="averaged")
+            axes.set_xlabel("entry of the update")
+            axes.set_ylabel("density" + (" (log)" if logarithmic else ""))
+            if logarithmic:
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(bottom=0)
+                axes.legend()
+        return _svg(figure)
+
+
+def _density(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    counts, _ = np.histogram(values, edges)
+    density = counts / (max(1, len(values)) * np.diff(edges))
+    return np.where(density > 0, density, np.nan)
+
+
+def modules_plot(per_module: Mapping[str, Mapping[str, float]], label: str) -> str:
+    """Returns a value per adapted module, one line per round: round title -> module name -> value."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 2.5), layout="constrained")
+        axes = figure.subplots()
+        for title, values in per_module.items():
+            axes.plot(range(len(values)), list(values.values()), marker="o", markersize=2.5, linewidth=1, label=title)
+        first = list(next(iter(per_module.values())))
+        starts = [
+            number for number, name in enumerate(first) if not number or name.split(".")[:2] != first[number - 1].split(".")[:2]
+        ]
+        axes.set_xticks(starts, [first[number].removeprefix("model.").split(".layers")[0] for number in starts], ha="left")
+        axes.set_xlabel(f"{len(first)} adapted modules, in name order")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.legend(ncols=4)
+        return _svg(figure)

@@ -1,0 +1,67 @@
+"""Entries of the updates of a round, before and after averaging: do averaged weights lie nearer zero, as 1/N says?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wfc_dist import adapters, base_chain
+from wfc_dist.errors import InputError
+
+_SIDE = 96  # a grid of at most 96 x 96 entries of every module is looked at
+Entries = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundWeights:
+    """The same sampled entries of every adapter's update and of the averaged one.
+
+    Attributes:
+        adapters: Data set -> entries of scaling * B @ A, over all modules.
+        averaged: Entries of the averaged update.
+    """
+
+    adapters: Mapping[str, Entries]
+    averaged: Entries
+
+    @property
+    def variance_ratio(self) -> float:
+        """Returns var(averaged) / mean of the adapters' variances; 1/N for independent updates, 1 for identical ones."""
+        mean = float(np.mean([values.var() for values in self.adapters.values()]))
+        return float(self.averaged.var()) / mean if mean else float("nan")
+
+
+def _grid(size: int) -> torch.Tensor:
+    return torch.linspace(0, size - 1, min(size, _SIDE)).round().long()
+
+
+def _entries(a_RI: torch.Tensor, b_OR: torch.Tensor, coefficients: torch.Tensor | float) -> Entries:
+    """Returns a grid of entries of B @ diag(coefficients) @ A, flat, float64."""
+    columns, lines = _grid(a_RI.shape[1]), _grid(b_OR.shape[0])
+    entries: Entries = ((b_OR[lines].double() * coefficients) @ a_RI[:, columns].double()).flatten().numpy()
+    return entries
+
+
+def read_weights(round_dir: Path) -> RoundWeights:
+    """Reads RUN/round-000R/adapters/* and RUN/round-000R/delta.
+
+    Raises:
+        InputError: No adapters, no delta, or adapters of other modules than the delta's.
+    """
+    delta = base_chain.read_delta(round_dir / "delta")
+    found = {}
+    for folder in sorted((round_dir / "adapters").glob("*")):
+        if (folder / adapters.CONFIG).is_file() and ".tmp-" not in folder.name:
+            factors = adapters.read_factors(folder)
+            if factors.keys() != delta.keys():
+                raise InputError(f"{folder} has other modules than {round_dir / 'delta'}; it was replaced after the round")
+            found[folder.name] = np.concatenate([_entries(item.a_RI, item.b_OR, item.scaling) for item in factors.values()])
+    if not found:
+        raise InputError(f"{round_dir / 'adapters'} holds no adapters")
+    averaged = np.concatenate(
+        [_entries(delta[name].a_RI, delta[name].b_OR, delta[name].coefficients_R) for name in sorted(delta)]
+    )
+    return RoundWeights(found, averaged)
