@@ -30,7 +30,7 @@ def make_job(inputs: Path, name: str, *, lora: dict[str, Any] | None = None, **t
     """Returns a job that trains on the tiny data set and keeps its files under inputs/name."""
     output = inputs / name / "adapter"
     output.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"max_steps": 8, "warmup_steps": 2, "lr": 1e-2, "batch_size": 1, "gradient_accumulation": 2}
+    settings: dict[str, Any] = {"max_steps": 8, "warmup_steps": 1, "lr": 1e-2, "batch_size": 1, "gradient_accumulation": 2}
     return TrainingJob(
         round_index=1,
         dataset="tones",

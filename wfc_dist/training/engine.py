@@ -69,7 +69,6 @@ class Engine:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, frozen)  # every rank has verified its base
         _forget_accelerate()
         PartialState(cpu=world.device.type == "cpu")
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # Accelerate may have set its own number
         self.accelerator = self._make_accelerator()
         if self.accelerator.num_processes != world.world_size:
             raise TrainingError(

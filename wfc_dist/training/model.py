@@ -35,9 +35,10 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     base = warm.model()
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
         try:
-            model = get_peft_model(base, _peft_config(lora, warm.base.path))
+            model = get_peft_model(base, _peft_config(lora))
         except ValueError as error:
             raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {warm.base.path}: {error}") from error
+    model.peft_config["default"].base_model_name_or_path = warm.base.path  # PEFT looks for it in the model, which has none
     for name, layer in lora_layers(model).items():
         if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in warm.tensors:
             raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
@@ -48,7 +49,7 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     return model
 
 
-def _peft_config(lora: LoraConfig, base_path: str) -> PeftLoraConfig:
+def _peft_config(lora: LoraConfig) -> PeftLoraConfig:
     return PeftLoraConfig(
         r=lora.r,
         lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # type: ignore[arg-type]
@@ -56,7 +57,6 @@ def _peft_config(lora: LoraConfig, base_path: str) -> PeftLoraConfig:
         target_modules=lora.target_modules,
         use_rslora=lora.variant == "rslora",
         bias="none",
-        base_model_name_or_path=base_path,
     )
 
 
@@ -194,8 +194,9 @@ class TokenLoss(torch.nn.Module):
             (B,) float32.
         """
         base = whisper(self.model)
-        config, start = base.config, base.config.decoder_start_token_id
-        inputs = shift_tokens_right(labels, config.pad_token_id, start)
+        pad, start = base.config.pad_token_id, base.config.decoder_start_token_id
+        assert isinstance(pad, int) and isinstance(start, int)
+        inputs = shift_tokens_right(labels, pad, start)
         features = input_features.to(base.dtype)
         with self._autocast(labels.device):
             logits = self.model(input_features=features, decoder_input_ids=inputs, use_cache=False).logits

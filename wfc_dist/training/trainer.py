@@ -49,6 +49,9 @@ def train_adapter(
     if warm.base.sha256 != job.base.sha256:
         raise IntegrityError(f"{job.where()}: the trainer holds base {warm.base.index}, the job is for base {job.base.index}")
     check_precision(job.train, world.device)
+    torch.set_num_threads(job.threads)  # both are of the calling thread, which need not be the one that joined
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
     training = _Training(job, warm, world, on_progress or (lambda _: None))
     try:
         return training.run()

@@ -54,7 +54,7 @@ class World:
 
     def barrier(self) -> None:
         """Waits for every rank."""
-        self.sum_(torch.zeros(1, device=self.device))
+        self.sum_(torch.zeros(1, device=self.device)).item()  # NCCL returns early; reading does not
 
 
 def join_world(
