@@ -88,8 +88,8 @@ Pairs = Mapping[str, tuple[Column, Column]]
 
 
 def _both(matrix: Matrix, start: Mapping[str, int]) -> dict[str, tuple[Column, Column]]:
-    """Returns set -> (base start[set], base T) where both have scored it."""
-    last = matrix.bases.get(matrix.last)
+    """Returns set -> (base start[set], base T) where both have scored it; nothing before the first round is scored."""
+    last = matrix.bases.get(matrix.last) if matrix.last else None
     pairs = {}
     for name, index in start.items():
         first = matrix.bases.get(index)
@@ -182,7 +182,7 @@ def _figures(matrix: Matrix, draws: _Draws) -> list[Figure]:
         ("protected sets (backward, relative)", protected, _backward, "%", BACKWARD_FORMULA),
         ("backward transfer (BWT)", matrix.learned, _bwt, "points", BWT_FORMULA),
     ):
-        pairs = _both(matrix, starts) if matrix.last else {}
+        pairs = _both(matrix, starts)
         value = _value(pairs, formula)
         low, high = draws.figure(pairs, formula, value) or (None, None)
         over = f"T = {matrix.last}; {', '.join(pairs)}" if pairs else "no such set has been scored after a round"
@@ -194,8 +194,7 @@ def _figures(matrix: Matrix, draws: _Draws) -> list[Figure]:
 
 def _changes(matrix: Matrix, draws: _Draws) -> list[Change]:
     made, confidence = [], matrix.config.evaluate.confidence
-    sets = [*matrix.learned, *matrix.protected] if matrix.last else []
-    for name, pair in _both(matrix, dict.fromkeys(sets, 0)).items():
+    for name, pair in _both(matrix, dict.fromkeys([*matrix.learned, *matrix.protected], 0)).items():
         before, after = (column.scores[name].rate for column in pair)
         drawn = draws.pair(name, pair)
         difference = Difference(after - before, *interval(drawn[1] - drawn[0], after - before, confidence)) if drawn else None

@@ -1,0 +1,175 @@
+import logging
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny import make_dataset, make_whisper
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from wfc_dist.config import DatasetConfig, EvaluateConfig
+from wfc_dist.data.sources import open_split
+from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, transcribe, windows_of
+
+SECOND = 16_000
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = make_whisper(tmp_path_factory.mktemp("model"))
+    model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    model.config.max_target_positions = 40  # a random model never ends by itself
+    return model, WhisperProcessor.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    folder = make_dataset(tmp_path_factory.mktemp("data"), seed=0, test=5)
+    return open_split("tones", DatasetConfig(source=str(folder), splits={"test": "test.jsonl"}), "test")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = make_dataset(tmp_path_factory.mktemp("data"), seed=1, language="es", test=3)
+    more = make_dataset(tmp_path_factory.mktemp("data"), seed=2, language="en", test=2)
+    lines = (more / "test.jsonl").read_text().splitlines()
+    rows = (folder / "test.jsonl").read_text().splitlines()
+    absolute = [line.replace('"audio/', f'"{more}/audio/') for line in lines]
+    (folder / "test.jsonl").write_text("\n".join([rows[0], absolute[0], rows[1], absolute[1], rows[2]]) + "\n")
+    return open_split("mixed", DatasetConfig(source=str(folder), splits={"test": "test.jsonl"}), "test")
+
+
+def test_one_hypothesis_a_clip_in_the_order_of_the_split(whisper, mixed):
+    model, processor = whisper
+    seen = []
+
+    found = decode_set(model, processor, mixed, EvaluateConfig(batch_size=2), on_progress=lambda *numbers: seen.append(numbers))
+
+    assert [item.id for item in found] == [clip.id for clip in mixed.clips]
+    assert [item.reference for item in found] == [clip.text for clip in mixed.clips]
+    assert [item.language for item in found] == ["es", "en", "es", "en", "es"]
+    assert seen[-1] == (5, 5)
+
+
+def test_batch_size_changes_no_hypothesis(whisper, mixed):
+    model, processor = whisper
+
+    alone = decode_set(model, processor, mixed, EvaluateConfig(batch_size=1))
+
+    assert decode_set(model, processor, mixed, EvaluateConfig(batch_size=8)) == alone
+
+
+def test_language_is_given_to_the_model(whisper, split):
+    model, processor = whisper
+    asked = []
+    handle = model.get_decoder().embed_tokens.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
+    decode_set(model, processor, split, EvaluateConfig(max_clips=1))
+    handle.remove()
+
+    prompt = processor.tokenizer.convert_ids_to_tokens(asked[0][0].tolist())
+    assert prompt == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_sequences_never_exceed_the_decoder(whisper, split, num_beams):
+    model, processor = whisper
+    fed = []
+    handle = model.get_decoder().embed_tokens.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0].shape[1]))
+    decode_set(model, processor, split, EvaluateConfig(max_clips=1, num_beams=num_beams, no_repeat_ngram_size=3))
+    handle.remove()
+
+    assert sum(fed) == 40 - 1  # the last token is written, not read
+
+
+def test_decoding_is_quiet(whisper, split, caplog, capfd):
+    model, processor = whisper
+    transformers.utils.logging.warning_once.cache_clear()  # earlier tests may have used up the one time
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        decode_set(model, processor, split, EvaluateConfig(max_clips=2))
+        transcribe(model, processor, split.audio(0))
+
+    assert caplog.text == ""
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_adapter_changes_what_is_decoded_and_the_model_it_wraps_is_used(whisper, split, tmp_path):
+    model, processor = whisper
+    before = decode_set(model, processor, split, EvaluateConfig(max_clips=1))
+    fresh = WhisperForConditionalGeneration.from_pretrained(model.name_or_path).eval()
+    adapted = get_peft_model(fresh, LoraConfig(r=2, target_modules=["q_proj", "v_proj"])).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=2.0)
+
+    assert isinstance(adapted, PeftModel)
+    assert decode_set(adapted, processor, split, EvaluateConfig(max_clips=1)) != before
+
+
+def test_packing_joins_clips_of_a_language(whisper, mixed):
+    model, processor = whisper
+
+    found = decode_set(model, processor, mixed, EvaluateConfig(packing=True))
+
+    assert [item.language for item in found] == ["es", "en"]
+    spanish = [clip for clip in mixed.clips if clip.language == "es"]
+    assert found[0].reference == " ".join(clip.text for clip in spanish)
+    assert found[0].id == f"{spanish[0].id}..{spanish[-1].id}"
+    assert found[0].duration_s == pytest.approx(sum(clip.duration_s for clip in spanish))
+
+
+def test_windows_hold_every_clip_once_within_30_seconds(whisper, split):
+    _, processor = whisper
+    clips = split.clips * 12  # 60 clips of 1 to 3 s
+
+    windows = windows_of(clips, processor.tokenizer, packing=True)
+
+    assert sorted(index for window in windows for index in window) == list(range(len(clips)))
+    assert all(sum(clips[i].duration_s for i in window) + 0.3 * (len(window) - 1) <= 30 for window in windows)
+    assert len(windows) < len(clips) / 5
+
+
+def test_max_clips_takes_the_first(whisper, split):
+    model, processor = whisper
+
+    assert [item.id for item in decode_set(model, processor, split, EvaluateConfig(max_clips=2))] == [
+        clip.id for clip in split.clips[:2]
+    ]
+
+
+def test_long_audio_is_cut_where_it_is_quiet():
+    audio = np.random.default_rng(0).standard_normal(70 * SECOND).astype(np.float32)
+    audio[25 * SECOND : 26 * SECOND] = 0
+    audio[50 * SECOND : int(50.5 * SECOND)] = 0
+
+    pieces = cut_at_quiet(audio)
+
+    np.testing.assert_array_equal(np.concatenate(pieces), audio)
+    ends = np.cumsum([len(piece) for piece in pieces]) / SECOND
+    assert 25 <= ends[0] <= 26 and 50 <= ends[1] <= 50.5
+    assert all(0 < len(piece) <= 30 * SECOND for piece in pieces)
+
+
+@pytest.mark.parametrize("num_samples", [1, 30 * SECOND - 1, 30 * SECOND])
+def test_audio_of_a_window_stays_whole(num_samples):
+    assert [len(piece) for piece in cut_at_quiet(np.ones(num_samples, np.float32))] == [num_samples]
+
+
+def test_one_sample_more_is_cut():
+    assert len(cut_at_quiet(np.ones(30 * SECOND + 1, np.float32))) == 2
+
+
+def test_transcribe_takes_any_length(whisper, split):
+    model, processor = whisper
+    audio = split.audio(0)
+
+    assert transcribe(model, processor, np.zeros(0, np.float32), "en") == ""
+    assert (
+        transcribe(model, processor, audio, "en")
+        == decode_set(model, processor, split, EvaluateConfig(max_clips=1))[0].hypothesis
+    )
+    long = transcribe(model, processor, np.tile(audio, int(31 * SECOND / len(audio)) + 1), None)
+    assert isinstance(long, str)

@@ -1,0 +1,59 @@
+"""Run directories with made-up scores, for tests of the matrix and the report."""
+
+from dataclasses import asdict
+
+from wfc_dist import config as configuration
+from wfc_dist import durable
+from wfc_dist.evaluation.hypotheses import Hypothesis, score_hypotheses, write_hypotheses
+
+WORDS = "a b c d e f g h i j"
+BASES = {
+    0: {"zh": 5, "cs": 4, "ar": 8, "en": 1, "fr": 2},
+    1: {"zh": 5, "cs": 2, "ar": 4, "en": 1, "fr": 3},
+    2: {"zh": 2, "cs": 3, "ar": 4, "en": 2, "fr": 3},
+}
+
+
+def make_config(folder, rounds=(("cs", "ar"), ("zh",))):
+    def data(language):
+        return {"source": "x", "language": language, "splits": {"train": "train.jsonl", "test": "test.jsonl"}}
+
+    return configuration.parse(
+        {
+            "run": {"name": "r", "dir": str(folder)},
+            "base": {"model": "m"},
+            "datasets": {name: data(name) for name in ("zh", "cs", "ar")},
+            "rounds": [list(names) for names in rounds],
+            "evaluate": {
+                "normalizer": "none", "bootstrap_samples": 200,
+                "protected": {name: {"source": "x", "splits": {"test": "t"}} for name in ("en", "fr")},
+            },
+        }
+    )  # fmt: skip
+
+
+def make_run(folder, config):
+    durable.write_json(folder / "config.json", {"config": config.model_dump(mode="json")})
+    return folder
+
+
+def hypotheses_with(tenths):
+    """Returns 20 clips of 10 words, each with `tenths` errors or, to make intervals wide, one more or one less."""
+    said = []
+    for index in range(20):
+        wrong = tenths + (index % 2 - (index % 4 > 1) if 0 < tenths < 9 else 0)
+        said.append(Hypothesis(str(index), WORDS, " ".join(["x"] * wrong + WORDS.split()[wrong:]), "en", 1.0))
+    return said
+
+
+def put(folder, config, round_index, model, rates, *, with_hypotheses=True):
+    """Writes the scores of a model (base-NNNN or a data set's adapter) whose error on a set is `rates[set]` tenths."""
+    place, scores = folder / f"round-{round_index:04d}" / "evaluation" / model, {}
+    for name, tenths in rates.items():
+        said = hypotheses_with(tenths)
+        scores[name] = asdict(score_hypotheses(said, config.evaluate, {}))
+        if with_hypotheses:
+            write_hypotheses(place / f"{name}.jsonl", {"schema": 1}, said)
+    kind = "base" if model.startswith("base-") else "adapter"
+    tree = {"model": model, "model_sha256": "0", "round": round_index, "kind": kind, "sets": scores}
+    durable.write_json(place / "scores.json", tree)

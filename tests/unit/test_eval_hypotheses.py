@@ -1,0 +1,92 @@
+import pytest
+
+from wfc_dist.config import EvaluateConfig
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.evaluation.hypotheses import (
+    Hypothesis,
+    cache_key,
+    compare_hypotheses,
+    find_hypotheses,
+    read_hypotheses,
+    score_hypotheses,
+    write_hypotheses,
+)
+
+SAID = [
+    Hypothesis("a", "One colour.", "1 color", "en", 1.5),
+    Hypothesis("b", "\u00bfqu\u00e9?\u2028s\u00ed", "qu\u00e9 no", "es", 2.0),
+]
+
+
+def test_round_trip(tmp_path):
+    header = cache_key("m" * 64, "f" * 64, EvaluateConfig())
+    write_hypotheses(tmp_path / "x" / "set.jsonl", header, SAID)
+
+    found, hypotheses = read_hypotheses(tmp_path / "x" / "set.jsonl")
+
+    assert hypotheses == SAID
+    assert found == header | {"num_hypotheses": 2}
+    assert find_hypotheses(tmp_path / "x" / "set.jsonl", header) == SAID
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        cache_key("n" * 64, "f" * 64, EvaluateConfig()),
+        cache_key("m" * 64, "g" * 64, EvaluateConfig()),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(num_beams=4)),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(packing=True)),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(max_clips=3)),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(no_repeat_ngram_size=4)),
+    ],
+)
+def test_another_model_set_or_decoding_is_decoded_again(tmp_path, other):
+    write_hypotheses(tmp_path / "set.jsonl", cache_key("m" * 64, "f" * 64, EvaluateConfig()), SAID)
+
+    assert find_hypotheses(tmp_path / "set.jsonl", other) is None
+    assert find_hypotheses(tmp_path / "none.jsonl", other) is None
+
+
+def test_metric_and_batch_size_do_not_ask_for_decoding_again():
+    assert cache_key("m", "f", EvaluateConfig()) == cache_key("m", "f", EvaluateConfig(metric="cer", batch_size=2))
+
+
+def test_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "set.jsonl"
+    write_hypotheses(path, cache_key("m", "f", EvaluateConfig()), SAID)
+    path.write_text("\n".join(path.read_text().split("\n")[:2]) + "\n")
+
+    with pytest.raises(IntegrityError, match="1 of 2 hypotheses"):
+        read_hypotheses(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1, "num_hypotheses": 1}\n{"id": "a"}\n'])
+def test_damaged_file_is_refused(tmp_path, text):
+    (tmp_path / "set.jsonl").write_text(text)
+
+    with pytest.raises(IntegrityError, match="damaged"):
+        read_hypotheses(tmp_path / "set.jsonl")
+
+
+def test_other_schema_and_missing_file_are_refused(tmp_path):
+    write_hypotheses(tmp_path / "set.jsonl", {"schema": 99}, SAID)
+
+    with pytest.raises(InputError, match="schema 99"):
+        read_hypotheses(tmp_path / "set.jsonl")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_hypotheses(tmp_path / "none.jsonl")
+
+
+def test_every_language_is_normalised_as_its_own():
+    found = score_hypotheses(SAID, EvaluateConfig(bootstrap_samples=0), {"colour": "color"})
+
+    assert (found.errors, found.reference_length) == (1, 4)
+
+
+def test_comparison_needs_the_same_utterances():
+    with pytest.raises(InputError, match="same utterances"):
+        compare_hypotheses(SAID, SAID[:1], EvaluateConfig(), {})
+
+
+def test_comparison_with_itself_is_zero():
+    assert compare_hypotheses(SAID, SAID, EvaluateConfig(), {}) == (0, 0, 0)

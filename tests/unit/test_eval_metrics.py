@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wfc_dist.errors import ConfigError, InputError
+from wfc_dist.evaluation import metrics
+from wfc_dist.evaluation.metrics import TOKENIZERS, bootstrap_rates, count, mixed_tokens, paired_difference, score
+
+TEXT = st.text(alphabet="ab \u6211\u60f3\u0e01", max_size=8)
+PAIRS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6)
+
+
+def distance(reference: list[str], hypothesis: list[str]) -> int:
+    """Returns the edit distance by the textbook recursion: the reference jiwer is held against."""
+    row = list(range(len(hypothesis) + 1))
+    for i, said in enumerate(reference, start=1):
+        diagonal, row[0] = row[0], i
+        for j, written in enumerate(hypothesis, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (said != written))
+    return row[-1]
+
+
+def test_wer_by_hand():
+    found = score(["a b c d", "e f"], ["a x c", "e f g"], metric="wer")
+
+    assert (found.substitutions, found.deletions, found.insertions) == (1, 1, 1)
+    assert (found.errors, found.reference_length, found.num_clips) == (3, 6, 2)
+    assert found.rate == 0.5
+
+
+def test_cer_counts_spaces_once():
+    found = score(["ab  c"], ["abc"], metric="cer")
+
+    assert (found.errors, found.deletions, found.reference_length) == (1, 1, 4)
+
+
+def test_mer_by_hand():
+    found = score(["\u6211\u60f3 order \u4e00\u676fcoffee"], ["\u6211\u8981 order \u4e00 coffee"], metric="mer")
+
+    assert (found.substitutions, found.deletions, found.insertions, found.reference_length) == (1, 1, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("\u6211want\u8fd9\u4e2a", ["\u6211", "want", "\u8fd9", "\u4e2a"]),
+        ("\u30ab\u30bf\u30ab\u30ca\u3042", list("\u30ab\u30bf\u30ab\u30ca\u3042")),
+        ("\u0e2a\u0e27\u0e31\u0e2a", ["\u0e2a", "\u0e27\u0e31", "\u0e2a"]),  # the vowel sign stays on its consonant
+        ("\u1780\u17b6 \u0ea5\u0eb2\u0ea7 \u1019\u102c", ["\u1780\u17b6", "\u0ea5", "\u0eb2", "\u0ea7", "\u1019\u102c"]),
+        ("caf\u00e9 e\u0301t\u00e9", ["caf\u00e9", "e\u0301t\u00e9"]),
+        ("\ud55c\uad6d\uc5b4 \ub2e8\uc5b4", ["\ud55c\uad6d\uc5b4", "\ub2e8\uc5b4"]),  # Korean has spaces
+        ("", []),
+    ],
+)
+def test_mixed_tokens(text, tokens):
+    assert mixed_tokens(text) == tokens
+
+
+def test_empty_reference_counts_insertions():
+    found = score(["", "a b"], ["x y z", "a b"], metric="wer")
+
+    assert (found.errors, found.insertions, found.reference_length, found.rate) == (3, 3, 2, 1.5)
+
+
+def test_empty_hypothesis_is_all_deletions():
+    assert score(["a b"], [""], metric="wer").deletions == 2
+
+
+def test_set_without_reference_tokens_is_refused():
+    with pytest.raises(InputError, match="none of the 2 references"):
+        score(["", " "], ["x", ""], metric="wer")
+
+
+def test_no_utterances_are_refused():
+    with pytest.raises(InputError, match="none of the 0 references"):
+        score([], [], metric="wer")
+
+
+def test_unequal_numbers_are_refused():
+    with pytest.raises(InputError, match="2 references and 1 hypotheses"):
+        score(["a", "b"], ["a"], metric="wer")
+
+
+def test_unknown_metric_is_refused():
+    with pytest.raises(ConfigError, match="wer, cer, mer"):
+        count(["a"], ["a"], "bleu")
+
+
+@settings(max_examples=150, deadline=None)
+@given(PAIRS, st.sampled_from(sorted(TOKENIZERS)))
+def test_errors_equal_the_textbook_edit_distance(pairs, metric):
+    references, hypotheses = [said for said, _ in pairs], [written for _, written in pairs]
+    tokenize = TOKENIZERS[metric]
+    if not any(tokenize(said) for said in references):
+        return
+    counts = count(references, hypotheses, metric)
+
+    assert counts.errors.tolist() == [distance(tokenize(said), tokenize(written)) for said, written in pairs]
+    assert counts.lengths.tolist() == [len(tokenize(said)) for said in references]
+    assert (counts.lengths - counts.deletions + counts.insertions).tolist() == [len(tokenize(text)) for text in hypotheses]
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS, st.sampled_from(sorted(TOKENIZERS)), st.integers(0, 99))
+def test_interval_contains_the_rate_and_identity_is_zero(pairs, metric, seed):
+    references, hypotheses = [said for said, _ in pairs], [written for _, written in pairs]
+    if not any(TOKENIZERS[metric](said) for said in references):
+        return
+    found = score(references, hypotheses, metric=metric, samples=50, confidence=0.5, seed=seed)
+    same = score(references, references, metric=metric, samples=50, seed=seed)
+
+    assert found.low <= found.rate <= found.high
+    assert (same.rate, same.low, same.high) == (0, 0, 0)
+
+
+def test_bootstrap_is_what_a_plain_loop_gives():
+    references = ["a b c", "d", "e f", ""]
+    hypotheses = ["a x c", "d d", "e", "y"]
+    counts = count(references, hypotheses, "wer")
+    picks = np.random.default_rng(7).integers(4, size=(20, 4))
+    expected = []
+    for draw in picks:
+        errors, tokens = sum(int(counts.errors[i]) for i in draw), sum(int(counts.lengths[i]) for i in draw)
+        expected.append(errors / tokens if tokens else float("nan"))
+
+    np.testing.assert_array_equal(bootstrap_rates([counts], 20, 7)[0], expected)
+
+
+def test_bootstrap_does_not_depend_on_its_block_size(monkeypatch):
+    counts = count(["a b", "c", "d e f"], ["a", "c c", "d e"], "wer")
+    whole = bootstrap_rates([counts], 100, 3)
+    monkeypatch.setattr(metrics, "_DRAWS_AT_ONCE", 21)
+
+    np.testing.assert_array_equal(bootstrap_rates([counts], 100, 3), whole)
+
+
+def test_seed_decides_the_draws():
+    counts = count([f"w{i} v{i % 3}" for i in range(20)], [f"w{i} v{i % 4}" for i in range(20)], "wer")
+    first, again, other = (bootstrap_rates([counts], 50, seed) for seed in (4, 4, 5))
+
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_without_samples_there_is_no_interval():
+    found = score(["a"], ["b"], metric="wer", samples=0)
+
+    assert (found.rate, found.low, found.high) == (1.0, None, None)
+
+
+def test_interval_has_its_coverage():
+    # 200 sets of 60 one-word clips with an error of 0.3: about 95 % of the intervals hold it; 88 % is 4.5 sigma below
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        hypotheses = ["a" if right else "b" for right in rng.random(60) >= 0.3]
+        found = score(["a"] * 60, hypotheses, metric="wer", samples=300, seed=seed)
+        hits += found.low <= 0.3 <= found.high
+    assert hits >= 176
+
+
+def test_clear_improvement_is_said_and_its_reverse_too():
+    references = ["a b c d"] * 30
+    bad, good = ["a x c x"] * 15 + ["a b c x"] * 15, ["a b c d"] * 28 + ["a b c x"] * 2
+
+    better = paired_difference(references, bad, good, metric="wer")
+    worse = paired_difference(references, good, bad, metric="wer")
+
+    assert better.improved and not better.worse and better.high < 0
+    assert worse.worse and not worse.improved
+    assert better.difference == pytest.approx(-worse.difference)
+
+
+def test_noise_is_not_called_an_improvement():
+    references = ["a b c d"] * 30
+    first, second = ["a b c x", "a b c d"] * 15, ["a b c d", "a b c x"] * 14 + ["a b c d"] * 2
+
+    difference = paired_difference(references, first, second, metric="wer")
+
+    assert difference.difference < 0
+    assert not difference.improved and not difference.worse
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(1)
+    references = ["a b c d"] * 40
+    before = [" ".join("x" if rng.random() < hard else word for word in "abcd") for hard in rng.random(40)]
+    after = [text.replace("x", "a", 1) if text.startswith("x") else text for text in before]
+    paired = paired_difference(references, before, after, metric="wer")
+    alone = score(references, before, metric="wer")
+
+    assert paired.high - paired.low < alone.high - alone.low
+
+
+def test_difference_needs_samples():
+    with pytest.raises(InputError, match="bootstrap_samples"):
+        paired_difference(["a"], ["a"], ["b"], metric="wer", samples=0)
