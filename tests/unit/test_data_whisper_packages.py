@@ -22,7 +22,8 @@ def model():
     torch.manual_seed(0)
     config = WhisperConfig(
         vocab_size=40, num_mel_bins=80, d_model=D_MODEL, encoder_layers=NUM_LAYERS, decoder_layers=NUM_LAYERS,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=12, decoder_ffn_dim=12, max_source_positions=10, max_target_positions=6,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=12,
+        decoder_ffn_dim=12, max_source_positions=10, max_target_positions=6,
         pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=1,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
