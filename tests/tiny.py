@@ -1,11 +1,15 @@
 """Tiny random Whisper checkpoints and tiny speech-like data sets, built locally, for tests where size is all that matters."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 import torch
+import yaml
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -13,10 +17,10 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 RATE = 16_000
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 def make_tokenizer() -> WhisperTokenizer:
@@ -31,8 +35,13 @@ def make_tokenizer() -> WhisperTokenizer:
     return tokenizer
 
 
-def make_whisper(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, d_model: int = 32) -> Path:
-    """Writes a complete, from_pretrained-able random Whisper (2 + 2 layers, 30 s windows) and returns its folder."""
+def make_whisper(
+    folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, d_model: int = 32, taciturn: bool = False
+) -> Path:
+    """Writes a complete, from_pretrained-able random Whisper (2 + 2 layers, 30 s windows) and returns its folder.
+
+    A taciturn one ends every text at once, where what is decoded does not matter but time does.
+    """
     tokenizer = make_tokenizer()
     languages = {f"<|{code}|>": tokenizer.convert_tokens_to_ids(f"<|{code}|>") for code in LANGUAGES}
     end, start = tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
@@ -44,6 +53,9 @@ def make_whisper(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.floa
     )  # fmt: skip
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(config).to(dtype)
+    if taciturn:
+        model.model.decoder.embed_tokens.weight.data[end] = 0.1  # the padding token's row is zero
+        model.model.decoder.layer_norm.bias.data[:] = 5  # logit 0.1 * 5 * d_model
     model.generation_config = GenerationConfig(
         decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end, max_length=448,
         is_multilingual=True, lang_to_id=languages,
@@ -73,9 +85,42 @@ def make_dataset(
             wave += 0.01 * rng.standard_normal(len(wave))
             name = f"audio/{split}-{index}.flac"
             sf.write(folder / name, wave.astype(np.float32), RATE)
-            words = " ".join("zero one two three four five six seven eight nine".split()[int(d)] for d in str(pitch))
+            words = " ".join(DIGITS[int(digit)] for digit in str(pitch))
             text = f"{words} {split} {index}"
             rows.append({"audio_filepath": name, "duration": len(wave) / RATE, "text": text, "lang": language})
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return folder
+
+
+SPLITS = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+
+
+def make_config(root: Path, rounds: Sequence[Sequence[str]] = (("a", "b", "c"), ("d", "e")), **blocks: Mapping[str, Any]) -> Path:
+    """Writes a tiny model, a tiny data set for every name, and a configuration over them; returns its path.
+
+    Args:
+        root: Folder for all of it; the run directory is root/runs/tiny.
+        rounds: Data-set names of each round.
+        blocks: Keys of top-level blocks to set, such as train={"max_steps": 3}.
+    """
+    make_whisper(root / "model", taciturn=True)
+    names = [name for group in rounds for name in group]
+    for seed, name in enumerate(names):
+        make_dataset(root / name, seed=seed, language=("en", "es", "fr", "it", "ru")[seed % 5], test=2)
+    tree: dict[str, Any] = {
+        "run": {"name": "tiny", "dir": str(root / "runs")},
+        "base": {"model": str(root / "model")},
+        "datasets": {name: {"source": str(root / name), "splits": SPLITS} for name in names},
+        "rounds": [list(group) for group in rounds],
+        "lora": {"r": 4, "alpha": 8},
+        "train": {"max_steps": 4, "lr": 1e-2, "warmup_steps": 1, "batch_size": 1, "gradient_accumulation": 2,
+                  "packing": True, "checkpoint_every": 2},
+        "cluster": {"backend": "in_process"},
+        "evaluate": {"packing": True, "bootstrap_samples": 20},
+    }  # fmt: skip
+    for block, keys in blocks.items():
+        tree[block] = {**tree.get(block, {}), **keys}
+    path = root / "config.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path

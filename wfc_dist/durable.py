@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import faults
 from wfc_dist.errors import IntegrityError
 
 MANIFEST = "manifest.json"
@@ -118,6 +119,7 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
     remove_folder(final)
     os.replace(staged, final)
     fsync_path(final.parent)
+    faults.reached("write_manifest")
     write_json(final / MANIFEST, manifest)
     return manifest
 

@@ -1,6 +1,7 @@
 """Whole trainings in this process, a world of one: files, resuming, early stopping, failures."""
 
 import dataclasses
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -209,7 +210,10 @@ def test_one_process_may_use_one_strategy_after_the_other(inputs: Path, warm: Wa
     expected = train_adapter(make_job(inputs, f"before-{strategy}", max_steps=2), warm, world)
 
     sharded = train_adapter(make_job(inputs, strategy, max_steps=2, strategy=strategy), warm, world)
+    gc.collect()
+    left = [item for item in gc.get_objects() if isinstance(item, TokenLoss)]
     again = train_adapter(make_job(inputs, f"after-{strategy}", max_steps=2), warm, world)
 
+    assert not left  # a warm process must not keep a model for every adapter it has trained
     assert again.sha256 == expected.sha256
     assert sharded.final_loss == pytest.approx(expected.final_loss, rel=1e-6)

@@ -234,6 +234,14 @@ class ZeroEngine(Engine):
             padded = torch.nn.functional.pad(value.flatten(), (0, size * self.world.world_size - value.numel()))
             safe_set_local_optimizer_state(parameter, padded.narrow(0, size * self.world.world_rank, size), key)
 
+    def close(self) -> None:
+        """Frees the engine. Every rank must call it."""
+        super().close()
+        if self.stage == 3:  # every stage 3 engine leaves its module on this list
+            from deepspeed.runtime.zero import parameter_offload
+
+            getattr(parameter_offload, "FWD_MODULE_STACK", []).clear()
+
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     """Returns the DeepSpeed configuration. Float32 throughout: LoRA is small, and autocast is in TokenLoss."""

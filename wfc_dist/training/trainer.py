@@ -1,11 +1,12 @@
 """The training loop: `train_adapter` makes one adapter from one job, or goes on where a stopped one was."""
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -84,7 +85,7 @@ class _Training:
 
     def _newest_state(self) -> state.TrainingState:
         found = state.newest_step(self.folder, self.job.identity()) if self._writes() else None
-        step = int(self.world.from_first([-1 if found is None else found])[0])
+        self.saved_step = step = int(self.world.from_first([-1 if found is None else found])[0])
         if step < 0:
             return state.initial_state(models.lora_parameters(self.model))
         logger.info("%s: goes on from step %d", self.job.where(), step)
@@ -95,11 +96,11 @@ class _Training:
 
     def run(self) -> TrainingResult:
         """Trains until the last step, early stopping or the stop file, and writes the adapter."""
-        with log.span("train", dataset=self.job.dataset, first_step=self.tally.step):
-            batches = self.windows.loader(
-                self.tally.step, self.train.max_steps - self.tally.step, self.world.world_rank, self.world.world_size
-            )
-            stopping = bool(self.world.from_first([self._asked_to_stop()])[0])
+        first, world = self.tally.step, self.world
+        loader = self.windows.loader(first, self.train.max_steps - first, world.world_rank, world.world_size)
+        batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below: its processes must not outlive it
+        with log.span("train", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
+            stopping = bool(world.from_first([self._asked_to_stop()])[0])
             while True:
                 if stopping and not (self._trained() and not self._evaluation_due()):
                     self._save()
@@ -193,7 +194,9 @@ class _Training:
         self.best = parameters if stopping else {}
 
     def _save(self) -> None:
-        """Writes a checkpoint. Every rank takes part; on return it is on the disk."""
+        """Writes a checkpoint, unless this step has one. Every rank takes part; on return it is on the disk."""
+        if self.tally.step == self.saved_step:
+            return
         self._tell("checkpoint")
         self.tally.scaler = self.engine.scaler_state()
         with log.span("checkpoint", dataset=self.job.dataset, step=self.tally.step):
@@ -202,6 +205,7 @@ class _Training:
             if self._writes():
                 state.save_state(snapshot, self.folder, self.job.identity(), self.job.attempt)
             self.world.barrier()
+        self.saved_step = self.tally.step
 
     def _finish(self) -> TrainingResult:
         chosen = self.best or self.engine.parameter_values()

@@ -17,7 +17,6 @@ def _quiet_environment(embedded: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if embedded:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         # Ray's switch for a node that is alone: it takes the loopback address, and listens nowhere else.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 

