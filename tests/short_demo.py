@@ -10,16 +10,16 @@ from pathlib import Path
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
-OVERRIDES = (
-    "run.name=short-demo train.max_steps=2 train.warmup_steps=1 evaluate.max_clips=4 "
-    "datasets.es.max_clips=24 datasets.fr.max_clips=24 datasets.cs-en-es.max_clips=24 datasets.it.max_clips=24 datasets.ru.max_clips=24"
-).split()
+OVERRIDES = ["run.name=short-demo", "train.max_steps=2", "train.warmup_steps=1", "evaluate.max_clips=4"]
+OVERRIDES += [f"datasets.{name}.max_clips=24" for name in ("es", "fr", "cs-en-es", "it", "ru")]
 RUN = Path("runs/short-demo")
 
 
 def wfc(*arguments: str) -> str:
     """Runs the installed command; returns its standard output."""
-    done = subprocess.run([Path(sys.executable).with_name("wfc"), *arguments], capture_output=True, text=True, timeout=1500, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wfc"), *arguments], capture_output=True, text=True, timeout=1500, check=False
+    )
     assert done.returncode == 0, f"wfc {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     print(f"--- wfc {' '.join(arguments[:3])}\n{done.stderr}{done.stdout}", flush=True)
     return done.stdout

@@ -295,7 +295,8 @@ def parse(tree: Any, where: str = "configuration") -> Config:
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected blocks such as run:, base:, datasets:, rounds:")
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
+        return config.model_copy(update={"rounds": config.round_list()})  # resolved once, by the file's order of data sets
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from error
 

@@ -51,8 +51,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented, key-sorted JSON, atomically (see `write_text`)."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    """Writes `value` as indented JSON, keys in the order given, atomically (see `write_text`)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def append_line(path: Path, line: str) -> None:

@@ -17,7 +17,7 @@ from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.hypotheses import score_hypotheses
-from wfc_dist.evaluation.scoring import spelling_table
+from wfc_dist.evaluation.normalize import spelling_table
 
 
 def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:

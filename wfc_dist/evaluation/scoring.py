@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from wfc_dist import durable, log
 from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
+from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
 
@@ -43,12 +44,6 @@ class Decoders(Protocol):
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, list[Hypothesis]], None]) -> None:
         """Runs `tasks` in any order and hands over each result as it comes."""
-
-
-def spelling_table(model_dir: Path) -> dict[str, str]:
-    """Returns the spelling table of the `whisper` normalizer that lies beside a checkpoint; empty when there is none."""
-    path = model_dir / "normalizer.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 class RunScorer:

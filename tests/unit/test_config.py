@@ -1,0 +1,87 @@
+"""Configuration: what is refused, and how it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wfc_dist import config
+from wfc_dist.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def tree(**blocks: Any) -> dict[str, Any]:
+    split = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+    return {
+        "run": {"name": "x"}, "base": {"model": "m"}, "rounds": [["a", "b"]],
+        "datasets": {name: {"source": name, "splits": split} for name in "ab"}, **blocks,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({"trian": {}}, "trian: unknown key; did you mean 'train'"),
+        ({"train": {"lrate": 1}}, "train.lrate: unknown key; did you mean 'lr'|train.lrate: unknown key"),
+        ({"train": {"warmup_step": 1}}, "train.warmup_step: unknown key; did you mean 'warmup_steps'"),
+        ({"datasets": {"a": {"source": "s", "langage": "en"}}}, "datasets.a.langage: unknown key; did you mean 'language'"),
+        ({"rounds": [["a", "bb"]]}, "round 1 names 'bb', which is no data set"),
+        ({"rounds": [["a", "a"]]}, "twice"),
+        ({"rounds": []}, "at least one data set"),
+        ({"rounds": {"centralize_every": 0}}, "centralize_every must be 1 or more"),
+        ({"lora": {"variant": "dora"}}, "lora.variant"),
+        ({"lora": {"r": 0}}, "lora.r"),
+        ({"train": {"strategy": "fsdp"}}, "train.strategy"),
+        ({"train": {"warmup_steps": 9, "max_steps": 9}}, "must be less than max_steps"),
+        ({"train": {"early_stopping": {"patience": 2}}}, "early_stopping needs eval_every"),
+        ({"centralize": {"weights": {"a": 1}}}, "no weight for b"),
+        ({"centralize": {"weights": {"a": 0, "b": 0}}}, "sum > 0"),
+        ({"evaluate": {"protected": {"a": {"source": "s", "splits": {"test": "t"}}}}}, "also a training data set"),
+        ({"evaluate": {"protected": {"p": {"source": "s"}}}}, "needs a test split"),
+        ({"datasets": {"../x": {"source": "s"}}}, "datasets"),
+        ({"run": {"name": "a/b"}}, "run.name"),
+    ],
+)
+def test_wrong_configurations_are_refused_by_name(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse(tree(**blocks))
+
+
+def test_centralize_every_takes_data_sets_in_order() -> None:
+    assert config.parse(tree(rounds={"centralize_every": 1})).round_list() == [["a"], ["b"]]
+
+
+def test_overrides_are_yaml_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(tree()))
+    loaded = config.load(
+        path, ["train.lr=1e-4", "train.early_stopping={metric: error}", "train.eval_every=5", "base.revision=null"]
+    )
+    assert loaded.train.lr == 1e-4 and loaded.train.early_stopping and loaded.train.early_stopping.metric == "error"
+    for override, message in (("train.lr", "not key.path=value"), ("run.name.x=1", "is a value"), ("train.lrr=1", "unknown key")):
+        with pytest.raises(ConfigError, match=message):
+            config.load(path, [override])
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(tmp_path / "none.yaml")
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        config.load(path)
+
+
+def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
+    old = config.parse(tree()).model_dump(mode="json")
+    new = config.parse(tree(train={"lr": 2e-3}, cluster={"max_failures": 9, "threads_per_worker": 2})).model_dump(mode="json")
+    assert config.changed_keys(old, new) == ["cluster.threads_per_worker", "train.lr"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    assert config.load(path).round_list()
+
+
+def test_schema_names_every_block() -> None:
+    assert set(config.Config.model_json_schema()["properties"]) == {
+        "run", "base", "datasets", "rounds", "lora", "train", "centralize", "cluster", "evaluate",
+    }  # fmt: skip
