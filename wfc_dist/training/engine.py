@@ -236,11 +236,19 @@ class ZeroEngine(Engine):
 
     def close(self) -> None:
         """Frees the engine. Every rank must call it."""
+        parameters = list(self.model.parameters())
         super().close()
-        if self.stage == 3:  # every stage 3 engine leaves its module on this list
+        if self.stage == 3:
+            # The autograd functions of every stage 3 engine, and a list in DeepSpeed, keep engine and module for good:
+            # they are left without shares of the base, moments and float32 copies.
             from deepspeed.runtime.zero import parameter_offload
 
             getattr(parameter_offload, "FWD_MODULE_STACK", []).clear()
+            for parameter in parameters:
+                parameter.data = parameter.data.new_empty(0)
+                parameter.__dict__.clear()
+            self.zero.optimizer.state.clear()
+            self.zero.fp32_partitioned_groups_flat.clear()
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
