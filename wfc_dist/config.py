@@ -129,7 +129,8 @@ class TrainConfig(_Strict):
 class CentralizeConfig(_Strict):
     """How adapters become one update: delta = scale * sum_i w_i * scaling_i * B_i @ A_i for `mean`."""
 
-    method: str = "mean"
+    method: Literal["mean", "factor_mean"] = "mean"
+    """`mean` is the exact mean of the updates; `factor_mean` averages the factors apart and needs equal r and alpha."""
     weights: Literal["uniform", "hours"] | dict[str, float] = "uniform"  # [P]
     scale: float = Field(1.0, gt=0)
 

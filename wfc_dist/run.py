@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfc_dist import log
-from wfc_dist.backends.in_process import InProcessBackend
+from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.config import Config
 from wfc_dist.data.audit import audit
 from wfc_dist.data.sources import open_split
 from wfc_dist.display import Display
 from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, Interrupted, WfcError
-from wfc_dist.evaluation.scoring import RunScorer
-from wfc_dist.merging import merge_method
-from wfc_dist.root import ensure_root
 from wfc_dist.rounds import Base, run_rounds
 from wfc_dist.run_store import RunStore, open_run
 
@@ -41,7 +38,6 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Checks all that can be checked before anything is started. Raises ConfigError or InputError."""
-    merge_method(config.centralize.method)
     if config.train.precision == "fp16" and not config.cluster.gpus_per_worker:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
     report = audit(config)
@@ -78,6 +74,7 @@ def run(config: Config, display: Display) -> Base:
     Writes the run directory. Raises WfcError children; each carries its exit code, also written to RUN/status.json.
     """
     checked = check(config)
+    prepare_environment(config.cluster)  # before anything imports ray
     with open_run(config, checked.fingerprints) as store:
         logs = store.paths.logs(store.current_round(), store.attempt)
         log.configure(logs / "coordinator.log", console=False)
@@ -100,6 +97,8 @@ def run(config: Config, display: Display) -> Base:
 
 
 def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
+    from wfc_dist.root import ensure_root
+
     start = time.monotonic()
     ensure_root(store)
     rounds = store.config.round_list()
@@ -107,6 +106,9 @@ def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
     if store.attempt > 1:
         display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
     if store.config.cluster.backend == "in_process":
+        from wfc_dist.backends.in_process import InProcessBackend
+        from wfc_dist.evaluation.scoring import RunScorer
+
         backend = InProcessBackend(store, display)
         scorer = RunScorer(store, backend, checked.fingerprints, display.say)
         base = run_rounds(rounds, store, backend, backend, scorer)
@@ -118,8 +120,8 @@ def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
 
 def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
     from wfc_dist.backends.ray.centralizer import RayCentralizer
-    from wfc_dist.backends.ray.cluster import connected
     from wfc_dist.backends.ray.trainers import RayTrainers
+    from wfc_dist.evaluation.scoring import RunScorer
 
     with log.span("start_ray"), contextlib.ExitStack() as stack:
         stack.enter_context(connected(store.config.cluster))

@@ -92,7 +92,7 @@ def test_transcribe_and_evaluate_take_runs_bases_and_adapters(finished: Path) ->
         (["run", "CONFIG", "train.lr=2"], "started with another configuration; changed: train.lr"),
         (["run", "CONFIG", "datasets.a.source=nowhere"], "nowhere"),
         (["run", "CONFIG", "run.name=new", "base.model=no/where"], "no folder and the hub did not give it"),
-        (["run", "CONFIG", "run.name=new", "centralize.method=soup"], "factor_mean, mean"),
+        (["run", "CONFIG", "run.name=new", "centralize.method=soup"], "centralize.method"),
         (["run", "CONFIG", "run.name=new", "train.precision=fp16"], "fp16 needs GPUs"),
         (["run", "none.yaml"], "cannot read"),
         (["status", "ROOT"], "not a run directory"),

@@ -13,11 +13,16 @@ logger = logging.getLogger(__name__)
 EMBEDDED_STORE_BYTES = 512 * 2**20
 
 
-def _quiet_environment(embedded: bool) -> None:
+def _address(cluster: ClusterConfig) -> str | None:
+    return cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def prepare_environment(cluster: ClusterConfig) -> None:
+    """Sets what Ray reads when it is imported; the embedded node takes the loopback address and listens nowhere else."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if embedded:
-        # Ray's switch for a node that is alone: it takes the loopback address, and listens nowhere else.
+    if _address(cluster) is None:
+        # Ray's switch for a node that will stay alone, named after the systems where that is the default.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
@@ -26,14 +31,13 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
     """Connects to `cluster.address`, or starts an embedded node on loopback; disconnects, or ends it, at the end.
 
     Args:
-        cluster: Where; `RAY_ADDRESS` counts too, as `ray job submit` sets it.
+        cluster: Where; `RAY_ADDRESS` counts too, as `ray job submit` sets it. `prepare_environment` came first.
         store_bytes: Size of an embedded node's object store.
 
     Raises:
         ConfigError: No cluster answers at the address, or it refuses the token.
     """
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    _quiet_environment(embedded=address is None)
+    address = _address(cluster)
     import ray
     from ray.exceptions import AuthenticationError
 

@@ -1,0 +1,83 @@
+"""Rounds on a real embedded Ray node: gangs of two, lost workers, what listens where, the same bytes as in one process."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny
+from processes import kill_tree, start_wfc, wait_for, wfc
+
+from wfc_dist.run_store import RunPaths, latest_base
+
+
+def ledger(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in RunPaths(run_dir).ledger.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    config = tiny.make_config(tmp_path_factory.mktemp("one"), train={"max_steps": 30, "checkpoint_every": 5})
+    wfc("run", config, "--plain")
+    return config, latest_base(config.parent / "runs" / "tiny").sha256
+
+
+def _trainers(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children(recursive=True) if "WorkerActor" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_lost_trainer_goes_on_from_its_checkpoint_and_the_bytes_are_the_same(
+    in_process: tuple[Path, str], tmp_path: Path
+) -> None:
+    config, expected = in_process
+    run_dir = tmp_path / "runs" / "tiny"
+    command = ("run", config, f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", "--plain")
+    process = start_wfc(*command, log=tmp_path / "log")
+    try:
+        assert wait_for(run_dir / "round-0001" / "training" / "a" / "step-5" / "manifest.json", process)
+        tree = psutil.Process(process.pid)
+        listening = {
+            connection.laddr.ip
+            for member in [tree, *tree.children(recursive=True)]
+            for connection in member.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        _trainers(tree)[0].kill()
+        assert process.wait(600) == 0, (tmp_path / "log").read_text()
+    finally:
+        kill_tree(process)
+
+    assert listening and all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
+    assert latest_base(run_dir).sha256 == expected
+    (failure,) = [line for line in ledger(run_dir) if line["event"] == "failure"]
+    assert failure["decision"] == "restart"
+    again = [line for line in ledger(run_dir) if line["event"] == "adapter" and line["dataset"] == failure["dataset"]]
+    assert len(again) == 1 and again[0]["resumed_from"] >= 5
+    assert {line["resumed_from"] for line in ledger(run_dir) if line["event"] == "adapter"} == {0, again[0]["resumed_from"]}
+
+
+@pytest.mark.slow
+def test_a_gang_of_two_over_zero_and_several_centralizer_ranks(tmp_path: Path) -> None:
+    config = tiny.make_config(
+        tmp_path, rounds=[["a", "b"], ["c"]], train={"strategy": "zero2"}, evaluate={"adapters": False},
+        cluster={"backend": "ray", "workers_per_trainer": 2, "cpus_per_worker": 0.5, "centralizer_ranks": 3},
+    )  # fmt: skip
+    wfc("run", config, "--plain")
+    base = latest_base(tmp_path / "runs" / "tiny")
+    assert base.index == 2
+    events = [
+        json.loads(line)
+        for path in (tmp_path / "runs" / "tiny").rglob("events-*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    received = [event for event in events if event["event"] == "receive.end"]
+    assert len(received) >= 2, "the second round's base came over the object store"
+    assert len({path.name for path in (tmp_path / "runs" / "tiny").rglob("events-centralizer-*.jsonl")}) == 3
+
+
+@pytest.mark.slow
+def test_a_trainer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    config = tiny.make_config(tmp_path, rounds=[["a"]], cluster={"backend": "ray", "cpus_per_worker": 4096})
+    done = wfc("run", config, "--plain", check=False)
+    assert done.returncode == 2 and "no trainer fits: one needs 1 x (4096 CPU, 0 GPU)" in done.stderr
