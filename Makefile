@@ -10,7 +10,7 @@ demo: $(MODEL)/config.json
 	$(BIN)/wfc run configs/demo.yaml
 
 test: .venv/dev lint $(MODEL)/config.json
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(BIN)/python tests/short_demo.py
 
 lint: .venv/dev

@@ -219,7 +219,7 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
 def _console():  # type: ignore[no-untyped-def]
     from rich.console import Console
 
-    return Console()
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> None:

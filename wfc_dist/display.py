@@ -37,6 +37,8 @@ class Display:
 
     def __init__(self, plain: bool | None = None) -> None:
         self.console = Console(stderr=True)
+        if not self.console.is_terminal:
+            self.console = Console(stderr=True, width=120)
         self._plain = not self.console.is_terminal if plain is None else plain
         self._rows: dict[str, tuple[StepProgress | None, str]] = {}
         self._live: Live | None = None

@@ -31,6 +31,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # eighteen starts of a cluster
 def test_killed_at_many_moments_ends_with_the_same_base(uninterrupted: tuple[Path, str], tmp_path: Path) -> None:
     config, expected = uninterrupted
     command = ("run", config, f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", "--plain")
