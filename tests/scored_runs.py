@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from wfc_dist import config as configuration
 from wfc_dist import durable
-from wfc_dist.evaluation.hypotheses import Hypothesis, score_hypotheses, write_hypotheses
+from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, score_hypotheses, write_hypotheses
 
 WORDS = "a b c d e f g h i j"
 BASES = {
@@ -42,7 +42,7 @@ def hypotheses_with(tenths):
     said = []
     for index in range(20):
         wrong = tenths + (index % 2 - (index % 4 > 1) if 0 < tenths < 9 else 0)
-        said.append(Hypothesis(str(index), WORDS, " ".join(["x"] * wrong + WORDS.split()[wrong:]), "en", 1.0))
+        said.append(Hypothesis(str(index), (WORDS,), " ".join(["x"] * wrong + WORDS.split()[wrong:]), "en", 1.0))
     return said
 
 
@@ -53,7 +53,7 @@ def put(folder, config, round_index, model, rates, *, with_hypotheses=True):
         said = hypotheses_with(tenths)
         scores[name] = asdict(score_hypotheses(said, config.evaluate, {}))
         if with_hypotheses:
-            write_hypotheses(place / f"{name}.jsonl", {"schema": 1}, said)
+            write_hypotheses(place / f"{name}.jsonl", {"schema": SCHEMA_VERSION}, said)
     kind = "base" if model.startswith("base-") else "adapter"
     tree = {"model": model, "model_sha256": "0", "round": round_index, "kind": kind, "sets": scores}
     durable.write_json(place / "scores.json", tree)

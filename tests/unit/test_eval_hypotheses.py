@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from wfc_dist.config import EvaluateConfig
@@ -6,6 +8,7 @@ from wfc_dist.evaluation.hypotheses import (
     Hypothesis,
     cache_key,
     compare_hypotheses,
+    count_hypotheses,
     find_hypotheses,
     read_hypotheses,
     score_hypotheses,
@@ -13,8 +16,8 @@ from wfc_dist.evaluation.hypotheses import (
 )
 
 SAID = [
-    Hypothesis("a", "One colour.", "1 color", "en", 1.5),
-    Hypothesis("b", "\u00bfqu\u00e9?\u2028s\u00ed", "qu\u00e9 no", "es", 2.0),
+    Hypothesis("a", ("One colour.",), "1 color", "en", 1.5),
+    Hypothesis("b..c", ("\u00bfqu\u00e9?\u2028s\u00ed", "", "vale"), "qu\u00e9 no vale", "es", 2.0),
 ]
 
 
@@ -60,7 +63,7 @@ def test_truncated_file_is_refused(tmp_path):
         read_hypotheses(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema": 1, "num_hypotheses": 1}\n{"id": "a"}\n'])
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 2, "num_hypotheses": 1}\n{"id": "a"}\n'])
 def test_damaged_file_is_refused(tmp_path, text):
     (tmp_path / "set.jsonl").write_text(text)
 
@@ -80,12 +83,30 @@ def test_other_schema_and_missing_file_are_refused(tmp_path):
 def test_every_language_is_normalised_as_its_own():
     found = score_hypotheses(SAID, EvaluateConfig(bootstrap_samples=0), {"colour": "color"})
 
-    assert (found.errors, found.reference_length) == (1, 4)
+    assert (found.errors, found.reference_length, found.num_clips) == (1, 5, 4)
 
 
-def test_comparison_needs_the_same_utterances():
-    with pytest.raises(InputError, match="same utterances"):
+def test_errors_are_counted_clip_by_clip_within_a_window():
+    counts = count_hypotheses(SAID, EvaluateConfig(), {"colour": "color"})
+
+    assert counts.errors.tolist() == [0, 1, 0, 0]
+    assert counts.lengths.tolist() == [2, 2, 0, 1]
+
+
+def test_every_clip_of_a_window_is_normalised_on_its_own():
+    # joined, "twenty five" would be the number 25
+    window = Hypothesis("a..b", ("twenty", "five"), "20 5", "en", 1.0)
+
+    assert count_hypotheses([window], EvaluateConfig(), {}).errors.tolist() == [0, 0]
+
+
+def test_comparison_needs_the_same_clips():
+    other = dataclasses.replace(SAID[1], parts=(SAID[1].reference,))
+
+    with pytest.raises(InputError, match="same clips"):
         compare_hypotheses(SAID, SAID[:1], EvaluateConfig(), {})
+    with pytest.raises(InputError, match="same clips"):
+        compare_hypotheses(SAID, [SAID[0], other], EvaluateConfig(), {})
 
 
 def test_comparison_with_itself_is_zero():

@@ -5,10 +5,23 @@ from hypothesis import strategies as st
 
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation import metrics
-from wfc_dist.evaluation.metrics import TOKENIZERS, bootstrap_rates, count, mixed_tokens, paired_difference, score
+from wfc_dist.evaluation.metrics import TOKENIZERS, bootstrap_rates, mixed_tokens
 
 TEXT = st.text(alphabet="ab \u6211\u60f3\u0e01", max_size=8)
 PAIRS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6)
+WINDOWS = st.lists(st.tuples(st.lists(TEXT, min_size=1, max_size=5).map(tuple), TEXT), min_size=1, max_size=4)
+
+
+def count(references, hypotheses, metric):
+    return metrics.count([(said,) for said in references], hypotheses, metric)
+
+
+def score(references, hypotheses, *, metric, **options):
+    return metrics.score(count(references, hypotheses, metric), metric=metric, **options)
+
+
+def paired_difference(references, before, after, *, metric, **options):
+    return metrics.paired_difference(count(references, before, metric), count(references, after, metric), **options)
 
 
 def distance(reference: list[str], hypothesis: list[str]) -> int:
@@ -99,6 +112,41 @@ def test_errors_equal_the_textbook_edit_distance(pairs, metric):
     assert counts.errors.tolist() == [distance(tokenize(said), tokenize(written)) for said, written in pairs]
     assert counts.lengths.tolist() == [len(tokenize(said)) for said in references]
     assert (counts.lengths - counts.deletions + counts.insertions).tolist() == [len(tokenize(text)) for text in hypotheses]
+
+
+@settings(max_examples=150, deadline=None)
+@given(WINDOWS, st.sampled_from(sorted(TOKENIZERS)))
+def test_errors_of_the_clips_add_up_to_those_of_the_window(windows, metric):
+    references, hypotheses = [said for said, _ in windows], [written for _, written in windows]
+    tokenize = TOKENIZERS[metric]
+    if not any(tokenize(clip) for clips in references for clip in clips):
+        return
+    clips = metrics.count(references, hypotheses, metric)
+    whole = count([" ".join(said) for said in references], hypotheses, metric)
+
+    starts = np.cumsum([0, *map(len, references[:-1])])
+    for name in ("substitutions", "deletions", "insertions", "lengths"):
+        assert np.add.reduceat(getattr(clips, name), starts).tolist() == getattr(whole, name).tolist()
+    assert len(clips.lengths) == sum(map(len, references))
+    assert (clips.substitutions + clips.deletions <= clips.lengths).all()
+
+
+@pytest.mark.parametrize(
+    ("metric", "clips", "written", "errors", "lengths"),
+    [
+        ("wer", ("a b", "c d", "e"), "x a b y c e", [2, 1, 0], [2, 2, 1]),  # x before, y after the first clip; d is missing
+        ("wer", ("", "a", "", "b"), "x a y b", [1, 1, 0, 0], [0, 1, 0, 1]),
+        ("wer", ("", ""), "x", [1, 0], [0, 0]),
+        ("wer", ("a", "b"), "", [1, 1], [1, 1]),
+        ("cer", ("ab", "", "cd"), "ab", [0, 0, 3], [2, 0, 3]),  # the space between belongs to the clip that follows
+        ("mer", ("\u6211a", "\u60f3"), "\u6211a", [0, 1], [2, 1]),
+    ],
+)
+def test_errors_go_to_the_clip_they_happen_in(metric, clips, written, errors, lengths):
+    counts = metrics.count([("a",), clips], ["a", written], metric)
+
+    assert counts.errors.tolist() == [0, *errors]
+    assert counts.lengths.tolist() == [1, *lengths]
 
 
 @settings(max_examples=60, deadline=None)

@@ -187,8 +187,8 @@ def decode_set(
 def _hypothesis(split: Split, window: Sequence[int], text: str) -> Hypothesis:
     clips = [split.clips[index] for index in window]
     name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
-    reference = " ".join(clip.text.strip() for clip in clips)
-    return Hypothesis(name, reference, text, clips[0].language, sum(clip.duration_s for clip in clips))
+    parts = tuple(clip.text.strip() for clip in clips)
+    return Hypothesis(name, parts, text, clips[0].language, sum(clip.duration_s for clip in clips))
 
 
 def transcribe(

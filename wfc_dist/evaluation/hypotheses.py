@@ -14,7 +14,7 @@ from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.metrics import Counts, Difference, Score
 from wfc_dist.evaluation.normalize import normalizer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _DECODING = ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")  # what changes a hypothesis; the batch size does not
 
 
@@ -24,17 +24,22 @@ class Hypothesis:
 
     Attributes:
         id: The clip's id; `first..last` of a window.
-        reference: What was said, as in the data set; a window's joined by spaces.
+        parts: What was said in each clip, as in the data set, in the order of the window; one part for a clip alone.
         hypothesis: What the model wrote, as it wrote it.
         language: Whisper language code it was decoded with.
         duration_s: Seconds of speech, without the gaps of packing.
     """
 
     id: str
-    reference: str
+    parts: tuple[str, ...]
     hypothesis: str
     language: str
     duration_s: float
+
+    @property
+    def reference(self) -> str:
+        """Returns what was said, joined by spaces."""
+        return " ".join(self.parts)
 
 
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
@@ -67,12 +72,13 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         header, *rows = [json.loads(line) for line in lines]
-        hypotheses = [Hypothesis(**row) for row in rows]
+        readable = header.get("schema") == SCHEMA_VERSION
+        hypotheses = [Hypothesis(**row | {"parts": tuple(row["parts"])}) for row in rows if readable]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); remove it and run again") from error
-    if header.get("schema") != SCHEMA_VERSION:
+    if not readable:
         raise InputError(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA_VERSION}; remove it")
     if header.get("num_hypotheses") != len(hypotheses):
         raise IntegrityError(
@@ -89,15 +95,17 @@ def find_hypotheses(path: Path, header: Mapping[str, Any]) -> list[Hypothesis] |
     return hypotheses if all(found.get(key) == value for key, value in header.items()) else None
 
 
-def normalized(hypotheses: Sequence[Hypothesis], name: str, spelling: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Returns (references, hypotheses), each text normalised as its language asks."""
+def normalized(
+    hypotheses: Sequence[Hypothesis], name: str, spelling: Mapping[str, str]
+) -> tuple[list[tuple[str, ...]], list[str]]:  # fmt: skip
+    """Returns (references clip by clip, hypotheses window by window), each text normalised as its language asks."""
     functions = {language: normalizer(name, language, spelling) for language in {item.language for item in hypotheses}}
-    references = [functions[item.language](item.reference) for item in hypotheses]
+    references = [tuple(map(functions[item.language], item.parts)) for item in hypotheses]
     return references, [functions[item.language](item.hypothesis) for item in hypotheses]
 
 
 def count_hypotheses(hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str]) -> Counts:
-    """Returns errors per utterance after normalisation."""
+    """Returns errors per clip after normalisation. Raises InputError for a set without a reference token."""
     return metrics.count(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
 
 
@@ -106,7 +114,7 @@ def score_hypotheses(
 ) -> Score:
     """Returns the score of one model on one set, as `evaluate` asks. Raises InputError for a set without a reference token."""
     return metrics.score(
-        *normalized(hypotheses, evaluate.normalizer, spelling),
+        count_hypotheses(hypotheses, evaluate, spelling),
         metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
     )  # fmt: skip
 
@@ -115,16 +123,14 @@ def compare_hypotheses(
     before: Sequence[Hypothesis], after: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str],
     seed: int = 1,
 ) -> Difference:  # fmt: skip
-    """Returns rate(after) - rate(before) with a paired interval.
+    """Returns rate(after) - rate(before) with a paired interval over clips.
 
     Raises:
-        InputError: Not the same utterances in the same order.
+        InputError: Not the same clips in the same windows and order.
     """
-    if [(item.id, item.reference) for item in before] != [(item.id, item.reference) for item in after]:
-        raise InputError("two models can only be compared on the same utterances; decode both with the same options")
-    references, first = normalized(before, evaluate.normalizer, spelling)
-    _, second = normalized(after, evaluate.normalizer, spelling)
+    if [(item.id, item.parts) for item in before] != [(item.id, item.parts) for item in after]:
+        raise InputError("two models can only be compared on the same clips; decode both with the same options")
+    counts = [count_hypotheses(side, evaluate, spelling) for side in (before, after)]
     return metrics.paired_difference(
-        references, first, second,
-        metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
+        *counts, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed
     )  # fmt: skip

@@ -148,12 +148,13 @@ def cell(column: Column, name: str) -> str:
 
 
 def caption(matrix: Matrix) -> str:
-    """Returns what the numbers are: metric, normaliser, interval, decoding unit."""
+    """Returns what the numbers are: metric, normaliser, interval, how it was decoded."""
     evaluate = matrix.config.evaluate
-    unit = "windows of packed clips" if evaluate.packing else "clips"
     parts = [f"{evaluate.metric.upper()} in percent, corpus level, {evaluate.normalizer} normalizer"]
     if evaluate.bootstrap_samples:
-        parts.append(f"[{100 * evaluate.confidence:.0f} % bootstrap interval over {unit}]")
+        parts.append(f"[{100 * evaluate.confidence:.0f} % bootstrap interval over clips]")
+    if evaluate.packing:
+        parts.append("decoded in windows of several clips")
     return ", ".join(parts) + "; * the set an adapter was trained on"
 
 

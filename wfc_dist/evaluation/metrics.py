@@ -1,6 +1,7 @@
 """WER, CER and MER at corpus level, with bootstrap intervals. Pure: texts in, numbers out (see docs/metrics.md).
 
-Letters of shapes: N utterances, S bootstrap samples, M systems.
+A window is what was decoded at once: one clip, or several packed ones.
+Letters of shapes: N clips, S bootstrap samples, M systems.
 """
 
 import unicodedata
@@ -33,11 +34,11 @@ class Score:
     Attributes:
         metric: `wer`, `cer` or `mer`.
         rate: errors / reference_length; may exceed 1.
-        low, high: Bootstrap percentile interval of the rate over utterances; None without bootstrap samples.
+        low, high: Bootstrap percentile interval of the rate over clips; None without bootstrap samples.
         errors: substitutions + deletions + insertions.
         reference_length: Reference tokens (words, characters or both).
         substitutions, deletions, insertions: The parts of `errors`.
-        num_clips: Utterances (or windows, if they were decoded packed): the unit of resampling.
+        num_clips: Clips, packed or not: the unit of resampling.
         confidence: Of the interval, such as 0.95.
     """
 
@@ -55,7 +56,7 @@ class Score:
 
 
 class Difference(NamedTuple):
-    """rate(after) - rate(before) on the same utterances, with its bootstrap interval; negative is better."""
+    """rate(after) - rate(before) on the same clips, with its bootstrap interval; negative is better."""
 
     difference: float
     low: float
@@ -74,7 +75,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """Errors per utterance, int64, each (N,): all that resampling needs."""
+    """Errors per clip, int64, each (N,): all that resampling needs."""
 
     substitutions: npt.NDArray[np.int64]
     deletions: npt.NDArray[np.int64]
@@ -121,56 +122,87 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 }
 
 
-def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> Counts:
-    """Returns the errors of each utterance from jiwer's minimal alignment.
+def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
+    """Returns the errors of each clip: jiwer's minimal alignment of a window, split at the clips of its reference.
 
+    Summed over the clips of a window it is what the window's joined reference gives. An insertion counts for the clip of the
+    reference token before it, or for the window's first clip. With `cer` the space between two clips belongs to the second.
     An empty reference is no error of its own; what was said to it counts as insertions.
+
+    Args:
+        references: Windows of clips, normalised clip by clip; a clip that was decoded alone is a window of one.
+        hypotheses: One normalised text a window.
+        metric: `wer`, `cer` or `mer`.
 
     Raises:
         ConfigError: Unknown metric.
-        InputError: No utterances, other numbers of references and hypotheses, or no reference token in the whole set.
+        InputError: No clips, other numbers of windows and hypotheses, or no reference token in the whole set.
     """
     if metric not in TOKENIZERS:
         raise ConfigError(f"evaluate.metric: {metric!r} is not known; there are: {', '.join(TOKENIZERS)}")
     if len(references) != len(hypotheses):
         raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored; decode the set again")
-    tokenize = TOKENIZERS[metric]
-    rows = [_align(tokenize(said), tokenize(written)) for said, written in zip(references, hypotheses, strict=True)]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    counts = Counts(*table)
+    tables = [_count_window(clips, written, metric) for clips, written in zip(references, hypotheses, strict=True)]
+    counts = Counts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
     if counts.lengths.sum() == 0:
         raise InputError(
-            f"none of the {len(rows)} references has a token after normalisation, so there is no {metric.upper()}; "
+            f"none of the {len(counts.lengths)} references has a token after normalisation, so there is no {metric.upper()}; "
             "check the text column and evaluate.normalizer"
         )
     return counts
 
 
-def _align(reference: list[str], hypothesis: list[str]) -> tuple[int, int, int, int]:
-    if not reference or not hypothesis:
-        return 0, len(reference), len(hypothesis), len(reference)
-    joined = (_SEPARATOR.join(reference), _SEPARATOR.join(hypothesis))
-    found = jiwer.process_words(*joined, reference_transform=_SPLIT, hypothesis_transform=_SPLIT)
-    return found.substitutions, found.deletions, found.insertions, len(reference)
+def _count_window(clips: Sequence[str], written: str, metric: str) -> npt.NDArray[np.int64]:
+    """Returns (clips, 4): substitutions, deletions, insertions and length of every clip of a window."""
+    tokenize = TOKENIZERS[metric]
+    said: list[str] = []
+    owners: list[int] = []  # the clip of every reference token
+    table = np.zeros((len(clips), 4), dtype=np.int64)
+    for number, clip in enumerate(clips):
+        tokens = tokenize(clip)
+        if metric == "cer" and said and tokens:
+            tokens = [" ", *tokens]
+        said += tokens
+        owners += [number] * len(tokens)
+        table[number, 3] = len(tokens)
+    for kind, start, stop, num_inserted in _edits(said, tokenize(written)):
+        if kind == "insert":
+            table[owners[start - 1] if start else 0, 2] += num_inserted
+        for owner in owners[start:stop]:
+            table[owner, 0 if kind == "substitute" else 1] += 1
+    return table
+
+
+def _edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]]:
+    """Returns (substitute, delete or insert; first and last + 1 reference token; tokens written) of a minimal alignment."""
+    if not said or not written:
+        return [("delete", 0, len(said), 0), ("insert", 0, 0, len(written))]
+    joined = (_SEPARATOR.join(said), _SEPARATOR.join(written))
+    (chunks,) = jiwer.process_words(*joined, reference_transform=_SPLIT, hypothesis_transform=_SPLIT).alignments
+    return [
+        (chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in chunks
+        if chunk.type != "equal"
+    ]
 
 
 def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.NDArray[np.float64]:
-    """Returns corpus rates of M systems on S resamples of the same utterances, (M, S); nan where a resample has no token.
+    """Returns corpus rates of M systems on S resamples of the same clips, (M, S); nan where a resample has no token.
 
     Args:
-        systems: Counts over the same N utterances; every resample takes the same utterances of each (paired).
+        systems: Counts over the same N clips; every resample takes the same clips of each (paired).
         samples: S.
         seed: Decides every draw.
     """
-    num_utterances = len(systems[0].lengths)
+    num_clips = len(systems[0].lengths)
     generator = np.random.default_rng(seed)
     errors = np.stack([system.errors for system in systems])
     lengths = np.stack([system.lengths for system in systems])
     rates = np.empty((len(systems), samples))
-    step = max(1, _DRAWS_AT_ONCE // num_utterances)
+    step = max(1, _DRAWS_AT_ONCE // num_clips)
     for start in range(0, samples, step):
         stop = min(samples, start + step)
-        picks = generator.integers(num_utterances, size=(stop - start, num_utterances))
+        picks = generator.integers(num_clips, size=(stop - start, num_clips))
         tokens = lengths[:, picks].sum(axis=-1)
         sums = errors[:, picks].sum(axis=-1)
         rates[:, start:stop] = np.divide(sums, tokens, out=np.full(sums.shape, np.nan), where=tokens > 0)
@@ -186,45 +218,36 @@ def interval(draws: npt.NDArray[np.float64], value: float, confidence: float) ->
     return min(float(low), value), max(float(high), value)
 
 
-def score(
-    references: Sequence[str], hypotheses: Sequence[str], *, metric: str, samples: int = 1000, confidence: float = 0.95,
-    seed: int = 1,
-) -> Score:  # fmt: skip
-    """Returns rate = (S + D + I) / reference length over the whole set, with a bootstrap percentile interval over utterances.
+def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float = 0.95, seed: int = 1) -> Score:
+    """Returns rate = (S + D + I) / reference length over the whole set, with a bootstrap percentile interval over clips.
 
     Args:
-        references, hypotheses: Normalised texts, one each per utterance.
-        metric: `wer`, `cer` or `mer`.
+        counts: Of one system (see `count`).
+        metric: What was counted.
         samples: Bootstrap resamples; 0 leaves the interval out.
         confidence: Of the interval.
         seed: Of the resampling.
-
-    Raises:
-        ConfigError, InputError: As `count`.
     """
-    counts = count(references, hypotheses, metric)
     low, high = interval(bootstrap_rates([counts], samples, seed)[0], counts.rate, confidence) if samples else (None, None)
     parts = {name: int(getattr(counts, name).sum()) for name in ("errors", "substitutions", "deletions", "insertions")}
     return Score(
-        metric, counts.rate, low, high, reference_length=int(counts.lengths.sum()), **parts, num_clips=len(references),
+        metric, counts.rate, low, high, reference_length=int(counts.lengths.sum()), **parts, num_clips=len(counts.lengths),
         confidence=confidence,
     )  # fmt: skip
 
 
 def paired_difference(
-    references: Sequence[str], before: Sequence[str], after: Sequence[str], *, metric: str, samples: int = 1000,
-    confidence: float = 0.95, seed: int = 1,
+    before: Counts, after: Counts, *, samples: int = 1000, confidence: float = 0.95, seed: int = 1
 ) -> Difference:  # fmt: skip
-    """Returns rate(after) - rate(before) of two systems on the same utterances, with a paired bootstrap interval.
+    """Returns rate(after) - rate(before) of two systems on the same clips, with a paired bootstrap interval.
 
     Resampling both systems together takes out what is hard for both, so the interval is narrower than that of two rates.
 
     Raises:
-        ConfigError, InputError: As `count`; InputError without samples.
+        InputError: No samples.
     """
     if samples < 1:
         raise InputError("a difference needs bootstrap samples; set evaluate.bootstrap_samples to 1000")
-    systems = [count(references, hypotheses, metric) for hypotheses in (before, after)]
-    draws = bootstrap_rates(systems, samples, seed)
-    difference = systems[1].rate - systems[0].rate
+    draws = bootstrap_rates([before, after], samples, seed)
+    difference = after.rate - before.rate
     return Difference(difference, *interval(draws[1] - draws[0], difference, confidence))
