@@ -160,7 +160,8 @@ class EvaluateConfig(_Strict):
     normalizer: Literal["whisper", "paper", "none"] = "whisper"
     num_beams: int = Field(1, ge=1)  # [C] 4
     no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(16, ge=1)
+    """Windows decoded together, of all the test sets of a model."""
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
     bootstrap_samples: int = Field(1000, ge=0)

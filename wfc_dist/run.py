@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -29,10 +30,12 @@ class Checked:
 
     Attributes:
         hours: Data set -> hours of speech in its training split.
+        test_hours: Test set -> hours of speech that scoring decodes.
         fingerprints: `<set>/<split>` -> sha256 over its rows.
     """
 
     hours: dict[str, float]
+    test_hours: dict[str, float]
     fingerprints: dict[str, str]
 
 
@@ -43,9 +46,12 @@ def check(config: Config) -> Checked:
     report = audit(config)
     report.raise_for_errors()
     sets = dict(config.datasets) | config.evaluate.protected
+    tested = [row for row in report.rows if row.split == "test"]
+    most = config.evaluate.max_clips or math.inf
     wanted = {f"{row.name}/{row.split}": (row.name, row.split) for row in report.rows}
     return Checked(
         {row.name: row.hours for row in report.rows if row.split == "train"},
+        {row.name: row.hours * min(1.0, most / row.num_clips) for row in tested},
         {key: open_split(name, sets[name], split).fingerprint for key, (name, split) in wanted.items()},
     )
 
@@ -110,7 +116,7 @@ def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
         from wfc_dist.evaluation.scoring import RunScorer
 
         backend = InProcessBackend(store, display)
-        scorer = RunScorer(store, backend, checked.fingerprints, display.say)
+        scorer = RunScorer(store, backend, checked.test_hours, checked.fingerprints, display.say)
         base = run_rounds(rounds, store, backend, backend, scorer)
     else:
         base = _run_on_ray(store, checked, display)
@@ -129,5 +135,5 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
         trainers = RayTrainers(store, display, checked.hours, centralizer.changed)
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
-        scorer = RunScorer(store, trainers, checked.fingerprints, display.say)
+        scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
         return run_rounds(store.config.round_list(), store, trainers, centralizer, scorer)

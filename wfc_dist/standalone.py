@@ -60,7 +60,7 @@ def transcribe_files(name: str, paths: Sequence[Path], language: str | None) -> 
 
 
 def evaluate_model(name: str, config: Config, *, threads: int, say: Callable[[str], None]) -> list[Table]:
-    """Scores a model on every test set of a configuration, prints each as it is done, and returns the table."""
+    """Scores a model on every test set of a configuration, decoded together, says each rate, and returns the table."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}
     model, processor, folder = open_model(name)
@@ -68,8 +68,8 @@ def evaluate_model(name: str, config: Config, *, threads: int, say: Callable[[st
     table = Table(title=f"{name}: {evaluate.metric.upper()} %, {evaluate.normalizer} normalizer", title_justify="left")
     for column in ("set", evaluate.metric.upper(), f"{100 * evaluate.confidence:g} % interval", "clips"):
         table.add_column(column)
-    for key, split in splits.items():
-        said = decoding.decode_set(model, processor, split, evaluate, device=model.device)
+    decoded = decoding.decode_sets(model, processor, list(splits.values()), evaluate, device=model.device)
+    for key, said in zip(splits, decoded, strict=True):
         score = score_hypotheses(said, evaluate, spelling_table(folder))
         interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
         table.add_row(key, f"{100 * score.rate:.1f}", interval, str(score.num_clips))

@@ -11,7 +11,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
-from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, transcribe, windows_of
+from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, decode_sets, transcribe, windows_of
 
 SECOND = 16_000
 
@@ -46,7 +46,9 @@ def test_one_hypothesis_a_clip_in_the_order_of_the_split(whisper, mixed):
     model, processor = whisper
     seen = []
 
-    found = decode_set(model, processor, mixed, EvaluateConfig(batch_size=2), on_progress=lambda *numbers: seen.append(numbers))
+    (found,) = decode_sets(
+        model, processor, [mixed], EvaluateConfig(batch_size=2), on_progress=lambda *numbers: seen.append(numbers)
+    )
 
     assert [item.id for item in found] == [clip.id for clip in mixed.clips]
     assert [item.reference for item in found] == [clip.text for clip in mixed.clips]
@@ -60,6 +62,28 @@ def test_batch_size_changes_no_hypothesis(whisper, mixed):
     alone = decode_set(model, processor, mixed, EvaluateConfig(batch_size=1))
 
     assert decode_set(model, processor, mixed, EvaluateConfig(batch_size=8)) == alone
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"packing": True}, {"max_clips": 2, "batch_size": 3}])
+def test_sets_decoded_together_are_those_decoded_apart(whisper, split, mixed, options):
+    model, processor = whisper
+    evaluate = EvaluateConfig(**options)
+
+    found = decode_sets(model, processor, [split, mixed, split], evaluate)
+
+    assert found == [decode_set(model, processor, one, evaluate) for one in (split, mixed, split)]
+    assert decode_sets(model, processor, [], evaluate) == []
+
+
+def test_every_row_of_a_batch_has_its_own_language(whisper, split, mixed):
+    model, processor = whisper
+    asked = []
+    handle = model.get_decoder().embed_tokens.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
+    decode_sets(model, processor, [split, mixed], EvaluateConfig())
+    handle.remove()
+
+    languages = processor.tokenizer.convert_ids_to_tokens(asked[0][:, 1].tolist())
+    assert sorted(languages) == ["<|en|>"] * 7 + ["<|es|>"] * 3
 
 
 def test_language_is_given_to_the_model(whisper, split):

@@ -11,8 +11,7 @@ from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.centralize import centralize_rank
 from wfc_dist.display import Display
 from wfc_dist.errors import ConfigError, Interrupted
-from wfc_dist.evaluation.hypotheses import Hypothesis
-from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.run_store import RunStore
 
@@ -61,7 +60,11 @@ class InProcessBackend:
                 )
         return adapters
 
-    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, list[Hypothesis]], None]) -> None:
+    def num_decoders(self) -> int:
+        """See `scoring.Decoders`."""
+        return 1
+
+    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Scores tasks one after the other."""
         for task in tasks:
             if self._store.paths.stop_file.exists():

@@ -18,7 +18,7 @@ from wfc_dist import log
 from wfc_dist.config import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
-from wfc_dist.evaluation.decoding import decode_set
+from wfc_dist.evaluation.decoding import decode_sets
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.hashing import tensor_sha256
@@ -136,8 +136,8 @@ class Worker:
         """Returns how far the current training is; answers while it runs."""
         return self._progress
 
-    def score(self, task: ScoreTask) -> list[Hypothesis]:
-        """Decodes one test set with the base held, or with an adapter on top of it."""
+    def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
+        """Decodes test sets together with the base held, or with an adapter on top of it."""
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "hold comes first"
         model: Any = self.warm.model()
@@ -145,6 +145,7 @@ class Worker:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
-        with log.span("evaluate", model=task.model_name(), set=task.set_name):
-            split = open_split(task.set_name, task.data, "test")
-            return decode_set(model, self.warm.processor, split, task.evaluate, device=self.device)
+        with log.span("evaluate", model=task.model_name(), sets=list(task.sets)):
+            splits = [open_split(name, data, "test") for name, data in task.sets.items()]
+            decoded = decode_sets(model, self.warm.processor, splits, task.evaluate, device=self.device)
+        return dict(zip(task.sets, decoded, strict=True))

@@ -1,10 +1,15 @@
-"""Test set -> hypotheses: batched greedy or beam decoding with the language given, clip by clip or packed."""
+"""Test sets -> hypotheses: batched greedy or beam decoding with the language given, clip by clip or packed.
+
+A decoding step reads all weights once, whatever the batch: several sets decoded together cost little more than one.
+"""
 
 import contextlib
 import copy
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,12 +64,34 @@ def cut_at_quiet(audio: Audio) -> list[Audio]:
     return [*pieces, audio]
 
 
-def _window_pieces(split: Split, window: Sequence[int]) -> list[Audio]:
-    gap = np.zeros(samples_in(PACKING_GAP_S), dtype=np.float32)
-    parts: list[Audio] = []
-    for index in window:
-        parts += [gap, split.audio(index)]
-    return cut_at_quiet(np.concatenate(parts[1:]))
+@dataclass(frozen=True)
+class _Window:
+    """Clips of a split that are decoded at once, by their numbers there; all of one language."""
+
+    split: Split
+    numbers: Window
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [self.split.clips[number] for number in self.numbers]
+
+    @property
+    def language(self) -> str:
+        return self.clips[0].language
+
+    def pieces(self) -> list[Audio]:
+        """Returns its audio in pieces of at most 30 s."""
+        gap = np.zeros(samples_in(PACKING_GAP_S), dtype=np.float32)
+        parts: list[Audio] = []
+        for number in self.numbers:
+            parts += [gap, self.split.audio(number)]
+        return cut_at_quiet(np.concatenate(parts[1:]))
+
+    def hypothesis(self, text: str) -> Hypothesis:
+        clips = self.clips
+        name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
+        parts = tuple(clip.text.strip() for clip in clips)
+        return Hypothesis(name, parts, text, self.language, sum(clip.duration_s for clip in clips))
 
 
 def _generation_config(model: WhisperForConditionalGeneration, num_beams: int, no_repeat_ngram_size: int) -> GenerationConfig:
@@ -115,12 +142,12 @@ class _Decoder:
         return extracted["input_features"]
 
     @torch.inference_mode()
-    def texts(self, features: torch.Tensor, language: str | None) -> list[str]:
-        """Returns what the model writes for each piece; language None detects it."""
+    def texts(self, features: torch.Tensor, languages: Sequence[str] | None) -> list[str]:
+        """Returns what the model writes for each piece, whose languages may differ; None detects them."""
         features = features.to(device=self._device, dtype=self._model.dtype)
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
         multilingual = getattr(self._config, "is_multilingual", True)
-        asked: dict[str, Any] = {"language": language, "task": "transcribe"} if multilingual else {}
+        asked: dict[str, Any] = {"language": languages and list(languages), "task": "transcribe"} if multilingual else {}
         with _without_own_advice():
             tokens = self._model.generate(features, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
@@ -139,56 +166,70 @@ def _one_ahead(function: Callable[[_T], Any], items: Iterable[_T]) -> Iterator[t
             yield item, future.result()
 
 
-def _batches(windows: Sequence[Sequence[int]], split: Split, batch_size: int) -> list[list[int]]:
-    """Returns window numbers in batches of one language and like length, so that the sequences of a batch end together."""
-    languages = [split.clips[window[0]].language for window in windows]
-    seconds = [sum(split.clips[index].duration_s for index in window) for window in windows]
-    batches = []
-    for language in sorted(set(languages)):
-        numbers = sorted((n for n in range(len(windows)) if languages[n] == language), key=lambda n: (-seconds[n], n))
-        batches += [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
-    return batches
+def _batches(windows: Sequence[_Window], tokenizer: WhisperTokenizer, batch_size: int) -> list[list[int]]:
+    """Returns window numbers in batches of like length, longest first, so that the sequences of a batch end together."""
+    # The reference tells best how many steps a window will take; it decides nothing else.
+    num_tokens = [len(tokenizer(" ".join(clip.text for clip in window.clips)).input_ids) for window in windows]
+    numbers = sorted(range(len(windows)), key=lambda number: (-num_tokens[number], number))
+    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
-def decode_set(
-    model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig, *,
+def decode_sets(
+    model: Any, processor: WhisperProcessor, splits: Sequence[Split], evaluate: EvaluateConfig, *,
     device: torch.device | str | None = None, on_progress: Callable[[int, int], None] | None = None,
-) -> list[Hypothesis]:  # fmt: skip
-    """Returns what the model writes for a split, in the split's order; clips longer than 30 s are cut where it is quiet.
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """Returns what the model writes for every split, in its order; clips longer than 30 s are cut where it is quiet.
+
+    Windows of all splits share batches, whatever their languages.
 
     Args:
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
         processor: Of the same checkpoint.
-        split: The test set; only the first `evaluate.max_clips` clips of it.
+        splits: The test sets; only the first `evaluate.max_clips` clips of each.
         evaluate: Beams, batch size, packing. The batch size changes speed and rounding, no more.
         device: Where the features go; by default where the model is.
         on_progress: Called with (windows decoded, windows in all) after every batch.
     """
     decoder = _Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
-    clips = split.clips[: evaluate.max_clips]
-    windows = windows_of(clips, processor.tokenizer, packing=evaluate.packing)
+    tokenizer = processor.tokenizer
+    windows = [
+        [
+            _Window(split, numbers)
+            for numbers in windows_of(split.clips[: evaluate.max_clips], tokenizer, packing=evaluate.packing)
+        ]
+        for split in splits
+    ]
+    together = [window for of_split in windows for window in of_split]
+    texts = _texts(decoder, together, _batches(together, tokenizer, evaluate.batch_size), evaluate.batch_size, on_progress)
+    hypotheses = (window.hypothesis(text) for window, text in zip(together, texts, strict=True))
+    return [list(itertools.islice(hypotheses, len(of_split))) for of_split in windows]
+
+
+def _texts(
+    decoder: _Decoder, windows: Sequence[_Window], batches: Sequence[list[int]], batch_size: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[str]:  # fmt: skip
+    """Returns the text of every window; a batch of long windows has more pieces than `batch_size` and takes several passes."""
     texts: dict[int, str] = {}
 
     def prepare(batch: list[int]) -> tuple[list[int], torch.Tensor]:
-        pieces = [(number, piece) for number in batch for piece in _window_pieces(split, windows[number])]
+        pieces = [(number, piece) for number in batch for piece in windows[number].pieces()]
         return [number for number, _ in pieces], decoder.features([piece for _, piece in pieces])
 
-    for batch, (owners, features) in _one_ahead(prepare, _batches(windows, split, evaluate.batch_size)):
-        language = split.clips[windows[batch[0]][0]].language
-        for start in range(0, len(owners), evaluate.batch_size):
-            part = slice(start, start + evaluate.batch_size)
-            for number, text in zip(owners[part], decoder.texts(features[part], language), strict=True):
+    for _, (owners, features) in _one_ahead(prepare, batches):
+        for start in range(0, len(owners), batch_size):
+            part = slice(start, start + batch_size)
+            languages = [windows[number].language for number in owners[part]]
+            for number, text in zip(owners[part], decoder.texts(features[part], languages), strict=True):
                 texts[number] = f"{texts.get(number, '')} {text}".strip()
         if on_progress is not None:
             on_progress(len(texts), len(windows))
-    return [_hypothesis(split, window, texts[number]) for number, window in enumerate(windows)]
+    return [texts[number] for number in range(len(windows))]
 
 
-def _hypothesis(split: Split, window: Sequence[int], text: str) -> Hypothesis:
-    clips = [split.clips[index] for index in window]
-    name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
-    parts = tuple(clip.text.strip() for clip in clips)
-    return Hypothesis(name, parts, text, clips[0].language, sum(clip.duration_s for clip in clips))
+def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:
+    """Returns what the model writes for one split (see `decode_sets`)."""
+    return decode_sets(model, processor, [split], evaluate)[0]
 
 
 def transcribe(
@@ -198,7 +239,7 @@ def transcribe(
     """Returns the transcript of audio of any length.
 
     Args:
-        model: As for `decode_set`.
+        model: As for `decode_sets`.
         processor: Of the same checkpoint.
         audio: (samples,), float32, mono, 16 kHz; cut into pieces of at most 30 s where it is quiet.
         language: Whisper language code; None detects it for every piece.
@@ -211,5 +252,6 @@ def transcribe(
     decoder = _Decoder(model, processor, device, num_beams)
     pieces, texts = cut_at_quiet(audio), []
     for start in range(0, len(pieces), batch_size):
-        texts += decoder.texts(decoder.features(pieces[start : start + batch_size]), language)
+        part = pieces[start : start + batch_size]
+        texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)
     return " ".join(text for text in texts if text)

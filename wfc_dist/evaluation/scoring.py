@@ -2,8 +2,9 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,30 +20,43 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Decode one test set with one model.
+    """Decode test sets with one model, together.
 
     Attributes:
         base: The base to decode with.
         adapter: On top of it; None scores the base itself.
-        set_name: Name of the test set.
-        data, evaluate: How it is read and decoded.
+        sets: Test set -> how it is read.
+        evaluate: How it is decoded.
     """
 
     base: Base
     adapter: Adapter | None
-    set_name: str
-    data: DatasetConfig
+    sets: Mapping[str, DatasetConfig]
     evaluate: EvaluateConfig
 
     def model_name(self) -> str:
         """Returns base-NNNN, or the adapter's data set."""
         return self.adapter.dataset if self.adapter else f"base-{self.base.index:04d}"
 
+    def split(self, num_tasks: int, hours: Mapping[str, float]) -> list["ScoreTask"]:
+        """Returns at most `num_tasks` tasks that share its sets so that each has about as many hours: longest set first."""
+        num_tasks = min(num_tasks, len(self.sets))
+        shares: list[list[str]] = [[] for _ in range(num_tasks)]
+        for name in sorted(self.sets, key=lambda name: -hours.get(name, 0.0)):  # stable: configured order among equals
+            min(shares, key=lambda share: (sum(hours.get(other, 0.0) for other in share), len(share))).append(name)
+        return [replace(self, sets={name: self.sets[name] for name in share}) for share in shares]
+
+
+HypothesesBySet = Mapping[str, list[Hypothesis]]
+
 
 class Decoders(Protocol):
     """Who decodes: every worker of every gang."""
 
-    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, list[Hypothesis]], None]) -> None:
+    def num_decoders(self) -> int:
+        """Returns how many tasks can be decoded at the same time; starts the workers if they are not up yet."""
+
+    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Runs `tasks` in any order and hands over each result as it comes."""
 
 
@@ -52,60 +66,70 @@ class RunScorer:
     Args:
         store: The opened run.
         decoders: Who decodes.
+        hours: Test set -> hours of speech to decode: how the sets of a model are shared out.
         fingerprints: `<set>/test` -> sha256 of its rows.
         say: Gets one line a model.
     """
 
-    def __init__(self, store: RunStore, decoders: Decoders, fingerprints: Mapping[str, str], say: Callable[[str], None]) -> None:
-        self._store, self._decoders, self._fingerprints, self._say = store, decoders, fingerprints, say
+    def __init__(
+        self, store: RunStore, decoders: Decoders, hours: Mapping[str, float], fingerprints: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._store, self._decoders, self._hours, self._fingerprints, self._say = store, decoders, hours, fingerprints, say
         self._sets = store.config.test_sets()
 
     def score(self, base: Base, adapters: Sequence[Adapter] = ()) -> None:
         """See `rounds.Scorer`."""
         evaluate = self._store.config.evaluate
-        models: list[Adapter | None] = [*adapters] if adapters else [None]
         if adapters and not evaluate.adapters:
             return
-        tasks = [ScoreTask(base, model, name, data, evaluate) for model in models for name, data in self._sets.items()]
-        missing = [task for task in tasks if self._found(task) is None]
+        none: list[Adapter | None] = [None]
+        models = [ScoreTask(base, adapter, self._sets, evaluate) for adapter in adapters or none]
+        missing = [task for task in map(self._missing, models) if task.sets]
         if missing:
-            names = ", ".join(dict.fromkeys(task.model_name() for task in missing))
-            self._say(f"scoring {names} on {len(self._sets)} sets ({len(missing)} to decode)")
-            with log.span("score", base_index=base.index, num_tasks=len(missing)):
-                self._decoders.decode(missing, self._write)
-        for model in models:
-            self._summarize(base, model)
+            names = ", ".join(task.model_name() for task in missing)
+            num_sets = sum(len(task.sets) for task in missing)
+            self._say(f"scoring {names} on {len(self._sets)} sets ({num_sets} to decode)")
+            num_each = math.ceil(self._decoders.num_decoders() / len(missing))
+            tasks = [part for task in missing for part in task.split(num_each, self._hours)]
+            with log.span("score", base_index=base.index, num_tasks=len(tasks)):
+                self._decoders.decode(tasks, self._write)
+        for task in models:
+            self._summarize(task)
 
-    def _round(self, task_base: Base, adapter: Adapter | None) -> int:
-        return task_base.index + 1 if adapter else max(task_base.index, 1)  # base 0 stands beside round 1
+    def _missing(self, task: ScoreTask) -> ScoreTask:
+        return replace(task, sets={name: data for name, data in task.sets.items() if self._found(task, name) is None})
+
+    def _round(self, task: ScoreTask) -> int:
+        return task.base.index + 1 if task.adapter else max(task.base.index, 1)  # base 0 stands beside round 1
 
     def _folder(self, task: ScoreTask) -> Path:
-        return self._store.paths.evaluation(self._round(task.base, task.adapter), task.model_name())
+        return self._store.paths.evaluation(self._round(task), task.model_name())
 
-    def _header(self, task: ScoreTask) -> dict[str, Any]:
+    def _header(self, task: ScoreTask, name: str) -> dict[str, Any]:
         sha256 = task.adapter.sha256 if task.adapter else task.base.sha256
-        return cache_key(sha256, self._fingerprints[f"{task.set_name}/test"], task.evaluate)
+        return cache_key(sha256, self._fingerprints[f"{name}/test"], task.evaluate)
 
-    def _found(self, task: ScoreTask) -> list[Hypothesis] | None:
-        return find_hypotheses(self._folder(task) / f"{task.set_name}.jsonl", self._header(task))
+    def _found(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
+        return find_hypotheses(self._folder(task) / f"{name}.jsonl", self._header(task, name))
 
-    def _write(self, task: ScoreTask, hypotheses: list[Hypothesis]) -> None:
-        write_hypotheses(self._folder(task) / f"{task.set_name}.jsonl", self._header(task), hypotheses)
+    def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
+        for name in task.sets:
+            write_hypotheses(self._folder(task) / f"{name}.jsonl", self._header(task, name), hypotheses[name])
 
-    def _summarize(self, base: Base, adapter: Adapter | None) -> None:
+    def _summarize(self, task: ScoreTask) -> None:
         """Writes the model's scores.json, made from its hypotheses, unless it stands there already."""
-        evaluate, sets = self._store.config.evaluate, {}
-        spelling = spelling_table(Path(base.path))
-        for name, data in self._sets.items():
-            task = ScoreTask(base, adapter, name, data, evaluate)
-            hypotheses = self._found(task)
+        evaluate, sets = task.evaluate, {}
+        spelling = spelling_table(Path(task.base.path))
+        for name in task.sets:
+            hypotheses = self._found(task, name)
             assert hypotheses is not None, f"{name} was decoded"
             sets[name] = asdict(score_hypotheses(hypotheses, evaluate, spelling))
         model = {
             "model": task.model_name(),
-            "model_sha256": adapter.sha256 if adapter else base.sha256,
-            "round": self._round(base, adapter),
-            "kind": "adapter" if adapter else "base",
+            "model_sha256": task.adapter.sha256 if task.adapter else task.base.sha256,
+            "round": self._round(task),
+            "kind": "adapter" if task.adapter else "base",
             "sets": sets,
         }
         path = self._folder(task) / "scores.json"

@@ -48,7 +48,7 @@ class WorkerActor:
         """See `Worker.train`."""
         return self._worker.train(job)
 
-    def score(self, task: ScoreTask) -> list[Hypothesis]:
+    def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
         """See `Worker.score`."""
         return self._worker.score(task)
 

@@ -21,8 +21,7 @@ from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.placement import Need, plan_gangs
 from wfc_dist.display import Display
 from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
-from wfc_dist.evaluation.hypotheses import Hypothesis
-from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
 
@@ -96,7 +95,12 @@ class RayTrainers:
         with log.span("factorize", round=base.index + 1), self._display.training(base.index + 1, datasets):
             return _Factorization(self, base, queue).run()
 
-    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, list[Hypothesis]], None]) -> None:
+    def num_decoders(self) -> int:
+        """See `scoring.Decoders`; starts the gangs, since only the cluster says how many there will be."""
+        self._ensure_gangs()
+        return sum(len(gang.workers) for gang in self._gangs)
+
+    def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Scores `tasks`, spread over all workers of all gangs; `on_done` gets each result as it comes."""
         self._ensure_gangs()
         waiting = list(tasks)
