@@ -1,6 +1,8 @@
 """Rounds on a real embedded Ray node: gangs of two, lost workers, what listens where, the same bytes as in one process."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import psutil
@@ -81,3 +83,24 @@ def test_a_trainer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     config = tiny.make_config(tmp_path, rounds=[["a"]], cluster={"backend": "ray", "cpus_per_worker": 4096})
     done = wfc("run", config, "--plain", check=False)
     assert done.returncode == 2 and "no trainer fits: one needs 1 x (4096 CPU, 0 GPU)" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_checkpoints_every_trainer(tmp_path: Path) -> None:
+    cluster = {"backend": "ray", "cpus_per_worker": 0.5, "max_trainers": 2}
+    train = {"max_steps": 100_000, "checkpoint_every": 100_000}
+    config = tiny.make_config(tmp_path, rounds=[["a", "b", "c"]], cluster=cluster, train=train)
+    round_dir = tmp_path / "runs" / "tiny" / "round-0001"
+    process = start_wfc("run", config, "--plain", log=tmp_path / "log")
+    try:
+        for dataset in "ab":
+            assert wait_for(round_dir / "training-curves" / f"{dataset}.jsonl", process)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole foreground group
+        assert process.wait(300) == 75, (tmp_path / "log").read_text()
+    finally:
+        kill_tree(process)
+    assert json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())["state"] == "interrupted"
+    for dataset in "ab":
+        (checkpoint,) = (round_dir / "training" / dataset).glob("step-*")
+        assert (checkpoint / "manifest.json").is_file() and checkpoint.name != "step-0"
+    assert not (round_dir / "training" / "c").exists(), "a queued data set is not started any more"

@@ -241,9 +241,8 @@ class _Factorization:
         trainers, name = self._trainers, item.dataset
         failure, cause = classify(error)
         del self._running[name]
-        if failure is Failure.STOPPED:
+        if failure is Failure.STOPPED or trainers._store.paths.stop_file.exists():  # a gang lost while stopping is not replaced
             self._stopped.add(name)
-            self._idle.append(item.gang)
             return
         self._failures[name] = self._failures.get(name, 0) + 1
         decision = trainers._policy.decide(failure, self._failures[name])
