@@ -120,7 +120,18 @@ class Gang:
         if self.base == base:
             return []
         self.base = base
-        return [worker.hold.remote(base, hashes, train, broadcast) for worker in self.workers]
+        self.holding = [worker.hold.remote(base, hashes, train, broadcast) for worker in self.workers]
+        return self.holding
+
+    def blame(self, error: BaseException) -> BaseException:
+        """Returns why the base could not be loaded, if that is what made a later call fail, else `error`."""
+        ready, _ = ray.wait(self.holding, num_returns=len(self.holding), timeout=0)
+        for reference in ready:
+            try:
+                ray.get(reference)
+            except RayError as cause:
+                return cause
+        return error
 
     def train(self, job: TrainingJob) -> list[Any]:
         """Queues the training of one adapter on every worker."""

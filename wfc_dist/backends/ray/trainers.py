@@ -134,7 +134,7 @@ class RayTrainers:
         self._gangs = []
 
     def _recover_decoder(self, gang: Gang, error: BaseException) -> Gang:
-        failure, cause = classify(error)
+        failure, cause = classify(gang.blame(error))
         self._lost_decoders += 1
         if self._policy.decide(failure, self._lost_decoders) is not Decision.RESTART:
             raise (
@@ -239,7 +239,7 @@ class _Factorization:
 
     def _fail(self, item: _Running, error: BaseException) -> None:
         trainers, name = self._trainers, item.dataset
-        failure, cause = classify(error)
+        failure, cause = classify(item.gang.blame(error))
         del self._running[name]
         if failure is Failure.STOPPED or trainers._store.paths.stop_file.exists():  # a gang lost while stopping is not replaced
             self._stopped.add(name)
@@ -258,9 +258,12 @@ class _Factorization:
             logger.warning(
                 "%s: trainer on %s was lost (%s); going on from its last checkpoint", name, item.gang.host, _first_line(cause)
             )
-            self._idle.append(trainers.restart(item.gang))
             self._queue.insert(0, name)
-            return
+            try:
+                self._idle.append(trainers.restart(item.gang))
+                return
+            except GangFailedError as failed:
+                cause = failed
         self._fatal = cause if isinstance(cause, WfcError) else GangFailedError(
             f"round {self._base.index + 1}, {name}: the trainer on {item.gang.host} failed: {_first_line(cause)}; "
             "see its log under logs/, then run the same command"
