@@ -1,14 +1,17 @@
 """Tables for `wfc plan`, `wfc status` and `wfc lineage`. Loads neither torch nor ray."""
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.tree import Tree
+from safetensors import safe_open
 
 from wfc_dist import durable
 from wfc_dist.config import Config
@@ -50,10 +53,47 @@ def plan_table(config: Config, hours: Mapping[str, float]) -> Group:
         facts.add_row(
             "trainers that fit here", f"{fit} ({os.cpu_count()} cores)" if fit else "none: lower cluster.cpus_per_worker"
         )
+    for what, value in _sizes(config).items():
+        facts.add_row(what, value)
     models = 1 + len(rounds) + (sum(map(len, rounds)) if config.evaluate.adapters else 0)
     sets = len(config.test_sets())
     facts.add_row("test sets decoded", f"{models} models x {sets} sets = {models * sets}")
     return Group(table, facts)
+
+
+def _sizes(config: Config) -> dict[str, str]:
+    """Returns parameters and bytes of an adapter, a delta and a base, from the headers of a local root model's files."""
+    folder = Path(config.base.model)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return {"bytes": f"known once {config.base.model} is on this machine"}
+    shapes: dict[str, list[int]] = {}
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
+    adapted = {name: shape for name, shape in shapes.items() if len(shape) == 2 and _is_target(name, config)}
+    num_trained = sum(config.lora.r * sum(shape) for shape in adapted.values())
+    widest = max(len(names) for names in config.round_list())
+    width = {"float32": 4}.get(config.base.dtype, 2) if config.base.dtype != "auto" else files[0].stat().st_size / _count(shapes)
+    total = sum(path.stat().st_size for path in files)
+    return {
+        "adapted matrices": f"{len(adapted)} of {len(shapes)} tensors",
+        "an adapter": f"{num_trained:,} parameters, {4 * num_trained / 1e6:.1f} MB",
+        "gathered a round": f"{4 * num_trained * widest / 1e6:.1f} MB at most",
+        "a new base": f"{width * _count(adapted) / 1e6:.0f} MB written and broadcast, {total / 1e6:.0f} MB shared with the root",
+    }
+
+
+def _count(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _is_target(name: str, config: Config) -> bool:
+    """Whether PEFT would adapt this weight: a list names the last parts of modules, a string is a pattern of the whole."""
+    module, targets = name.removesuffix(".weight"), config.lora.target_modules
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 def audit_table(report: AuditReport) -> Group:

@@ -50,6 +50,14 @@ def test_status_lineage_and_report_tell_of_a_run(finished: Path) -> None:
     assert json.loads(RunPaths(folder).status.read_text())["exit_code"] == 0
 
 
+def test_plan_counts_what_a_run_trains(finished: Path) -> None:
+    lines = map(json.loads, RunPaths(run_dir(finished)).ledger.read_text().splitlines())
+    (num_trained,) = {line["num_trainable"] for line in lines if line["event"] == "adapter"}
+    changed = json.loads((run_dir(finished) / "base-0001" / "manifest.json").read_text())["changed"]
+    text = wfc("plan", finished).stdout
+    assert f"{num_trained:,} parameters" in text and f"{len(changed)} of " in text
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_every_base_is_rebuilt_bit_for_bit(finished: Path, tmp_path: Path, index: int) -> None:
     out = tmp_path / "rebuilt"
