@@ -6,7 +6,7 @@ MODEL := models/whisper-base
 .PHONY: demo test lint clean
 
 demo: $(MODEL)/config.json
-	@echo "Two rounds, five adapters on real speech: about 10 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
+	@echo "Two rounds, five adapters on real speech: about 11 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
 	$(BIN)/wfc run configs/demo.yaml
 
 test: .venv/dev lint $(MODEL)/config.json
