@@ -11,10 +11,10 @@ from processes import kill_tree, start_wfc, wait_for, wfc
 from wfc_dist import durable
 from wfc_dist.run_store import RunPaths, latest_base
 
-# In the order in which a run reaches them; "train:2" is the second training of one process.
+# In the order in which the attempts reach them; a number counts within one process of an attempt.
 MOMENTS = [
     "open_root", "evaluate", "train", "checkpoint", "append_ledger:3", "commit_adapter", "write_manifest:3", "average", "merge",
-    "write_delta", "write_base", "commit_base", "receive", "evaluate:2", "checkpoint:2", "commit_adapter:2", "write_base",
+    "write_delta", "write_base", "commit_base", "receive", "checkpoint", "commit_adapter", "write_base", "evaluate",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_killed_at_many_moments_ends_with_the_same_base(uninterrupted: tuple[Pat
             killed.append((moment, num_processes))
     wfc(*command)
 
-    assert len(killed) >= 12, f"only {killed} were reached"
+    assert [moment for moment, _ in killed] == MOMENTS
     assert sum(num_processes > 5 for _, num_processes in killed) >= 10, f"Ray's processes were not among the killed: {killed}"
     assert latest_base(run_dir).sha256 == expected
     adapters = Counter((line["round"], line["dataset"]) for line in ledger(run_dir) if line["event"] == "adapter")
