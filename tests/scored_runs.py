@@ -2,8 +2,7 @@
 
 from dataclasses import asdict
 
-from wfc_dist import config as configuration
-from wfc_dist import durable
+from wfc_dist import configuration, durable
 from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, score_hypotheses, write_hypotheses
 
 WORDS = "a b c d e f g h i j"

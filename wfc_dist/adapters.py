@@ -13,7 +13,7 @@ from wfc_dist.errors import InputError
 from wfc_dist.hashing import content_sha256, tensor_sha256
 from wfc_dist.lora_math import Factors
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 _REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
 

@@ -7,9 +7,8 @@ file sorts last, because Transformers reads shards in name order and keeps the l
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from wfc_dist import durable
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.hashing import tensor_sha256
 from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -94,6 +95,18 @@ def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[t
         yield name, opened[path].get_tensor(name)
 
 
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """Returns one tensor of a safetensors file; nothing of the file stays mapped but the tensor."""
+    with _open(path) as file:
+        return file.get_tensor(name)  # type: ignore[no-any-return]
+
+
+def past_updates(folders: Sequence[Path], module: str) -> Iterator[ModuleDelta]:
+    """Yields the update of one module in each delta folder that has it, one in memory at a time."""
+    for folder in folders:
+        yield from read_delta(folder, [module]).values()
+
+
 def hash_tensors(folder: Path) -> dict[str, str]:
     """Returns tensor name -> sha256 for every tensor of a checkpoint folder."""
     return {name: tensor_sha256(tensor) for name, tensor in read_tensors(folder)}
@@ -114,56 +127,68 @@ def copy_companions(root: Path, out: Path) -> None:
                 shutil.copyfile(path, out / path.name)
 
 
-def _link(source: Path, target: Path) -> None:
-    source = source.resolve()
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        target.symlink_to(source)
-
-
-def write_overlay(root: Path, changed: Mapping[str, torch.Tensor], out: Path) -> dict[str, str]:
-    """Writes a base that shares all unchanged tensors with `root`.
+def write_overlay(
+    root: Path, specs: Mapping[str, TensorSpec], changed: Iterable[tuple[str, torch.Tensor]], out: Path
+) -> tuple[dict[str, str], str]:
+    """Writes a base that shares all unchanged tensors with `root`. `CHANGED` is on the disk when it returns.
 
     Args:
         root: The folder whose files are shared.
-        changed: Tensor name -> new value.
+        specs: Tensor name -> what it becomes, for those that change.
+        changed: (name, new value) of each, in name order; one is in memory at a time.
         out: An existing, empty folder.
 
     Returns:
-        Name of each link in `out` -> path of the root's file, for hashes that are already known.
+        Name of each link in `out` -> path of the root's file, for hashes that are already known; and the sha256 of `CHANGED`.
     """
     copy_companions(root, out)
     where, links = weight_map(root), {}
     for number, path in enumerate(sorted(set(where.values())), start=1):
         link = f"model-root-{number:05d}.safetensors"
-        _link(path, out / link)
+        durable.link(path, out / link)
         links[link] = str(path)
+    writer = TensorFileWriter(out / CHANGED, specs)
+    for name, tensor in changed:
+        writer.write(name, tensor)
+    sha256 = writer.close()
     names = {path: name for name, path in links.items()}
-    index = {name: CHANGED if name in changed else names[str(path)] for name, path in where.items()}
-    save_file({name: tensor.contiguous() for name, tensor in sorted(changed.items())}, out / CHANGED, {"format": "pt"})
+    index = {name: CHANGED if name in specs else names[str(path)] for name, path in where.items()}
     sizes = sum((out / file).stat().st_size for file in set(index.values()))
     text = json.dumps({"metadata": {"total_size": sizes}, "weight_map": index}, indent=1, sort_keys=True)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")
-    return links
+    return links, sha256
 
 
-def write_standalone(source: Path, changed: Mapping[str, torch.Tensor], out: Path, dtype: str = "auto") -> None:
+def write_standalone(
+    source: Path,
+    out: Path,
+    dtype: str = "auto",
+    changed: Iterable[tuple[str, torch.Tensor]] = (),
+    changed_names: Collection[str] = (),
+) -> None:
     """Writes a checkpoint of its own, one file, sharing nothing: to hand on, or to change the data type.
 
     Args:
         source: The folder every tensor not in `changed` is taken from.
-        changed: Tensor name -> new value.
         out: An existing, empty folder.
         dtype: Data type of the floating-point tensors written; `auto` keeps each tensor's.
+        changed: (name, new value) of each of `changed_names`, in `write_order`; one is in memory at a time.
+        changed_names: Known beforehand.
     """
     copy_companions(source, out)
-    tensors = {}
-    for name, tensor in read_tensors(source):
-        value = changed.get(name, tensor)
-        cast = dtype != "auto" and value.is_floating_point()
-        tensors[name] = (value.to(DTYPES[dtype]) if cast else value).contiguous()
-    save_file(tensors, out / SINGLE, {"format": "pt"})
+    where, specs = weight_map(source), tensor_specs(source)
+    if dtype != "auto":
+        wanted = DTYPES[dtype]
+        specs = {name: TensorSpec(wanted, spec.shape) if spec.dtype.is_floating_point else spec for name, spec in specs.items()}
+    writer, values = TensorFileWriter(out / SINGLE, specs), iter(changed)
+    for name in write_order(specs):
+        if name in changed_names:
+            given, value = next(values)
+            assert given == name, f"{given} came where {name} belongs"
+        else:
+            value = read_tensor(where[name], name).to(specs[name].dtype)
+        writer.write(name, value)
+    writer.close()
     if dtype != "auto":
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
         config.pop("torch_dtype", None)
@@ -193,17 +218,24 @@ def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, 
         }
 
 
+def tensor_specs(folder: Path) -> dict[str, TensorSpec]:
+    """Returns tensor name -> data type and shape of a checkpoint folder, from the headers of its files."""
+    where = weight_map(folder)
+    headers = {path: read_header(path) for path in set(where.values())}
+    return {name: headers[path][name] for name, path in where.items()}
+
+
 def check_fits(root: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
     """Raises InputError unless every module of an update is a matrix of the root of the same (out, in) shape."""
-    where = weight_map(root)
+    specs = tensor_specs(root)
     for module, shape in shapes.items():
         name = f"{module}.weight"
-        if name not in where:
+        if name not in specs:
             raise InputError(f"{root} has no tensor {name}; the adapter was made for another model")
-        with _open(where[name]) as file:
-            found = tuple(file.get_slice(name).get_shape())
-        if found != shape:
-            raise InputError(f"{name} is {list(found)} in {root}, the update is {list(shape)}; it was made for another model")
+        if specs[name].shape != shape:
+            raise InputError(
+                f"{name} is {list(specs[name].shape)} in {root}, the update is {list(shape)}; it was made for another model"
+            )
 
 
 def verify_root(folder: Path, recorded: Mapping[str, str]) -> None:

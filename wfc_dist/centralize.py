@@ -5,24 +5,25 @@ merges the modules it owns, and rank 0 writes. K is the number of adapters, not 
 """
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import adapters, base_chain, collectives, log, lora_math
+from wfc_dist import adapters, base_chain, collectives, log, lora_math, merge
 from wfc_dist.errors import InputError, IntegrityError
-from wfc_dist.hashing import content_sha256, tensor_sha256
+from wfc_dist.hashing import content_sha256
 from wfc_dist.lora_math import Factors, ModuleDelta
+from wfc_dist.merge import MergedModule
 from wfc_dist.merging import MergeMethod, merge_method
-from wfc_dist.merging.factor_mean import factor_mean
-from wfc_dist.merging.mean import mean
+from wfc_dist.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.objects import at_once
+from wfc_dist.root import bring_base
 from wfc_dist.rounds import Adapter, Base, StagedBase
-
-logger = logging.getLogger(__name__)
+from wfc_dist.tensor_files import TensorSpec, write_order
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class CentralizeJob:
         past_deltas: Delta folders of rounds 1 to base.index, in order.
         tensor_hashes: sha256 of every tensor of `shared`.
         delta_dir, base_dir: Empty staging folders that rank 0 fills.
+        mirror: What each rank fetches its adapters and the past deltas with; rank 0 runs where the run is committed.
     """
 
     base: Base
@@ -53,16 +55,14 @@ class CentralizeJob:
     tensor_hashes: Mapping[str, str]
     delta_dir: str
     base_dir: str
+    mirror: AnyMirror = NO_MIRROR
 
 
 @dataclass(frozen=True)
-class MergedModule:
-    """One module's part of the result, with the sums of squares its diagnostics are made of (float64)."""
+class AveragedModule:
+    """One module's update, and how far `factor_mean` is from `mean` there (sums of squares; None where it does not exist)."""
 
     delta: ModuleDelta
-    merged: torch.Tensor
-    update_squared: float
-    lost_squared: float
     gap_squared: float | None
     mean_squared: float | None
 
@@ -122,89 +122,114 @@ def average_module(factors: Sequence[Factors], weights: Sequence[float], method:
     return method(factors, lora_math.normalized(weights)).scaled(scale)
 
 
-def merge_module(
-    root_OI: torch.Tensor, past: Sequence[ModuleDelta], delta: ModuleDelta, dtype: torch.dtype
-) -> tuple[torch.Tensor, float, float]:
-    """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
-    exact = lora_math.chain_sum(root_OI, [*past, delta])
-    merged = exact.to(dtype)
-    return merged, float(delta.dense().square().sum()), float((merged.double() - exact).square().sum())
+def _average_owned(
+    job: CentralizeJob, factors: Mapping[tuple[str, str], Factors], modules: Sequence[str]
+) -> dict[str, AveragedModule]:
+    method, shares = merge_method(job.method), lora_math.normalized(job.weights)
 
-
-def _gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[float | None, float | None]:
-    if len({(item.a_RI.shape[0], item.scaling) for item in factors}) > 1:
-        return None, None  # factor_mean does not exist for them
-    shares = lora_math.normalized(weights)
-    return lora_math.exactness_gap(factor_mean(factors, shares), mean(factors, shares))
-
-
-def _merge_owned(job: CentralizeJob, factors: Mapping[tuple[str, str], Factors]) -> dict[str, MergedModule]:
-    modules = sorted({module for _, module in factors})
-    names = [f"{module}.weight" for module in modules]
-    past = [base_chain.read_delta(Path(folder), modules) for folder in job.past_deltas]
-    method, merged = merge_method(job.method), {}
-    for module, (_, root_OI) in zip(modules, base_chain.read_tensors(Path(job.root), names), strict=True):
+    def average(module: str) -> AveragedModule:
         ordered = [factors[adapter.dataset, module] for adapter in job.adapters]
-        delta = average_module(ordered, job.weights, method, job.scale)
-        dtype = root_OI.dtype if job.dtype == "auto" else base_chain.DTYPES[job.dtype]
-        tensor, update, lost = merge_module(root_OI, [item[module] for item in past if module in item], delta, dtype)
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"base {job.base.index + 1}: {module} is not finite; lower centralize.scale or train.lr")
-        merged[module] = MergedModule(delta, tensor, update, lost, *_gap(ordered, job.weights))
-    return merged
+        alike = len({(item.a_RI.shape[0], item.scaling) for item in ordered}) == 1
+        gap = lora_math.exactness_gap(ordered, shares) if alike else (None, None)
+        return AveragedModule(average_module(ordered, job.weights, method, job.scale), *gap)
+
+    with merge.threads() as pool:
+        return dict(zip(modules, pool.map(average, modules), strict=True))
 
 
-def _pack_merged(merged: Mapping[str, MergedModule]) -> bytes:
+def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
-    sums = {}
-    for module, item in merged.items():
-        tensors |= {f"{module}|a": item.delta.a_RI, f"{module}|b": item.delta.b_OR, f"{module}|c": item.delta.coefficients_R}
-        tensors[f"{module}|w"] = item.merged
-        sums[module] = [item.update_squared, item.lost_squared, item.gap_squared, item.mean_squared]
-    return save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"sums": json.dumps(sums)})
+    for module, item in averaged.items():
+        parts = zip("abc", (item.delta.a_RI, item.delta.b_OR, item.delta.coefficients_R), strict=True)
+        tensors |= {f"{module}|{letter}": tensor.contiguous() for letter, tensor in parts}
+    return save(
+        tensors, {"gaps": json.dumps({module: [item.gap_squared, item.mean_squared] for module, item in averaged.items()})}
+    )
 
 
-def _unpack_merged(parts: Sequence[bytes]) -> dict[str, MergedModule]:
-    merged = {}
+def _unpack_averaged(parts: Sequence[bytes]) -> dict[str, AveragedModule]:
+    averaged = {}
     for part in parts:
-        header = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])
-        tensors = load(part)
-        for module, sums in json.loads(header["__metadata__"]["sums"]).items():
-            delta = ModuleDelta(*(tensors[f"{module}|{letter}"] for letter in "abc"))
-            merged[module] = MergedModule(delta, tensors[f"{module}|w"], *sums)
-    return dict(sorted(merged.items()))
+        tensors, metadata = load(part), _metadata(part)
+        for module, gap in json.loads(metadata["gaps"]).items():
+            averaged[module] = AveragedModule(ModuleDelta(*(tensors[f"{module}|{letter}"] for letter in "abc")), *gap)
+    return dict(sorted(averaged.items()))
 
 
-def diagnostics(merged: Mapping[str, MergedModule]) -> dict[str, object]:
+def _metadata(part: bytes) -> dict[str, str]:
+    found: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
+    return found
+
+
+def _pack_merged(module: str, item: MergedModule) -> bytes:
+    facts = {"module": module, "sha256": item.sha256, "sums": json.dumps([item.update_squared, item.lost_squared])}
+    return save({"w": item.tensor.contiguous()}, facts)
+
+
+def _unpack_merged(part: bytes) -> tuple[str, MergedModule]:
+    facts = _metadata(part)
+    return facts["module"], MergedModule(load(part)["w"], facts["sha256"], *json.loads(facts["sums"]))
+
+
+def _gather_merged(
+    mine: Iterator[tuple[str, MergedModule]], num_modules: int, group: collectives.Group
+) -> Iterator[tuple[str, MergedModule]]:
+    """Yields on rank 0 the merged modules of all ranks, in order; one of each rank is on its way at a time."""
+    if group.world_size == 1:
+        yield from mine
+        return
+    for _ in range(math.ceil(num_modules / group.world_size)):
+        item = next(mine, None)
+        parts = collectives.gather_bytes(_pack_merged(*item) if item else b"", group, 0)
+        yield from (_unpack_merged(part) for part in parts or () if part)
+
+
+def diagnostics(averaged: Mapping[str, AveragedModule], squares: Mapping[str, tuple[float, float]]) -> dict[str, object]:
     """Returns what the round records about itself, in all and per module (Frobenius norms).
 
     exactness_gap = ||factor_mean - mean|| / ||mean||, update_loss = ||cast(W + delta) - W - delta|| / ||delta||.
+
+    Args:
+        averaged: Module -> update.
+        squares: Module -> (||delta||^2, ||what the cast lost||^2).
     """
-    items = merged.values()
-    squares = {module: (item.gap_squared, item.mean_squared) for module, item in merged.items()}
-    known = {module: (gap, norm) for module, (gap, norm) in squares.items() if gap is not None and norm is not None}
+    pairs = {module: (item.gap_squared, item.mean_squared) for module, item in averaged.items()}
+    known = {module: (gap, norm) for module, (gap, norm) in pairs.items() if gap is not None and norm is not None}
     ratio = lora_math.ratio_of_norms
+    updates, losses = sum(update for update, _ in squares.values()), sum(lost for _, lost in squares.values())
     return {
         "exactness_gap": ratio(sum(gap for gap, _ in known.values()), sum(norm for _, norm in known.values())) if known else None,
-        "update_loss": ratio(sum(item.lost_squared for item in items), sum(item.update_squared for item in items)),
-        "update_norm": float(sum(item.update_squared for item in items) ** 0.5),
+        "update_loss": ratio(losses, updates),
+        "update_norm": float(updates**0.5),
         "gap_per_module": {module: ratio(gap, norm) for module, (gap, norm) in known.items()},
-        "update_norm_per_module": {module: item.update_squared**0.5 for module, item in merged.items()},
+        "update_norm_per_module": {module: update**0.5 for module, (update, _) in squares.items()},
     }
 
 
-def _write(job: CentralizeJob, merged: Mapping[str, MergedModule]) -> StagedBase:
+def _write(
+    job: CentralizeJob,
+    averaged: Mapping[str, AveragedModule],
+    specs: Mapping[str, TensorSpec],
+    merged: Iterator[tuple[str, MergedModule]],
+) -> StagedBase:
+    changed: dict[str, str] = {}
+    squares: dict[str, tuple[float, float]] = {}
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for module, item in merged:
+            changed[f"{module}.weight"], squares[module] = item.sha256, (item.update_squared, item.lost_squared)
+            yield f"{module}.weight", item.tensor
+
     with log.span("write_delta"):
-        base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in merged.items()})
-    changed = {f"{module}.weight": item.merged for module, item in merged.items()}
+        base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
     with log.span("write_base"):
-        links = base_chain.write_overlay(Path(job.shared), changed, Path(job.base_dir))
-    changed_hashes = {name: tensor_sha256(tensor) for name, tensor in changed.items()}
-    tensor_hashes = dict(job.tensor_hashes) | changed_hashes
-    facts = diagnostics(merged) | {
+        links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
+    tensor_hashes = dict(job.tensor_hashes) | changed
+    facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
         "tensors": tensor_hashes,
         "changed": sorted(changed),
         "links": links,
+        "written": {base_chain.CHANGED: update_sha256},
         "method": job.method,
         "scale": job.scale,
         "weights": dict(zip([adapter.dataset for adapter in job.adapters], lora_math.normalized(job.weights), strict=True)),
@@ -224,20 +249,46 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
     """
     torch.set_num_threads(1)
     mine = job.adapters[group.world_rank :: group.world_size]
+    if job.mirror.is_remote:
+        with log.span("fetch"):
+            bring_base(job.mirror, 0)
+            at_once(job.mirror.fetch, [Path(folder) for folder in (*(adapter.path for adapter in mine), *job.past_deltas)])
     with log.span("average"):
-        loaded = load_adapters(mine, job.base)
-        modules = _agree_on_modules(loaded, group)
-        for adapter in mine:
-            shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in loaded[adapter.dataset].items()}
-            base_chain.check_fits(Path(job.root), shapes)
-        parts: list[bytes] = []
-        for owner in range(group.world_size):
-            sent = _pack(loaded, modules[owner :: group.world_size])
-            parts = collectives.gather_bytes(sent, group, owner) or parts
+        factors, specs = _exchange(job, load_adapters(mine, job.base), group)
+        averaged = _average_owned(job, factors, _in_order(specs)[group.world_rank :: group.world_size])
+        gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
     with log.span("merge"):
-        merged = _merge_owned(job, _unpack(parts))
-    gathered = collectives.gather_bytes(_pack_merged(merged), group, 0)
-    return _write(job, _unpack_merged(gathered)) if gathered is not None else None
+        deltas = {module: item.delta for module, item in averaged.items()}
+        owned = merge.merged_modules(Path(job.root), [Path(folder) for folder in job.past_deltas], deltas, job.dtype)
+        merged = _gather_merged(owned, len(specs), group)
+        if group.world_rank == 0:
+            return _write(job, _unpack_averaged(gathered) if gathered else averaged, specs, merged)
+        for _ in merged:
+            raise AssertionError("only rank 0 gets merged modules")
+        return None
+
+
+def _in_order(specs: Mapping[str, TensorSpec]) -> list[str]:
+    return [name.removesuffix(".weight") for name in write_order(specs)]
+
+
+def _exchange(
+    job: CentralizeJob, loaded: Mapping[str, Mapping[str, Factors]], group: collectives.Group
+) -> tuple[dict[tuple[str, str], Factors], dict[str, TensorSpec]]:
+    """Returns the factors of all adapters for the modules this rank owns, and what every changed tensor becomes."""
+    modules = _agree_on_modules(loaded, group)
+    for factors in loaded.values():
+        shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
+        base_chain.check_fits(Path(job.root), shapes)
+    specs = merge.merged_specs(Path(job.root), modules, job.dtype)
+    ordered = _in_order(specs)
+    if group.world_size == 1:
+        return {(dataset, module): factors[module] for dataset, factors in loaded.items() for module in ordered}, specs
+    parts: list[bytes] = []
+    for owner in range(group.world_size):
+        sent = _pack(loaded, ordered[owner :: group.world_size])
+        parts = collectives.gather_bytes(sent, group, owner) or parts
+    return _unpack(parts), specs
 
 
 def _agree_on_modules(loaded: Mapping[str, Mapping[str, Factors]], group: collectives.Group) -> list[str]:

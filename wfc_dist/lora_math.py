@@ -5,7 +5,7 @@ lora_B is (out, r); the paper (arXiv 2506.16574) swaps A and B. Everything is su
 float32 inputs have exact products there, so a sum of K adapters is right to the last bit of the float32 it is rounded to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,18 +79,38 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
     )
 
 
-def chain_sum(root_OI: torch.Tensor, deltas: Sequence[ModuleDelta]) -> torch.Tensor:
-    """Returns float64(root) + delta_1 + ... + delta_t, (out, in), summed in the order of the rounds."""
-    total = root_OI.double()
+def chain_sum(root_OI: torch.Tensor, deltas: Iterable[ModuleDelta]) -> torch.Tensor:
+    """Returns float64(root) + delta_1 + ... + delta_t as a new tensor, (out, in), summed in the order of the rounds."""
+    total = root_OI.to(torch.float64, copy=True)
     for delta in deltas:
-        total = total + delta.dense()
+        total += delta.dense()
     return total
 
 
-def exactness_gap(factor_mean: ModuleDelta, mean: ModuleDelta) -> tuple[float, float]:
-    """Returns (||factor_mean - mean||^2, ||mean||^2), Frobenius, float64; summed over modules their ratio is the gap squared."""
-    exact = mean.dense()
-    return float((factor_mean.dense() - exact).square().sum()), float(exact.square().sum())
+def squared_norm(b_OR: torch.Tensor, a_RI: torch.Tensor) -> float:
+    """Returns ||b_OR @ a_RI||^2 (Frobenius) from the two (R, R) Gram matrices: the product is never made. float64."""
+    b_OR, a_RI = b_OR.double(), a_RI.double()
+    return float(((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum())
+
+
+def exactness_gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[float, float]:
+    """Returns (||factor_mean - mean||^2, ||mean||^2), Frobenius, float64; summed over modules their ratio is the gap squared.
+
+    With the weighted means A' and B' of the factors and one scaling s, mean - factor_mean = s sum_i w_i (B_i - B') @ (A_i - A'):
+    computed from the deviations nothing cancels, and equal adapters give exactly 0.
+
+    Args:
+        factors: One module of each adapter, all of one r and scaling.
+        weights: w_i, sum 1.
+    """
+    scaling = factors[0].scaling
+    mean_a = sum((weight * item.a_RI.double() for item, weight in zip(factors, weights, strict=True)), torch.zeros(()))
+    mean_b = sum((weight * item.b_OR.double() for item, weight in zip(factors, weights, strict=True)), torch.zeros(()))
+    a_RI = torch.cat([item.a_RI.double() - mean_a for item in factors])
+    b_OR = torch.cat([weight * (item.b_OR.double() - mean_b) for item, weight in zip(factors, weights, strict=True)], dim=1)
+    mean = concatenated(factors, weights)
+    gap = squared_norm(b_OR, a_RI) * scaling**2
+    return max(gap, 0.0), squared_norm(mean.b_OR.double() * mean.coefficients_R, mean.a_RI)
 
 
 def ratio_of_norms(numerator_squared: float, denominator_squared: float) -> float:

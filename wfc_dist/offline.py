@@ -2,18 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from wfc_dist import adapters, base_chain, lora_math
-from wfc_dist.centralize import average_module, merge_module, same_modules
+from wfc_dist import merge as merge_stream
+from wfc_dist.centralize import average_module, same_modules
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.hashing import content_sha256
 from wfc_dist.lora_math import ModuleDelta
 from wfc_dist.merging import merge_method
 from wfc_dist.run_store import RunPaths, read_base, require_run
+from wfc_dist.tensor_files import write_order
 
 
 def _write_new(out: Path, write: Callable[[Path], None]) -> None:
@@ -79,20 +81,17 @@ def merge(model: str, update_dir: Path, out: Path, *, revision: str | None = Non
     delta = read_update(update_dir)
     folder = base_chain.resolve_root(model, revision)
     base_chain.check_fits(folder, {name: (item.b_OR.shape[0], item.a_RI.shape[1]) for name, item in delta.items()})
-    changed = chain(folder, [delta], dtype)
-    _write_new(out, lambda staged: base_chain.write_standalone(folder, changed, staged, dtype))
+    _write_new(out, lambda staged: _write_merged(folder, [], delta, staged, dtype))
 
 
-def chain(root: Path, deltas: Sequence[dict[str, ModuleDelta]], dtype: str) -> dict[str, torch.Tensor]:
-    """Returns the changed tensors of root + deltas (names as in the checkpoint), in `dtype` ("auto": the root's)."""
+def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, ModuleDelta], out: Path, dtype: str) -> None:
+    """Writes root + past deltas + delta as one complete checkpoint; a few tensors are in memory at a time."""
     torch.set_num_threads(1)  # as in a round: same bytes
-    modules = sorted({module for delta in deltas for module in delta})
-    changed = {}
-    for module, (name, root_OI) in zip(modules, base_chain.read_tensors(root, [f"{m}.weight" for m in modules]), strict=True):
-        *past, last = [delta[module] for delta in deltas if module in delta]
-        wanted = root_OI.dtype if dtype == "auto" else base_chain.DTYPES[dtype]
-        changed[name] = merge_module(root_OI, past, last, wanted)[0]
-    return changed
+    names = write_order(merge_stream.merged_specs(root, delta, dtype))
+    ordered = {module: delta[module] for module in (name.removesuffix(".weight") for name in names)}
+    merged = merge_stream.merged_modules(root, past, ordered, dtype)
+    changed = ((f"{module}.weight", item.tensor) for module, item in merged)
+    base_chain.write_standalone(root, out, dtype, changed, frozenset(names))
 
 
 def rebuild(run_dir: Path, index: int, out: Path) -> str:
@@ -110,11 +109,11 @@ def rebuild(run_dir: Path, index: int, out: Path) -> str:
         raise InputError(f"{run_dir} has no committed base {index}")
     base, root = entry[0], root_entry[1]
     dtype = _dtype(paths)
-    deltas = [base_chain.read_delta(paths.delta(number)) for number in range(1, index + 1)]
-    changed = chain(Path(root["root"]), deltas, dtype) if deltas else {}
+    deltas = [paths.delta(number) for number in range(1, index + 1)]
 
     def write(staged: Path) -> None:
-        base_chain.write_standalone(Path(root["root"]), changed, staged, dtype)
+        delta = base_chain.read_delta(deltas[-1]) if deltas else {}
+        _write_merged(Path(root["root"]), deltas[:-1], delta, staged, dtype)
         found = content_sha256(base_chain.hash_tensors(staged))
         if found != base.sha256:
             raise IntegrityError(

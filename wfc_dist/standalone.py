@@ -18,6 +18,9 @@ from wfc_dist.errors import InputError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.hypotheses import score_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
+from wfc_dist.objects import is_url
+from wfc_dist.remote_run import local_run
+from wfc_dist.root import bring_base
 
 
 def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
@@ -27,6 +30,10 @@ def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
         InputError: It is none of these, or an adapter whose base cannot be found.
     """
     folder, adapter = Path(name), None
+    if is_url(name):
+        folder, mirror = local_run(name)
+        assert mirror is not None, "a URL has a mirror"
+        bring_base(mirror, run_store.latest_base(folder).index)
     if (folder / "config.json").is_file() and (folder / "ledger.jsonl").is_file():
         folder = Path(run_store.latest_base(folder).path)
     elif (folder / adapters.CONFIG).is_file():
@@ -47,7 +54,7 @@ def _pointer(folder: Path) -> Path | None:
     """Returns what a run's base-0000 points to."""
     manifest = folder / "manifest.json"
     target = json.loads(manifest.read_text(encoding="utf-8")).get("model_path") if manifest.is_file() else None
-    return Path(target) if target else None
+    return folder.parent / target if target else None  # relative in a mirror
 
 
 def transcribe_files(name: str, paths: Sequence[Path], language: str | None) -> Iterator[tuple[Path, str]]:

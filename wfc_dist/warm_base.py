@@ -1,5 +1,6 @@
 """One base held in memory for a whole run: what stays warm in a trainer between adapters and rounds."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -45,7 +46,10 @@ class WarmBase:
             if on_read:
                 on_read(name, tensor)
             self.tensors[name] = self._own(tensor)
+        # The same in every base of a run, and so not read again: a broadcast brings tensors only.
         self.processor = WhisperProcessor.from_pretrained(base.path)
+        self._config = WhisperConfig.from_pretrained(base.path)
+        self._generation_config = base_chain.generation_config(Path(base.path))
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         wanted = self.dtype if tensor.is_floating_point() else tensor.dtype
@@ -71,12 +75,11 @@ class WarmBase:
 
     def model(self) -> WhisperForConditionalGeneration:
         """Returns a new frozen model in eval mode whose parameters share storage with `tensors`."""
-        config = WhisperConfig.from_pretrained(self.base.path)
         with torch.device("meta"):
-            model = WhisperForConditionalGeneration(config)
+            model = WhisperForConditionalGeneration(copy.deepcopy(self._config))
         missing, unexpected = model.load_state_dict(self.tensors, strict=False, assign=True)
         model.tie_weights()
         if unexpected or any(name != "proj_out.weight" for name in missing):
             raise IntegrityError(f"{self.base.path}: config.json and weights disagree on {[*missing, *unexpected][:3]}")
-        model.generation_config = base_chain.generation_config(Path(self.base.path))
+        model.generation_config = copy.deepcopy(self._generation_config)
         return model.eval().requires_grad_(False)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfc_dist import lora_math
-from wfc_dist.centralize import average_module, diagnostics, merge_module
+from wfc_dist.centralize import average_module, diagnostics
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.lora_math import Factors
+from wfc_dist.merge import merge_module
 from wfc_dist.merging import METHODS, merge_method
 
 OUT, IN = 24, 16
@@ -74,7 +75,7 @@ def test_factor_mean_is_the_product_of_the_mean_factors_and_not_the_mean() -> No
 def test_with_one_shared_a_factor_mean_is_the_mean() -> None:
     first, other = factors(1), factors(2)
     items = [first, Factors(first.a_RI, other.b_OR, first.scaling)]
-    gap, norm = lora_math.exactness_gap(METHODS["factor_mean"](items, [0.5, 0.5]), METHODS["mean"](items, [0.5, 0.5]))
+    gap, norm = lora_math.exactness_gap(items, [0.5, 0.5])
     assert lora_math.ratio_of_norms(gap, norm) < 1e-6  # float32 rounding of the averaged B
 
 
@@ -83,8 +84,19 @@ def test_exactness_gap_of_independent_factors_is_as_derived() -> None:
     # so the gap is sqrt(1 - 1/K): 0.816 for K = 3.
     generator = torch.Generator().manual_seed(0)
     items = [Factors(torch.randn(8, 400, generator=generator), torch.randn(400, 8, generator=generator), 1.0) for _ in range(3)]
-    gap, norm = lora_math.exactness_gap(METHODS["factor_mean"](items, [1 / 3] * 3), METHODS["mean"](items, [1 / 3] * 3))
+    gap, norm = lora_math.exactness_gap(items, [1 / 3] * 3)
     assert lora_math.ratio_of_norms(gap, norm) == pytest.approx((2 / 3) ** 0.5, abs=0.03)
+
+
+def test_exactness_gap_is_that_of_the_dense_updates() -> None:
+    items, shares = [factors(1), factors(2), factors(3)], [0.2, 0.3, 0.5]
+    mean = sum(share * item.scaling * item.b_OR.double() @ item.a_RI.double() for item, share in zip(items, shares, strict=True))
+    mean_b = sum(share * item.b_OR.double() for item, share in zip(items, shares, strict=True))
+    mean_a = sum(share * item.a_RI.double() for item, share in zip(items, shares, strict=True))
+    gap, norm = lora_math.exactness_gap(items, shares)
+    assert gap == pytest.approx(float((items[0].scaling * mean_b @ mean_a - mean).square().sum()), rel=1e-10)
+    assert norm == pytest.approx(float(mean.square().sum()), rel=1e-10)
+    assert lora_math.exactness_gap([items[0]] * 4, [0.25] * 4)[0] == 0.0, "equal adapters: nothing may remain of a cancellation"
 
 
 def test_factor_mean_refuses_adapters_of_other_rank_or_scaling() -> None:
@@ -124,4 +136,4 @@ def test_wrong_weights_and_methods_are_refused() -> None:
 
 
 def test_diagnostics_of_adapters_without_factor_mean_say_none() -> None:
-    assert diagnostics({})["exactness_gap"] is None
+    assert diagnostics({}, {})["exactness_gap"] is None

@@ -1,0 +1,124 @@
+"""K adapters on disk -> a durable base with checksums that from_pretrained takes: this project's merge beside `cp` and PEFT.
+
+    python benchmarks/new_base.py [--model whisper-large-v3-turbo] [--dtype float16] [--repetitions 3]
+
+Each way runs in a fresh process that has torch (and PEFT) loaded before the clock starts; the files are in the page cache.
+- ours: read and verify K adapters, average, merge into the changed tensors, write, fsync, hash, commit.
+- cp: copy the whole checkpoint and fsync it, what any way that rewrites the checkpoint must do at least. No average, no hash.
+- peft: merge each adapter with PEFT into its own copy of the model, average the copies, save.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measuring import in_fresh_processes, peak_bytes, write_result
+from turbo import SHAPES, write_adapter, write_checkpoint
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+NUM_ADAPTERS, LORA_R = 3, 32
+
+
+def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+    from wfc_dist import base_chain, collectives, durable
+    from wfc_dist.adapters import folder_sha256
+    from wfc_dist.centralize import CentralizeJob, centralize_rank
+    from wfc_dist.hashing import content_sha256
+    from wfc_dist.rounds import Adapter, Base
+
+    known = root.parent / f"{root.name}-hashes.json"  # what a run records once, when it begins
+    if not known.exists():
+        known.write_text(json.dumps([base_chain.hash_tensors(root), durable.sha256_file(root / base_chain.SINGLE)]))
+    hashes, file_hash = json.loads(known.read_text())
+    base = Base(0, str(root), content_sha256(hashes))
+    found = tuple(Adapter(path.name, str(path), folder_sha256(path), base.sha256, 1.0) for path in adapters)
+
+    def run() -> None:
+        delta, staged = out / "delta.tmp-1", out / "base.tmp-1"
+        delta.mkdir(parents=True)
+        staged.mkdir()
+        job = CentralizeJob(
+            base=base, adapters=found, weights=(1.0,) * len(found), method="mean", scale=1.0, dtype="auto", root=str(root),
+            shared=str(root), past_deltas=(), tensor_hashes=hashes, delta_dir=str(delta), base_dir=str(staged),
+        )  # fmt: skip
+        result = centralize_rank(job, collectives.Group())
+        assert result is not None
+        known = dict.fromkeys(result.facts["links"], file_hash) | result.facts["written"]
+        durable.commit_folder(delta, out / "delta", {"round": 1})
+        durable.commit_folder(staged, out / "base", {**result.facts}, known=known)
+
+    return run
+
+
+def cp(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+    from wfc_dist import durable
+
+    def run() -> None:
+        shutil.copytree(root, out)
+        for path in out.iterdir():
+            durable.fsync_path(path)
+        durable.fsync_path(out)
+
+    return run
+
+
+def peft(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+    from peft import PeftModel
+    from transformers import WhisperForConditionalGeneration
+
+    def run() -> None:
+        merged = []
+        for path in adapters:
+            model = WhisperForConditionalGeneration.from_pretrained(root)
+            merged.append(PeftModel.from_pretrained(model, str(path)).merge_and_unload())
+        with torch.no_grad():
+            states = [model.state_dict() for model in merged]
+            for name, tensor in states[0].items():
+                if tensor.is_floating_point():
+                    tensor.copy_(sum(state[name].float() for state in states) / len(states))
+        merged[0].save_pretrained(out)
+
+    return run
+
+
+WAYS = {"ours": ours, "cp": cp, "peft": peft}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SHAPES, default="whisper-large-v3-turbo")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "wfc-benchmark")
+    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    folder = options.folder
+    root = write_checkpoint(folder / f"{options.model}-{options.dtype}", options.model, DTYPES[options.dtype])
+    adapters = [write_adapter(folder / f"{options.model}-adapter-{n}", options.model, LORA_R, n) for n in range(NUM_ADAPTERS)]
+    if options.only:
+        out = folder / f"out-{options.only}"
+        shutil.rmtree(out, ignore_errors=True)
+        run = WAYS[options.only](root, adapters, out)
+        start = time.monotonic()
+        run()
+        print(json.dumps({"seconds": time.monotonic() - start, "peak_bytes": peak_bytes()}))
+        shutil.rmtree(out)
+        return
+    given = ["--model", options.model, "--dtype", options.dtype, "--folder", str(folder)]
+    measured = in_fresh_processes(Path(__file__), options.ways, options.repetitions, *given)
+    facts = {"model": options.model, "dtype": options.dtype, "num_adapters": NUM_ADAPTERS, "lora_r": LORA_R}
+    command = " ".join(["python", "benchmarks/new_base.py", *sys.argv[1:]])
+    write_result(
+        f"new-base-{options.model}-{options.dtype}", "new base: adapters to a committed base", measured, command=command, **facts
+    )
+
+
+if __name__ == "__main__":
+    main()

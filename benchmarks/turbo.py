@@ -1,0 +1,79 @@
+"""Random checkpoints and adapters of real sizes: for the merge, size is all that matters."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SHAPES = {"whisper-large-v3-turbo": (1280, 32, 4, 51866, 128), "whisper-small": (768, 12, 12, 51865, 80)}
+"""Name -> d_model, encoder layers, decoder layers, vocabulary, mel bins."""
+
+
+def tensor_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields (tensor name, shape) of a Whisper checkpoint."""
+    d, encoder, decoder, vocab, mels = SHAPES[name]
+    yield "model.encoder.conv1.weight", (d, mels, 3)
+    yield "model.encoder.conv1.bias", (d,)
+    yield "model.encoder.conv2.weight", (d, d, 3)
+    yield "model.encoder.conv2.bias", (d,)
+    yield "model.encoder.embed_positions.weight", (1500, d)
+    yield "model.decoder.embed_tokens.weight", (vocab, d)
+    yield "model.decoder.embed_positions.weight", (448, d)
+    for part, layers, attentions in (("encoder", encoder, ["self_attn"]), ("decoder", decoder, ["self_attn", "encoder_attn"])):
+        for layer in range(layers):
+            stem = f"model.{part}.layers.{layer}"
+            for attention in attentions:
+                for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                    yield f"{stem}.{attention}.{projection}.weight", (d, d)
+                    if projection != "k_proj":
+                        yield f"{stem}.{attention}.{projection}.bias", (d,)
+                yield f"{stem}.{attention}_layer_norm.weight", (d,)
+                yield f"{stem}.{attention}_layer_norm.bias", (d,)
+            yield f"{stem}.fc1.weight", (4 * d, d)
+            yield f"{stem}.fc1.bias", (4 * d,)
+            yield f"{stem}.fc2.weight", (d, 4 * d)
+            yield f"{stem}.fc2.bias", (d,)
+            for end in ("weight", "bias"):
+                yield f"{stem}.final_layer_norm.{end}", (d,)
+        for end in ("weight", "bias"):
+            yield f"model.{part}.layer_norm.{end}", (d,)
+
+
+def write_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> Path:
+    """Writes a random checkpoint that `from_pretrained` takes, unless it is there."""
+    if (folder / "config.json").is_file():
+        return folder
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {key: (torch.randn(shape, generator=generator) * 0.02).to(dtype) for key, shape in tensor_shapes(name)}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    d, encoder, decoder, vocab, mels = SHAPES[name]
+    config = {
+        "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "d_model": d, "vocab_size": vocab,
+        "encoder_layers": encoder, "decoder_layers": decoder, "num_mel_bins": mels, "encoder_attention_heads": d // 64,
+        "decoder_attention_heads": d // 64, "encoder_ffn_dim": 4 * d, "decoder_ffn_dim": 4 * d,
+        "dtype": str(dtype).removeprefix("torch."),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    return folder
+
+
+def write_adapter(folder: Path, name: str, r: int, seed: int) -> Path:
+    """Writes a random PEFT adapter of q and v, unless it is there."""
+    from wfc_dist import adapters
+
+    if (folder / adapters.CONFIG).is_file():
+        return folder
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in tensor_shapes(name):
+        if key.endswith(("q_proj.weight", "v_proj.weight")):
+            stem = f"base_model.model.{key.removesuffix('.weight')}"
+            state[f"{stem}.lora_A.weight"] = torch.randn((r, shape[1]), generator=generator) * 0.02
+            state[f"{stem}.lora_B.weight"] = torch.randn((shape[0], r), generator=generator) * 0.002
+    config = {"peft_type": "LORA", "r": r, "lora_alpha": 2 * r, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    adapters.write_peft(folder, state, config | {"lora_dropout": 0.0, "task_type": None, "base_model_name_or_path": None})
+    return folder

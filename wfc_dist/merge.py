@@ -1,0 +1,107 @@
+"""Averaged updates + root -> merged tensors, module by module, in a memory that does not grow with the model.
+
+Every module is computed by one thread, in float64 and in one order, so its bytes do not depend on how many threads there are.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from wfc_dist import base_chain, lora_math
+from wfc_dist.errors import InputError
+from wfc_dist.hashing import tensor_sha256
+from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.tensor_files import TensorSpec
+
+MAX_THREADS = 4  # each holds three matrices in float64
+
+
+@dataclass(frozen=True)
+class MergedModule:
+    """One module of a new base, with the sums of squares that its diagnostics are made of.
+
+    Attributes:
+        tensor: cast(root + past deltas + delta), (out, in).
+        sha256: Its hash.
+        update_squared: ||delta||^2.
+        lost_squared: ||what the cast lost||^2.
+    """
+
+    tensor: torch.Tensor
+    sha256: str
+    update_squared: float
+    lost_squared: float
+
+
+def num_threads() -> int:
+    """Returns how many threads merge here: as many as this process may use cores, of a Slurm task those it was given."""
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_THREADS))
+    return min(MAX_THREADS, len(os.sched_getaffinity(0)), given)
+
+
+def threads() -> ThreadPoolExecutor:
+    """Returns a pool whose threads compute single-threaded each, so that every module has the same bytes on any machine."""
+    return ThreadPoolExecutor(num_threads(), initializer=partial(torch.set_num_threads, 1))
+
+
+def merge_module(
+    root_OI: torch.Tensor, past: Iterable[ModuleDelta], delta: ModuleDelta, dtype: torch.dtype
+) -> tuple[torch.Tensor, float, float]:
+    """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
+    exact = lora_math.chain_sum(root_OI, past)
+    update = delta.dense()
+    exact += update
+    merged = exact.to(dtype)
+    exact -= merged
+    return merged, float(torch.linalg.vector_norm(update)) ** 2, float(torch.linalg.vector_norm(exact)) ** 2
+
+
+def merged_modules(
+    root: Path, past_deltas: Sequence[Path], averaged: Mapping[str, ModuleDelta], dtype: str
+) -> Iterator[tuple[str, MergedModule]]:
+    """Yields (module, merged) in the order of `averaged`; a few modules are in memory at a time.
+
+    Args:
+        root: Checkpoint folder of base 0.
+        past_deltas: Delta folders of earlier rounds, in order.
+        averaged: Module -> this round's update.
+        dtype: Of the result; "auto" keeps the root's.
+
+    Raises:
+        InputError: A module of the result is not finite.
+    """
+    where = base_chain.weight_map(root)
+
+    def merge(module: str) -> MergedModule:
+        name = f"{module}.weight"
+        root_OI = base_chain.read_tensor(where[name], name)
+        past = base_chain.past_updates(past_deltas, module)
+        wanted = root_OI.dtype if dtype == "auto" else base_chain.DTYPES[dtype]
+        tensor, update, lost = merge_module(root_OI, past, averaged[module], wanted)
+        if not math.isfinite(update + lost):
+            raise InputError(f"{module} of the new base is not finite; lower centralize.scale or train.lr")
+        return MergedModule(tensor, tensor_sha256(tensor), update, lost)
+
+    with threads() as pool:
+        ahead: deque[tuple[str, Future[MergedModule]]] = deque()
+        for module in averaged:
+            ahead.append((module, pool.submit(merge, module)))
+            if len(ahead) > num_threads():
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for done, future in ahead:
+            yield done, future.result()
+
+
+def merged_specs(root: Path, modules: Iterable[str], dtype: str) -> dict[str, TensorSpec]:
+    """Returns tensor name -> what it becomes for the modules of an update."""
+    specs = base_chain.tensor_specs(root)
+    names = [f"{module}.weight" for module in modules]
+    return {name: specs[name] if dtype == "auto" else TensorSpec(base_chain.DTYPES[dtype], specs[name].shape) for name in names}

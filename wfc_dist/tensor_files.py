@@ -1,0 +1,100 @@
+"""safetensors files read by their headers and written tensor by tensor: no more than one tensor in memory at a time."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wfc_dist.errors import InputError
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a header says of a tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Returns the size of its data."""
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+def read_header(path: Path) -> dict[str, TensorSpec]:
+    """Returns name -> spec of a safetensors file without touching its data. Raises InputError when it is none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 0 < size <= MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {size} bytes")
+            header = json.loads(file.read(size))
+        return {
+            name: TensorSpec(_DTYPES[item["dtype"]], tuple(item["shape"]))
+            for name, item in header.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error!r}") from error
+
+
+def write_order(specs: Mapping[str, TensorSpec]) -> list[str]:
+    """Returns names in the order of a file's data: larger data types first, so that all are aligned, then by name."""
+    return sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
+
+
+class TensorFileWriter:
+    """Writes one safetensors file, laid out as the safetensors library does, and hashes it as it goes.
+
+    Args:
+        path: The file; must not exist.
+        specs: Name -> what will be written, in `write_order`.
+    """
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+        self._path, self._specs = path, specs
+        self._order, self._next = write_order(specs), 0
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in self._order:
+            spec = specs[name]
+            end = offset + spec.size_bytes
+            header[name] = {"dtype": _NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [offset, end]}
+            offset = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._digest = hashlib.sha256()
+        self._file = open(path, "xb")  # noqa: SIM115 - `close` flushes and closes it
+        self._put(len(text).to_bytes(8, "little") + text)
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Appends the next tensor of `write_order`, which must be what its spec says."""
+        assert self._order[self._next] == name, f"{name} out of order"
+        assert TensorSpec(tensor.dtype, tuple(tensor.shape)) == self._specs[name], f"{name} is not what the header says"
+        self._next += 1
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            self._put(flat.view(torch.uint8).numpy().data)
+
+    def close(self) -> str:
+        """Flushes the finished file to the disk and returns its sha256."""
+        assert self._next == len(self._order), f"{self._path}: {self._order[self._next]} was not written"
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
