@@ -1,26 +1,21 @@
-"""The configuration: YAML in, checked and typed out. Importing this loads neither torch nor ray.
+"""The configuration, block by block (read by `configuration`). Importing this loads neither torch nor ray.
 
-Unknown keys are refused with the nearest valid name. Where a default comes from: [P] the paper (arXiv 2506.16574),
+Where a default comes from: [P] the paper (arXiv 2506.16574),
 [C] the authors' code, [H] this project's choice.
 """
 
 import difflib
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wfc_dist.errors import ConfigError
+from wfc_dist.mirror import mirror_folder
+from wfc_dist.objects import is_url
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-RESUMABLE = (  # may change between attempts: who computes where, never what
-    *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
-    *("cluster.centralizer_ranks", "cluster.start_timeout_s", "train.loader_workers"),
-)
 
 
 class _Strict(BaseModel):
@@ -32,6 +27,7 @@ class RunConfig(_Strict):
 
     name: Name
     dir: str = "runs"
+    """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
     seed: int = Field(1, ge=0, lt=2**31)
 
 
@@ -135,12 +131,39 @@ class CentralizeConfig(_Strict):
     scale: float = Field(1.0, gt=0)
 
 
+class SlurmConfig(_Strict):
+    """What the site wants to know of the small jobs of `backend: slurm`; None leaves it to the site's defaults."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_min: int = Field(240, ge=1)
+    """Time limit of one job in minutes; an adapter that needs longer checkpoints and is requeued."""
+    mem_gb: float | None = Field(None, gt=0)
+    max_requeues: int = Field(20, ge=0)
+    """Preemptions and time-outs of one job that are made good."""
+    parameters: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Other sbatch options by their long name, such as {constraint: a100}."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines before the program starts, such as `module load cuda`."""
+
+
 class ClusterConfig(_Strict):
     """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
 
-    backend: Literal["ray", "in_process"] = "ray"
+    backend: Literal["ray", "slurm", "in_process"] = "ray"
+    """`slurm` submits one small job per adapter instead of holding all nodes at once."""
     address: str | None = None
     """A running Ray cluster; none starts one on this machine, for this run, on loopback."""
+    wait_for_nodes: int | list[str] = 1
+    """Nodes, by number or host name, that must have joined before anything starts."""
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    """Only nodes with these Ray labels get trainers, such as {ray.io/accelerator-type: H100}."""
+    on_drain: Literal["stop", "move"] = "stop"
+    """A node's drain notice: checkpoint everything and exit 75, or checkpoint and move only that node's trainers."""
+    cache_dir: str | None = None
+    """Folder on each node for a run on object storage; by default below ~/.cache/wfc_dist."""
+    slurm: SlurmConfig = SlurmConfig()
     workers_per_trainer: int = Field(1, ge=1)
     gpus_per_worker: float = Field(0, ge=0)
     cpus_per_worker: float = Field(1, gt=0)
@@ -151,6 +174,14 @@ class ClusterConfig(_Strict):
     centralizer_ranks: int | None = Field(None, ge=1)
     """Processes of the average; one per node by default. Does not change a byte."""
     start_timeout_s: float = Field(300, gt=0)
+
+    @model_validator(mode="after")
+    def _one_gpu_a_worker(self) -> "ClusterConfig":
+        if self.gpus_per_worker > 1:
+            raise ValueError("gpus_per_worker: a worker uses one GPU at most; set workers_per_trainer to the GPUs of a trainer")
+        if 0 < self.gpus_per_worker < 1 and self.workers_per_trainer > 1:
+            raise ValueError("gpus_per_worker: workers of one trainer cannot share a GPU (NCCL); use 1, or one worker")
+        return self
 
 
 class EvaluateConfig(_Strict):
@@ -200,7 +231,7 @@ class Config(_Strict):
         for index, names in enumerate(self.round_list(), start=1):
             for name in names:
                 if name not in self.datasets:
-                    raise ValueError(f"rounds: round {index} names {name!r}, which is no data set{_nearest(name, self.datasets)}")
+                    raise ValueError(f"rounds: round {index} names {name!r}, which is no data set{nearest(name, self.datasets)}")
                 if "train" not in self.datasets[name].splits:
                     raise ValueError(f"datasets.{name}.splits: a data set of a round needs a train split")
             if len(set(names)) < len(names):
@@ -218,10 +249,16 @@ class Config(_Strict):
             self._weights_cover_rounds(self.centralize.weights)
         return self
 
+    @model_validator(mode="after")
+    def _slurm_jobs_share_a_folder(self) -> "Config":
+        if self.cluster.backend == "slurm" and is_url(self.run.dir):
+            raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
+        return self
+
     def _weights_cover_rounds(self, weights: Mapping[str, float]) -> None:
         for name in weights:
             if name not in self.datasets:
-                raise ValueError(f"centralize.weights: {name!r} is no data set{_nearest(name, self.datasets)}")
+                raise ValueError(f"centralize.weights: {name!r} is no data set{nearest(name, self.datasets)}")
         for index, names in enumerate(self.round_list(), start=1):
             missing = [name for name in names if name not in weights]
             if missing:
@@ -236,9 +273,22 @@ class Config(_Strict):
         size, names = self.rounds["centralize_every"], list(self.datasets)
         return [names[start : start + size] for start in range(0, len(names), size)]
 
+    def run_url(self) -> str | None:
+        """Returns where the run is on object storage; None for a run directory that all nodes share."""
+        return f"{self.run.dir.rstrip('/')}/{self.run.name}" if is_url(self.run.dir) else None
+
     def run_dir(self) -> Path:
-        """Returns the run directory, `run.dir/run.name`."""
-        return Path(self.run.dir) / self.run.name
+        """Returns the run directory, `run.dir/run.name`; of a run on object storage its mirror, the same on every node."""
+        url = self.run_url()
+        return mirror_folder(url, self.cluster.cache_dir, self.run.name) if url else Path(self.run.dir) / self.run.name
+
+    def require_lasting_run_dir(self) -> None:
+        """Raises ConfigError for a run.dir that would lie in the throw-away copy of the files that a Ray job carries."""
+        if not is_url(self.run.dir) and not Path(self.run.dir).is_absolute():
+            raise ConfigError(
+                f"run.dir: {self.run.dir!r} is relative and would lie in Ray's temporary copy of the working directory, "
+                "on one node; name a folder that every node sees, or object storage: run.dir=/shared/runs, run.dir=s3://bucket/runs"
+            )
 
     def test_sets(self) -> dict[str, DatasetConfig]:
         """Returns every set that is scored: the test splits of the data sets, then the protected ones."""
@@ -246,97 +296,7 @@ class Config(_Strict):
         return own | dict(self.evaluate.protected)
 
 
-def _nearest(word: str, words: Any) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Returns the end of a message about a word that is none of `words`: the nearest of them, or all."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(sorted(words))}"
-
-
-def _fields_at(location: Sequence[str | int]) -> list[str]:
-    model: Any = Config
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            inner = [arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-            model = inner[-1] if inner else None
-            if part not in getattr(model, "model_fields", {}):
-                continue
-        model = model.model_fields[part].annotation if model and part in model.model_fields else None
-    inner = [model, *get_args(model)]
-    return [name for cls in inner if isinstance(cls, type) and issubclass(cls, BaseModel) for name in cls.model_fields]
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            names = _fields_at(item["loc"][:-1])
-            lines.append(f"{key}: unknown key{_nearest(str(item['loc'][-1]), names) if names else ''}")
-        else:
-            text = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {text}" if key else text)
-    return f"{where}: " + "\n  ".join(lines)
-
-
-def _override(tree: dict[str, Any], assignment: str) -> None:
-    key, separator, text = assignment.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"override {assignment!r} is not key.path=value, such as train.lr=1e-4")
-    *parents, last = key.split(".")
-    node: Any = tree
-    for part in parents:
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
-            raise ConfigError(f"override {assignment!r}: {part!r} is a value, not a block")
-    node[last] = yaml.safe_load(text)
-
-
-def parse(tree: Any, where: str = "configuration") -> Config:
-    """Checks a nested dictionary. Raises ConfigError naming every wrong key."""
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: expected blocks such as run:, base:, datasets:, rounds:")
-    try:
-        config = Config.model_validate(tree)
-        return config.model_copy(update={"rounds": config.round_list()})  # resolved once, by the file's order of data sets
-    except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from error
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, applies `key.path=value` overrides and checks the result.
-
-    Relative paths stay relative to the working directory, as in the shell.
-
-    Raises:
-        ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected blocks such as run:, base:, datasets:, rounds:")
-    for assignment in overrides:
-        _override(tree, assignment)
-    return parse(tree, str(path))
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: value}
-
-
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
-    before, after = _flat(dict(old)), _flat(dict(new))
-    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [key for key in keys if key not in RESUMABLE]
-
-
-def config_hash(config: Config) -> str:
-    """Returns the hex sha256 of the resolved configuration."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,21 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `path` so that a reader sees the old text or the new one, never a part."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `path` so that a reader sees the old bytes or the new ones, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
     fsync_path(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `path` atomically (see `write_bytes`) as UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -83,6 +89,15 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     return whole.decode().splitlines()
 
 
+def link(source: Path, target: Path) -> None:
+    """Makes `target` share the file `source`: a hard link, or a symbolic one across file systems."""
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(source)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
@@ -95,6 +110,23 @@ def staging_path(final: Path, attempt: int) -> Path:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     return staged
+
+
+def await_files(folder: Path, names: Sequence[str], timeout_s: float = 60.0) -> None:
+    """Waits until files another node has written are seen here: a network file system may lag behind its messages.
+
+    Raises:
+        IntegrityError: They did not appear in time; names them.
+    """
+    end = time.monotonic() + timeout_s
+    while missing := [name for name in names if not (folder / name).is_file()]:
+        if time.monotonic() > end:
+            raise IntegrityError(
+                f"{folder}: {', '.join(missing)} did not appear within {timeout_s:g} s of being written on another node; "
+                "is run.dir on a file system that all nodes share?"
+            )
+        os.listdir(folder)  # asks the server again where a lookup would be answered from a cache
+        time.sleep(0.2)
 
 
 def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> dict[str, Any]:

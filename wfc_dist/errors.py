@@ -44,6 +44,10 @@ class IntegrityError(WfcError):
     """Bytes on disk or on a receiver do not have the sha256 that was recorded for them."""
 
 
+class StorageError(WfcError):
+    """Object storage did not answer, or not with what was written, for longer than retries last."""
+
+
 class TrainingError(WfcError):
     """A trainer failed in a way that another attempt would repeat (loss not finite, no trainable parameter, ...)."""
 

@@ -35,7 +35,15 @@ def plan_table(config: Config, hours: Mapping[str, float]) -> Group:
     """
     cluster, train, rounds = config.cluster, config.train, config.round_list()
     widest = max(len(names) for names in rounds)
-    table = _table(f"{config.run_dir()}: {len(rounds)} rounds", "round", "data set", "hours", "steps", "windows", "passes")
+    table = _table(
+        f"{config.run_url() or config.run_dir()}: {len(rounds)} rounds",
+        "round",
+        "data set",
+        "hours",
+        "steps",
+        "windows",
+        "passes",
+    )
     windows = train.max_steps * train.gradient_accumulation * train.batch_size * cluster.workers_per_trainer
     for index, names in enumerate(rounds, start=1):
         for name in names:
@@ -43,12 +51,17 @@ def plan_table(config: Config, hours: Mapping[str, float]) -> Group:
             passes = f"about {seconds / 3600 / hours[name]:.1f}" if hours.get(name) else "?"
             table.add_row(str(index), name, f"{hours.get(name, 0):.2f}", str(train.max_steps), str(windows), passes)
     facts = _table("resources", "what", "value")
-    where = cluster.address or ("one embedded Ray node on this machine" if cluster.backend == "ray" else "this process")
+    places = {
+        "ray": cluster.address or "one embedded Ray node on this machine",
+        "slurm": "Slurm, one job per adapter and one per average",
+        "in_process": "this process",
+    }
+    where = places[cluster.backend]
     facts.add_row("runs on", where)
     facts.add_row("trainers wanted at a time", str(min(widest, cluster.max_trainers or widest)))
     needs = f"{cluster.workers_per_trainer} x ({cluster.cpus_per_worker:g} CPU, {cluster.gpus_per_worker:g} GPU)"
     facts.add_row("one trainer needs", needs)
-    if not cluster.address and not cluster.gpus_per_worker:
+    if cluster.backend == "ray" and not cluster.address and not cluster.gpus_per_worker:
         fit = int((os.cpu_count() or 1) / (cluster.cpus_per_worker * cluster.workers_per_trainer))
         facts.add_row(
             "trainers that fit here", f"{fit} ({os.cpu_count()} cores)" if fit else "none: lower cluster.cpus_per_worker"

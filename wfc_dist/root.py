@@ -1,13 +1,20 @@
 """Base 0: the root model, found, hashed and recorded once; verified whenever a run goes on."""
 
 import logging
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from wfc_dist import base_chain, durable, log
+from wfc_dist.errors import IntegrityError
 from wfc_dist.hashing import content_sha256
-from wfc_dist.run_store import RunStore
+from wfc_dist.mirror import AnyMirror, Mirror
+from wfc_dist.run_store import RunPaths, RunStore, read_base
 
 logger = logging.getLogger(__name__)
+LINK = "root"  # in a mirror, a link to the root model as this node has it
 
 
 def ensure_root(store: RunStore) -> None:
@@ -21,6 +28,7 @@ def ensure_root(store: RunStore) -> None:
     """
     if store.base(0) is not None:
         facts = store.manifest(0)
+        link_root(store.mirror, facts)
         with log.span("verify_root"):
             base_chain.verify_root(Path(facts["root"]), facts["root_tensors"])
         return
@@ -34,18 +42,77 @@ def ensure_root(store: RunStore) -> None:
             for _, tensor in base_chain.read_tensors(root)
         )
         if cast:
-            base_chain.write_standalone(root, {}, staged, settings.dtype)
+            base_chain.write_standalone(root, staged, settings.dtype)
         shared = staged if cast else root
         tensors = base_chain.hash_tensors(shared) if cast else root_tensors
         files = sorted(set(base_chain.weight_map(shared).values()))
         facts = {
             "model": settings.model,
             "revision": settings.revision,
-            "root": str(root),
+            "root": LINK if store.mirror.is_remote else str(root),
+            "found": str(root),
             "root_tensors": root_tensors,
             "tensors": tensors,
             "root_files": {path.name: durable.sha256_file(path) for path in files},
-            "model_path": str(store.paths.base(0).resolve() if cast else root),
+            "model_path": _model_path(store, root, cast),
         }
+        link_root(store.mirror, facts)
         store.commit_root(staged, content_sha256(tensors), facts)
     logger.info("base 0 is %s (%s)", settings.model, content_sha256(tensors)[:12])
+
+
+def _model_path(store: RunStore, root: Path, cast: bool) -> str:
+    if store.mirror.is_remote:
+        return store.paths.base(0).name if cast else LINK
+    return str(store.paths.base(0).resolve() if cast else root)
+
+
+def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
+    """Makes a mirror's `root` a link to the root model on this node, found and verified; does nothing without a mirror.
+
+    Args:
+        mirror: The run's.
+        facts: Of base 0: model, revision, where the coordinator found it, tensor hashes.
+
+    Raises:
+        InputError: The root model cannot be had on this node. IntegrityError: It is another one here.
+    """
+    if not isinstance(mirror, Mirror) or (mirror.folder / LINK).is_dir():
+        return
+    found = Path(facts["found"])
+    root = found if found.is_dir() else base_chain.resolve_root(facts["model"], facts["revision"])
+    with log.span("verify_root"):
+        base_chain.verify_root(root, facts["root_tensors"])
+    temporary = mirror.folder / f".{LINK}.tmp-{os.getpid()}"
+    temporary.symlink_to(root)
+    os.replace(temporary, mirror.folder / LINK)  # several processes of this node may do so at once
+
+
+def bring_base(mirror: AnyMirror, index: int) -> None:
+    """Makes sure a committed base is on this node: its own files from object storage, the root's shared with the root here.
+
+    Does nothing where the run directory is shared. Every process that reads a base's folder calls it first.
+    """
+    if not isinstance(mirror, Mirror):
+        return
+    paths = RunPaths(mirror.folder)
+    with log.span("fetch_base", base_index=index):
+        _fetch_base(mirror, paths.base(0), None)
+        entry = read_base(mirror.folder, 0)
+        assert entry is not None, "base 0 was fetched"
+        link_root(mirror, entry[1])
+        if index:
+            _fetch_base(mirror, paths.base(index), Path(entry[1]["model_path"]))
+
+
+def _fetch_base(mirror: Mirror, folder: Path, shared: Path | None) -> None:
+    if not mirror.fetch(folder, shared):
+        raise IntegrityError(f"{folder.name} is not on {mirror.objects.url}: it was never committed; run `wfc run` again")
+
+
+def forget_training(mirror: AnyMirror, index: int) -> None:
+    """Removes from this node's mirror what the trainings that made base `index` left: the coordinator cleans its own only."""
+    if isinstance(mirror, Mirror) and index > 0:
+        folder = RunPaths(mirror.folder).round(index)
+        for path in (folder / "training", *folder.glob("adapters/*.tmp-*")):
+            shutil.rmtree(path, ignore_errors=True)

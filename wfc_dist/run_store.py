@@ -1,27 +1,25 @@
 """The only file that knows the run directory (DESIGN section 6): what is committed, by whom it is locked, what is next."""
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from wfc_dist import config as configuration
-from wfc_dist import durable, log
+from wfc_dist import configuration, durable, log
 from wfc_dist.config import Config
-from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.rounds import Adapter, Base, StagedBase
 
 logger = logging.getLogger(__name__)
 _LONG_FACTS = (
     *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
-    *("gap_per_module", "update_norm_per_module", "dataset", "round", "config"),
+    *("gap_per_module", "update_norm_per_module", "dataset", "round", "config", "written"),
 )
 STATES = ("running", "done", "failed", "interrupted")
 
@@ -67,6 +65,12 @@ class RunPaths:
         return self.round(round_index) / "logs" / f"attempt-{attempt}"
 
 
+def request_stop(paths: RunPaths, reason: str) -> None:
+    """Asks whoever works on a run to checkpoint and stop; the first reason stays. Writes RUN/stop."""
+    if not paths.stop_file.exists():
+        durable.write_text(paths.stop_file, reason + "\n")
+
+
 def require_run(run_dir: Path) -> RunPaths:
     """Returns the paths of an existing run. Raises InputError when the folder is none."""
     paths = RunPaths(run_dir)
@@ -87,6 +91,8 @@ def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
     manifest = durable.read_manifest(folder)
     if manifest is None:
         return None
+    for key in {"root", "model_path"} & manifest.keys():  # relative in a mirror, which lies elsewhere on other machines
+        manifest[key] = str(run_dir / manifest[key])
     return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest
 
 
@@ -102,10 +108,24 @@ def latest_base(run_dir: Path) -> Base:
 
 
 class RunStore:
-    """A run directory opened for writing; one process at a time. Use `open_run`."""
+    """A run directory opened for writing; one process at a time. Use `run_opening.open_run`.
 
-    def __init__(self, paths: RunPaths, config: Config, attempt: int) -> None:
-        self.paths, self.config, self.attempt = paths, config, attempt
+    Args:
+        paths, config, attempt: Where, what and for which time.
+        mirror: Stands for object storage, where the run is there: what is committed here is published.
+        require_lock: Raises RunLockedError when another process has taken the run over; asked before anything is published.
+    """
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        config: Config,
+        attempt: int,
+        mirror: AnyMirror = NO_MIRROR,
+        require_lock: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
+        self._require_lock = require_lock
 
     def base(self, index: int) -> Base | None:
         """Returns a committed base, or None. Raises IntegrityError when its files are damaged."""
@@ -113,8 +133,24 @@ class RunStore:
         if entry is None:
             return None
         base, manifest = entry
-        durable.verify_folder(self.paths.base(index), skip=frozenset(manifest.get("links", ())))
+        shared = Path(self.manifest(0)["model_path"]) if index else None
+        self._verified(self.paths.base(index), frozenset(manifest.get("links", ())), shared)
         return base
+
+    def _verified(self, folder: Path, skip: frozenset[str] = frozenset(), shared: Path | None = None) -> None:
+        self.mirror.fetch(folder, shared)
+        try:
+            durable.verify_folder(folder, skip)
+        except IntegrityError as error:
+            if not self.mirror.discard(folder):
+                raise
+            logger.warning("%s; fetched again", error)
+            self.mirror.fetch(folder, shared)
+
+    def _commit(self, staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+        self._require_lock()
+        durable.commit_folder(staged, final, facts, known)
+        self.mirror.publish(final)
 
     def current_round(self) -> int:
         """Returns the 1-based index of the first round without a committed base; the last round when all have one."""
@@ -124,6 +160,17 @@ class RunStore:
                 return index
         return num_rounds
 
+    def stop(self, reason: str) -> None:
+        """Asks every trainer to checkpoint and stop (see `request_stop`)."""
+        request_stop(self.paths, reason)
+
+    def stop_reason(self) -> str | None:
+        """Returns why the run was asked to stop, or None when it was not."""
+        try:
+            return self.paths.stop_file.read_text(encoding="utf-8").strip() or "stop file"
+        except FileNotFoundError:
+            return None
+
     def manifest(self, index: int) -> dict[str, Any]:
         """Returns the manifest of a committed base: tensor hashes, diagnostics, weights, adapters."""
         entry = read_base(self.paths.run_dir, index)
@@ -132,7 +179,7 @@ class RunStore:
 
     def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
         """Commits base 0, a pointer to the root model."""
-        durable.commit_folder(staged, self.paths.base(0), {**facts, "sha256": sha256})
+        self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
         self._record("base", round=0, sha256=sha256)
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
@@ -143,7 +190,7 @@ class RunStore:
             if manifest is None:
                 continue
             try:
-                durable.verify_folder(folder)
+                self._verified(folder)
             except IntegrityError as error:
                 aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
                 os.replace(folder, aside)
@@ -162,9 +209,18 @@ class RunStore:
         """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
         final = self.paths.adapter(base.index + 1, dataset)
         with log.span("commit_adapter", dataset=dataset):
-            durable.commit_folder(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+            self._receive(staged, self.paths.curve(base.index + 1, dataset))
+            self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+            self.mirror.remove(staged)
             self._record("adapter", round=base.index + 1, dataset=dataset, **_brief(facts))
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
+
+    def _receive(self, staged: Path, curve: Path) -> None:
+        """Brings what a trainer on another node has published."""
+        if self.mirror.is_remote:
+            self.mirror.fetch(staged)
+            (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
+            self.mirror.fetch_file(curve)
 
     def stage_base(self, index: int) -> tuple[Path, Path]:
         """Returns empty folders for the delta of round `index` and for base `index`."""
@@ -179,11 +235,15 @@ class RunStore:
         links = staged.facts["links"]
         assert isinstance(links, dict)
         with log.span("commit_base"):
-            durable.commit_folder(Path(staged.delta_path), delta, {"round": staged.index})
+            self._commit(Path(staged.delta_path), delta, {"round": staged.index})
             facts = {**staged.facts, "sha256": staged.sha256, "delta": delta.relative_to(self.paths.run_dir).as_posix()}
-            durable.commit_folder(Path(staged.path), final, facts, known=self._known_hashes(links))
+            written = facts.pop("written", {})  # on the disk already, hashed on the way there
+            known = self._known_hashes(links) | (written if isinstance(written, dict) else {})
+            self._commit(Path(staged.path), final, facts, known)
             self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
         self._prune(staged.index)
+        self.mirror.remove(self.paths.round(staged.index) / "training")
+        self.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 
     def _known_hashes(self, links: Mapping[str, str]) -> dict[str, str]:
@@ -192,7 +252,9 @@ class RunStore:
 
     def _prune(self, round_index: int) -> None:
         shutil.rmtree(self.paths.round(round_index) / "training", ignore_errors=True)
-        for leftover in self.paths.run_dir.glob("**/*.tmp-*"):
+        folder, base = self.paths.round(round_index), self.paths.base(round_index)
+        # of this round only: jobs that outlive their coordinator may still be writing those of the next one
+        for leftover in [*folder.glob("**/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
             if leftover.is_dir() and "damaged" not in leftover.name:
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -200,6 +262,7 @@ class RunStore:
         with log.span("append_ledger"):
             line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "attempt": self.attempt, "event": event, **facts}
             durable.append_line(self.paths.ledger, json.dumps(line, sort_keys=True))
+            self.mirror.publish_file(self.paths.ledger)
 
     def record(self, event: str, **facts: Any) -> None:
         """Appends a line to the ledger: attempts, scores, failures."""
@@ -224,6 +287,14 @@ class RunStore:
             if (manifest := durable.read_manifest(folder)) is not None:
                 yield folder.name, manifest
 
+    def last_state(self) -> str:
+        """Returns how the attempt before this one ended; one that is still "running" was lost without a word."""
+        try:
+            state = json.loads(self.paths.status.read_text(encoding="utf-8"))["state"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return "none"
+        return "lost" if state == "running" else state
+
     def write_status(self, state: str, message: str = "", exit_code: int | None = None, **facts: Any) -> None:
         """Writes RUN/status.json, which says the same to schedulers as the exit code."""
         assert state in STATES
@@ -232,67 +303,15 @@ class RunStore:
             {"state": state, "message": message, "exit_code": exit_code, "attempt": self.attempt, "host": socket.gethostname(),
              "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts},
         )  # fmt: skip
+        self.mirror.publish_file(self.paths.status)
+        self.publish_logs()
+
+    def publish_logs(self) -> None:
+        """Makes the coordinator's logs of this attempt visible; the other processes publish their own."""
+        for path in self.paths.run_dir.glob(f"round-*/logs/attempt-{self.attempt}/*coordinator*"):
+            self.mirror.publish_file(path)
 
 
 def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the facts short enough for a ledger line."""
     return {key: value for key, value in facts.items() if key not in _LONG_FACTS}
-
-
-@contextlib.contextmanager
-def locked(paths: RunPaths) -> Iterator[IO[str]]:
-    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder."""
-    paths.run_dir.mkdir(parents=True, exist_ok=True)
-    with open(paths.lock, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield file
-
-
-@contextlib.contextmanager
-def open_run(config: Config, fingerprints: Mapping[str, str]) -> Iterator[RunStore]:
-    """Opens, or makes, the run directory of a configuration, locked for as long as the context lasts.
-
-    Args:
-        config: The resolved configuration.
-        fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
-
-    Raises:
-        ConfigError: The folder is no run and not empty, or its run had another configuration or other data.
-        RunLockedError: Another process is working on it.
-    """
-    paths = RunPaths(config.run_dir())
-    if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
-        raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
-    with locked(paths):
-        attempt = _check_unchanged(paths, config, fingerprints) + 1 if paths.config.exists() else 1
-        tree = {"config": config.model_dump(mode="json"), "config_sha256": configuration.config_hash(config),
-                "data": dict(fingerprints), "attempt": attempt}  # fmt: skip
-        durable.write_json(paths.config, tree)
-        store = RunStore(paths, config, attempt)
-        paths.stop_file.unlink(missing_ok=True)
-        store.reconcile()
-        yield store
-
-
-def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> int:
-    recorded = json.loads(paths.config.read_text(encoding="utf-8"))
-    if changed := configuration.changed_keys(recorded["config"], config.model_dump(mode="json")):
-        raise ConfigError(
-            f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
-            "Set them back to go on, or choose another run.name for a new run"
-        )
-    if other := sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value):
-        raise ConfigError(
-            f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
-            "Restore it to go on, or choose another run.name for a new run"
-        )
-    return int(recorded["attempt"])

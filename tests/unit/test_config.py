@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from wfc_dist import config
+from wfc_dist import configuration
+from wfc_dist.config import Config
 from wfc_dist.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -42,46 +43,51 @@ def tree(**blocks: Any) -> dict[str, Any]:
         ({"evaluate": {"protected": {"p": {"source": "s"}}}}, "needs a test split"),
         ({"datasets": {"../x": {"source": "s"}}}, "datasets"),
         ({"run": {"name": "a/b"}}, "run.name"),
+        ({"cluster": {"gpus_per_worker": 2}}, "set workers_per_trainer to the GPUs of a trainer"),
+        ({"cluster": {"gpus_per_worker": 0.5, "workers_per_trainer": 2}}, "cannot share a GPU"),
+        ({"cluster": {"wait_for_node": 2}}, "cluster.wait_for_node: unknown key; did you mean 'wait_for_nodes'"),
     ],
 )
 def test_wrong_configurations_are_refused_by_name(blocks: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config.parse(tree(**blocks))
+        configuration.parse(tree(**blocks))
 
 
 def test_centralize_every_takes_data_sets_in_order() -> None:
-    assert config.parse(tree(rounds={"centralize_every": 1})).round_list() == [["a"], ["b"]]
+    assert configuration.parse(tree(rounds={"centralize_every": 1})).round_list() == [["a"], ["b"]]
 
 
 def test_overrides_are_yaml_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(tree()))
-    loaded = config.load(
+    loaded = configuration.load(
         path, ["train.lr=1e-4", "train.early_stopping={metric: error}", "train.eval_every=5", "base.revision=null"]
     )
     assert loaded.train.lr == 1e-4 and loaded.train.early_stopping and loaded.train.early_stopping.metric == "error"
     for override, message in (("train.lr", "not key.path=value"), ("run.name.x=1", "is a value"), ("train.lrr=1", "unknown key")):
         with pytest.raises(ConfigError, match=message):
-            config.load(path, [override])
+            configuration.load(path, [override])
     with pytest.raises(ConfigError, match="cannot read"):
-        config.load(tmp_path / "none.yaml")
+        configuration.load(tmp_path / "none.yaml")
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
-        config.load(path)
+        configuration.load(path)
 
 
 def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
-    old = config.parse(tree()).model_dump(mode="json")
-    new = config.parse(tree(train={"lr": 2e-3}, cluster={"max_failures": 9, "threads_per_worker": 2})).model_dump(mode="json")
-    assert config.changed_keys(old, new) == ["cluster.threads_per_worker", "train.lr"]
+    old = configuration.parse(tree()).model_dump(mode="json")
+    new = configuration.parse(tree(train={"lr": 2e-3}, cluster={"max_failures": 9, "threads_per_worker": 2})).model_dump(
+        mode="json"
+    )
+    assert configuration.changed_keys(old, new) == ["cluster.threads_per_worker", "train.lr"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path: Path) -> None:
-    assert config.load(path).round_list()
+    assert configuration.load(path).round_list()
 
 
 def test_schema_names_every_block() -> None:
-    assert set(config.Config.model_json_schema()["properties"]) == {
+    assert set(Config.model_json_schema()["properties"]) == {
         "run", "base", "datasets", "rounds", "lora", "train", "centralize", "cluster", "evaluate",
     }  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 import soundfile as sf
 import tiny
 
-from wfc_dist import config
+from wfc_dist import configuration
+from wfc_dist.config import Config
 from wfc_dist.data.audit import AuditReport, audit, normal_text
 from wfc_dist.errors import InputError
 
@@ -25,8 +26,8 @@ def copy(corpus, tmp_path):
     return Path(shutil.copytree(corpus, tmp_path / "copy"))
 
 
-def make_config(folder: Path, **train) -> config.Config:
-    return config.parse(
+def make_config(folder: Path, **train) -> Config:
+    return configuration.parse(
         {
             "run": {"name": "run"},
             "base": {"model": "none"},
@@ -62,7 +63,7 @@ def test_clean_data_passes_with_its_figures(corpus):
 
 def test_protected_sets_are_checked(corpus, tmp_path):
     protected = {"evaluate": {"protected": {"old": {"source": str(tmp_path / "none"), "splits": SPLITS}}}}
-    report = audit(config.parse({**make_config(corpus).model_dump(), **protected}))
+    report = audit(configuration.parse({**make_config(corpus).model_dump(), **protected}))
     assert "old/test: cannot read the manifest" in only(report.errors)
 
 
@@ -154,8 +155,8 @@ def test_normal_text_forgets_case_and_punctuation_but_not_accents():
 
 def test_audit_loads_neither_torch_nor_ray(corpus):
     program = (
-        "import sys; from wfc_dist import config; from wfc_dist.data.audit import audit; "
-        f"c = config.parse({make_config(corpus).model_dump(mode='json')!r}); audit(c); "
+        "import sys; from wfc_dist import configuration; from wfc_dist.data.audit import audit; "
+        f"c = configuration.parse({make_config(corpus).model_dump(mode='json')!r}); audit(c); "
         "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from wfc_dist import config
+from wfc_dist import configuration
 from wfc_dist.config import DatasetConfig
 from wfc_dist.data.audit import audit, normal_text
 from wfc_dist.data.sources import open_split
@@ -31,7 +31,7 @@ def test_everything_is_clean():
     datasets = {name: {"source": str(DATA / name), "splits": SPLITS} for name in TRAINED}
     protected = {"en": {"source": str(DATA / "en"), "splits": {"test": "test.jsonl"}}}
     tree = {"run": {"name": "demo"}, "base": {"model": "none"}, "datasets": datasets, "rounds": [list(TRAINED)]}
-    report = audit(config.parse({**tree, "evaluate": {"protected": protected}}), deep=True)
+    report = audit(configuration.parse({**tree, "evaluate": {"protected": protected}}), deep=True)
     report.raise_for_errors()
     assert not report.warnings
     hours = {row.name: row.hours for row in report.rows if row.split == "train"}

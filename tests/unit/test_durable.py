@@ -1,5 +1,6 @@
 """The commit protocol: whole or not there."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def test_a_link_whose_hash_is_known_is_not_read_again(tmp_path: Path) -> None:
     (staged / "big").write_bytes(b"x")
     assert durable.commit_folder(staged, tmp_path / "y", {}, known={"big": "k"})["files"]["big"]["sha256"] == "k"
     durable.verify_folder(tmp_path / "y", skip=frozenset({"big"}))
+
+
+def test_files_of_another_node_are_waited_for(tmp_path: Path) -> None:
+    later = threading.Timer(0.3, lambda: (tmp_path / "weights").write_text("x"))
+    later.start()
+    durable.await_files(tmp_path, ["weights"], timeout_s=30)
+    assert (tmp_path / "weights").exists()
+    with pytest.raises(IntegrityError, match="config did not appear"):
+        durable.await_files(tmp_path, ["weights", "config"], timeout_s=0)

@@ -3,7 +3,7 @@ import json
 import pytest
 from scored_runs import BASES, make_config, make_run, put
 
-from wfc_dist import config as configuration
+from wfc_dist import configuration
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.evaluation.matrix import as_markdown, as_text, percent, read_matrix, round_tables, summary_tables, table
 from wfc_dist.evaluation.metrics import Score

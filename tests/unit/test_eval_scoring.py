@@ -6,6 +6,7 @@ from scored_runs import make_config
 
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import RunScorer, ScoreTask
+from wfc_dist.mirror import NO_MIRROR
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunPaths
 
@@ -40,7 +41,8 @@ def adapter(name):
 
 @pytest.fixture
 def make_scorer(tmp_path):
-    store = SimpleNamespace(config=make_config(tmp_path), paths=RunPaths(tmp_path / "run"), record=lambda *_, **__: None)
+    paths = RunPaths(tmp_path / "run")
+    store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, record=lambda *_, **__: None)
 
     def make(decoders, fingerprint="f"):
         fingerprints = {f"{name}/test": fingerprint for name in HOURS}

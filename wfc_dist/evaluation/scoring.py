@@ -12,6 +12,7 @@ from wfc_dist import durable, log
 from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
+from wfc_dist.objects import at_once
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
 
@@ -116,6 +117,7 @@ class RunScorer:
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
         for name in task.sets:
             write_hypotheses(self._folder(task) / f"{name}.jsonl", self._header(task, name), hypotheses[name])
+        at_once(self._store.mirror.publish_file, [self._folder(task) / f"{name}.jsonl" for name in task.sets])
 
     def _summarize(self, task: ScoreTask) -> None:
         """Writes the model's scores.json, made from its hypotheses, unless it stands there already."""
@@ -136,6 +138,7 @@ class RunScorer:
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == model:
             return
         durable.write_json(path, model)
+        self._store.mirror.publish_file(path)
         rates = {name: round(100 * score["rate"], 2) for name, score in sets.items()}
         self._store.record("score", round=model["round"], model=model["model"], metric=evaluate.metric, percent=rates)
         self._say(f"{model['model']}: " + ", ".join(f"{name} {rate:.1f} %" for name, rate in rates.items()))

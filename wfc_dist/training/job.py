@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
+from wfc_dist.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.rounds import Base
 
 
@@ -24,9 +25,10 @@ class TrainingJob:
         checkpoint_dir: Folder for step-<N>/ folders; shared by all ranks and all attempts.
         output_dir: Existing empty folder that gets the PEFT files.
         curve_file: JSON lines of the learning curve; "" writes none.
-        stop_file: When it exists, training checkpoints and raises Interrupted.
+        stop_file: When it exists, training checkpoints and raises Interrupted; "" is never there.
         attempt: Number of this attempt; names staging folders.
         threads: CPU threads per rank; part of the result's bytes.
+        mirror: Where checkpoints, the adapter and the curve are published, and checkpoints fetched from.
     """
 
     round_index: int
@@ -44,6 +46,7 @@ class TrainingJob:
     stop_file: str
     attempt: int = 1
     threads: int = 1
+    mirror: AnyMirror = NO_MIRROR
 
     def identity(self) -> dict[str, Any]:
         """Returns what a checkpoint must agree on to be gone on with."""

@@ -153,13 +153,14 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
     return final
 
 
-def _steps(folder: Path) -> list[int]:
+def steps(folder: Path) -> list[int]:
+    """Returns the steps of a folder's checkpoints, newest first; not all need be whole."""
     names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 def _prune(folder: Path, newest: int) -> None:
-    for step in [step for step in _steps(folder) if step <= newest][KEPT:]:
+    for step in [step for step in steps(folder) if step <= newest][KEPT:]:
         durable.remove_folder(folder / f"step-{step}")
     for path in folder.glob("step-*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
@@ -167,7 +168,7 @@ def _prune(folder: Path, newest: int) -> None:
 
 def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
     """Returns the step of the newest checkpoint that is whole and of this training; warns about each it passes over."""
-    for step in _steps(folder):
+    for step in steps(folder):
         path = folder / f"step-{step}"
         try:
             manifest = durable.verify_folder(path)

@@ -20,6 +20,7 @@ from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.schedule import lr_at
+from wfc_dist.training.uploads import Uploads, fetch_newest
 from wfc_dist.training.world import World
 from wfc_dist.warm_base import WarmBase
 
@@ -27,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 def train_adapter(
-    job: TrainingJob, warm: WarmBase, world: World, on_progress: Callable[[Progress], None] | None = None
+    job: TrainingJob,
+    warm: WarmBase,
+    world: World,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Trains one adapter, from its newest checkpoint if there is one. Every rank of the world must call it.
 
@@ -39,11 +44,12 @@ def train_adapter(
         warm: The base, in memory on this rank.
         world: From `join_world`.
         on_progress: Called after every step on every rank; must be quick.
+        should_stop: Asked after every step on world rank 0, beside the stop file; True checkpoints and stops.
 
     Raises:
         ConfigError: A precision or target modules that cannot be.
         InputError: Data that cannot be used.
-        Interrupted: `job.stop_file` appeared; a checkpoint is there and the same job goes on from it.
+        Interrupted: `job.stop_file` appeared, or `should_stop` said so; a checkpoint is there and the same job goes on from it.
         TrainingError: The loss or a gradient is not finite.
         IntegrityError: The warm base is not the job's, or training changed it.
     """
@@ -53,18 +59,27 @@ def train_adapter(
     torch.set_num_threads(job.threads)  # both are of the calling thread, which need not be the one that joined
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    training = _Training(job, warm, world, on_progress or (lambda _: None))
+    training = _Training(job, warm, world, on_progress or (lambda _: None), should_stop or (lambda: False))
     try:
         return training.run()
     finally:
         training.engine.close()
+        training.uploads.close()
 
 
 class _Training:
     """One training while it runs. `run` is the loop; the rest are its words."""
 
-    def __init__(self, job: TrainingJob, warm: WarmBase, world: World, on_progress: Callable[[Progress], None]) -> None:
-        self.job, self.train, self.warm, self.world, self.on_progress = job, job.train, warm, world, on_progress
+    def __init__(
+        self,
+        job: TrainingJob,
+        warm: WarmBase,
+        world: World,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.job, self.train, self.warm, self.world = job, job.train, warm, world
+        self.on_progress, self.should_stop = on_progress, should_stop
         self.folder, self.curve_file = Path(job.checkpoint_dir), Path(job.curve_file) if job.curve_file else None
         self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
@@ -73,6 +88,7 @@ class _Training:
         if job.train.gradient_checkpointing:
             models.checkpoint_activations_(self.model)
         self.seal = models.base_seal(warm, self.model)
+        self.uploads = Uploads(job.mirror, self.curve_file)
         begun = self._newest_state()
         self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
         models.load_parameters_(self.model, {name: slot.parameter for name, slot in begun.slots.items()})
@@ -84,10 +100,16 @@ class _Training:
         self.began, self.speech_before = time.monotonic(), self.tally.speech_seconds
 
     def _newest_state(self) -> state.TrainingState:
-        found = state.newest_step(self.folder, self.job.identity()) if self._writes() else None
+        mirror, found = self.job.mirror, None
+        if self._writes():
+            fetch_newest(self.folder, self.curve_file, mirror)
+            found = state.newest_step(self.folder, self.job.identity())
+            if found is not None:
+                mirror.publish(self.folder / f"step-{found}")  # for ranks on other nodes, if a crash left it unpublished
         self.saved_step = step = int(self.world.from_first([-1 if found is None else found])[0])
         if step < 0:
             return state.initial_state(models.lora_parameters(self.model))
+        mirror.fetch(self.folder / f"step-{step}")
         logger.info("%s: goes on from step %d", self.job.where(), step)
         return state.load_state(self.folder, step)
 
@@ -120,7 +142,7 @@ class _Training:
         return self.tally.stopped_early or self.tally.step >= self.train.max_steps
 
     def _asked_to_stop(self) -> bool:
-        return self._writes() and bool(self.job.stop_file) and Path(self.job.stop_file).exists()
+        return self._writes() and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
 
     def _step(self, micro_batches: list[Batch]) -> bool:
         """Takes one optimizer step and returns whether the stop file is there."""
@@ -203,7 +225,7 @@ class _Training:
             rng = self.world.gather(state.rng_state(self.world.device))
             snapshot = state.TrainingState(self.tally, self.engine.read(), self.best, rng)
             if self._writes():
-                state.save_state(snapshot, self.folder, self.job.identity(), self.job.attempt)
+                self.uploads.submit(state.save_state(snapshot, self.folder, self.job.identity(), self.job.attempt))
             self.world.barrier()
         self.saved_step = self.tally.step
 
@@ -211,7 +233,10 @@ class _Training:
         chosen = self.best or self.engine.parameter_values()
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
         if self._writes():
-            adapters.write_peft(Path(self.job.output_dir), chosen, models.adapter_config(self.model))
+            output = Path(self.job.output_dir)
+            output.mkdir(parents=True, exist_ok=True)  # the coordinator's is on another node, where storage is not shared
+            adapters.write_peft(output, chosen, models.adapter_config(self.model))
+            self.uploads.finish(output)
         self.world.barrier()
         tally = self.tally
         return TrainingResult(

@@ -1,0 +1,204 @@
+"""Objects below a URL (s3://, gs://, any fsspec file system): every request tried again when trying again can help.
+
+The only file that talks to fsspec. Nothing here knows what a run is.
+"""
+
+import contextlib
+import errno
+import functools
+import importlib.util
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wfc_dist.errors import ConfigError, InputError, StorageError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+RETRY_FOR_S = 120.0  # an outage that lasts longer ends the command; the same command goes on
+_NUM_AT_A_TIME = 8
+_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
+_NEVER_AGAIN = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    NotImplementedError,
+    ValueError,
+    TypeError,
+)
+_LOCAL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOSYS)
+_REFUSED = ("NoSuchBucket", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound")
+
+
+def is_url(text: str) -> bool:
+    """Returns whether a run directory is a URL and not a path."""
+    return "://" in text
+
+
+def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
+    """Returns `function` of every item, in order, several at a time: object storage is slow to answer and wide."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(_NUM_AT_A_TIME) as pool:
+        return list(pool.map(function, items))
+
+
+@functools.lru_cache
+def _options(protocol: str) -> dict[str, Any]:
+    import fsspec
+
+    options: dict[str, Any] = {"use_listings_cache": False}  # others write here too
+    if protocol in ("file", "local"):
+        options["auto_mkdir"] = True
+    if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
+        # Retries are counted here, not in three layers that multiply; a silent connection is given up in half a minute.
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30}
+    return options
+
+
+def _open(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    package, extra = _EXTRAS.get(protocol, ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{url} needs {package}; install it on every node: pip install 'wfc-dist[{extra}]'")
+    try:
+        file_system, path = fsspec.url_to_fs(url, **_options(protocol))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{url} cannot be opened: {error}") from error
+    return file_system, path.rstrip("/")
+
+
+def _code(error: BaseException) -> str:
+    """Returns the service's own name of an error, which s3fs's translation loses, or the exception's."""
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    return type(error).__name__
+
+
+def _is_refused(error: BaseException) -> bool:
+    return isinstance(error, PermissionError) or _code(error) in _REFUSED
+
+
+def _may_pass(error: BaseException) -> bool:
+    if _code(error) == "NoSuchUpload":  # the answer to "complete" was lost, and s3fs tried to abort what was complete
+        return True
+    return not isinstance(error, _NEVER_AGAIN) and getattr(error, "errno", None) not in _LOCAL_ERRNOS
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects below one URL, by name relative to it. Can be sent to other processes.
+
+    Every method raises InputError when access is refused or the bucket is missing, and StorageError when the service
+    fails for longer than `RETRY_FOR_S`; both name the operation and the URL.
+    """
+
+    url: str
+
+    def where(self, name: str) -> str:
+        """Returns the URL of one object."""
+        return f"{self.url.rstrip('/')}/{name}"
+
+    def _request(self, operation: str, name: str, call: Callable[[Any, str], T]) -> T:
+        """Runs one request, and again with growing pauses while it fails in a way that may pass."""
+        file_system, root = _open(self.url)
+        end, pause_s = time.monotonic() + RETRY_FOR_S, 0.2
+        told = False
+        while True:
+            try:
+                return call(file_system, f"{root}/{name}" if name else root)
+            except Exception as error:  # every library below fails in its own classes; what can't pass goes on upwards
+                if _is_refused(error):
+                    raise InputError(
+                        f"{operation} {self.where(name)} was refused ({_code(error)}: {error}); check that the bucket is there, "
+                        "the credentials and their rights to list, get, put and delete below it"
+                    ) from error
+                if not _may_pass(error):
+                    raise
+                if time.monotonic() + pause_s > end:
+                    raise StorageError(
+                        f"{operation} {self.where(name)} failed for {RETRY_FOR_S:g} s ({_code(error)}: {error}); "
+                        "check the endpoint and the network; the same command goes on"
+                    ) from error
+                if pause_s > 5 and not told:
+                    told = True
+                    logger.warning("%s %s: %s (%s); trying on", operation, self.where(name), _code(error), error)
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, 10.0)
+
+    def read(self, name: str) -> bytes | None:
+        """Returns an object's bytes, or None when there is no such object."""
+        try:
+            return self._request("reading", name, lambda file_system, path: bytes(file_system.cat_file(path)))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes an object; a reader sees the old bytes or the new ones."""
+        self._request("writing", name, lambda file_system, path: file_system.pipe_file(path, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes an object unless one is there (a conditional put) and returns whether it did; `data` must be unique."""
+
+        def put(file_system: Any, path: str) -> bool:
+            try:
+                file_system.pipe_file(path, data, mode="create")
+            except OSError as error:
+                if isinstance(error, FileExistsError) or _code(error) in ("PreconditionFailed", "412"):
+                    return False
+                raise
+            return True
+
+        # A put whose answer was lost is tried again and finds itself.
+        return self._request("creating", name, put) or self.read(name) == data
+
+    def upload(self, path: Path, name: str) -> None:
+        """Writes an object from a file; large ones in parts of fsspec's `default_block_size`."""
+
+        def put(file_system: Any, target: str) -> None:
+            options = {"chunksize": file_system.default_block_size} if hasattr(file_system, "default_block_size") else {}
+            file_system.put_file(str(path), target, **options)
+
+        self._request("uploading", name, put)
+
+    def download(self, name: str, path: Path) -> bool:
+        """Writes an object to a file and returns whether there was one. The file is not to be trusted before it is verified."""
+        try:
+            self._request("downloading", name, lambda file_system, source: file_system.get_file(source, str(path)))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, folder: str = "") -> dict[str, int]:
+        """Returns name -> size in bytes of every object below a folder."""
+
+        def find(file_system: Any, path: str) -> dict[str, int]:
+            start = len(path) - len(folder)
+            found = file_system.find(path, detail=True)
+            return {key[start:].lstrip("/"): info["size"] for key, info in found.items() if info["type"] == "file"}
+
+        try:
+            return self._request("listing", folder, find)
+        except FileNotFoundError as error:
+            if _is_refused(error):
+                raise
+            return {}
+
+    def remove(self, *names: str) -> None:
+        """Removes objects; a missing one is no error."""
+
+        def remove_one(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._request("removing", name, lambda file_system, path: file_system.rm_file(path))
+
+        at_once(remove_one, names)

@@ -1,0 +1,111 @@
+"""Opening a run for writing: locked, unchanged since its first attempt, reconciled; on object storage also pulled."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO
+
+from wfc_dist import configuration, durable, remote_run
+from wfc_dist.config import Config
+from wfc_dist.errors import ConfigError, RunLockedError
+from wfc_dist.mirror import CONTROL, Mirror
+from wfc_dist.object_lock import held
+from wfc_dist.objects import Objects
+from wfc_dist.run_store import RunPaths, RunStore, request_stop
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def locked(paths: RunPaths) -> Iterator[IO[str]]:
+    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder."""
+    paths.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(paths.lock, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield file
+
+
+@contextlib.contextmanager
+def open_run(config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning) -> Iterator[RunStore]:
+    """Opens, or makes, the run of a configuration, locked for as long as the context lasts.
+
+    Args:
+        config: The resolved configuration.
+        fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
+        say: Told of a lock that is waited for or taken over.
+
+    Raises:
+        ConfigError: The folder is no run and not empty, or its run had another configuration or other data.
+        RunLockedError: Another process is working on it.
+        InputError: Object storage refuses access.
+    """
+    paths, url = RunPaths(config.run_dir()), config.run_url()
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
+                raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
+            stack.enter_context(locked(paths))
+            yield _opened(RunStore(paths, config, 1), fingerprints, "")
+            return
+        objects = Objects(url)
+        with remote_run.opening(paths.run_dir):
+            stack.enter_context(locked(paths))
+            lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
+            mirror = _pulled(paths, objects)
+        yield _opened(RunStore(paths, config, 1, mirror, lock.require), fingerprints, mirror.run_id)
+
+
+def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
+    run_id, names = remote_run.read_run_id(objects), objects.list()
+    if run_id is None and any(not name.startswith(f"{CONTROL}/") for name in names):
+        raise ConfigError(f"{objects.url} is not empty and not a run; choose another run.name or run.dir")
+    mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
+    mirror.adopt()
+    if run_id is not None:
+        remote_run.sweep(mirror, names)
+        remote_run.pull(mirror, names, checkpoints=False)
+        remote_run.publish_unpublished(mirror, names)
+    return mirror
+
+
+def _opened(store: RunStore, fingerprints: Mapping[str, str], run_id: str) -> RunStore:
+    paths, config = store.paths, store.config
+    if paths.config.exists():
+        store.attempt = _check_unchanged(paths, config, fingerprints) + 1
+    tree = {"config": config.model_dump(mode="json"), "config_sha256": configuration.config_hash(config),
+            "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
+    durable.write_json(paths.config, tree | ({"run_id": run_id} if run_id else {}))
+    store.mirror.publish_file(paths.config)
+    paths.stop_file.unlink(missing_ok=True)
+    store.reconcile()
+    return store
+
+
+def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> int:
+    recorded = json.loads(paths.config.read_text(encoding="utf-8"))
+    if changed := configuration.changed_keys(recorded["config"], config.model_dump(mode="json")):
+        raise ConfigError(
+            f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
+            "Set them back to go on, or choose another run.name for a new run"
+        )
+    if other := sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value):
+        raise ConfigError(
+            f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
+            "Restore it to go on, or choose another run.name for a new run"
+        )
+    return int(recorded["attempt"])
