@@ -15,7 +15,7 @@ app.add_typer(config_app, name="config")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, run.dir/run.name.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, run.dir/run.name.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live table, for logs.")]
 Out = Annotated[Path, typer.Option("--out", help="New folder; never written over.")]
 
@@ -31,8 +31,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
     """Run all rounds, or go on where an earlier attempt stopped."""
-    from wfc_dist import config as configuration
-    from wfc_dist import log
+    from wfc_dist import configuration, log
 
     settings = configuration.load(config, overrides or [])
     log.quiet_libraries()
@@ -45,20 +44,27 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
     base = run_all(settings, display)
     for table in summary_tables(read_matrix(settings.run_dir())):
         display.console.print(table)
-    display.say(f"report: {write_report(settings.run_dir())}")
-    display.say(f"try it: wfc transcribe {settings.run_dir()} AUDIO...")
+    display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_url())}")
+    display.say(f"try it: wfc transcribe {settings.run_url() or settings.run_dir()} AUDIO...")
     typer.echo(base.path)
 
 
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Show placement, bytes and hours; start nothing."""
-    from wfc_dist import config as configuration
+    """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
+    from wfc_dist import configuration
+    from wfc_dist.backends.ray.cluster import address_of, prepare_environment
     from wfc_dist.overview import plan_table
     from wfc_dist.run import check
 
     settings = configuration.load(config, overrides or [])
-    _console().print(plan_table(settings, check(settings).hours))
+    hours, console = check(settings).hours, _console()
+    console.print(plan_table(settings, hours))
+    if settings.cluster.backend == "ray" and address_of(settings.cluster):
+        prepare_environment(settings.cluster)
+        from wfc_dist.backends.ray.live_plan import live_table, look
+
+        console.print(live_table(look(settings), settings, hours))
 
 
 @app.command()
@@ -68,7 +74,7 @@ def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
 ) -> None:
     """Check every data set before a GPU is taken."""
-    from wfc_dist import config as configuration
+    from wfc_dist import configuration
     from wfc_dist.data.audit import audit as audit_data
     from wfc_dist.overview import audit_table
 
@@ -78,54 +84,59 @@ def audit(
 
 
 @app.command()
-def status(run_dir: RunDir) -> None:
+def status(run: Run) -> None:
     """Show how far a run is."""
     from wfc_dist.overview import status_table
+    from wfc_dist.remote_run import local_run
 
-    _console().print(status_table(run_dir))
+    _console().print(status_table(local_run(run)[0]))
 
 
 @app.command()
-def lineage(run_dir: RunDir) -> None:
+def lineage(run: Run) -> None:
     """Show the family tree of a run's bases: which data made this model."""
     from wfc_dist.overview import lineage_tree
+    from wfc_dist.remote_run import local_run
 
-    _console().print(lineage_tree(run_dir))
+    _console().print(lineage_tree(local_run(run)[0]))
 
 
 @app.command()
-def report(run_dir: RunDir) -> None:
+def report(run: Run) -> None:
     """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
     from wfc_dist import log
+    from wfc_dist.remote_run import whole_run
     from wfc_dist.run_store import require_run
 
-    require_run(run_dir)
     log.quiet_libraries()
+    folder, mirror = whole_run(run)  # the root's spelling table is part of every English score
+    require_run(folder)
     from wfc_dist.evaluation.report import write_report
 
-    typer.echo(write_report(run_dir))
+    typer.echo(_published(write_report(folder), mirror.objects.url if mirror else None))
 
 
 @app.command()
-def stop(run_dir: RunDir) -> None:
+def stop(run: Run) -> None:
     """Checkpoint everything and stop; `wfc run` goes on."""
-    from wfc_dist.run_store import require_run
+    import getpass
+    import socket
 
-    paths = require_run(run_dir)
-    paths.stop_file.touch()
-    typer.echo(f"{run_dir}: asked to stop; `wfc status` says when it has")
+    from wfc_dist.remote_run import ask_to_stop
+
+    ask_to_stop(run, f"wfc stop by {getpass.getuser()} on {socket.gethostname()}")
+    typer.echo(f"{run}: asked to stop; `wfc status` says when it has")
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, base, adapter folder or hub model.")],
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory or URL, base, adapter folder or hub model.")],
     on: Annotated[Path, typer.Option("--on", metavar="CONFIG", help="Whose test sets and evaluate block are used.")],
     overrides: Overrides = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
-    from wfc_dist import config as configuration
-    from wfc_dist import log
+    from wfc_dist import configuration, log
 
     settings = configuration.load(on, overrides or [])
     log.quiet_libraries()
@@ -173,11 +184,13 @@ def merge(
 
 
 @app.command()
-def rebuild(run_dir: RunDir, base: Annotated[int, typer.Option("--base", help="Index of the base.")], out: Out) -> None:
+def rebuild(run: Run, base: Annotated[int, typer.Option("--base", help="Index of the base.")], out: Out) -> None:
     """Make a base again from the root and the deltas, bit for bit, as one complete checkpoint."""
     from wfc_dist.offline import rebuild as rebuild_base
+    from wfc_dist.remote_run import whole_run
 
-    typer.echo(f"{out} {rebuild_base(run_dir, base, out)}")
+    folder, _ = whole_run(run)
+    typer.echo(f"{out} {rebuild_base(folder, base, out)}")
 
 
 @app.command()
@@ -211,9 +224,19 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: the file, the overrides and every default."""
     import yaml
 
-    from wfc_dist import config as configuration
+    from wfc_dist import configuration
 
     typer.echo(yaml.safe_dump(configuration.load(config, overrides or []).model_dump(mode="json"), sort_keys=False))
+
+
+def _published(report: Path, url: str | None) -> str:
+    """Publishes a report of a run on object storage and returns where it is."""
+    if url is None:
+        return str(report)
+    from wfc_dist.objects import Objects
+
+    Objects(url).write("report/index.html", report.read_bytes())
+    return f"{report} and {url}/report/index.html"
 
 
 def _console():  # type: ignore[no-untyped-def]

@@ -1,26 +1,36 @@
 """`wfc run`: from a configuration to the last base. Puts the parts together; the algorithm is in `rounds`."""
 
 import contextlib
+import json
 import logging
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wfc_dist import log
-from wfc_dist.backends.ray.cluster import connected, prepare_environment
+from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment, wait_for_nodes
 from wfc_dist.config import Config
 from wfc_dist.data.audit import audit
 from wfc_dist.data.sources import open_split
 from wfc_dist.display import Display
 from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, Interrupted, WfcError
 from wfc_dist.rounds import Base, run_rounds
-from wfc_dist.run_store import RunStore, open_run
+from wfc_dist.run_opening import open_run
+from wfc_dist.run_store import RunStore
+
+if TYPE_CHECKING:
+    from wfc_dist.backends.in_process import InProcessBackend
+    from wfc_dist.backends.ray.admission import Admission
+    from wfc_dist.backends.slurm.backend import SlurmBackend
 
 logger = logging.getLogger(__name__)
+RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -43,6 +53,8 @@ def check(config: Config) -> Checked:
     """Checks all that can be checked before anything is started. Raises ConfigError or InputError."""
     if config.train.precision == "fp16" and not config.cluster.gpus_per_worker:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
+    if RAY_WORKING_DIRS in Path.cwd().parts:
+        config.require_lasting_run_dir()
     report = audit(config)
     report.raise_for_errors()
     sets = dict(config.datasets) | config.evaluate.protected
@@ -56,22 +68,41 @@ def check(config: Config) -> Checked:
     )
 
 
-@contextlib.contextmanager
-def _stopping_on_signals(stop_file: Path, display: Display) -> Iterator[None]:
-    """Turns the first signal into the stop file, which every trainer polls; a second one ends the process at once."""
+class _Signals:
+    """Turns the first signal into the run's stop file, which every trainer polls; a second one ends the process at once.
 
-    def stop(number: int, frame: object) -> None:
-        if stop_file.exists():
+    Before a run is opened there is nothing to checkpoint: a signal then raises Interrupted where the process is.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display, self.store = display, None  # type: tuple[Display, RunStore | None]
+
+    def _stop(self, number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if self.store is None:
+            raise Interrupted(f"{name} before anything was started; the same command starts it")
+        if self.store.stop_reason() is not None:
             os._exit(EXIT_INTERRUPTED)
-        stop_file.touch()
-        display.say(f"{signal.Signals(number).name}: trainers checkpoint and stop; once more ends at once")
+        self.store.stop(name)
+        self._display.say(f"{name}: trainers checkpoint and stop; once more ends at once")
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    @contextlib.contextmanager
+    def caught(self) -> Iterator["_Signals"]:
+        """Handles the signals while the context lasts."""
+        before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def launched_by() -> dict[str, object]:
+    """Returns what the scheduler says of this attempt, for the ledger."""
+    names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT", "slurm_nodes": "SLURM_JOB_NODELIST"}
+    facts: dict[str, object] = {key: os.environ[name] for key, name in names.items() if name in os.environ}
+    ray_job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
 
 
 def run(config: Config, display: Display) -> Base:
@@ -79,27 +110,40 @@ def run(config: Config, display: Display) -> Base:
 
     Writes the run directory. Raises WfcError children; each carries its exit code, also written to RUN/status.json.
     """
-    checked = check(config)
-    prepare_environment(config.cluster)  # before anything imports ray
-    with open_run(config, checked.fingerprints) as store:
-        logs = store.paths.logs(store.current_round(), store.attempt)
-        log.configure(logs / "coordinator.log", console=False)
-        log.open_events(logs / "events-coordinator.jsonl")
-        store.write_status("running")
-        store.record("attempt", round=store.current_round())
-        try:
-            with _stopping_on_signals(store.paths.stop_file, display):
-                base = _run_opened(store, checked, display)
-        except Interrupted as error:
-            store.write_status("interrupted", error.message, error.exit_code)
-            raise
-        except Exception as error:
-            code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
-            store.write_status("failed", str(error), code)
-            logger.exception("failed")
-            raise
-        store.write_status("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
-        return base
+    with _Signals(display).caught() as signals:
+        checked = check(config)
+        if config.cluster.backend == "slurm":
+            from wfc_dist.backends.slurm.backend import check as check_slurm
+
+            check_slurm(config)
+        prepare_environment(config.cluster)  # before anything imports ray
+        with open_run(config, checked.fingerprints, display.say) as store:
+            signals.store = store
+            try:
+                return _run_locked(store, checked, display)
+            finally:
+                signals.store = None
+
+
+def _run_locked(store: RunStore, checked: Checked, display: Display) -> Base:
+    logs = store.paths.logs(store.current_round(), store.attempt)
+    log.configure(logs / "coordinator.log", console=False)
+    log.open_events(logs / "events-coordinator.jsonl")
+    store.record("attempt", round=store.current_round(), host=socket.gethostname(), before=store.last_state(), **launched_by())
+    store.write_status("running")
+    try:
+        base = _run_opened(store, checked, display)
+    except Interrupted as error:
+        store.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
+        store.write_status("interrupted", error.message, error.exit_code)
+        raise
+    except Exception as error:
+        code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
+        store.write_status("failed", str(error), code)
+        logger.exception("failed")
+        raise
+    store.write_status("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
+    return base
 
 
 def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
@@ -111,29 +155,57 @@ def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
     first = store.current_round()
     if store.attempt > 1:
         display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
-    if store.config.cluster.backend == "in_process":
-        from wfc_dist.backends.in_process import InProcessBackend
+    if store.config.cluster.backend == "ray":
+        base = _run_on_ray(store, checked, display)
+    else:
         from wfc_dist.evaluation.scoring import RunScorer
 
-        backend = InProcessBackend(store, display)
+        backend = _backend_without_ray(store, checked, display)
         scorer = RunScorer(store, backend, checked.test_hours, checked.fingerprints, display.say)
         base = run_rounds(rounds, store, backend, backend, scorer)
-    else:
-        base = _run_on_ray(store, checked, display)
     display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
     return base
 
 
+def _backend_without_ray(store: RunStore, checked: Checked, display: Display) -> "InProcessBackend | SlurmBackend":
+    if store.config.cluster.backend == "slurm":
+        from wfc_dist.backends.slurm.backend import SlurmBackend
+
+        return SlurmBackend(store, display, checked.hours)
+    from wfc_dist.backends.in_process import InProcessBackend
+
+    return InProcessBackend(store, display)
+
+
 def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
     from wfc_dist.backends.ray.centralizer import RayCentralizer
+    from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.trainers import RayTrainers
     from wfc_dist.evaluation.scoring import RunScorer
 
     with log.span("start_ray"), contextlib.ExitStack() as stack:
         stack.enter_context(connected(store.config.cluster))
-        centralizer = RayCentralizer(store)
-        trainers = RayTrainers(store, display, checked.hours, centralizer.changed)
+        fleet = Fleet(store, display.say, _admission(store, display))
+        centralizer = RayCentralizer(store, fleet.nodes)
+        trainers = RayTrainers(store, display, checked.hours, centralizer.changed, fleet)
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
         scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
         return run_rounds(store.config.round_list(), store, trainers, centralizer, scorer)
+
+
+def _admission(store: RunStore, display: Display) -> "Admission | None":
+    """Waits for the nodes asked for and checks each; None for the embedded node, which is this machine."""
+    from wfc_dist.backends.ray.admission import Admission, announce
+
+    cluster = store.config.cluster
+    if address_of(cluster) is None:
+        return None
+    nodes = wait_for_nodes(cluster, display.say)
+    root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
+    marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
+    admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
+    with log.span("admission", num_nodes=len(nodes)):
+        admission.require(nodes)
+    announce(admission, nodes, display.say)
+    return admission

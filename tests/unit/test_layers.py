@@ -12,10 +12,13 @@ PACKAGE = Path(__file__).parents[2] / "wfc_dist"
 # A module may import from its own layer and from those below it.
 LAYERS = [
     {"errors", "faults", "net", "seeds"},
-    {"durable"},
-    {"config", "log", "rounds", "hashing", "lora_math"},
+    {"durable", "objects"},
+    {"mirror"},
+    {"config", "object_lock", "log", "rounds", "hashing", "lora_math", "tensor_files"},
+    {"configuration"},
     {"merging", "adapters", "base_chain", "collectives", "run_store"},
-    {"warm_base", "centralize", "data", "root", "display"},
+    {"remote_run", "data", "root", "display", "merge"},
+    {"warm_base", "centralize", "run_opening"},
     {"evaluation"},
     {"training"},
     {"backends"},
@@ -52,7 +55,7 @@ def test_imports_point_down(path: Path) -> None:
     ("module", "absent"),
     [
         ("wfc_dist.rounds", "torch ray transformers numpy"),
-        ("wfc_dist.config", "torch ray transformers"),
+        ("wfc_dist.configuration", "torch ray transformers"),
         ("wfc_dist.run_store", "torch ray transformers"),
         ("wfc_dist.cli", "torch ray transformers pydantic"),
         ("wfc_dist.data.audit", "torch ray transformers"),

@@ -35,7 +35,9 @@ class InProcessBackend:
             raise ConfigError("cluster.backend in_process has one worker; use ray for cluster.workers_per_trainer > 1")
         self._store, self._display = store, display
         logs = store.paths.logs(store.current_round(), store.attempt)
-        setup = WorkerSetup(1, 0, 0, cluster.threads_per_worker, cluster.gpus_per_worker > 0, str(logs), "in-process")
+        # named as the coordinator, which it is in the same process: their log and events go on in the same files
+        threads, use_gpu = cluster.threads_per_worker, cluster.gpus_per_worker > 0
+        setup = WorkerSetup(1, 0, 0, threads, use_gpu, str(logs), "coordinator", store.mirror)
         self._worker = Worker(setup)
         self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
 
@@ -67,8 +69,8 @@ class InProcessBackend:
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Scores tasks one after the other."""
         for task in tasks:
-            if self._store.paths.stop_file.exists():
-                raise Interrupted("stopped while scoring; the same command goes on")
+            if (reason := self._store.stop_reason()) is not None:
+                raise Interrupted(f"{reason}: stopped while scoring; the same command goes on")
             self._hold(task.base)
             on_done(task, self._worker.score(task))
 

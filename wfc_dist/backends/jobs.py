@@ -10,6 +10,8 @@ from wfc_dist.training.job import TrainingJob
 def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
     """Returns the job of one adapter; makes its empty output folder."""
     config, round_index = store.config, base.index + 1
+    # Mirrors on other nodes don't hear of a stop, and may hold one of long ago: there the coordinator calls the workers.
+    by_call = store.mirror.is_remote and config.cluster.backend == "ray"
     return TrainingJob(
         round_index=round_index,
         dataset=dataset,
@@ -23,9 +25,10 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
         checkpoint_dir=str(store.paths.checkpoints(round_index, dataset)),
         output_dir=str(store.stage_adapter(base, dataset)),
         curve_file=str(store.paths.curve(round_index, dataset)),
-        stop_file=str(store.paths.stop_file),
+        stop_file="" if by_call else str(store.paths.stop_file),
         attempt=store.attempt,
         threads=config.cluster.threads_per_worker,
+        mirror=store.mirror,
     )
 
 
@@ -57,4 +60,5 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> Cent
         tensor_hashes=store.manifest(base.index)["tensors"],
         delta_dir=str(delta_dir),
         base_dir=str(base_dir),
+        mirror=store.mirror,
     )

@@ -4,6 +4,7 @@ It stays warm for the whole run: imports, process group and base outlive adapter
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from wfc_dist.evaluation.decoding import decode_sets
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.hashing import tensor_sha256
+from wfc_dist.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.root import bring_base, forget_training
 from wfc_dist.rounds import Base
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.trainer import train_adapter
@@ -41,6 +44,7 @@ class WorkerSetup:
         use_gpu: Whether it owns a GPU.
         log_dir: Folder of its log and events.
         name: Its name there, such as gang-0-rank-1.
+        mirror: How the run's files get to this node and from it.
     """
 
     world_size: int
@@ -50,6 +54,7 @@ class WorkerSetup:
     use_gpu: bool
     log_dir: str
     name: str
+    mirror: AnyMirror = NO_MIRROR
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         log.quiet_libraries()
+        setup.mirror.adopt()
         folder = Path(setup.log_dir)
         log.configure(folder / f"{setup.name}.log", console=False)
         log.open_events(folder / f"events-{setup.name}.jsonl")
@@ -76,6 +82,7 @@ class Worker:
         self.warm: WarmBase | None = None
         self.on_progress: Callable[[Progress], None] | None = None
         self._progress: Progress | None = None
+        self._stop = threading.Event()
 
     def join(self, endpoint: tuple[str, int]) -> None:
         """Joins the gang's process group, once. Every worker of the gang must call it."""
@@ -102,11 +109,13 @@ class Worker:
         else:
             with log.span("load_base", base_index=base.index):
                 self.warm = self._load(base, hashes, train)
+        forget_training(self.setup.mirror, base.index)
         logger.info("holds base %d (%s) after %.1f s", base.index, base.sha256[:12], time.monotonic() - start)
         return base.sha256
 
     def _load(self, base: Base, hashes: dict[str, str], train: TrainConfig) -> WarmBase:
         self.warm = None  # never two bases in memory
+        bring_base(self.setup.mirror, base.index)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = half.get(train.precision, torch.float32) if self.setup.use_gpu else torch.float32
 
@@ -123,14 +132,23 @@ class Worker:
         log.set_context(round=job.round_index, dataset=job.dataset, world_rank=self.setup.world_rank)
         self._progress = None
         try:
-            return train_adapter(job, self.warm, self.world, self._report)
+            return train_adapter(job, self.warm, self.world, self._report, self._stop.is_set)
         finally:
             self._progress = None
+            self._publish_logs()
+
+    def _publish_logs(self) -> None:
+        for name in (f"{self.setup.name}.log", f"events-{self.setup.name}.jsonl"):
+            self.setup.mirror.publish_file(Path(self.setup.log_dir) / name)
 
     def _report(self, progress: Progress) -> None:
         self._progress = progress
         if self.on_progress:
             self.on_progress(progress)
+
+    def request_stop(self) -> None:
+        """Makes the current training, and any later one, checkpoint and raise Interrupted; called from another thread."""
+        self._stop.set()
 
     def progress(self) -> Progress | None:
         """Returns how far the current training is; answers while it runs."""
@@ -144,8 +162,10 @@ class Worker:
         if task.adapter is not None:
             from peft import PeftModel
 
+            self.setup.mirror.fetch(Path(task.adapter.path))
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
         with log.span("evaluate", model=task.model_name(), sets=list(task.sets)):
             splits = [open_split(name, data, "test") for name, data in task.sets.items()]
             decoded = decode_sets(model, self.warm.processor, splits, task.evaluate, device=self.device)
+        self._publish_logs()
         return dict(zip(task.sets, decoded, strict=True))

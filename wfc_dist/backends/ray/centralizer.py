@@ -1,7 +1,9 @@
 """The average on Ray: ranks in processes of their own, so that a dead trainer can't poison the collective."""
 
 import logging
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from safetensors.torch import save
 
 from wfc_dist import base_chain, collectives, log, net
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray.cluster import alive_nodes
+from wfc_dist.backends.ray.fleet import POLL_S
+from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast
 from wfc_dist.centralize import CentralizeJob, centralize_rank
-from wfc_dist.errors import GangFailedError, WfcError
+from wfc_dist.errors import GangFailedError, Interrupted, WfcError
+from wfc_dist.mirror import AnyMirror
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.run_store import RunStore
 
@@ -26,8 +30,9 @@ logger = logging.getLogger(__name__)
 class RankActor:
     """One rank of the average."""
 
-    def __init__(self, world_rank: int, world_size: int, log_dir: str) -> None:
+    def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror) -> None:
         log.quiet_libraries()
+        mirror.adopt()
         log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
         log.open_events(Path(log_dir) / f"events-centralizer-{world_rank}.jsonl")
         self._rank, self._size = world_rank, world_size
@@ -38,9 +43,14 @@ class RankActor:
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
+    def host(self) -> str:
+        """Returns the host name, for the ledger."""
+        return socket.gethostname()
+
     def centralize(self, job: CentralizeJob, endpoint: tuple[str, int]) -> StagedBase | None:
         """See `centralize.centralize_rank`; joins the group the first time."""
         if self._group is None:
+            net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
         return centralize_rank(job, self._group)
 
@@ -56,12 +66,15 @@ _REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0)(RankActor)
 class RayCentralizer:
     """Averages on ranks spread over the nodes (see `rounds.Centralizer`).
 
+    Rank 0, which writes, runs where the coordinator does, which commits: what it wrote is seen at once, whatever the file system.
+
     Args:
         store: The opened run.
+        nodes: Returns the nodes that may be used.
     """
 
-    def __init__(self, store: RunStore) -> None:
-        self._store = store
+    def __init__(self, store: RunStore, nodes: Callable[[], list[Node]]) -> None:
+        self._store, self._usable = store, nodes
         self._ranks: list[Any] = []
         self._endpoint: Any = None
 
@@ -85,26 +98,45 @@ class RayCentralizer:
         self._ensure_ranks(len(adapters))
         job = centralize_job(self._store, base, list(adapters))
         with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
-            staged = ray.get([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
+            staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
+            staged = replace(staged, facts={**staged.facts, "hosts": ray.get([rank.host.remote() for rank in self._ranks])})
         logger.info(
             "round %d: %d adapters averaged over %d ranks, %d matrices merged", base.index + 1, len(adapters), len(self._ranks),
             len(staged.facts["changed"]),
         )  # fmt: skip
         return staged
 
+    def _await(self, refs: list[Any]) -> list[Any]:
+        """Returns the ranks' values. Raises the first rank's error at once: the others would wait for it; or Interrupted."""
+        waiting = refs
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+            ray.get(done)
+            if waiting and (reason := self._store.stop_reason()) is not None:
+                self.shutdown()  # an average is begun anew, from the same adapters
+                raise Interrupted(f"{reason}: stopped while averaging; the same command goes on")
+        return ray.get(refs)  # type: ignore[no-any-return]
+
     def _ensure_ranks(self, num_adapters: int) -> None:
         if self._ranks:
             return
-        nodes = alive_nodes()
+        nodes = self._nodes()
         world_size = self._store.config.cluster.centralizer_ranks or min(len(nodes), num_adapters)
         log_dir = str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
         for rank in range(world_size):
-            place = NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)].node_id, soft=True)
+            place = NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)].node_id, soft=False)
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
             self._ranks.append(
-                _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(rank, world_size, log_dir)
+                _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(
+                    rank, world_size, log_dir, self._store.mirror
+                )
             )
         self._endpoint = self._ranks[0].endpoint.remote()
+
+    def _nodes(self) -> list[Node]:
+        here = ray.get_runtime_context().get_node_id()
+        nodes = self._usable()
+        return sorted(nodes, key=lambda node: (node.node_id != here, node.draining, node.name))
 
     def changed(self, base: Base) -> Any:
         """Returns a reference to a `Broadcast` of a committed base, made where rank 0 runs; None when no rank is up."""

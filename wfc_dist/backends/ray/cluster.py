@@ -1,9 +1,12 @@
-"""Connecting to a Ray cluster, or starting one on this machine for the length of a run."""
+"""Connecting to a Ray cluster, or starting one on this machine for the length of a run; which nodes it has."""
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.config import ClusterConfig
@@ -11,9 +14,12 @@ from wfc_dist.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 EMBEDDED_STORE_BYTES = 512 * 2**20
+PROBE_TIMEOUT_S = 10.0
+POLL_S = 1.0
 
 
-def _address(cluster: ClusterConfig) -> str | None:
+def address_of(cluster: ClusterConfig) -> str | None:
+    """Returns the address of the running cluster to use, or None for an embedded node."""
     return cluster.address or os.environ.get("RAY_ADDRESS")
 
 
@@ -21,7 +27,7 @@ def prepare_environment(cluster: ClusterConfig) -> None:
     """Sets what Ray reads when it is imported; the embedded node takes the loopback address and listens nowhere else."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if _address(cluster) is None:
+    if address_of(cluster) is None:
         # Ray's switch for a node that will stay alone, named after the systems where that is the default.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -35,12 +41,15 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         store_bytes: Size of an embedded node's object store.
 
     Raises:
-        ConfigError: No cluster answers at the address, or it refuses the token.
+        ConfigError: No cluster answers at the address, it refuses the token, or it runs another version of Ray or Python.
     """
-    address = _address(cluster)
+    address = address_of(cluster)
+    if address:
+        _check_reachable(address)
     import ray
     from ray.exceptions import AuthenticationError
 
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, namespace="wfc_dist", logging_level=logging.ERROR)
@@ -57,19 +66,91 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
             f"the Ray cluster at {address} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
+        raise _connection_error(address, error) from error
+    signal.signal(signal.SIGTERM, on_term)  # ray.init takes it, to end the process at once
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def alive_nodes() -> list[Node]:
-    """Returns the nodes of the connected cluster and what each offers in all."""
-    import ray
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an address that nobody answers for minutes. Raises ConfigError."""
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"cluster.address {address}: Ray Client connections are not supported; "
+            "start the run inside the cluster with `ray job submit --working-dir . -- wfc run CONFIG`"
+        )
+    host, _, port = address.rpartition(":")
+    if not host:
+        return  # "auto" and other names Ray looks up itself
+    try:
+        with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at cluster.address {address} ({error}); "
+            "is it up (`ray status`), and is this the address of its GCS, by default port 6379?"
+        ) from error
 
+
+def _connection_error(address: str | None, error: Exception) -> ConfigError:
+    if "Version mismatch" in str(error):
+        facts = " ".join(str(error).split())
+        return ConfigError(f"the Ray cluster at {address} runs other versions than this program: {facts}; make them equal")
+    if not address:
+        return ConfigError(f"Ray did not start on this machine: {error}")
+    return ConfigError(  # Ray says no more than this of a wrong token, a missing one, and a machine that is no node
+        f"something answers at {address}, but this program cannot join it as a Ray cluster ({error}); start it on a node of the "
+        "cluster, with RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN if it has one"
+    )
+
+
+def alive_nodes() -> list[Node]:
+    """Returns the nodes of the connected cluster and what each offers in all; a draining one says so."""
+    import ray
+    from ray._private.state import state  # the one place that knows of drains; ray.train reads it here, too
+
+    draining = state.get_draining_nodes()
     return [
-        Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        Node(
+            node["NodeID"],
+            node["NodeManagerHostname"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            node["NodeManagerAddress"],
+            node.get("Labels") or {},
+            node["NodeID"] in draining,
+        )
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def missing_nodes(wanted: int | Sequence[str], nodes: Sequence[Node]) -> str:
+    """Returns what is not there yet of `cluster.wait_for_nodes`, in words; empty when all are."""
+    if isinstance(wanted, int):
+        return f"{wanted - len(nodes)} more" if len(nodes) < wanted else ""
+    short = {node.name.partition(".")[0] for node in nodes} | {node.address for node in nodes}
+    return ", ".join(name for name in wanted if name.partition(".")[0] not in short and name not in short)
+
+
+def wait_for_nodes(cluster: ClusterConfig, say: Callable[[str], None]) -> list[Node]:
+    """Waits until the nodes of `cluster.wait_for_nodes` have joined and returns all there are.
+
+    Raises:
+        ConfigError: They had not after `cluster.start_timeout_s`; names those that are there and those that are not.
+    """
+    end, told = time.monotonic() + cluster.start_timeout_s, ""
+    while missing := missing_nodes(cluster.wait_for_nodes, nodes := alive_nodes()):
+        there = ", ".join(sorted(f"{node.name} ({node.address})" for node in nodes))
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"cluster.wait_for_nodes: after cluster.start_timeout_s = {cluster.start_timeout_s:g} s there are {there}; "
+                f"missing: {missing}. Look at the Ray logs of the missing nodes, or lower cluster.wait_for_nodes"
+            )
+        if missing != told:
+            say(f"waiting for nodes: {missing}; there are {there}")
+            told = missing
+        time.sleep(POLL_S)
+    return nodes

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,19 @@ from wfc_dist.backends.worker import Broadcast, Worker, WorkerSetup
 from wfc_dist.config import ClusterConfig, TrainConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
+from wfc_dist.mirror import AnyMirror
 from wfc_dist.rounds import Base
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a worker is: host name, IP, network interface of its process group, Ray's node id."""
+
+    host: str
+    address: str
+    interface: str
+    node_id: str
 
 
 class WorkerActor:
@@ -32,13 +44,12 @@ class WorkerActor:
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
-    def host(self) -> str:
-        """Returns the host name, for the ledger."""
-        return socket.gethostname()
-
-    def join(self, endpoint: tuple[str, int]) -> None:
-        """See `Worker.join`."""
+    def join(self, endpoint: tuple[str, int]) -> Where:
+        """Joins the gang's process group over the interface of this node's address (see `Worker.join`)."""
+        address = ray.util.get_node_ip_address()
+        interface = net.choose_interface(address)
         self._worker.join(endpoint)
+        return Where(socket.gethostname(), address, interface, ray.get_runtime_context().get_node_id())
 
     def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None) -> str:
         """See `Worker.hold`."""
@@ -57,30 +68,58 @@ class WorkerActor:
         """See `Worker.progress`."""
         return self._worker.progress()
 
+    @ray.method(concurrency_group="status")
+    def request_stop(self) -> None:
+        """See `Worker.request_stop`."""
+        self._worker.request_stop()
+
 
 _REMOTE_WORKER: Any = ray.remote(concurrency_groups={"status": 1}, max_restarts=0)(WorkerActor)  # type: ignore[call-overload]
 
 
-@dataclass
+@dataclass(eq=False)
 class Gang:
-    """`workers_per_trainer` actors and the placement group they live in."""
+    """`workers_per_trainer` actors and the placement group they live in. Nothing here waits.
+
+    Attributes:
+        index: Its number, also in log names; a replacement has a new one.
+        places: Node ids its workers were planned for, then those they came to.
+        base: What its workers hold, or are about to.
+        where: Where its workers are; empty until it is ready.
+        stopping: It was asked to checkpoint and end.
+    """
 
     index: int
     group: PlacementGroup
     workers: list[Any]
+    places: list[str]
+    joining: list[Any]
     base: Base | None = None
-    host: str = "?"
+    where: list[Where] = field(default_factory=list)
     holding: list[Any] = field(default_factory=list)
+    stopping: bool = False
+    started_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker has joined."""
+        return bool(self.where)
+
+    @property
+    def host(self) -> str:
+        """Host name of world_rank 0."""
+        return self.where[0].host if self.where else "?"
 
     @classmethod
-    def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str) -> "Gang":
+    def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror) -> "Gang":
         """Asks for a gang on `nodes` (one id per worker) and returns at once; its calls queue until it is up."""
-        need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
         together = len(set(nodes)) == 1
         group = placement_group(
             [need.bundle() for _ in nodes],
             strategy="STRICT_PACK" if together else "PACK",
             _soft_target_node_id=nodes[0] if together else None,
+            bundle_label_selector=[dict(need.labels) for _ in nodes] if need.labels else None,
         )
         setups = [
             WorkerSetup(
@@ -91,14 +130,13 @@ class Gang:
                 use_gpu=cluster.gpus_per_worker > 0,
                 log_dir=log_dir,
                 name=f"gang-{index}-rank-{rank}",
+                mirror=mirror,
             )
             for rank in range(len(nodes))
         ]
         workers = [cls._start_worker(setup, cluster, group) for setup in setups]
-        gang = cls(index, group, workers)
         endpoint = workers[0].endpoint.remote()
-        gang.holding = [worker.join.remote(endpoint) for worker in workers]
-        return gang
+        return cls(index, group, workers, list(nodes), [worker.join.remote(endpoint) for worker in workers])
 
     @staticmethod
     def _start_worker(setup: WorkerSetup, cluster: ClusterConfig, group: PlacementGroup) -> Any:
@@ -110,10 +148,15 @@ class Gang:
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=setup.world_rank),
         ).remote(setup)
 
-    def wait_ready(self, timeout_s: float) -> None:
-        """Waits until every worker has joined. Raises ray's GetTimeoutError, or RayError when a worker died."""
-        ray.get(self.holding, timeout=timeout_s)
-        self.host = ray.get(self.workers[0].host.remote(), timeout=timeout_s)
+    def poll(self) -> bool:
+        """Returns whether it has become ready since the last call. Raises RayError when a worker died or refused."""
+        done, waiting = ray.wait(self.joining, num_returns=len(self.joining), timeout=0)
+        found = ray.get(done)
+        if self.where or waiting:
+            return False
+        self.where = found
+        self.places = [item.node_id for item in found]  # Ray may have chosen another node than was asked for
+        return True
 
     def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Any = None) -> list[Any]:
         """Queues the loading of `base` on every worker; returns references to the sha256 each then holds."""
@@ -125,7 +168,7 @@ class Gang:
 
     def blame(self, error: BaseException) -> BaseException:
         """Returns why the base could not be loaded, if that is what made a later call fail, else `error`."""
-        ready, _ = ray.wait(self.holding, num_returns=len(self.holding), timeout=0)
+        ready, _ = ray.wait(self.holding, num_returns=len(self.holding), timeout=0) if self.holding else ([], [])
         for reference in ready:
             try:
                 ray.get(reference)
@@ -136,6 +179,13 @@ class Gang:
     def train(self, job: TrainingJob) -> list[Any]:
         """Queues the training of one adapter on every worker."""
         return [worker.train.remote(job) for worker in self.workers]
+
+    def request_stop(self) -> None:
+        """Asks its workers to checkpoint and end what they do; heard while they train."""
+        if not self.stopping:
+            self.stopping = True
+            for worker in self.workers:
+                worker.request_stop.remote()
 
     def kill(self) -> None:
         """Ends its processes and gives its place back."""

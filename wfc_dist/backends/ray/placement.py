@@ -1,19 +1,32 @@
 """Which gang goes where: nodes and needs in, plan out. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from wfc_dist.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node offers."""
+    """What a node offers.
+
+    Attributes:
+        node_id: Ray's id.
+        name: Host name.
+        cpus, gpus: In all.
+        address: Its IP in the cluster.
+        labels: Ray's node labels.
+        draining: It was told to go.
+    """
 
     node_id: str
     name: str
     cpus: float
     gpus: float
+    address: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    draining: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,34 +35,46 @@ class Need:
 
     cpus: float
     gpus: float
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def bundle(self) -> dict[str, float]:
         """Returns it as Ray's resources."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
+    def allows(self, node: Node) -> bool:
+        """Whether a worker may be there at all."""
+        return not node.draining and all(node.labels.get(key) == value for key, value in self.labels.items())
 
-def _room(node: Node, need: Need) -> int:
+
+def room(node: Node, need: Need) -> int:
+    """Returns how many workers an empty node takes; a worker's part of a GPU lies on one GPU."""
+    if not need.allows(node):
+        return 0
     by_cpu = int(node.cpus / need.cpus + 1e-9)
-    return min(by_cpu, int(node.gpus / need.gpus + 1e-9)) if need.gpus else by_cpu
+    if not need.gpus:
+        return by_cpu
+    by_gpu = int(node.gpus) * int(1 / need.gpus + 1e-9) if need.gpus < 1 else int(node.gpus / need.gpus + 1e-9)
+    return min(by_cpu, by_gpu)
 
 
-def plan_gangs(nodes: Sequence[Node], need: Need, workers_per_gang: int, wanted: int) -> list[list[str]]:
+def plan_gangs(
+    nodes: Sequence[Node], need: Need, workers_per_gang: int, wanted: int, taken: Sequence[str] = ()
+) -> list[list[str]]:
     """Places up to `wanted` gangs: each on one node if it fits there, gangs on different nodes while there are any.
 
     Args:
-        nodes: What the cluster offers, all of it free.
+        nodes: What the cluster offers.
         need: What one worker asks for.
         workers_per_gang: Workers of one gang.
-        wanted: Gangs asked for; fewer are placed where there is less room.
+        wanted: Gangs asked for; fewer, or none, are placed where there is less room.
+        taken: Node ids of the workers that are placed already, one entry a worker.
 
     Returns:
         For each gang the node ids of its workers, in rank order.
-
-    Raises:
-        ConfigError: Not even one gang fits; says what is there and what is asked for.
     """
-    free = {node.node_id: _room(node, need) for node in sorted(nodes, key=lambda node: node.name)}
-    used = dict.fromkeys(free, 0)
+    used = Counter(taken)
+    free = {node.node_id: room(node, need) - used[node.node_id] for node in sorted(nodes, key=lambda node: node.name)}
+    free = {node_id: number for node_id, number in free.items() if number > 0}
     gangs: list[list[str]] = []
     while len(gangs) < wanted and sum(free.values()) >= workers_per_gang:
         order = sorted(free, key=lambda node_id: (used[node_id], -free[node_id]))  # stable: by name among equals
@@ -61,10 +86,20 @@ def plan_gangs(nodes: Sequence[Node], need: Need, workers_per_gang: int, wanted:
             free[node_id] -= 1
             used[node_id] += 1
         gangs.append(places)
-    if not gangs:
-        there = ", ".join(f"{node.name}: {node.cpus:g} CPU, {node.gpus:g} GPU" for node in nodes) or "no node"
-        raise ConfigError(
-            f"no trainer fits: one needs {workers_per_gang} x ({need.cpus:g} CPU, {need.gpus:g} GPU), there is {there}; "
-            "lower cluster.workers_per_trainer, cpus_per_worker or gpus_per_worker"
-        )
     return gangs
+
+
+def nothing_fits(nodes: Sequence[Node], need: Need, workers_per_gang: int) -> ConfigError:
+    """Returns the error that says what is there and what one gang asks for."""
+    there = ", ".join(f"{node.name}: {node.cpus:g} CPU, {node.gpus:g} GPU{_why_not(node, need)}" for node in nodes) or "no node"
+    return ConfigError(
+        f"no trainer fits: one needs {workers_per_gang} x ({need.cpus:g} CPU, {need.gpus:g} GPU), there is {there}; "
+        "lower cluster.workers_per_trainer, cpus_per_worker or gpus_per_worker"
+    )
+
+
+def _why_not(node: Node, need: Need) -> str:
+    if node.draining:
+        return " (draining)"
+    missing = [f"{key}={value}" for key, value in need.labels.items() if node.labels.get(key) != value]
+    return f" (not {', '.join(missing)})" if missing else ""

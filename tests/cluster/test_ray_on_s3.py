@@ -1,0 +1,88 @@
+"""A Ray cluster of three hosts that have nothing in common but object storage: each mirror lies in a host's own /dev/shm."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hosts
+import pytest
+import tiny
+from processes import wfc
+from ray_nodes import RayNodes
+from s3_server import BUCKET, s3_server
+
+from wfc_dist.objects import Objects
+from wfc_dist.run_store import latest_base
+
+CACHE = "/dev/shm/wfc-cache"
+
+
+def ledger(remote: Objects, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in (remote.read("ledger.jsonl") or b"").splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def checkpoints(remote: Objects) -> dict[str, int]:
+    """Returns data set -> last step of round 1 with a published checkpoint."""
+    found: dict[str, int] = {}
+    for name in remote.list("round-0001/training"):
+        if name.endswith("manifest.json"):
+            dataset, step = name.split("/")[2:4]
+            found[dataset] = max(found.get(dataset, 0), int(step.removeprefix("step-")))
+    return found
+
+
+def until(what: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
+    end = time.monotonic() + 150
+    while not what():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts.require()
+    config = tiny.make_config(tmp_path, rounds=[["a", "b", "c"], ["d"]], train={"max_steps": 60, "checkpoint_every": 5})
+    wfc("run", config, "--plain")
+    expected = latest_base(tmp_path / "runs" / "tiny").sha256
+    url = f"s3://{BUCKET}/runs/tiny"
+    remote = Objects(url)
+    with RayNodes(folder=tmp_path / "hosts") as cluster, s3_server(tmp_path, cluster.hosts.gateway) as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        cluster.node_env.update(s3.environment)  # as an instance's role gives every node its rights
+        cluster.start("node1", "node2", "node3")
+        overrides = [f"run.dir=s3://{BUCKET}/runs", f"cluster.cache_dir={CACHE}", "cluster.backend=ray"]
+        overrides += [f"cluster.address={cluster.address}", "cluster.wait_for_nodes=3"]
+        command = [sys.executable, "-m", "wfc_dist.cli", "run", config, *overrides, "--plain"]
+        log = tmp_path / "log-1"
+        first = cluster.hosts["node1"].start(command, env=cluster.node_env, log=log)
+        until(lambda: len(checkpoints(remote)) == 3, first, log)
+        wfc("stop", url, HOME=str(tmp_path / "home"))
+        assert first.wait(120) == 75, log.read_text()
+        at_stop = checkpoints(remote)
+
+        cluster.hosts["node2"].run(["rm", "-r", CACHE]).check_returncode()
+        log = tmp_path / "log-2"  # the coordinator is on another host now, which has seen only its trainer's part
+        second = cluster.hosts["node3"].start(command, env=cluster.node_env, log=log)
+        assert second.wait(400) == 0, log.read_text()
+        listed = [host.run(["find", CACHE, "-name", "adapter_model.safetensors"]).stdout.split() for host in cluster.hosts]
+        wfc("rebuild", url, "--base", "2", "--out", tmp_path / "rebuilt", HOME=str(tmp_path / "home"))
+
+        bases = [line["sha256"] for line in ledger(remote, "base")]
+        adapters = {line["dataset"]: line for line in ledger(remote, "adapter")}
+        status = json.loads(remote.read("status.json") or b"")
+        logs = {name.split("/")[-1] for name in remote.list() if "/logs/attempt-2/" in name}
+
+    assert bases[-1] == expected and len(bases) == 3
+    assert {adapters[name]["host"] for name in "abc"} == {"node1", "node2", "node3"}
+    assert len(ledger_lines := list(adapters)) == 4, ledger_lines
+    assert {name: adapters[name]["resumed_from"] for name in "abc"} == at_stop, "every host went on from what the stop published"
+    assert status["state"] == "done" and status["host"] == "node3"
+    assert len(listed[2]) == 4 and len(listed[1]) < 4, "only the coordinator's host has everything"
+    assert {"coordinator.log", "gang-0-rank-0.log", "gang-1-rank-0.log", "gang-2-rank-0.log"} <= logs
+    assert (tmp_path / "rebuilt" / "model.safetensors").is_file()

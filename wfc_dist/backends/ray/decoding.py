@@ -1,0 +1,92 @@
+"""Test sets decoded on a fleet: every worker of every gang takes one task after the other."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from wfc_dist.backends.failure_policy import Decision, FailurePolicy
+from wfc_dist.backends.ray.factorization import classify
+from wfc_dist.backends.ray.fleet import Fleet, first_line
+from wfc_dist.backends.ray.gangs import Gang
+from wfc_dist.errors import GangFailedError, Interrupted, WfcError
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.rounds import Base
+from wfc_dist.run_store import RunStore
+
+logger = logging.getLogger(__name__)
+
+
+class Decoding:
+    """The event loop of one scoring.
+
+    Args:
+        store, fleet: The run and its gangs.
+        hold: Brings a base to a gang.
+        tasks: What to decode.
+        on_done: Gets each result as it comes.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        fleet: Fleet,
+        hold: Callable[[Gang, Base], object],
+        tasks: Sequence[ScoreTask],
+        on_done: Callable[[ScoreTask, HypothesesBySet], None],
+    ) -> None:
+        self._store, self._fleet, self._hold, self._on_done = store, fleet, hold, on_done
+        self._waiting = list(tasks)
+        self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}
+        self._policy = FailurePolicy(store.config.cluster.max_failures)
+        self._num_lost = 0
+
+    def run(self) -> None:
+        """Decodes everything. Raises Interrupted, or GangFailedError when decoders are lost too often."""
+        while self._waiting or self._running:
+            if (reason := self._store.stop_reason()) is not None:
+                raise Interrupted(f"{reason}: stopped while scoring; the same command goes on")
+            self._fleet.tick()
+            self._start_idle()
+            self._fleet.wait(list(self._running))
+            done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
+            for ref in done:
+                if ref in self._running:
+                    self._settle(ref)
+
+    def _start_idle(self) -> None:
+        busy = {id(worker) for _, _, worker in self._running.values()}
+        idle = [(gang, worker) for gang in self._fleet.ready() for worker in gang.workers if id(worker) not in busy]
+        for gang, worker in idle[: len(self._waiting)]:
+            task = self._waiting.pop(0)
+            self._hold(gang, task.base)
+            self._running[worker.score.remote(task)] = (task, gang, worker)
+        self._fleet.retire([gang for _, gang, _ in self._running.values()])
+
+    def _settle(self, ref: Any) -> None:
+        task, gang, _ = self._running[ref]
+        try:
+            hypotheses = ray.get(ref)
+        except RayError as error:
+            self._fail(gang, error)
+            return
+        del self._running[ref]
+        self._on_done(task, hypotheses)
+
+    def _fail(self, gang: Gang, error: BaseException) -> None:
+        failure, cause = classify(gang.blame(error))
+        lost = [key for key, (_, other, _) in self._running.items() if other is gang]
+        self._waiting = [self._running.pop(key)[0] for key in lost] + self._waiting
+        self._fleet.look()
+        if not self._fleet.leaving(gang):
+            self._num_lost += 1
+            if self._policy.decide(failure, self._num_lost) is not Decision.RESTART:
+                raise (
+                    cause
+                    if isinstance(cause, WfcError)
+                    else GangFailedError(f"scoring on {gang.host} failed: {first_line(cause)}")
+                )
+        logger.warning("a decoder on %s was lost (%s); its sets are decoded elsewhere", gang.host, first_line(cause))
+        self._fleet.remove(gang)

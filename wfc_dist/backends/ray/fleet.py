@@ -1,0 +1,206 @@
+"""The trainer gangs of a run on nodes that come and go: who is there, who is getting ready, who must leave.
+
+Nothing here waits: the event loops call `tick` and use what is ready.
+
+    planned -> starting -> ready -> (training or scoring) -> stopping -> gone
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from wfc_dist.backends.ray.admission import Admission
+from wfc_dist.backends.ray.cluster import alive_nodes
+from wfc_dist.backends.ray.gangs import Gang
+from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs
+from wfc_dist.errors import GangFailedError
+from wfc_dist.run_store import RunStore
+
+logger = logging.getLogger(__name__)
+LOOK_EVERY_S = 2.0
+POLL_S = 0.5
+
+
+def first_line(error: BaseException) -> str:
+    """Returns an exception in one line: of a remote traceback the last one, which says what happened."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
+
+
+class Fleet:
+    """Up to `wanted` gangs, on different nodes while there are any.
+
+    Args:
+        store: The opened run.
+        say: Gets one line for everything a user wants to know: who started where, who left.
+        admission: Knows which nodes may be used; None where there is only the embedded node.
+
+    Attributes:
+        gangs: Those starting, ready or stopping.
+    """
+
+    def __init__(self, store: RunStore, say: Callable[[str], None], admission: Admission | None = None) -> None:
+        self._store, self._say, self._admission = store, say, admission
+        cluster = store.config.cluster
+        self._cluster = cluster
+        self._need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
+        self._wanted = min(max(len(names) for names in store.config.round_list()), cluster.max_trainers or 10**6)
+        self.gangs: list[Gang] = []
+        self._num_started = self._num_failed_starts = 0
+        self._looked_s = float("-inf")
+        self._here = ray.get_runtime_context().get_node_id()
+        self._nodes: list[Node] = []
+        self._told_refusals: set[str] = set()
+        self._without_since_s: float | None = None
+
+    def open(self) -> None:
+        """Starts the first gangs, unless they are started. Raises ConfigError when not one fits."""
+        if self.gangs:
+            return
+        self.look()
+        self._grow()
+        if not self.gangs:
+            raise nothing_fits(self._nodes, self._need, self._cluster.workers_per_trainer)
+
+    def nodes(self) -> list[Node]:
+        """Returns the nodes that may be used, as they are now."""
+        self.look()
+        return list(self._nodes)
+
+    def ready(self) -> list[Gang]:
+        """Returns the gangs that can be given work."""
+        return [gang for gang in self.gangs if gang.ready and not gang.stopping]
+
+    def tick(self) -> None:
+        """Notices what has changed: gangs that became ready or died while starting, nodes that came, leave or are gone.
+
+        Raises:
+            GangFailedError: Gangs die while they start, or there was none for `cluster.start_timeout_s`.
+        """
+        for gang in [gang for gang in self.gangs if not gang.ready]:
+            self._await(gang)
+        if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
+            self.look()
+            self._drain()
+            self._grow()
+        self._check_anyone_there()
+
+    def wait(self, refs: list[Any]) -> None:
+        """Waits for the first of `refs`, or a gang, to become ready; a moment at most."""
+        refs = refs + [ref for gang in self.gangs if not gang.ready for ref in gang.joining]
+        if refs:
+            ray.wait(refs, num_returns=1, timeout=POLL_S)
+        else:
+            time.sleep(POLL_S)
+
+    def request_stop(self) -> None:
+        """Asks every gang to checkpoint and end, also where the stop file cannot be seen."""
+        for gang in self.gangs:
+            gang.request_stop()
+
+    def remove(self, gang: Gang) -> None:
+        """Ends a gang; where there is room, `tick` starts another."""
+        gang.kill()
+        if gang in self.gangs:
+            self.gangs.remove(gang)
+        self._looked_s = float("-inf")
+
+    def retire(self, busy: Sequence[Gang]) -> None:
+        """Ends the gangs that were asked to leave and have nothing left to finish."""
+        for gang in [gang for gang in self.gangs if gang.stopping and gang not in busy]:
+            self.remove(gang)
+
+    def shutdown(self) -> None:
+        """Ends every gang."""
+        for gang in self.gangs:
+            gang.kill()
+        self.gangs = []
+
+    def leaving(self, gang: Gang) -> bool:
+        """Whether one of its nodes was told to go, or is gone."""
+        staying = {node.node_id for node in self._nodes if not node.draining}
+        return not staying.issuperset(gang.places)
+
+    def _await(self, gang: Gang) -> None:
+        try:
+            if not gang.poll():
+                return
+        except RayError as error:
+            self.remove(gang)
+            self._num_failed_starts += 1
+            logger.warning("trainer %d died while starting: %s", gang.index, first_line(error))
+            if self._num_failed_starts > self._cluster.max_failures:
+                raise GangFailedError(
+                    f"trainers died while starting more than cluster.max_failures = {self._cluster.max_failures} times; "
+                    f"the last: {first_line(error)}; see gang-{gang.index}-rank-*.log under {self._logs()}"
+                ) from error
+            return
+        self._num_failed_starts = 0
+        places = ", ".join(f"{item.host} ({item.address}, {item.interface})" for item in gang.where)
+        self._say(f"trainer {gang.index} is ready on {places}")
+        logger.info("trainer %d is ready on %s", gang.index, places)
+
+    def look(self) -> None:
+        """Reads which nodes there are, and asks new ones what `Admission` wants to know."""
+        self._nodes, self._looked_s = alive_nodes(), time.monotonic()
+        if self._admission is None:
+            return
+        self._admission.ask([node for node in self._nodes if not node.draining])
+        self._admission.hear()
+        for node_id, why in self._admission.refused.items():
+            if node_id not in self._told_refusals:
+                self._told_refusals.add(node_id)
+                self._say(f"not used: {why}")
+        self._nodes = [node for node in self._nodes if node.node_id in self._admission.seen]
+
+    def _drain(self) -> None:
+        """Answers a node's notice to go. A node without a part of this run is nobody's business, such as an idle one."""
+        ours = {place for gang in self.gangs for place in gang.places} | {self._here}
+        draining = [node for node in self._nodes if node.draining and node.node_id in ours]
+        if not draining:
+            return
+        names = ", ".join(node.name for node in draining)
+        if self._cluster.on_drain == "stop" or any(node.node_id == self._here for node in draining):
+            self._store.stop(f"node drained: {names}")
+            return
+        for gang in [gang for gang in self.gangs if self.leaving(gang) and not gang.stopping]:
+            self._say(f"{names} drained: trainer {gang.index} checkpoints and moves")
+            if gang.ready:
+                gang.request_stop()
+            else:
+                self.remove(gang)
+
+    def _grow(self) -> None:
+        taken = [node_id for gang in self.gangs for node_id in gang.places]
+        missing = self._wanted - len(self.gangs)
+        places = plan_gangs(self._nodes, self._need, self._cluster.workers_per_trainer, missing, taken) if missing > 0 else []
+        for nodes in places:
+            gang = Gang.start(self._num_started, nodes, self._cluster, self._logs(), self._store.mirror)
+            self._num_started += 1
+            self.gangs.append(gang)
+            names = {node.node_id: node.name for node in self._nodes}
+            logger.info("trainer %d starts on %s", gang.index, ", ".join(names[node_id] for node_id in nodes))
+
+    def _logs(self) -> str:
+        return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
+
+    def _check_anyone_there(self) -> None:
+        timeout_s = self._cluster.start_timeout_s
+        if any(gang.ready for gang in self.gangs):
+            self._without_since_s = None
+            return
+        self._without_since_s = self._without_since_s or time.monotonic()
+        if time.monotonic() - self._without_since_s < timeout_s:
+            return
+        names = {node.node_id: node.name for node in self._nodes}
+        starting = "; ".join(
+            f"trainer {gang.index} on {', '.join(names.get(place, place) for place in gang.places)}" for gang in self.gangs
+        )
+        raise GangFailedError(
+            f"no trainer was ready for cluster.start_timeout_s = {timeout_s:g} s; starting: {starting or 'none has room'}; "
+            f"nodes: {', '.join(sorted(names.values())) or 'none'}. `ray status` says what is taken; the same command goes on"
+        )

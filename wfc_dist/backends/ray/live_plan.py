@@ -1,0 +1,134 @@
+"""`wfc plan` against a running cluster: who would go where, and what does not fit. Starts no trainer."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+
+from wfc_dist.backends.ray.cluster import alive_nodes, connected, missing_nodes
+from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs, room
+from wfc_dist.config import Config
+from wfc_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node: what it has, what of that is free now, the trainer workers planned for it, and why not more."""
+
+    node: Node
+    free_cpus: float
+    free_gpus: float
+    num_workers: int
+    note: str
+
+
+@dataclass(frozen=True)
+class LivePlan:
+    """Placement on a cluster as it is now.
+
+    Attributes:
+        nodes: In the order of their names.
+        gangs: Host names of each trainer's workers.
+        missing: What is not there yet of `cluster.wait_for_nodes`, in words.
+        refused: Reasons of the nodes that cannot be used.
+    """
+
+    nodes: Sequence[NodePlan]
+    gangs: Sequence[Sequence[str]]
+    missing: str
+    refused: Sequence[str]
+
+
+def plan_on(
+    nodes: Sequence[Node], free: Mapping[str, tuple[float, float]], refused: Mapping[str, str], config: Config
+) -> LivePlan:
+    """Plans on what is free now. Pure.
+
+    Args:
+        nodes: The cluster's nodes.
+        free: Node id -> CPUs and GPUs nobody holds.
+        refused: Node id -> why it cannot be used.
+        config: The resolved configuration.
+
+    Raises:
+        ConfigError: Not one trainer fits, even on an empty cluster; or no node can be used.
+    """
+    cluster = config.cluster
+    need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
+    wanted = min(max(len(names) for names in config.round_list()), cluster.max_trainers or 10**6)
+    usable = [node for node in nodes if node.node_id not in refused]
+    if refused and not usable:
+        raise ConfigError("; ".join(refused.values()))
+    if not plan_gangs(usable, need, cluster.workers_per_trainer, 1):
+        raise nothing_fits(usable, need, cluster.workers_per_trainer)
+    now = [replace(node, cpus=free[node.node_id][0], gpus=free[node.node_id][1]) for node in usable]
+    gangs = plan_gangs(now, need, cluster.workers_per_trainer, wanted)
+    workers = Counter(node_id for places in gangs for node_id in places)
+    names = {node.node_id: node.name for node in nodes}
+    rows = []
+    for node in sorted(nodes, key=lambda node: node.name):
+        cpus, gpus = free[node.node_id]
+        rows.append(NodePlan(node, cpus, gpus, workers[node.node_id], _note(node, need, node.node_id in refused, cpus, gpus)))
+    places = [[names[node_id] for node_id in group] for group in gangs]
+    return LivePlan(rows, places, missing_nodes(cluster.wait_for_nodes, nodes), list(refused.values()))
+
+
+def _note(node: Node, need: Need, is_refused: bool, free_cpus: float, free_gpus: float) -> str:
+    if is_refused:
+        return "cannot be used, see below"
+    if node.draining:
+        return "draining"
+    if not need.allows(node):
+        return "has not the labels of cluster.node_labels"
+    if not room(node, need):
+        return "too small for one worker"
+    return "" if room(replace(node, cpus=free_cpus, gpus=free_gpus), need) else "taken by others now"
+
+
+def look(config: Config) -> LivePlan:
+    """Connects to the cluster of `config`, asks every node, and plans. Raises ConfigError (see `connected`, `plan_on`)."""
+    with connected(config.cluster):
+        from ray._private.state import available_resources_per_node
+
+        from wfc_dist.backends.ray.admission import Admission
+
+        nodes, available = alive_nodes(), available_resources_per_node()
+        free = {node.node_id: available.get(node.node_id, {}) for node in nodes}
+        root = str(Path(config.base.model).resolve()) if Path(config.base.model).is_dir() else ""
+        run_dir = config.run_dir()
+        folder = next(path for path in (run_dir, *run_dir.resolve().parents) if path.is_dir())
+        marker = None if config.run_url() else folder / f".shared-{os.getpid()}"
+        try:
+            admission = Admission(run_dir, marker, root=root, timeout_s=config.cluster.start_timeout_s)
+            admission.ask(nodes)
+            admission.hear(config.cluster.start_timeout_s)
+        finally:
+            if marker is not None:
+                marker.unlink(missing_ok=True)
+        numbers = {node_id: (float(held.get("CPU", 0)), float(held.get("GPU", 0))) for node_id, held in free.items()}
+        return plan_on(nodes, numbers, admission.refused, config)
+
+
+def live_table(plan: LivePlan, config: Config, hours: Mapping[str, float]) -> Group:
+    """Returns the plan as tables: nodes, and the data sets of each round in the order in which trainers take them."""
+    nodes = Table(title="the cluster now", title_justify="left", title_style="bold")
+    for column in ("node", "address", "CPU free", "GPU free", "trainer workers", "note"):
+        nodes.add_column(column)
+    for row in plan.nodes:
+        cpus, gpus = f"{row.free_cpus:g} of {row.node.cpus:g}", f"{row.free_gpus:g} of {row.node.gpus:g}"
+        nodes.add_row(row.node.name, row.node.address, cpus, gpus, str(row.num_workers), row.note)
+    rounds = Table(title="who goes where", title_justify="left", title_style="bold")
+    for column in ("round", "data set", "trainer", "on"):
+        rounds.add_column(column)
+    for index, names in enumerate(config.round_list(), start=1):
+        for position, name in enumerate(sorted(names, key=lambda name: -hours.get(name, 0.0))):
+            fits = position < len(plan.gangs)
+            trainer = str(position) if fits else "the first that is free"
+            rounds.add_row(str(index), name, trainer, ", ".join(plan.gangs[position]) if fits else "queued")
+    lines = [f"not there yet: {plan.missing}"] if plan.missing else []
+    lines += [] if plan.gangs else ["no trainer fits into what is free now; the run would wait"]
+    return Group(nodes, rounds, *lines, *(f"not used: {why}" for why in plan.refused))
