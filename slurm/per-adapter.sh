@@ -1,0 +1,52 @@
+#!/bin/bash
+# sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]     one small Slurm job per adapter; this one, of one core, coordinates.
+#
+# For sites where K nodes at once never come free, and where compute nodes may submit jobs (else run the same on a login node:
+# wfc run CONFIG cluster.backend=slurm). What the adapters' jobs ask for stands in the configuration: cluster.*, cluster.slurm.*
+#   WFC_PYTHON         Python that has wfc_dist, on every node              default: python
+#   WFC_SETUP          shell lines before anything starts, such as "source /shared/venv/bin/activate"
+#   WFC_MAX_REQUEUES   how often the coordinator puts itself back           default: 20
+#
+# Warning signal (USR1: before the time limit, or on preemption): the coordinator alone ends and is requeued. Its jobs train
+# on, and the next coordinator finds them. SIGTERM and `wfc stop`: every job checkpoints or leaves the queue.
+#SBATCH --job-name=wfc-coordinator
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=logs/%x-%j.out
+#SBATCH --signal=B:USR1@60
+# shellcheck disable=SC2317 # a function that a trap calls
+set -u
+restarts=${SLURM_RESTART_COUNT:-0} wfc='' again=''
+say() { echo "per-adapter.sh: $(date +%FT%T) $*"; }
+[ -n "${SLURM_JOB_ID:-}" ] || { say "this is a batch script: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
+[ $# -ge 1 ] || { say "usage: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
+eval "${WFC_SETUP:-}"
+
+on_warning() { # SIGKILL: on any other signal wfc would stop the jobs
+    again=yes interrupted=yes
+    [ -z "$wfc" ] || kill -KILL "$wfc" 2>/dev/null
+}
+trap on_warning USR1
+trap 'interrupted=yes; [ -z "$wfc" ] || kill -TERM "$wfc" 2>/dev/null' TERM
+say "job $SLURM_JOB_ID, start $((restarts + 1)), on $(hostname)"
+"${WFC_PYTHON:-python}" -m wfc_dist.cli run --plain "$@" cluster.backend=slurm &
+wfc=$!
+code=127
+while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: no longer a child, its code is known
+    interrupted=''
+    wait $wfc; status=$?
+    [ $status = 127 ] || code=$status
+    [ -n "$interrupted" ] || break
+done
+say "wfc ended with exit code $code"
+if [ -n "$again" ] && [ $code -gt 128 ]; then
+    if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
+        say "requeueing the coordinator (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20}); its jobs go on"
+        scontrol requeue "$SLURM_JOB_ID"
+    else
+        say "not requeued: WFC_MAX_REQUEUES=${WFC_MAX_REQUEUES:-20} is reached; its jobs go on, the same command finds them"
+    fi
+fi
+exit $code

@@ -1,0 +1,161 @@
+"""One small Slurm job per adapter, on three real hosts: preempted, its coordinator killed, stopped; the same bytes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from processes import kill_tree, start_wfc, wfc
+from slurm_cluster import SlurmCluster
+
+from wfc_dist.run_store import RunPaths, latest_base
+
+ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
+
+
+def ledger(run_dir: Path, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in RunPaths(run_dir).ledger.read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def starts(run_dir: Path, label: str) -> list[dict]:
+    path = run_dir / "slurm" / "round-0001" / label / "starts.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def await_true(what: str, happened: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while not happened():
+        assert process.poll() is None, f"ended with {process.returncode} before {what}"
+        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
+        time.sleep(0.1)
+
+
+def launch(config: Path, *overrides: str, log: Path, cwd: Path) -> subprocess.Popen[str]:
+    script = Path(__file__).parents[2] / "launch" / "slurm.py"
+    with open(log, "a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            [sys.executable, script, "--per-adapter", config, *overrides],
+            stdout=file, stderr=subprocess.STDOUT, text=True, cwd=cwd, start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder every host sees and may enter."""
+    with tempfile.TemporaryDirectory(prefix="wfc-jobs-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
+    slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.use(monkeypatch)
+    config = tiny.make_config(
+        shared, rounds=[["a", "b", "c"]], train={"max_steps": 80, "checkpoint_every": 1000}, evaluate={"adapters": False}
+    )
+    wfc("run", config, "--plain", f"run.dir={shared / 'one'}")
+    expected = latest_base(shared / "one" / "tiny").sha256
+    run_dir, log = shared / "runs" / "tiny", shared / "log"
+    command = (config, "cluster.backend=slurm", ALONE, "cluster.centralizer_ranks=2")
+
+    process = start_wfc("run", "--plain", *command, log=log)
+    try:
+        curves = [RunPaths(run_dir).curve(1, name) for name in "abc"]
+        await_true("all three train", lambda: all(path.exists() for path in curves), process)
+        (first,) = starts(run_dir, "train-b-1")
+        options = ["--partition=high", f"--nodelist={first['host']}", "--exclusive"]
+        slurm.run("sbatch", *options, "--output=/dev/null", "--wrap=sleep 2")
+        await_true("b is requeued", lambda: len(starts(run_dir, "train-b-1")) >= 2, process)
+    finally:
+        kill_tree(process)
+    # the next coordinator is a job itself, which waits for a core, is warned, and comes back
+    launcher = launch(*command, log=log, cwd=shared)
+    try:
+        await_true("it coordinates", lambda: len(ledger(run_dir, "attempt")) == 2, launcher)
+        coordinator = ledger(run_dir, "attempt")[1]["slurm_job_id"]
+        slurm.signal(coordinator, "USR1")
+        assert launcher.wait(240) == 0, log.read_text()
+    finally:
+        kill_tree(launcher)
+
+    assert latest_base(run_dir).sha256 == expected, log.read_text()
+    said = log.read_text()
+    assert (
+        f"run done: base 1 is {run_dir}/base-0001, sha256 {expected}" in said
+        and f"job {coordinator}: COMPLETED, exit code 0" in said
+    )
+    assert [line["slurm_restart_count"] for line in ledger(run_dir, "attempt")[2:]] == ["1"]
+    adapters = {line["dataset"]: line for line in ledger(run_dir, "adapter")}
+    assert len(ledger(run_dir, "adapter")) == 3 and adapters.keys() == set("abc")
+    assert len({starts(run_dir, f"train-{name}-1")[0]["host"] for name in "abc"}) == 3
+    assert not list((run_dir / "slurm" / "round-0001").glob("train-*-2")), "a job was submitted twice"
+    assert adapters["b"]["resumed_from"] > 0 and adapters["b"]["requeues"] >= 1
+    assert adapters["a"]["resumed_from"] == adapters["c"]["resumed_from"] == 0
+    assert "preempted" in ledger(run_dir, "requeue")[0]["reason"] and ledger(run_dir, "requeue")[0]["dataset"] == "b"
+    assert ledger(run_dir, "failure") == []
+    assert {line["before"] for line in ledger(run_dir, "attempt")} == {"none", "lost"}
+    for line in adapters.values():
+        assert slurm.history(line["slurm_job"])[-1]["State"] == "COMPLETED"
+    assert len(list(run_dir.rglob("events-centralizer-*.jsonl"))) == 2
+
+
+@pytest.mark.slow
+def test_stop_checkpoints_running_jobs_and_empties_the_queue(
+    slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.use(monkeypatch)
+    cluster = {"backend": "slurm", "workers_per_trainer": 2, "slurm": {"parameters": {"nodes": 2, "ntasks-per-node": 1}}}
+    config = tiny.make_config(
+        shared, rounds=[["a", "b"]], train={"max_steps": 100_000, "checkpoint_every": 100_000}, cluster=cluster,
+        evaluate={"max_clips": 1},
+    )  # fmt: skip
+    run_dir, log = shared / "runs" / "tiny", shared / "log"
+
+    process = start_wfc("run", config, "--plain", ALONE, log=log)
+    try:
+        await_true("one trains", lambda: any((run_dir / "round-0001" / "training-curves").glob("*.jsonl")), process)
+        await_true("the other waits", lambda: "pending Resources" in log.read_text(), process)
+        wfc("stop", run_dir)
+        assert process.wait(120) == 75, log.read_text()
+    finally:
+        kill_tree(process)
+
+    assert slurm.run("squeue", "-h", "-t", "PENDING,RUNNING") == ""
+    (checkpoint,) = (run_dir / "round-0001" / "training").glob("*/step-*")
+    assert checkpoint.name != "step-0" and (checkpoint / "manifest.json").is_file()
+    trained = checkpoint.parent.name
+    (waited,) = {"a", "b"} - {trained}
+    assert starts(run_dir, f"train-{trained}-1") and not starts(run_dir, f"train-{waited}-1")
+    assert len(list(run_dir.rglob(f"events-train-{trained}-rank-*.jsonl"))) == 2, "one process on each of two hosts"
+    assert ledger(run_dir, "failure") == []
+
+
+@pytest.mark.slow
+def test_what_cannot_work_is_said(slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.make_config(shared, rounds=[["a"]], cluster={"backend": "slurm"})
+    bare = shared / "bin"
+    bare.mkdir()
+    for name in ("env", "sh"):
+        (bare / name).symlink_to(str(shutil.which(name)))
+
+    nowhere = wfc("run", config, check=False, PATH=str(bare))
+    slurm.use(monkeypatch)
+    partition = wfc("run", config, "cluster.slurm.partition=gpu", check=False)
+    too_large = wfc("run", config, "cluster.cpus_per_worker=4096", check=False)
+    assert not (shared / "runs").exists(), "nothing was started"
+    with tempfile.TemporaryDirectory(prefix="wfc-", dir="/dev/shm") as folder:  # which every host has for itself
+        hidden = wfc("run", config, f"run.dir={folder}", check=False)
+
+    assert (nowhere.returncode, partition.returncode, too_large.returncode, hidden.returncode) == (2, 2, 2, 2)
+    assert "there is no Slurm here" in nowhere.stderr and "cluster.backend=ray" in nowhere.stderr
+    assert "no partition 'gpu'; partitions here: debug (default), high" in partition.stderr
+    assert "Slurm would not take the jobs" in too_large.stderr
+    assert "not visible on node" in hidden.stderr and folder in hidden.stderr

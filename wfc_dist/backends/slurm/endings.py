@@ -1,0 +1,40 @@
+"""How a job that left no result ended, and what is to be said of it."""
+
+from typing import Any
+
+from wfc_dist import errors
+from wfc_dist.backends.slurm import client
+from wfc_dist.backends.slurm.client import JobState
+from wfc_dist.backends.slurm.submission import EXIT_NOT_SHARED, Submission
+from wfc_dist.errors import GangFailedError, InputError, WfcError
+
+INTERRUPTED = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL")
+SETTLE_S = {"PREEMPTED": 30.0, "NODE_FAIL": 30.0, "UNKNOWN": 30.0}
+"""How long a job stays in a state before it is believed to have ended in it: Slurm may requeue it yet."""
+SETTLE_ELSE_S = 3.0  # a shared file system may show the job's last file a little late
+
+
+def cause_of(where: str, job: Submission, state: JobState, failure: dict[str, Any] | None, host: str) -> WfcError:
+    """Returns why a job failed.
+
+    Args:
+        where: Round, work and job, for the message.
+        job: The job.
+        state: Slurm's last word for it.
+        failure: What the job itself said (see `tasks.read_failure`), if it did.
+        host: Where it ran.
+    """
+    if failure is not None:
+        known = getattr(errors, failure["error"], None)
+        if isinstance(known, type) and issubclass(known, WfcError):
+            return known(failure["message"])
+        return GangFailedError(f"{where} on {host}: {failure['error']}: {failure['message']}")
+    if not job.starts() and client.exit_code(str(job.job_id)) == EXIT_NOT_SHARED:
+        return InputError(
+            f"{where}: the run directory is not visible on {host}, where {job.folder} was not found; "
+            f"choose a run.dir that all nodes share, or keep off the node with cluster.slurm.parameters: {{exclude: {host}}}"
+        )
+    return GangFailedError(
+        f"{where} on {host or 'no node'} ended {state.state} without saying why; "
+        f"see {job.folder}/batch.log and submitit/, then run the same command"
+    )

@@ -1,0 +1,232 @@
+"""What runs inside a Slurm job. submitit unpickles a `Task` on every rank and calls it; what is in it is in `works`.
+
+The work runs in a thread of its own, so that the main thread is free for signals: submitit's warning signal (preemption,
+time limit) asks the training for a checkpoint, waits for it, and requeues the job; the run's stop file ends it for good.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wfc_dist import durable, net
+from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+RESULT, STARTS = "result.json", "starts.jsonl"
+POLL_S = 0.5
+FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ports systems hand out by themselves, and those of slurm/round.sh
+
+
+@dataclass
+class Place:
+    """One process of a job among those that work together.
+
+    Attributes:
+        world_size, world_rank, local_rank: Its place.
+        host: This host's name, for the ledger.
+        endpoint: Where the ranks meet: the job's first node, a port derived from the job id.
+        stop: Set when a checkpoint was asked for.
+        on_stop: Called then.
+    """
+
+    world_size: int
+    world_rank: int
+    local_rank: int
+    host: str
+    endpoint: tuple[str, int]
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_stop: Callable[[], None] | None = None
+
+    def request_stop(self) -> None:
+        """Asks the work for a checkpoint."""
+        self.stop.set()
+        if self.on_stop:
+            self.on_stop()
+
+    def stops(self, stopper: Callable[[], None]) -> None:
+        """Says what a request to stop calls from now on; one that came before is passed on at once."""
+        self.on_stop = stopper
+        if self.stop.is_set():
+            stopper()
+
+
+class Work(Protocol):
+    """What a job does; the value goes into the job's result file."""
+
+    def __call__(self, place: Place) -> dict[str, Any]:
+        """Does one rank's share; rank 0's value counts."""
+
+
+def rendezvous_port(job_id: int) -> int:
+    """Returns the port at which the ranks of a job meet: jobs that share a node don't."""
+    return FIRST_PORT + job_id % NUM_PORTS
+
+
+def find_place() -> Place:
+    """Returns this process's place, as srun tells it; chooses the network interface where there is more than one node."""
+    from submitit import JobEnvironment
+
+    place = JobEnvironment()
+    address = "127.0.0.1"
+    if place.num_nodes > 1:
+        address = socket.gethostbyname(place.hostnames[0])
+        net.choose_interface(_own_address(address))
+    endpoint = (address, rendezvous_port(int(place.raw_job_id)))
+    return Place(place.num_tasks, place.global_rank, place.local_rank, socket.gethostname(), endpoint)
+
+
+def _own_address(peer: str) -> str:
+    """Returns the address under which this host reaches `peer`; sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))
+        return str(probe.getsockname()[0])
+
+
+def _num_restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def failed_file(folder: Path, world_rank: int) -> Path:
+    """Returns where a rank says why it failed."""
+    return folder / f"failed-{world_rank}.json"
+
+
+@dataclass
+class Task:
+    """One job: what submitit runs, and checkpoints and requeues on its warning signal.
+
+    Attributes:
+        folder: The job's folder.
+        stop_file: The run's; the work looks at it itself.
+        work: What to do.
+        max_requeues: Requeues that are made good.
+        checkpoints: Whether the work can be asked for a checkpoint; else it starts again from nothing.
+    """
+
+    folder: str
+    stop_file: str
+    work: Work
+    max_requeues: int
+    checkpoints: bool
+
+    def __post_init__(self) -> None:
+        self._place: Place | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        """Runs the work to its end, unless an earlier start of the job has finished it."""
+        folder, restarts = Path(self.folder), _num_restarts()
+        if (found := read_result(folder)) and found["state"] == "done":
+            return
+        place = find_place()
+        failed_file(folder, place.world_rank).unlink(missing_ok=True)
+        if place.world_rank == 0:
+            (folder / RESULT).unlink(missing_ok=True)
+            self._note(start=restarts, host=place.host)
+        if restarts > self.max_requeues:
+            self._write_failure(place, self._too_often())
+            raise self._too_often()
+        signal.signal(signal.SIGTERM, self._on_term)  # submitit ignores it; some sites preempt with nothing else
+        thread = self.start(place)
+        while thread.is_alive():
+            thread.join(POLL_S)  # in slices: Python runs signal handlers between them
+        self._conclude(place)
+
+    def start(self, place: Place) -> threading.Thread:
+        """Starts the work in its thread."""
+        self._place = place
+        self._thread = threading.Thread(target=self._run, args=(place,), name="work", daemon=True)
+        self._thread.start()
+        return self._thread
+
+    def _run(self, place: Place) -> None:
+        try:
+            value = self.work(place)
+        except Interrupted as error:
+            self._error = error
+        except Exception as error:
+            self._error = error
+            self._write_failure(place, error)
+        else:
+            if place.world_rank == 0:
+                self._write("done", value=value, host=place.host)
+
+    def _conclude(self, place: Place) -> None:
+        if isinstance(self._error, Interrupted):
+            if place.world_rank == 0:
+                self._write("stopped", reason=self._error.message)
+        elif self._error is not None:
+            raise self._error  # the exit code makes srun end the other ranks
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        if self._place:
+            self._place.request_stop()
+
+    def checkpoint(self) -> "DelayedSubmission | None":
+        """submitit calls this on rank 0 when the warning signal comes; what is returned starts after the requeue."""
+        from submitit.helpers import DelayedSubmission
+
+        restarts = _num_restarts()
+        if self._place is None:  # warned before anything began: just again
+            return DelayedSubmission(Task(self.folder, self.stop_file, self.work, self.max_requeues, self.checkpoints))
+        if self.checkpoints and self._thread:
+            self._place.request_stop()
+            self._thread.join()
+            if not isinstance(self._error, Interrupted):  # it has ended in the meantime
+                sys.exit(1 if self._error else 0)
+        if Path(self.stop_file).exists():
+            self._write("stopped", reason="the run was asked to stop")
+            sys.exit(0)
+        if restarts >= self.max_requeues:
+            self._write_failure(self._place, self._too_often())
+            sys.exit(1)
+        with_state = "with a checkpoint" if self.checkpoints else "to begin again"
+        self._note(requeue=restarts + 1, reason=f"preempted or out of time, requeued {with_state}")
+        return DelayedSubmission(Task(self.folder, self.stop_file, self.work, self.max_requeues, self.checkpoints))
+
+    def _too_often(self) -> WfcError:
+        return GangFailedError(f"the job was requeued more often than cluster.slurm.max_requeues = {self.max_requeues}")
+
+    def _note(self, **facts: Any) -> None:
+        durable.append_line(Path(self.folder) / STARTS, json.dumps({"time_s": time.time(), **facts}))
+
+    def _write(self, state: str, **facts: Any) -> None:
+        durable.write_json(Path(self.folder) / RESULT, {"state": state, **facts})
+
+    def _write_failure(self, place: Place, error: BaseException) -> None:
+        refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
+        facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": place.host}
+        durable.write_json(failed_file(Path(self.folder), place.world_rank), facts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("folder", "stop_file", "work", "max_requeues", "checkpoints")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Returns what a job's rank 0 said at its end, or None."""
+    with contextlib.suppress(FileNotFoundError):
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return found
+    return None
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """Returns why a job failed, in the words of the rank that knows best: one that refused, else the lowest."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
+    return next((item for item in found if item["refused"]), found[0] if found else None)

@@ -1,0 +1,90 @@
+"""What is known of jobs while they run: Slurm's word for each, asked seldom when nothing changes, and the learning curve."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wfc_dist.backends.slurm import client
+from wfc_dist.backends.slurm.client import JobState, SlurmError
+from wfc_dist.training.job import Progress
+
+logger = logging.getLogger(__name__)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
+TAIL_BYTES = 16_384
+
+
+class Watch:
+    """Slurm's word for some jobs, at most every second, less often while nothing changes: controllers are shared."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, JobState] = {}
+        self._since_s: dict[str, float] = {}
+        self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
+        self._silent = False
+
+    def look(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """Asks for jobs, given as (name, id), when it is time to. A controller that does not answer is asked again later."""
+        if time.monotonic() < self._next_s:
+            return
+        try:
+            found = client.states([name for name, _ in jobs])
+        except SlurmError as error:
+            if not self._silent:
+                logger.warning("Slurm does not answer (%s); the jobs go on, asking again", error.message)
+            self._silent = True
+            self._next_s = time.monotonic() + LONGEST_PAUSE_S
+            return
+        self._silent = False
+        for name, job_id in jobs:
+            if name not in found:
+                found[name] = client.remembered(job_id) or JobState(job_id, "UNKNOWN", "", "")
+        changed = {name for name, state in found.items() if self._known.get(name) != state}
+        self._since_s |= dict.fromkeys(changed, time.monotonic())
+        self._known |= found
+        self._pause_s = FIRST_PAUSE_S if changed else min(1.5 * self._pause_s, LONGEST_PAUSE_S)
+        self._next_s = time.monotonic() + self._pause_s
+
+    def hurry(self) -> None:
+        """Makes the next look ask at once: something is known to have changed."""
+        self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
+
+    def state(self, name: str) -> JobState | None:
+        """Returns the last word for a job, or None before the first."""
+        return self._known.get(name)
+
+    def age_s(self, name: str) -> float:
+        """Returns how long that has been so."""
+        return time.monotonic() - self._since_s.get(name, time.monotonic())
+
+
+@dataclass
+class CurveTail:
+    """The end of one adapter's learning curve, as progress."""
+
+    path: Path
+    max_steps: int
+    _step: int = -1
+    _read_s: float = field(default_factory=time.monotonic)
+    _rate: float = 0.0
+
+    def progress(self) -> Progress | None:
+        """Returns how far the training is, or None before its first step."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+                lines = file.read().split(b"\n")[:-1]  # a line being written has no end yet
+        except FileNotFoundError:
+            return None
+        rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+        steps = [row for row in rows if "loss" in row]
+        if not steps:
+            return None
+        now, last = time.monotonic(), steps[-1]
+        if last["step"] != self._step:
+            new = [row["speech_seconds"] for row in steps if row["step"] > self._step]
+            self._rate = sum(new) / max(now - self._read_s, 1e-9) if self._step >= 0 else 0.0
+            self._step, self._read_s = last["step"], now
+        return Progress(last["step"], self.max_steps, last["loss"], last["lr"], self._rate, "train")
