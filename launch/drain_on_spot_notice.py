@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""On an AWS spot node: waits for the two-minute notice, then tells Ray that this node goes. Ray itself does not hear the notice.
+
+    drain_on_spot_notice.py HEAD_IP:6379 &
+
+wfc then checkpoints what trains here and moves it (`cluster.on_drain=move`), or checkpoints everything and stops.
+"""
+
+import argparse
+import os
+import time
+import urllib.error
+import urllib.request
+
+METADATA = "http://169.254.169.254"  # the instance's metadata service
+SECONDS_LEFT = 110  # of the 120, after a look every 5 s
+
+
+def noticed(metadata: str) -> bool:
+    """Returns whether the notice has come; what can't be asked now is asked again."""
+    try:
+        wanted = urllib.request.Request(
+            f"{metadata}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        )
+        with urllib.request.urlopen(wanted, timeout=5) as answer:
+            session = answer.read().decode()
+        look = urllib.request.Request(
+            f"{metadata}/latest/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": session}
+        )
+        with urllib.request.urlopen(look, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):  # 404 until the notice comes
+        return False
+
+
+def main() -> None:
+    """Entry point; becomes `ray drain-node` for the node it runs on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", metavar="HEAD_IP:6379")
+    parser.add_argument("--metadata", default=METADATA, help="another metadata service, for tests")
+    parser.add_argument("--every", type=float, default=5, metavar="SECONDS")
+    options = parser.parse_args()
+    while not noticed(options.metadata):
+        time.sleep(options.every)
+    os.environ["RAY_ADDRESS"] = options.address
+    os.execvp("ray", [
+        "ray", "drain-node", "--address", options.address, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message", "spot instance taken back", "--deadline-remaining-seconds", str(SECONDS_LEFT),
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
