@@ -10,7 +10,8 @@ demo: $(MODEL)/config.json
 	$(BIN)/wfc run configs/demo.yaml
 
 test: .venv/dev lint $(MODEL)/config.json
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/cluster
+	$(BIN)/python -m pytest tests/cluster
 	$(BIN)/python tests/short_demo.py
 
 lint: .venv/dev
