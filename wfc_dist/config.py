@@ -15,6 +15,8 @@ from wfc_dist.errors import ConfigError
 from wfc_dist.mirror import mirror_folder
 from wfc_dist.objects import is_url
 
+MAX_MERGE_THREADS = 4
+"""Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 

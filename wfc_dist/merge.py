@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 
 from wfc_dist import base_chain, lora_math
+from wfc_dist.config import MAX_MERGE_THREADS
 from wfc_dist.errors import InputError
 from wfc_dist.hashing import tensor_sha256
 from wfc_dist.lora_math import ModuleDelta
 from wfc_dist.tensor_files import TensorSpec
-
-MAX_THREADS = 4  # each holds three matrices in float64
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class MergedModule:
 
 def num_threads() -> int:
     """Returns how many threads merge here: as many as this process may use cores, of a Slurm task those it was given."""
-    given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_THREADS))
-    return min(MAX_THREADS, len(os.sched_getaffinity(0)), given)
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_MERGE_THREADS))
+    return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), given)
 
 
 def threads() -> ThreadPoolExecutor:

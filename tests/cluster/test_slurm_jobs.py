@@ -29,11 +29,13 @@ def starts(run_dir: Path, label: str) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def await_true(what: str, happened: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+def await_true(
+    what: str, happened: Callable[[], bool], process: subprocess.Popen[str], log: Path, timeout_s: float = 120
+) -> None:
     end = time.monotonic() + timeout_s
     while not happened():
-        assert process.poll() is None, f"ended with {process.returncode} before {what}"
-        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
+        assert process.poll() is None, f"ended with {process.returncode} before {what}\n{log.read_text()}"
+        assert time.monotonic() < end, f"not within {timeout_s} s: {what}\n{log.read_text()}"
         time.sleep(0.1)
 
 
@@ -69,17 +71,17 @@ def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
     process = start_wfc("run", "--plain", *command, log=log)
     try:
         curves = [RunPaths(run_dir).curve(1, name) for name in "abc"]
-        await_true("all three train", lambda: all(path.exists() for path in curves), process)
+        await_true("all three train", lambda: all(path.exists() for path in curves), process, log)
         (first,) = starts(run_dir, "train-b-1")
         options = ["--partition=high", f"--nodelist={first['host']}", "--exclusive"]
         slurm.run("sbatch", *options, "--output=/dev/null", "--wrap=sleep 2")
-        await_true("b is requeued", lambda: len(starts(run_dir, "train-b-1")) >= 2, process)
+        await_true("b is requeued", lambda: len(starts(run_dir, "train-b-1")) >= 2, process, log)
     finally:
         kill_tree(process)
     # the next coordinator is a job itself, which waits for a core, is warned, and comes back
     launcher = launch(*command, log=log, cwd=shared)
     try:
-        await_true("it coordinates", lambda: len(ledger(run_dir, "attempt")) == 2, launcher)
+        await_true("it coordinates", lambda: len(ledger(run_dir, "attempt")) == 2, launcher, log)
         coordinator = ledger(run_dir, "attempt")[1]["slurm_job_id"]
         slurm.signal(coordinator, "USR1")
         assert launcher.wait(240) == 0, log.read_text()
@@ -121,8 +123,8 @@ def test_stop_checkpoints_running_jobs_and_empties_the_queue(
 
     process = start_wfc("run", config, "--plain", ALONE, log=log)
     try:
-        await_true("one trains", lambda: any((run_dir / "round-0001" / "training-curves").glob("*.jsonl")), process)
-        await_true("the other waits", lambda: "pending Resources" in log.read_text(), process)
+        await_true("one trains", lambda: any((run_dir / "round-0001" / "training-curves").glob("*.jsonl")), process, log)
+        await_true("the other waits", lambda: "pending Resources" in log.read_text(), process, log)
         wfc("stop", run_dir)
         assert process.wait(120) == 75, log.read_text()
     finally:
@@ -157,5 +159,5 @@ def test_what_cannot_work_is_said(slurm: SlurmCluster, shared: Path, monkeypatch
     assert (nowhere.returncode, partition.returncode, too_large.returncode, hidden.returncode) == (2, 2, 2, 2)
     assert "there is no Slurm here" in nowhere.stderr and "cluster.backend=ray" in nowhere.stderr
     assert "no partition 'gpu'; partitions here: debug (default), high" in partition.stderr
-    assert "Slurm would not take the jobs" in too_large.stderr
+    assert "Slurm would not take a job that trains, 1 x (4096 CPU): sbatch: " in too_large.stderr
     assert "not visible on node" in hidden.stderr and folder in hidden.stderr

@@ -73,6 +73,13 @@ def test_the_trainers_layout_is_theirs_alone() -> None:
         submission.parameters(cluster, job, Shape(3, 1, 0, spread=True))
 
 
+def test_a_job_that_centralizes_takes_no_more_cores_than_it_can_use() -> None:
+    for cores, ranks, expected in ((1.5, None, "1 x (2 CPU)"), (4, 2, "2 x (4 CPU)"), (64, 2, "2 x (4 CPU)")):
+        cluster = ClusterConfig.model_validate({"cpus_per_worker": cores, "centralizer_ranks": ranks, "gpus_per_worker": 1})
+        assert str(submission.centralizer_shape(cluster)) == expected
+    assert str(submission.trainer_shape(cluster)) == "1 x (64 CPU, 1 GPU)"
+
+
 def test_submissions_are_numbered_and_found_again(tmp_path: Path) -> None:
     first = submission.prepare(tmp_path, "train-a", "key", "run")
     second = submission.prepare(tmp_path, "train-a", "key", "run")

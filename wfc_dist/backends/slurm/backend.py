@@ -34,8 +34,9 @@ def check(config: Config) -> None:
     client.require_slurm("cluster.backend=ray (any Ray cluster, or this machine), or in_process")
     client.check_partition(cluster.slurm.partition, cluster.slurm.time_min, client.partitions())
     with tempfile.TemporaryDirectory(prefix="wfc-") as folder:
-        for shape in (submission.trainer_shape, submission.decoder_shape, submission.centralizer_shape):
-            submission.test_only(cluster, Path(folder), shape(cluster))
+        submission.test_only(cluster, Path(folder), "trains", submission.trainer_shape(cluster))
+        submission.test_only(cluster, Path(folder), "scores", submission.decoder_shape(cluster))
+        submission.test_only(cluster, Path(folder), "centralizes", submission.centralizer_shape(cluster))
 
 
 def _key(**identity: Any) -> str:

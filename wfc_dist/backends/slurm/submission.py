@@ -24,7 +24,7 @@ from wfc_dist import durable
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.tasks import STARTS, Task
-from wfc_dist.config import ClusterConfig
+from wfc_dist.config import MAX_MERGE_THREADS, ClusterConfig
 from wfc_dist.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ class Shape:
     num_gpus: int
     spread: bool = False
 
+    def __str__(self) -> str:
+        gpus = f", {self.num_gpus} GPU" if self.num_gpus else ""
+        return f"{self.num_tasks} x ({self.num_cpus} CPU{gpus})"
+
 
 def trainer_shape(cluster: ClusterConfig) -> Shape:
     """Returns what a job that trains asks for."""
@@ -63,8 +67,8 @@ def decoder_shape(cluster: ClusterConfig) -> Shape:
 
 
 def centralizer_shape(cluster: ClusterConfig) -> Shape:
-    """Returns what a job that centralizes asks for: a worker's cores for each rank, which merges on several threads."""
-    return Shape(cluster.centralizer_ranks or 1, math.ceil(cluster.cpus_per_worker), 0)
+    """Returns what a job that centralizes asks for, on one node: of a worker's cores as many for each rank as it can use."""
+    return Shape(cluster.centralizer_ranks or 1, min(math.ceil(cluster.cpus_per_worker), MAX_MERGE_THREADS), 0)
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,12 @@ def _executor(cluster: ClusterConfig, submission: Submission, shape: Shape) -> A
     return executor
 
 
-def test_only(cluster: ClusterConfig, folder: Path, shape: Shape) -> None:
-    """Asks Slurm whether it would take such a job; submits nothing. Raises ConfigError with Slurm's own words."""
+def test_only(cluster: ClusterConfig, folder: Path, does: str, shape: Shape) -> None:
+    """Asks Slurm whether it would take such a job, which `does` something; submits nothing.
+
+    Raises:
+        ConfigError: It would not: which job, what it asks for, and Slurm's own words.
+    """
     script = folder / "test-only.sh"
     executor = _executor(cluster, Submission(folder, "wfc-test-only", ""), shape)
     script.write_text(executor._make_submission_file_text("true", ""), encoding="utf-8")
@@ -175,7 +183,10 @@ def test_only(cluster: ClusterConfig, folder: Path, shape: Shape) -> None:
         with _outside_any_job():
             client.call("sbatch", "--test-only", str(script))
     except SlurmError as error:
-        raise ConfigError(f"Slurm would not take the jobs of cluster.slurm: {error.message}") from error
+        raise ConfigError(
+            f"Slurm would not take a job that {does}, {shape}: {error.message}; see cluster.slurm, cluster.cpus_per_worker, "
+            "gpus_per_worker, workers_per_trainer and centralizer_ranks"
+        ) from error
 
 
 def submit(submission: Submission, task: Task, cluster: ClusterConfig, shape: Shape) -> Submission:
