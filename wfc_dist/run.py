@@ -183,11 +183,12 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
     from wfc_dist.backends.ray.trainers import RayTrainers
     from wfc_dist.evaluation.scoring import RunScorer
 
-    with log.span("start_ray"), contextlib.ExitStack() as stack:
-        stack.enter_context(connected(store.config.cluster))
+    with contextlib.ExitStack() as stack:
+        with log.span("start_ray"):
+            stack.enter_context(connected(store.config.cluster))
         fleet = Fleet(store, display.say, _admission(store, display))
         centralizer = RayCentralizer(store, fleet.nodes)
-        trainers = RayTrainers(store, display, checked.hours, centralizer.changed, fleet)
+        trainers = RayTrainers(store, display, checked.hours, centralizer, fleet)
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
         scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)

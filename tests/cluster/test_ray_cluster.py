@@ -268,6 +268,26 @@ def test_a_drained_node_stops_the_run_or_only_moves_its_trainer(
     assert broadcast and all("node3" not in line["hosts"] for line in broadcast)
 
 
+def test_plan_shows_who_would_go_where_and_what_does_not_fit(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wfc_dist.cli", "plan", project.folder / "configs" / "tiny.yaml"]
+    given = (f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", f"cluster.address={cluster.address}")
+    wide = {**cluster.node_env, "COLUMNS": "150"}
+
+    done = cluster.hosts["node1"].run([*command, *given], env=wide, timeout_s=120)
+    too_large = cluster.hosts["node1"].run([*command, *given, "cluster.cpus_per_worker=2"], env=wide, timeout_s=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {cells[0]: cells[1:] for line in done.stdout.splitlines() if len(cells := line.replace("│", " ").split()) > 3}
+    assert rows["node1"][:4] == [cluster.hosts["node1"].ip, "0", "of", "0"] and "too small for one worker" in done.stdout
+    assert rows["node2"][:4] == [cluster.hosts["node2"].ip, "1", "of", "1"]
+    placed = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "│ 1 " in line]
+    assert [(cells[1], cells[2:]) for cells in placed][:3] == [
+        ("a", ["0", "node2"]), ("b", ["1", "node3"]), ("c", ["the", "first", "that", "is", "free", "queued"]),
+    ]  # fmt: skip
+    assert too_large.returncode == 2 and "no trainer fits: one needs 1 x (2 CPU, 0 GPU)" in too_large.stderr
+    assert list(tmp_path.iterdir()) == [], "something was left behind"
+
+
 def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
     def wfc_on(node: str, *overrides: str, **environment: str) -> str:
         """Returns what `wfc run` says as a driver on a node; it must refuse to start, soon."""

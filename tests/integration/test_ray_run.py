@@ -60,6 +60,24 @@ def test_a_lost_trainer_goes_on_from_its_checkpoint_and_the_bytes_are_the_same(
 
 
 @pytest.mark.slow
+def test_a_lost_rank_of_the_average_costs_the_ranks_a_restart(in_process: tuple[Path, str], tmp_path: Path) -> None:
+    config, expected = in_process
+    run_dir, held = tmp_path / "runs" / "tiny", tmp_path / "held"
+    more = (f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", "cluster.centralizer_ranks=2")
+    process = start_wfc("run", config, *more, "--plain", log=tmp_path / "log", WFC_HOLD_AT=f"average={held}")
+    try:
+        assert wait_for(held, process), (tmp_path / "log").read_text()
+        psutil.Process(int(held.read_text())).kill()  # the other one is waiting for its factors
+        assert process.wait(600) == 0, (tmp_path / "log").read_text()
+    finally:
+        kill_tree(process)
+
+    assert latest_base(run_dir).sha256 == expected
+    (failure,) = [line for line in ledger(run_dir) if line["event"] == "failure"]
+    assert (failure["work"], failure["decision"], failure["round"]) == ("centralize", "restart", 1)
+
+
+@pytest.mark.slow
 def test_a_gang_of_two_over_zero_and_several_centralizer_ranks(tmp_path: Path) -> None:
     config = tiny.make_config(
         tmp_path, rounds=[["a", "b"], ["c"]], train={"strategy": "zero2"}, evaluate={"adapters": False},

@@ -1,5 +1,6 @@
 """The average on Ray: ranks in processes of their own, so that a dead trainer can't poison the collective."""
 
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import save
 
 from wfc_dist import base_chain, collectives, log, net
+from wfc_dist.backends.failure_policy import Decision, FailurePolicy
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray.fleet import POLL_S
+from wfc_dist.backends.ray.factorization import classify
+from wfc_dist.backends.ray.fleet import POLL_S, first_line
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast
 from wfc_dist.centralize import CentralizeJob, centralize_rank
@@ -76,26 +79,33 @@ class RayCentralizer:
     def __init__(self, store: RunStore, nodes: Callable[[], list[Node]]) -> None:
         self._store, self._usable = store, nodes
         self._ranks: list[Any] = []
+        self._places: list[str] = []
         self._endpoint: Any = None
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`. A lost rank costs the ranks a restart, bounded by `cluster.max_failures`."""
-        for failures in range(self._store.config.cluster.max_failures + 1):
+        policy = FailurePolicy(self._store.config.cluster.max_failures)
+        for num_failures in itertools.count(1):
             try:
                 return self._once(base, adapters)
-            except RayTaskError as error:
-                self.shutdown()
-                cause = error.cause if isinstance(error.cause, BaseException) else error
-                raise (
-                    cause if isinstance(cause, WfcError) else WfcError(f"round {base.index + 1}: averaging failed: {cause}")
-                ) from error
             except RayError as error:
                 self.shutdown()
-                logger.warning("round %d: a centralizer rank was lost (%s), failure %d", base.index + 1, error, failures + 1)
-        raise GangFailedError(f"round {base.index + 1}: centralizer ranks were lost more than cluster.max_failures times")
+                failure, cause = classify(error)  # one that failed because another is gone counts as lost, too
+                decision, why = policy.decide(failure, num_failures), first_line(cause)
+                self._store.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
+                if decision is not Decision.RESTART:
+                    raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
+                logger.warning("round %d: a rank of the average was lost (%s); begun anew", base.index + 1, why)
+        raise AssertionError("unreachable")
+
+    def _lost_too_often(self, base: Base, why: str) -> GangFailedError:
+        return GangFailedError(
+            f"round {base.index + 1}: ranks of the average were lost more than cluster.max_failures = "
+            f"{self._store.config.cluster.max_failures} times; the last: {why}; see centralizer-*.log under {self._log_dir()}"
+        )
 
     def _once(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        self._ensure_ranks(len(adapters))
+        self.prepare(len(adapters))
         job = centralize_job(self._store, base, list(adapters))
         with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
             staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
@@ -117,21 +127,26 @@ class RayCentralizer:
                 raise Interrupted(f"{reason}: stopped while averaging; the same command goes on")
         return ray.get(refs)  # type: ignore[no-any-return]
 
-    def _ensure_ranks(self, num_adapters: int) -> None:
-        if self._ranks:
-            return
+    def prepare(self, num_adapters: int) -> None:
+        """Starts the ranks, unless they are up, and returns at once: they load their libraries while the trainers train."""
         nodes = self._nodes()
+        if self._ranks and set(self._places) <= {node.node_id for node in nodes if not node.draining}:
+            return
+        self.shutdown()
         world_size = self._store.config.cluster.centralizer_ranks or min(len(nodes), num_adapters)
-        log_dir = str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
         for rank in range(world_size):
-            place = NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)].node_id, soft=False)
+            self._places.append(nodes[rank % len(nodes)].node_id)
+            place = NodeAffinitySchedulingStrategy(self._places[rank], soft=False)
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
             self._ranks.append(
                 _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(
-                    rank, world_size, log_dir, self._store.mirror
+                    rank, world_size, self._log_dir(), self._store.mirror
                 )
             )
         self._endpoint = self._ranks[0].endpoint.remote()
+
+    def _log_dir(self) -> str:
+        return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
 
     def _nodes(self) -> list[Node]:
         here = ray.get_runtime_context().get_node_id()
@@ -149,4 +164,4 @@ class RayCentralizer:
         """Ends the ranks."""
         for rank in self._ranks:
             ray.kill(rank)
-        self._ranks = []
+        self._ranks, self._places = [], []

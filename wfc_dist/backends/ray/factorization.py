@@ -53,6 +53,7 @@ class Factorization:
     Args:
         store, fleet, display: The run, its gangs, and who is told of progress.
         hold: Brings a base to a gang.
+        on_training: Called once, when the first training has begun.
         base: What the adapters are trained against.
         queue: Data sets in the order in which they get a gang.
     """
@@ -63,11 +64,13 @@ class Factorization:
         fleet: Fleet,
         display: Display,
         hold: Callable[[Gang, Base], object],
+        on_training: Callable[[], None],
         *,
         base: Base,
         queue: list[str],
     ) -> None:
         self._store, self._fleet, self._display, self._hold = store, fleet, display, hold
+        self._on_training, self._begun = on_training, False
         self._base, self._queue = base, queue
         self._policy = FailurePolicy(store.config.cluster.max_failures)
         self._running: dict[str, _Running] = {}
@@ -87,6 +90,9 @@ class Factorization:
             else:
                 self._fleet.tick()
                 self._start_idle()
+                if self._running and not self._begun:
+                    self._begun = True
+                    self._on_training()
             self._fleet.wait([ref for item in self._running.values() for ref in item.refs])
             for item in list(self._running.values()):
                 self._settle(item)

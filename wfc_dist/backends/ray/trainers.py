@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError
 
 from wfc_dist import log
+from wfc_dist.backends.ray.centralizer import RayCentralizer
 from wfc_dist.backends.ray.decoding import Decoding
 from wfc_dist.backends.ray.factorization import Factorization, classify
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet, first_line
@@ -29,7 +30,7 @@ class RayTrainers:
         store: The opened run.
         display: Gets every trainer's progress.
         hours: Hours of speech of each data set's training split: the queue is longest first.
-        changed: Returns a reference to a base's changed tensors (`Broadcast`), or None where they must be read from disk.
+        centralizer: Made ready while the trainers train; sends a new base's changed tensors.
         fleet: The gangs.
     """
 
@@ -38,10 +39,10 @@ class RayTrainers:
         store: RunStore,
         display: Display,
         hours: Mapping[str, float],
-        changed: Callable[[Base], Any],
+        centralizer: RayCentralizer,
         fleet: Fleet,
     ) -> None:
-        self._store, self._display, self._hours, self._changed, self._fleet = store, display, hours, changed, fleet
+        self._store, self._display, self._hours, self._centralizer, self._fleet = store, display, hours, centralizer, fleet
         self._broadcast: tuple[Base, Any] | None = None
 
     def broadcast(self, base: Base) -> None:
@@ -50,7 +51,7 @@ class RayTrainers:
         if not gangs:
             return
         with log.span("broadcast", base_index=base.index):
-            self._broadcast = (base, self._changed(base))
+            self._broadcast = (base, self._centralizer.changed(base))
             sent = [(gang, self._hold(gang, base)) for gang in gangs]
             hosts = [item.host for gang, refs in sent if self._received(gang, refs) for item in gang.where]
         self._broadcast = None  # its bytes leave the object store; who comes later reads the folder
@@ -80,9 +81,13 @@ class RayTrainers:
         if not datasets:
             return {}
         self._fleet.open()
+        num_adapters = len(self._store.config.round_list()[base.index])
         queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: configured order among equals
         with log.span("factorize", round=base.index + 1), self._display.training(base.index + 1, datasets):
-            return Factorization(self._store, self._fleet, self._display, self._hold, base=base, queue=queue).run()
+            return Factorization(
+                self._store, self._fleet, self._display, self._hold, lambda: self._centralizer.prepare(num_adapters),
+                base=base, queue=queue,
+            ).run()  # fmt: skip
 
     def num_decoders(self) -> int:
         """See `scoring.Decoders`; starts the gangs, since only the cluster says how many there will be."""
