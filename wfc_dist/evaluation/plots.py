@@ -171,6 +171,34 @@ def _density(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) ->
     return np.where(density > 0, density, np.nan)
 
 
+def timeline_plot(lanes: Mapping[str, Sequence[tuple[float, float, str]]], phases: Sequence[str]) -> str:
+    """Returns a lane per process with a bar per span, one colour per phase.
+
+    Args:
+        lanes: Process -> (start, end, phase) in seconds, outer spans before those inside them.
+        phases: In the order of colours and legend.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 0.9 + 0.27 * len(lanes)), layout="constrained")
+        axes = figure.subplots()
+        last_s = max(end for bars in lanes.values() for _, end, _ in bars)
+        colors = dict(zip(phases, (*CYCLE[:7], "#d9d9d9"), strict=True))  # waiting, the last one, recedes
+        for position, bars in enumerate(lanes.values()):
+            for start, end, phase in bars:
+                width = max(end - start, last_s / 1500)  # what is too short to see is a line
+                axes.broken_barh([(start, width)], (position - 0.38, 0.76), facecolors=colors[phase], linewidth=0)
+        shown = {phase for bars in lanes.values() for _, _, phase in bars}
+        for phase in phases:
+            if phase in shown:
+                axes.plot([], [], "s", color=colors[phase], label=phase)
+        axes.set_yticks(range(len(lanes)), list(lanes))
+        axes.set_ylim(len(lanes) - 0.4, -0.6)
+        axes.set_xlim(0, last_s * 1.005)
+        axes.set_xlabel("seconds since the attempt began")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)
+        return _svg(figure)
+
+
 def modules_plot(per_module: Mapping[str, Mapping[str, float]], label: str) -> str:
     """Returns a value per adapted module, one line per round: round title -> module name -> value."""
     with mpl.rc_context(_STYLE):

@@ -14,11 +14,13 @@ from wfc_dist.errors import WfcError
 from wfc_dist.evaluation import plots
 from wfc_dist.evaluation.matrix import Column, Matrix, caption, read_matrix
 from wfc_dist.evaluation.pieces import HEAT_ENDS, Cell, Part, Section, Table, colour
+from wfc_dist.evaluation.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
 from wfc_dist.evaluation.transfer import Change, Figure, Summary, summarize
 from wfc_dist.evaluation.weights import RoundWeights, read_weights
 from wfc_dist.run_store import RunPaths, read_base, require_run
 
 _LEDGER_ROWS = 300
+_ATTEMPTS, _LANES = 3, 40  # of the timeline: the last ones, the first ones
 _DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable piece becomes a note
 
 
@@ -42,6 +44,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Learning curves", _curves, paths, matrix),
         _section("Weights before and after averaging", _weights, paths, matrix),
         _section("Exactness of the average and of the merge", _exactness, paths, matrix),
+        _section("Where the time went", _times, paths),
         _section("Ledger", _ledger, paths),
     ]
     text = template.render(
@@ -224,6 +227,41 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
     return "-" if value is None else str(value)
+
+
+def _times(paths: RunPaths) -> Section:
+    attempts = read_attempts(paths.run_dir)
+    if not attempts:
+        return Section(parts=[Part(note="No events are on disk.")])
+    shown = list(attempts.items())[-_ATTEMPTS:]
+    parts = [_attempt_times(f"Attempt {number}", spans) for number, spans in shown if spans]
+    if len(shown) < len(attempts):
+        parts.insert(0, Part(note=f"the last {len(shown)} of {len(attempts)} attempts"))
+    intro = (
+        "Every process of an attempt, by its host's own clock. Inside a span that holds another one the inner one counts. "
+        "Turnaround: from the end of a round's last adapter to the first optimizer step of the next round, scoring left out."
+    )
+    return Section(intro, parts)
+
+
+def _attempt_times(title: str, spans: Sequence[Span]) -> Part:
+    known = [span for span in spans if span.phase in PHASES]
+    last_s = max(span.end_s for span in spans)
+    names = sorted({span.process for span in known}, key=lambda name: (name != "coordinator", name))
+    lanes = {name: [span for span in known if span.process == name] for name in names}
+    drawn = dict(list(lanes.items())[:_LANES])
+    bars = {name: [(span.start_s, span.end_s, span.phase) for span in of_lane] for name, of_lane in drawn.items()}
+    phases = [phase for phase in (*PHASES, IDLE) if phase == IDLE or any(span.phase == phase for span in known)]
+    rows: list[Sequence[Cell] | str] = []
+    for name, of_lane in drawn.items():
+        seconds = time_by_phase(of_lane, min(span.start_s for span in of_lane), last_s)
+        rows.append([Cell(name), *(Cell(f"{seconds[phase]:.1f}" if phase in seconds else "-") for phase in phases)])
+    found = ", ".join(f"{seconds:.1f} s" for seconds in turnarounds(spans))
+    more = f"; {len(lanes) - len(drawn)} more processes" if len(lanes) > len(drawn) else ""
+    caption = f"seconds of each process since it began{more}" + (f"; turnaround: {found}" if found else "")
+    return Part(
+        f"{title}: {last_s:.0f} s", svg=plots.timeline_plot(bars, list(PHASES)), table=Table(["", *phases], rows, caption=caption)
+    )
 
 
 def _ledger(paths: RunPaths) -> Section:

@@ -133,6 +133,8 @@ class _Training:
                     break
                 position, micro_batches = next(batches)
                 assert position == self.tally.step
+                if position == first:
+                    log.event("first_step", dataset=self.job.dataset)
                 stopping = self._step(micro_batches)
                 if self.tally.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
                     self._save()
