@@ -1,9 +1,10 @@
-# make demo: two rounds on real speech, on this machine. make test: all tests. Both install what they need into .venv.
+# make demo: two rounds on real speech, on this machine. make test: all tests. make bench: docs/performance.md, measured again.
+# All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL := models/whisper-base
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(MODEL)/config.json
 	@echo "Two rounds, five adapters on real speech: about 11 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
@@ -13,6 +14,13 @@ test: .venv/dev lint $(MODEL)/config.json
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/cluster
 	$(BIN)/python -m pytest tests/cluster
 	$(BIN)/python tests/short_demo.py
+
+bench: .venv/installed $(MODEL)/config.json
+	@echo "Three benchmarks, each beside what you would run instead: half an hour on 2 cores. Nothing else should run meanwhile."
+	$(BIN)/python benchmarks/new_base.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/report.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of doing the work: its name, seconds of each repetition, peak memory (VmHWM) of its process in bytes."""
+    """One way of doing the work: name, seconds of each repetition, peak memory (VmHWM) of its process in bytes, and what
+    else its last repetition said."""
 
     name: str
     seconds: list[float]
     peak_bytes: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def median_s(self) -> float:
@@ -46,8 +48,10 @@ def in_fresh_processes(script: Path, ways: Sequence[str], repetitions: int, *arg
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[way].append(json.loads(done.stdout.splitlines()[-1]))
     return [
-        Measured(way, [row["seconds"] for row in rows], max(row["peak_bytes"] for row in rows)) for way, rows in found.items()
-    ]
+        Measured(way, [row["seconds"] for row in rows], max(row["peak_bytes"] for row in rows),
+                 {key: value for key, value in rows[-1].items() if key not in ("seconds", "peak_bytes")})
+        for way, rows in found.items()
+    ]  # fmt: skip
 
 
 def write_result(name: str, question: str, measured: Sequence[Measured], **facts: Any) -> Path:
@@ -56,7 +60,7 @@ def write_result(name: str, question: str, measured: Sequence[Measured], **facts
     ours = measured[0]
     rows = [
         {"way": item.name, "median_s": round(item.median_s, 3), "seconds": [round(value, 3) for value in item.seconds],
-         "peak_mb": round(item.peak_bytes / 1e6), "times_ours": round(item.median_s / ours.median_s, 2)}
+         "peak_mb": round(item.peak_bytes / 1e6), "times_ours": round(item.median_s / ours.median_s, 2), **item.facts}
         for item in measured
     ]  # fmt: skip
     machine = {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")}

