@@ -77,12 +77,24 @@ def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable
     return run, report
 
 
+def _clock(model: Any, times: dict[int, float], every: int, folder: Path) -> Any:
+    """Returns a callback that notes when each step ended and saves the adapter now and then."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+            times[state.global_step] = time.monotonic()
+            if state.global_step % every == 0:
+                model.save_pretrained(str(folder / f"step-{state.global_step}"))
+
+    return Clock()
+
+
 def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
     from peft import LoraConfig, get_peft_model
     from transformers import (
         Seq2SeqTrainer,
         Seq2SeqTrainingArguments,
-        TrainerCallback,
         WhisperForConditionalGeneration,
         WhisperProcessor,
     )
@@ -109,12 +121,6 @@ def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tup
         labels = texts.input_ids.masked_fill(texts.attention_mask == 0, -100)
         return {"input_features": features, "labels": labels[:, 1:]}  # the model puts the start token in front
 
-    class Clock(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-            times[state.global_step] = time.monotonic() - report["start"]
-            if state.global_step % third == 0:
-                model.save_pretrained(str(folder / f"step-{state.global_step}"))
-
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"), per_device_train_batch_size=PADDED_BATCH, max_steps=steps, learning_rate=LR,
         lr_scheduler_type="cosine", warmup_steps=WARMUP, weight_decay=WEIGHT_DECAY, max_grad_norm=1.0, use_cpu=True,
@@ -122,13 +128,17 @@ def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tup
         seed=SEED, disable_tqdm=True, dataloader_drop_last=True,
     )  # fmt: skip
     trainer = Seq2SeqTrainer(
-        model, arguments, train_dataset=list(range(len(split.clips))), data_collator=collate, callbacks=[Clock()]
+        model,
+        arguments,
+        train_dataset=list(range(len(split.clips))),
+        data_collator=collate,
+        callbacks=[_clock(model, times, third, folder)],
     )
 
     def run() -> None:
-        report["start"] = time.monotonic()
+        start = time.monotonic()
         trainer.train()
-        report["points"] = [(step, times[step], folder / f"step-{step}") for step in (third, 2 * third, steps)]
+        report["points"] = [(step, times[step] - start, folder / f"step-{step}") for step in (third, 2 * third, steps)]
 
     return run, report
 
