@@ -106,6 +106,10 @@ class RayCentralizer:
 
     def _once(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         self.prepare(len(adapters))
+        if not self._ranks:
+            raise GangFailedError(f"round {base.index + 1}: every node was told to go, none is left for the average")
+        if self._endpoint is None:  # not before: the port must still be free when they meet there
+            self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters))
         with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
             staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
@@ -130,9 +134,11 @@ class RayCentralizer:
     def prepare(self, num_adapters: int) -> None:
         """Starts the ranks, unless they are up, and returns at once: they load their libraries while the trainers train."""
         nodes = self._nodes()
-        if self._ranks and set(self._places) <= {node.node_id for node in nodes if not node.draining}:
+        if self._ranks and set(self._places) <= {node.node_id for node in nodes}:
             return
         self.shutdown()
+        if not nodes:
+            return
         world_size = self._store.config.cluster.centralizer_ranks or min(len(nodes), num_adapters)
         for rank in range(world_size):
             self._places.append(nodes[rank % len(nodes)].node_id)
@@ -143,15 +149,15 @@ class RayCentralizer:
                     rank, world_size, self._log_dir(), self._store.mirror
                 )
             )
-        self._endpoint = self._ranks[0].endpoint.remote()
 
     def _log_dir(self) -> str:
         return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
 
     def _nodes(self) -> list[Node]:
+        """Returns the nodes that stay, this one first; nothing can be started on one that was told to go."""
         here = ray.get_runtime_context().get_node_id()
-        nodes = self._usable()
-        return sorted(nodes, key=lambda node: (node.node_id != here, node.draining, node.name))
+        staying = [node for node in self._usable() if not node.draining]
+        return sorted(staying, key=lambda node: (node.node_id != here, node.name))
 
     def changed(self, base: Base) -> Any:
         """Returns a reference to a `Broadcast` of a committed base, made where rank 0 runs; None when no rank is up."""
@@ -164,4 +170,4 @@ class RayCentralizer:
         """Ends the ranks."""
         for rank in self._ranks:
             ray.kill(rank)
-        self._ranks, self._places = [], []
+        self._ranks, self._places, self._endpoint = [], [], None
