@@ -16,7 +16,7 @@ test: .venv/dev lint $(MODEL)/config.json
 	$(BIN)/python tests/short_demo.py
 
 bench: .venv/installed $(MODEL)/config.json
-	@echo "Three benchmarks, each beside what you would run instead: half an hour on 2 cores. Nothing else should run meanwhile."
+	@echo "Three benchmarks, each beside what you would run instead: 20 minutes on 2 cores. Nothing else should run meanwhile."
 	$(BIN)/python benchmarks/new_base.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py

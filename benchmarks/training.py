@@ -1,6 +1,6 @@
 """One LoRA adapter of whisper-base on real clips of 3 s: packed windows beside Transformers' Seq2SeqTrainer with PEFT.
 
-    python benchmarks/training.py [--dataset es] [--steps 36] [--threads 2]
+    python benchmarks/training.py [--dataset es] [--steps 24] [--threads 2]
 
 Same model, LoRA, AdamW, schedule, precision (float32) and threads; a step of either sees about as much speech: one packed
 window of 30 s here, eight clips padded to 30 s each there. Each way runs in a fresh process. The clock is on while it
@@ -173,7 +173,7 @@ WAYS = {"ours": ours, "Seq2SeqTrainer": seq2seq_trainer}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="es", help="a folder of examples/demo/data with a dev split, such as es or fr")
-    parser.add_argument("--steps", type=int, default=36, help="a multiple of 3")
+    parser.add_argument("--steps", type=int, default=24, help="a multiple of 3")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
