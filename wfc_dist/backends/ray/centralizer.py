@@ -107,7 +107,9 @@ class RayCentralizer:
     def _once(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         self.prepare(len(adapters))
         if not self._ranks:
-            raise GangFailedError(f"round {base.index + 1}: every node was told to go, none is left for the average")
+            raise GangFailedError(
+                f"round {base.index + 1}: every node was told to go, none is left for the average; the same command goes on"
+            )
         if self._endpoint is None:  # not before: the port must still be free when they meet there
             self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters))
