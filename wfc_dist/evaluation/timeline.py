@@ -107,23 +107,27 @@ def time_by_phase(spans: Sequence[Span], from_s: float, to_s: float) -> dict[str
     return seconds
 
 
-def turnarounds(spans: Sequence[Span]) -> list[float]:
-    """Returns how long each round after the first of an attempt had to wait for its first optimizer step, in seconds.
-
-    Counted from the end of the last adapter of the round before: average, merge, commit, broadcast and the start of the
-    training. Scoring is left out.
-    """
+def turnaround_moments(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    """Returns, of each round after the first of an attempt, when the round before had its last adapter and when this one took
+    its first optimizer step."""
     committed = [span.end_s for span in spans if span.name == "commit_base"]
     rounds = list(zip([0.0, *committed], [*committed, float("inf")], strict=True))
     trained = [[span.end_s for span in spans if span.name == "train" and start <= span.start_s < end] for start, end in rounds]
     began = [
         [span.start_s for span in spans if span.name == "first_step" and start <= span.start_s < end] for start, end in rounds
     ]
+    return [(max(ends), min(starts)) for ends, starts in zip(trained, began[1:], strict=False) if ends and starts]
+
+
+def turnarounds(spans: Sequence[Span]) -> list[float]:
+    """Returns how long each round after the first of an attempt had to wait for its first optimizer step, in seconds.
+
+    Counted from the end of the last adapter of the round before: average, merge, commit, broadcast and the start of the
+    training. Scoring is left out.
+    """
     scoring = [(span.start_s, span.end_s) for span in spans if span.name == "score"]
     found = []
-    for ends, starts in zip(trained, began[1:], strict=False):
-        if ends and starts:
-            last_s, first_s = max(ends), min(starts)
-            scored = sum(max(0.0, min(end_s, first_s) - max(start_s, last_s)) for start_s, end_s in scoring)
-            found.append(first_s - last_s - scored)
+    for last_s, first_s in turnaround_moments(spans):
+        scored = sum(max(0.0, min(end_s, first_s) - max(start_s, last_s)) for start_s, end_s in scoring)
+        found.append(first_s - last_s - scored)
     return found

@@ -1,0 +1,112 @@
+"""Real `wfc run`s to be measured: a short configuration made from another one, the command in its own process, its events."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from wfc_dist.evaluation.timeline import Span, read_attempts
+
+REPO = Path(__file__).resolve().parent.parent
+DEMO = REPO / "configs" / "demo.yaml"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended well: when it began (seconds since the epoch), how long it took, and the most memory that any
+    one of its processes held (VmHWM)."""
+
+    began_s: float
+    seconds: float
+    peak_bytes: int
+
+
+def short_config(source: Path, path: Path, rounds: Sequence[Sequence[str]], **blocks: Mapping[str, Any]) -> Path:
+    """Writes a configuration to `path`, with the model and data of `source`, other rounds and nothing to score; returns `path`.
+
+    Args:
+        source: Configuration; its relative paths are the repository's.
+        path: New file.
+        rounds: Data-set names of each round.
+        blocks: Keys of top-level blocks to set, such as train={"max_steps": 3}.
+    """
+    tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    used = {name for names in rounds for name in names}
+    tree["datasets"] = {name: _only_train(tree["datasets"][name]) for name in tree["datasets"] if name in used}
+    tree["base"]["model"] = str(REPO / tree["base"]["model"])
+    tree["evaluate"] = {}
+    tree["rounds"] = [list(names) for names in rounds]
+    for block, keys in blocks.items():
+        tree[block] = {**tree.get(block, {}), **keys}
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def _only_train(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dataset, "source": str(REPO / dataset["source"]), "splits": {"train": dataset["splits"]["train"]}}
+
+
+def run_together(commands: Sequence[Sequence[str | Path]], cpus: Sequence[int] | None = None) -> Ended:
+    """Runs commands at the same time, to their ends; what they print goes to standard error. Raises CalledProcessError.
+
+    Args:
+        commands: Each with its arguments.
+        cpus: The cores they may use; all by default.
+    """
+    before = os.sched_getaffinity(0)
+    began_s, start = time.time(), time.monotonic()
+    os.sched_setaffinity(0, cpus or before)  # inherited
+    try:
+        processes = [
+            psutil.Popen([str(word) for word in words], stdout=sys.stderr, stdin=subprocess.DEVNULL) for words in commands
+        ]
+    finally:
+        os.sched_setaffinity(0, before)
+    peak = 0
+    while any(process.poll() is None for process in processes):
+        peak = max(peak, *map(_peak_bytes, processes))
+        time.sleep(0.25)
+    seconds = time.monotonic() - start
+    for process, words in zip(processes, commands, strict=True):
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, [str(word) for word in words])
+    return Ended(began_s, seconds, peak)
+
+
+def _peak_bytes(process: psutil.Popen) -> int:
+    try:
+        members = [process.pid, *(child.pid for child in process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0
+    return max(map(_high_water_bytes, members))
+
+
+def _high_water_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def wfc_run(config: Path, folder: Path, cpus: Sequence[int] | None = None) -> tuple[Ended, Path]:
+    """Runs `wfc run` to its end, in a run directory below `folder`; returns how it went and the run directory."""
+    overrides = [f"run.dir={folder}", "run.name=measured"]
+    ended = run_together([[sys.executable, "-m", "wfc_dist.cli", "run", config, *overrides, "--plain"]], cpus)
+    return ended, folder / "measured"
+
+
+def read_spans(run_dir: Path, ended: Ended) -> list[Span]:
+    """Returns the spans of a run of one attempt, in seconds since the command was started."""
+    lines = [path.read_text().splitlines() for path in run_dir.glob("round-*/logs/attempt-1/events-*.jsonl")]
+    first_s = min(json.loads(line)["time_s"] for events in lines for line in events) - ended.began_s
+    (spans,) = read_attempts(run_dir).values()
+    return [Span(span.process, span.name, span.start_s + first_s, span.end_s + first_s, span.about) for span in spans]
