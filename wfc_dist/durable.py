@@ -163,6 +163,11 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_committed(folder: Path) -> bool:
+    """Returns whether a folder has its manifest, without reading it."""
+    return (folder / MANIFEST).is_file()
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns the manifest of a committed folder, or None when there is none (never committed)."""
     try:

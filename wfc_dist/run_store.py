@@ -99,12 +99,18 @@ def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
 def latest_base(run_dir: Path) -> Base:
     """Returns the last committed base of a run. Raises InputError when there is none."""
     require_run(run_dir)
-    found, index = None, 0
-    while (entry := read_base(run_dir, index)) is not None:
-        found, index = entry[0], index + 1
-    if found is None:
+    entry = read_base(run_dir, first_uncommitted(RunPaths(run_dir)) - 1)
+    if entry is None:
         raise InputError(f"{run_dir} has no committed base yet; run `wfc run` first")
-    return found
+    return entry[0]
+
+
+def first_uncommitted(paths: RunPaths, start: int = 0) -> int:
+    """Returns the index of the first base from `start` on that is not committed."""
+    index = start
+    while durable.is_committed(paths.base(index)):
+        index += 1
+    return index
 
 
 class RunStore:
@@ -126,15 +132,20 @@ class RunStore:
     ) -> None:
         self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
         self._require_lock = require_lock
+        self._current_round = 1
 
     def base(self, index: int) -> Base | None:
-        """Returns a committed base, or None. Raises IntegrityError when its files are damaged."""
+        """Returns a committed base, or None. Raises IntegrityError when its files are damaged.
+
+        Of a base that another one has followed only names and sizes are looked at; a trainer that loads it verifies its tensors.
+        """
         entry = read_base(self.paths.run_dir, index)
         if entry is None:
             return None
         base, manifest = entry
         shared = Path(self.manifest(0)["model_path"]) if index else None
-        self._verified(self.paths.base(index), frozenset(manifest.get("links", ())), shared)
+        is_past = index > 0 and durable.is_committed(self.paths.base(index + 1))  # base 0 holds what others link to
+        self._verified(self.paths.base(index), frozenset(manifest["files"] if is_past else manifest.get("links", ())), shared)
         return base
 
     def _verified(self, folder: Path, skip: frozenset[str] = frozenset(), shared: Path | None = None) -> None:
@@ -154,11 +165,8 @@ class RunStore:
 
     def current_round(self) -> int:
         """Returns the 1-based index of the first round without a committed base; the last round when all have one."""
-        num_rounds = len(self.config.round_list())
-        for index in range(1, num_rounds + 1):
-            if durable.read_manifest(self.paths.base(index)) is None:
-                return index
-        return num_rounds
+        self._current_round = first_uncommitted(self.paths, self._current_round)  # from where it was: it only grows
+        return min(self._current_round, len(self.config.round_list()))
 
     def stop(self, reason: str) -> None:
         """Asks every trainer to checkpoint and stop (see `request_stop`)."""
@@ -183,14 +191,18 @@ class RunStore:
         self._record("base", round=0, sha256=sha256)
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
-        """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again."""
-        found = {}
+        """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again.
+
+        Those of a round that has its base are in it already: they are not read again each time a run goes on.
+        """
+        found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
         for folder in sorted((self.paths.round(base.index + 1) / "adapters").glob("*")):
             manifest = durable.read_manifest(folder)
             if manifest is None:
                 continue
             try:
-                self._verified(folder)
+                if are_needed:
+                    self._verified(folder)
             except IntegrityError as error:
                 aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
                 os.replace(folder, aside)
@@ -254,7 +266,7 @@ class RunStore:
         shutil.rmtree(self.paths.round(round_index) / "training", ignore_errors=True)
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
         # of this round only: jobs that outlive their coordinator may still be writing those of the next one
-        for leftover in [*folder.glob("**/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
+        for leftover in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
             if leftover.is_dir() and "damaged" not in leftover.name:
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -269,11 +281,17 @@ class RunStore:
         self._record(event, **facts)
 
     def reconcile(self) -> None:
-        """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line."""
+        """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line.
+
+        A round whose base has its line was complete before: only the last such round, which a crash may have kept from being
+        pruned, and those after it are read, however long the run is.
+        """
         lines = [json.loads(line) for line in durable.read_lines(self.paths.ledger, repair=True)]
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
-        for index in range(len(self.config.round_list()) + 1):
-            for name, manifest in self._committed_adapters(index):
+        told, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
+        first = next((index for index in range(last + 1) if index not in told), last)
+        for index in range(max(first, 0), len(self.config.round_list()) + 1):
+            for name, manifest in self._committed_adapters(index) if index not in told else ():
                 if ("adapter", index, name, manifest["sha256"]) not in known:
                     self._record("adapter", round=index, dataset=name, recovered=True, **_brief(manifest))
             entry = read_base(self.paths.run_dir, index)

@@ -162,3 +162,12 @@ def test_latest_base_of_a_run_without_one_says_so(tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match="no committed base yet"):
         latest_base(RunPaths(tmp_path / "r").run_dir)
+
+
+def test_an_adapter_whose_round_has_its_base_is_not_read_again(tmp_path: Path) -> None:
+    with open_run(make(tmp_path), DATA) as store:
+        folder = add_adapter(store, BASE, "z")
+        staged = durable.staging_path(store.paths.base(1), 1)
+        durable.commit_folder(staged, store.paths.base(1), {"sha256": "1"})
+        (folder / "adapter_model.safetensors").write_bytes(b"Z")
+        assert list(store.finished_adapters(BASE)) == ["z"], "who scores it verifies it"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load
 
-from wfc_dist import log
+from wfc_dist import durable, log
 from wfc_dist.config import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
@@ -163,6 +163,7 @@ class Worker:
             from peft import PeftModel
 
             self.setup.mirror.fetch(Path(task.adapter.path))
+            durable.verify_folder(Path(task.adapter.path))
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
         with log.span("evaluate", model=task.model_name(), sets=list(task.sets)):
             splits = [open_split(name, data, "test") for name, data in task.sets.items()]
