@@ -100,14 +100,16 @@ class Admission:
         self._run_dir, self._root, self._timeout_s = run_dir, root, timeout_s
         self._marker = marker.resolve() if marker else None
         self._content = place_marker(self._marker) if self._marker else None
+        self._versions = versions()
         self._asked: dict[str, tuple[Node, Any, float]] = {}
         self.seen: dict[str, Seen] = {}
         self.refused: dict[str, str] = {}
 
     def ask(self, nodes: Sequence[Node]) -> None:
         """Sends the question to the nodes not asked before; returns at once."""
+        known = self.seen.keys() | self.refused.keys() | self._asked.keys()
         for node in nodes:
-            if node.node_id not in self.seen.keys() | self.refused.keys() | self._asked.keys():
+            if node.node_id not in known:
                 place = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
                 remote = ray.remote(num_cpus=0, max_retries=0)(look).options(scheduling_strategy=place)
                 answer = remote.remote(str(self._marker or ""), self._root)
@@ -118,7 +120,7 @@ class Admission:
         if not self._asked:
             return
         answers = [answer for _, answer, _ in self._asked.values()]
-        done, _ = ray.wait(answers, num_returns=len(answers), timeout=timeout_s)
+        done = set(ray.wait(answers, num_returns=len(answers), timeout=timeout_s)[0])
         for node, answer, asked_s in list(self._asked.values()):
             if answer in done:
                 why = self._judge(node, answer)
@@ -135,7 +137,7 @@ class Admission:
             seen = ray.get(answer)
         except RayError as error:
             return f"cannot run wfc_dist: {_last_line(error)}"
-        why = refusal(seen, self._content, versions(), self._run_dir, self._root)
+        why = refusal(seen, self._content, self._versions, self._run_dir, self._root)
         if why is None:
             self.seen[node.node_id] = seen
         return why

@@ -63,7 +63,7 @@ class Decoding:
             task = self._waiting.pop(0)
             self._hold(gang, task.base)
             self._running[worker.score.remote(task)] = (task, gang, worker)
-        self._fleet.retire([gang for _, gang, _ in self._running.values()])
+        self._fleet.retire({gang for _, gang, _ in self._running.values()})
 
     def _settle(self, ref: Any) -> None:
         task, gang, _ = self._running[ref]

@@ -3,15 +3,17 @@
 It moves references, never tensors.
 """
 
+import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from wfc_dist import adapters, durable
 from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
@@ -24,6 +26,7 @@ from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
 
 logger = logging.getLogger(__name__)
+ASK_AT_ONCE = 8  # trainers asked for their progress each POLL_S: messages a second don't grow with the number of trainers
 
 
 @dataclass
@@ -79,6 +82,9 @@ class Factorization:
         self._finished: dict[str, Adapter] = {}
         self._fatal: BaseException | None = None
         self._stopping_s: float | None = None
+        self._to_ask: deque[_Running] = deque()
+        self._asked: dict[Any, _Running] = {}
+        self._asked_s = float("-inf")
 
     def run(self) -> dict[str, Adapter]:
         """Returns the committed adapters. Raises Interrupted, or the error of a trainer that cannot go on."""
@@ -94,8 +100,7 @@ class Factorization:
                     self._begun = True
                     self._on_training()
             self._fleet.wait([ref for item in self._running.values() for ref in item.refs])
-            for item in list(self._running.values()):
-                self._settle(item)
+            self._settle_ended()
             self._show()
         if self._fatal:
             raise self._fatal
@@ -112,7 +117,7 @@ class Factorization:
         return time.monotonic() - self._stopping_s > self._store.config.cluster.start_timeout_s
 
     def _start_idle(self) -> None:
-        busy = [item.gang for item in self._running.values()]
+        busy = {item.gang for item in self._running.values()}
         self._fleet.retire(busy)
         for gang in [gang for gang in self._fleet.ready() if gang not in busy]:
             if not self._queue:
@@ -120,8 +125,16 @@ class Factorization:
             dataset = self._queue.pop(0)
             self._hold(gang, self._base)
             job = training_job(self._store, self._base, dataset)
-            self._running[dataset] = _Running(dataset, gang, gang.train(job), job.output_dir)
+            self._running[dataset] = item = _Running(dataset, gang, gang.train(job), job.output_dir)
+            self._to_ask.append(item)
             logger.info("%s: training on %s (trainer %d)", dataset, gang.host, gang.index)
+
+    def _settle_ended(self) -> None:
+        """Asks Ray once for all trainings: hundreds of questions for every one that ends would be the coordinator's main work."""
+        items = {ref: item for item in self._running.values() for ref in item.refs}
+        ended, _ = ray.wait(list(items), num_returns=len(items), timeout=0) if items else ([], [])
+        for name in dict.fromkeys(items[ref].dataset for ref in ended):
+            self._settle(self._running[name])
 
     def _settle(self, item: _Running) -> None:
         done, waiting = ray.wait(item.refs, num_returns=len(item.refs), timeout=0)
@@ -174,12 +187,20 @@ class Factorization:
         self._store.stop(f"{where} failed")  # the others checkpoint
 
     def _show(self) -> None:
-        for item in self._running.values():
-            try:
-                progress = ray.get(item.gang.workers[0].progress.remote(), timeout=POLL_S)
-            except (GetTimeoutError, RayError):
-                continue  # a busy or lost worker is `_settle`'s to find
-            self._display.update(item.dataset, progress, item.gang.host)
+        """Asks a few trainers at a time, in turn, how far they are. Waits for none: a lost one is `_settle`'s to find."""
+        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+        for ref in answered:
+            item = self._asked.pop(ref)
+            with contextlib.suppress(RayError):
+                self._display.update(item.dataset, ray.get(ref), item.gang.host)
+                self._to_ask.append(item)
+        if time.monotonic() - self._asked_s < POLL_S:
+            return
+        self._asked_s = time.monotonic()
+        for _ in range(min(ASK_AT_ONCE, len(self._to_ask))):
+            item = self._to_ask.popleft()
+            if self._running.get(item.dataset) is item:
+                self._asked[item.gang.workers[0].progress.remote()] = item
 
 
 def commit_result(store: RunStore, base: Base, item: _Running, results: Sequence[Any]) -> Adapter:

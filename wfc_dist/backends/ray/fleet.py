@@ -7,7 +7,7 @@ Nothing here waits: the event loops call `tick` and use what is ready.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
@@ -81,7 +81,9 @@ class Fleet:
         Raises:
             GangFailedError: Gangs die while they start, or there was none for `cluster.start_timeout_s`.
         """
-        for gang in [gang for gang in self.gangs if not gang.ready]:
+        joining = {ref: gang for gang in self.gangs if not gang.ready for ref in gang.joining}
+        answered, _ = ray.wait(list(joining), num_returns=len(joining), timeout=0) if joining else ([], [])
+        for gang in dict.fromkeys(joining[ref] for ref in answered):
             self._await(gang)
         if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self.look()
@@ -109,7 +111,7 @@ class Fleet:
             self.gangs.remove(gang)
         self._looked_s = float("-inf")
 
-    def retire(self, busy: Sequence[Gang]) -> None:
+    def retire(self, busy: Collection[Gang]) -> None:
         """Ends the gangs that were asked to leave and have nothing left to finish."""
         for gang in [gang for gang in self.gangs if gang.stopping and gang not in busy]:
             self.remove(gang)
@@ -178,11 +180,11 @@ class Fleet:
         taken = [node_id for gang in self.gangs for node_id in gang.places]
         missing = self._wanted - len(self.gangs)
         places = plan_gangs(self._nodes, self._need, self._cluster.workers_per_trainer, missing, taken) if missing > 0 else []
+        names, logs = {node.node_id: node.name for node in self._nodes}, self._logs()
         for nodes in places:
-            gang = Gang.start(self._num_started, nodes, self._cluster, self._logs(), self._store.mirror)
+            gang = Gang.start(self._num_started, nodes, self._cluster, logs, self._store.mirror)
             self._num_started += 1
             self.gangs.append(gang)
-            names = {node.node_id: node.name for node in self._nodes}
             logger.info("trainer %d starts on %s", gang.index, ", ".join(names[node_id] for node_id in nodes))
 
     def _logs(self) -> str:

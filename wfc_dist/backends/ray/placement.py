@@ -1,5 +1,6 @@
 """Which gang goes where: nodes and needs in, plan out. Pure."""
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,18 +74,37 @@ def plan_gangs(
         For each gang the node ids of its workers, in rank order.
     """
     used = Counter(taken)
-    free = {node.node_id: room(node, need) - used[node.node_id] for node in sorted(nodes, key=lambda node: node.name)}
-    free = {node_id: number for node_id, number in free.items() if number > 0}
+    ids = [node.node_id for node in sorted(nodes, key=lambda node: node.name)]
+    rooms = {node.node_id: room(node, need) for node in nodes}
+    free = [max(0, rooms[node_id] - used[node_id]) for node_id in ids]
     gangs: list[list[str]] = []
-    while len(gangs) < wanted and sum(free.values()) >= workers_per_gang:
-        order = sorted(free, key=lambda node_id: (used[node_id], -free[node_id]))  # stable: by name among equals
-        whole = next((node_id for node_id in order if free[node_id] >= workers_per_gang), None)
+    # Heaps, not sorted lists: with a thousand nodes every gang of a first plan would sort them again. Equals go by name.
+    whole = [(used[ids[i]], -number, i) for i, number in enumerate(free) if number >= workers_per_gang]
+    heapq.heapify(whole)
+    while whole and len(gangs) < wanted:
+        num_used, _, i = whole[0]
+        gangs.append([ids[i]] * workers_per_gang)
+        free[i] -= workers_per_gang
+        if free[i] >= workers_per_gang:
+            heapq.heapreplace(whole, (num_used + workers_per_gang, -free[i], i))
+        else:
+            heapq.heappop(whole)
+    return gangs + _torn(ids, free, workers_per_gang, wanted - len(gangs))
+
+
+def _torn(ids: Sequence[str], free: Sequence[int], workers_per_gang: int, wanted: int) -> list[list[str]]:
+    """Places gangs that fit on no one node, each on as few as it can."""
+    roomiest = [(-number, i) for i, number in enumerate(free) if number > 0]
+    heapq.heapify(roomiest)
+    gangs: list[list[str]] = []
+    for _ in range(min(wanted, sum(free) // workers_per_gang)):
         places: list[str] = []
-        for node_id in [whole] if whole else sorted(free, key=lambda node_id: -free[node_id]):
-            places += [node_id] * min(free[node_id], workers_per_gang - len(places))
-        for node_id in places:
-            free[node_id] -= 1
-            used[node_id] += 1
+        while len(places) < workers_per_gang:
+            number, i = heapq.heappop(roomiest)
+            taken = min(-number, workers_per_gang - len(places))
+            places += [ids[i]] * taken
+            if taken < -number:
+                heapq.heappush(roomiest, (number + taken, i))
         gangs.append(places)
     return gangs
 

@@ -44,6 +44,7 @@ class RayTrainers:
     ) -> None:
         self._store, self._display, self._hours, self._centralizer, self._fleet = store, display, hours, centralizer, fleet
         self._broadcast: tuple[Base, Any] | None = None
+        self._hashes: tuple[Base, dict[str, str]] | None = None
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`; gangs that are not ready yet read `base` from its folder when they are."""
@@ -104,5 +105,9 @@ class RayTrainers:
         self._fleet.shutdown()
 
     def _hold(self, gang: Gang, base: Base) -> list[Any]:
+        if gang.base == base:
+            return []
+        if self._hashes is None or self._hashes[0] != base:  # a long list, the same for every gang
+            self._hashes = (base, self._store.manifest(base.index)["tensors"])
         offered = self._broadcast[1] if self._broadcast and self._broadcast[0] == base else None
-        return gang.hold(base, self._store.manifest(base.index)["tensors"], self._store.config.train, offered)
+        return gang.hold(base, self._hashes[1], self._store.config.train, offered)
