@@ -1,6 +1,7 @@
 """What a run shows while it works: one live table of all trainers, or plain lines for logs."""
 
 import contextlib
+import heapq
 import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -11,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 PLAIN_EVERY_S = 20.0
+MOST_NAMES = 20  # in one line
 
 
 class StepProgress(Protocol):
@@ -41,9 +43,9 @@ class Display:
             self.console = Console(stderr=True, width=120)
         self._plain = not self.console.is_terminal if plain is None else plain
         self._rows: dict[str, tuple[StepProgress | None, str]] = {}
-        self._live: Live | None = None
         self._round_index = 0
         self._said_s: dict[str, float] = {}
+        self._updated_s: dict[str, float] = {}
         self._started_s = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -59,23 +61,19 @@ class Display:
     def training(self, round_index: int, datasets: Sequence[str]) -> Iterator[None]:
         """Shows the trainings of a round while the context lasts."""
         self._round_index, self._rows = round_index, dict.fromkeys(datasets, (None, "queued"))
-        self.say(f"round {round_index}: training {len(datasets)} adapters: {', '.join(datasets)}")
+        more = f" and {len(datasets) - MOST_NAMES} more" if len(datasets) > MOST_NAMES else ""
+        self.say(f"round {round_index}: training {len(datasets)} adapters: {', '.join(datasets[:MOST_NAMES])}{more}")
         if self._plain:
             yield
             return
-        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as live:
-            self._live = live
-            try:
-                yield
-            finally:
-                self._live = None
+        with Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True):
+            yield
 
     def update(self, dataset: str, progress: StepProgress | None, host: str) -> None:
         """Shows how far the adapter of `dataset` is; None while its trainer gets ready."""
-        self._rows[dataset] = (progress, host)
-        if self._live:
-            self._live.update(self._table())
-        elif progress and time.monotonic() - self._said_s.get(dataset, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
+        self._rows[dataset], self._updated_s[dataset] = (progress, host), time.monotonic()
+        every_s = max(PLAIN_EVERY_S, len(self._rows))  # a line a second in all, however many train
+        if self._plain and progress and time.monotonic() - self._said_s.get(dataset, -every_s) >= every_s:
             self._said_s[dataset] = time.monotonic()
             self.say(
                 f"round {self._round_index} {dataset}: step {progress.step}/{progress.max_steps} loss {progress.loss:.3f} "
@@ -86,7 +84,12 @@ class Display:
         table = Table(title=f"round {self._round_index}", title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("data set", "", "step", "loss", "speech s/s", "host"):
             table.add_column(column)
-        for dataset, (progress, host) in self._rows.items():
+        shown = list(self._rows)
+        if len(shown) > (room := max(5, self.console.height - 4)):  # those heard of last
+            latest = set(heapq.nlargest(room, shown, key=lambda name: self._updated_s.get(name, 0.0)))
+            shown = [name for name in shown if name in latest]
+        for dataset in shown:
+            progress, host = self._rows[dataset]
             if progress is None:
                 table.add_row(dataset, ProgressBar(total=1, completed=0, width=24), "-", "-", "-", host)
                 continue

@@ -16,7 +16,9 @@ from safetensors import safe_open
 from wfc_dist import durable
 from wfc_dist.config import Config
 from wfc_dist.data.audit import AuditReport
-from wfc_dist.run_store import RunPaths, read_base, read_config, require_run
+from wfc_dist.run_store import RunPaths, first_uncommitted, read_base, read_config, require_run
+
+MOST_ROWS = 200  # a longer table is read by nobody and takes seconds to draw
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -122,19 +124,45 @@ def audit_table(report: AuditReport) -> Group:
 
 
 def status_table(run_dir: Path) -> Group:
-    """Returns how far a run is: its state, and per round which adapters and base are committed."""
+    """Returns how far a run is: its state, and per round which adapters and base are committed.
+
+    Of a run with more than MOST_ROWS adapters the rounds that are done and those to come are a row each.
+    """
     paths, config = require_run(run_dir), read_config(run_dir)
     status = json.loads(paths.status.read_text(encoding="utf-8")) if paths.status.is_file() else {}
     head = _table(str(run_dir), "state", "attempt", "since", "on", "message")
     on = f"{status.get('host', '?')}, process {status.get('pid', '?')}"
     head.add_row(status.get("state", "new"), str(status.get("attempt", 0)), status.get("time", ""), on, status.get("message", ""))
     table = _table("rounds", "round", "data set", "adapter", "steps", "base")
-    for index, names in enumerate(config.round_list(), start=1):
-        entry = read_base(run_dir, index)
-        for position, name in enumerate(names):
-            base = (entry[0].sha256[:12] if entry else "-") if position == 0 else ""
-            table.add_row(str(index) if position == 0 else "", name, *_adapter_cells(paths, index, name), base)
+    rounds = config.round_list()
+    is_short = sum(map(len, rounds)) <= MOST_ROWS
+    current = min(first_uncommitted(paths, 1), len(rounds))
+    if not is_short and current > 1:
+        table.add_row(
+            f"1 to {current - 1}", f"{sum(map(len, rounds[: current - 1]))} sets", "all committed", "", _sha(paths, current - 1)
+        )
+    for index, names in enumerate(rounds, start=1):
+        if is_short or (index == current and len(names) <= MOST_ROWS):
+            for position, name in enumerate(names):
+                base = _sha(paths, index) if position == 0 else ""
+                table.add_row(str(index) if position == 0 else "", name, *_adapter_cells(paths, index, name), base)
+        elif index == current:
+            table.add_row(str(index), f"{len(names)} sets", _counts(paths, index, names), "", _sha(paths, index))
+    if not is_short and current < len(rounds):
+        table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
     return Group(head, table)
+
+
+def _sha(paths: RunPaths, index: int) -> str:
+    entry = read_base(paths.run_dir, index)
+    return entry[0].sha256[:12] if entry else "-"
+
+
+def _counts(paths: RunPaths, round_index: int, names: Sequence[str]) -> str:
+    """Returns how many adapters of a round are where, without opening a file of any."""
+    waiting = [name for name in names if not durable.is_committed(paths.adapter(round_index, name))]
+    begun = sum(paths.checkpoints(round_index, name).is_dir() for name in waiting)
+    return f"{len(names) - len(waiting)} committed, {begun} in training, {len(waiting) - begun} waiting"
 
 
 def _adapter_cells(paths: RunPaths, round_index: int, dataset: str) -> tuple[str, str]:
