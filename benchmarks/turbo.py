@@ -7,7 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-SHAPES = {"whisper-large-v3-turbo": (1280, 32, 4, 51866, 128), "whisper-small": (768, 12, 12, 51865, 80)}
+SHAPES = {
+    "whisper-large-v3-turbo": (1280, 32, 4, 51866, 128),
+    "whisper-small": (768, 12, 12, 51865, 80),
+    "whisper-base": (512, 6, 6, 51865, 80),
+}
 """Name -> d_model, encoder layers, decoder layers, vocabulary, mel bins."""
 
 
@@ -41,6 +45,12 @@ def tensor_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"model.{part}.layer_norm.{end}", (d,)
 
 
+def adapted_modules(name: str) -> dict[str, int]:
+    """Returns module -> size of its square matrix, for adapters of q and v."""
+    ends = ("q_proj.weight", "v_proj.weight")
+    return {key.removesuffix(".weight"): shape[0] for key, shape in tensor_shapes(name) if key.endswith(ends)}
+
+
 def write_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> Path:
     """Writes a random checkpoint that `from_pretrained` takes, unless it is there."""
     if (folder / "config.json").is_file():
@@ -69,11 +79,10 @@ def write_adapter(folder: Path, name: str, r: int, seed: int) -> Path:
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for key, shape in tensor_shapes(name):
-        if key.endswith(("q_proj.weight", "v_proj.weight")):
-            stem = f"base_model.model.{key.removesuffix('.weight')}"
-            state[f"{stem}.lora_A.weight"] = torch.randn((r, shape[1]), generator=generator) * 0.02
-            state[f"{stem}.lora_B.weight"] = torch.randn((shape[0], r), generator=generator) * 0.002
+    for module, size in adapted_modules(name).items():
+        stem = f"base_model.model.{module}"
+        state[f"{stem}.lora_A.weight"] = torch.randn((r, size), generator=generator) * 0.02
+        state[f"{stem}.lora_B.weight"] = torch.randn((size, r), generator=generator) * 0.002
     config = {"peft_type": "LORA", "r": r, "lora_alpha": 2 * r, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
     adapters.write_peft(folder, state, config | {"lora_dropout": 0.0, "task_type": None, "base_model_name_or_path": None})
     return folder

@@ -8,7 +8,7 @@ file sorts last, because Transformers reads shards in name order and keeps the l
 
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from wfc_dist import durable
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.hashing import tensor_sha256
-from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.lora_math import AnyDelta, DenseDelta, ModuleDelta
 from wfc_dist.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
         return file.get_tensor(name)  # type: ignore[no-any-return]
 
 
-def past_updates(folders: Sequence[Path], module: str) -> Iterator[ModuleDelta]:
+def past_updates(folders: Sequence[Path], module: str) -> Iterator[AnyDelta]:
     """Yields the update of one module in each delta folder that has it, one in memory at a time."""
     for folder in folders:
         yield from read_delta(folder, [module]).values()
@@ -195,27 +195,42 @@ def write_standalone(
         (out / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=1) + "\n", encoding="utf-8")
 
 
-def write_delta(out: Path, delta: Mapping[str, ModuleDelta]) -> None:
-    """Writes DIR/delta.safetensors: `<module>.lora_A`, `<module>.lora_B` (float32), `<module>.coefficients` (float64)."""
-    tensors = {}
+def delta_tensors(module: str, item: AnyDelta) -> dict[str, torch.Tensor]:
+    """Returns one module's update as named tensors.
+
+    `<module>.lora_A`, `.lora_B` (float32), `.coefficients` (R, float64); or `.delta` (float32), `.coefficients` (1, float64).
+    """
+    if isinstance(item, DenseDelta):
+        coefficient = torch.tensor([item.coefficient], dtype=torch.float64)
+        return {f"{module}.delta": item.dense_OI.contiguous(), f"{module}.coefficients": coefficient}
+    parts = {"lora_A": item.a_RI, "lora_B": item.b_OR, "coefficients": item.coefficients_R}
+    return {f"{module}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+
+
+def delta_from(module: str, names: Collection[str], get: Callable[[str], torch.Tensor]) -> AnyDelta:
+    """Returns the update that `delta_tensors` named, reading each tensor with `get`."""
+    coefficients = get(f"{module}.coefficients")
+    if f"{module}.delta" in names:
+        return DenseDelta(get(f"{module}.delta"), float(coefficients))
+    return ModuleDelta(get(f"{module}.lora_A"), get(f"{module}.lora_B"), coefficients)
+
+
+def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
+    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it."""
+    tensors: dict[str, torch.Tensor] = {}
     for module, item in sorted(delta.items()):
-        tensors[f"{module}.lora_A"] = item.a_RI.contiguous()
-        tensors[f"{module}.lora_B"] = item.b_OR.contiguous()
-        tensors[f"{module}.coefficients"] = item.coefficients_R.contiguous()
+        tensors |= delta_tensors(module, item)
     save_file(tensors, out / DELTA, {"format": "pt"})
 
 
-def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, ModuleDelta]:
+def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
     """Reads a delta folder (only `modules`, if given). Raises InputError when it is none."""
     if not (folder / DELTA).is_file():
         raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
     with _open(folder / DELTA) as file:
-        names = sorted({key.rpartition(".")[0] for key in file.keys()})  # noqa: SIM118 - not a dict
-        return {
-            name: ModuleDelta(*(file.get_tensor(f"{name}.{part}") for part in ("lora_A", "lora_B", "coefficients")))
-            for name in names
-            if modules is None or name in modules
-        }
+        names = set(file.keys())
+        found = sorted({name.rpartition(".")[0] for name in names})
+        return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
 
 
 def tensor_specs(folder: Path) -> dict[str, TensorSpec]:

@@ -1,6 +1,6 @@
 """The distributed average and the merge: K adapters on N ranks -> one delta -> the next base.
 
-Every rank reads and verifies its adapters, sends each module's factors to the rank that owns the module, averages and
+Every rank reads and verifies its adapters, sends its share of each module to the rank that owns the module, averages and
 merges the modules it owns, and rank 0 writes. K is the number of adapters, not the world size.
 """
 
@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import adapters, base_chain, collectives, log, lora_math, merge
+from wfc_dist import adapters, base_chain, collectives, exchange, log, lora_math, merge
 from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.exchange import Share, Stacked
 from wfc_dist.hashing import content_sha256
-from wfc_dist.lora_math import Factors, ModuleDelta
+from wfc_dist.lora_math import AnyDelta, Factors
 from wfc_dist.merge import MergedModule
 from wfc_dist.merging import MergeMethod, merge_method
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
@@ -62,7 +63,7 @@ class CentralizeJob:
 class AveragedModule:
     """One module's update, and how far `factor_mean` is from `mean` there (sums of squares; None where it does not exist)."""
 
-    delta: ModuleDelta
+    delta: AnyDelta
     gap_squared: float | None
     mean_squared: float | None
 
@@ -84,64 +85,52 @@ def load_adapters(found: Sequence[Adapter], base: Base) -> dict[str, dict[str, F
     return loaded
 
 
-def same_modules(modules: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the module names all adapters share. Raises InputError naming an adapter that has others."""
-    (first, expected), *rest = [(name, sorted(names)) for name, names in modules.items()]
-    for name, names in rest:
-        if difference := sorted(set(names) ^ set(expected)):
-            raise InputError(
-                f"adapters {first} and {name} have other modules (first difference: {difference[0]}); "
-                "only adapters of the same target modules can be averaged"
-            )
-    return expected
-
-
-def _pack(loaded: Mapping[str, Mapping[str, Factors]], modules: Sequence[str]) -> bytes:
-    tensors = {}
-    for dataset, factors in loaded.items():
-        for module in modules:
-            item = factors[module]
-            tensors[f"{dataset}|{module}|a"], tensors[f"{dataset}|{module}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
-            tensors[f"{dataset}|{module}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
-    return save(tensors)
-
-
-def _unpack(parts: Sequence[bytes]) -> dict[tuple[str, str], Factors]:
-    factors = {}
-    for part in parts:
-        tensors = load(part)
-        for key in [key for key in tensors if key.endswith("|a")]:
-            dataset, module, _ = key.split("|")
-            stem = key[:-1]
-            factors[dataset, module] = Factors(tensors[key], tensors[stem + "b"], float(tensors[stem + "s"]))
-    return factors
-
-
-def average_module(factors: Sequence[Factors], weights: Sequence[float], method: MergeMethod, scale: float) -> ModuleDelta:
+def average_module(factors: Sequence[Factors], weights: Sequence[float], method: MergeMethod, scale: float) -> AnyDelta:
     """Returns scale * method(factors, weights / sum(weights)) for one module."""
     return method(factors, lora_math.normalized(weights)).scaled(scale)
 
 
-def _average_owned(
-    job: CentralizeJob, factors: Mapping[tuple[str, str], Factors], modules: Sequence[str]
+def average_owned(
+    loaded: exchange.Loaded,
+    modules: Mapping[str, Stacked],
+    shares: Mapping[str, float],
+    group: collectives.Group,
+    *,
+    method: str = "mean",
+    scale: float = 1.0,
 ) -> dict[str, AveragedModule]:
-    method, shares = merge_method(job.method), lora_math.normalized(job.weights)
+    """Returns the averaged updates of the modules this rank owns. Every rank calls it, with its own adapters.
 
-    def average(module: str) -> AveragedModule:
-        ordered = [factors[adapter.dataset, module] for adapter in job.adapters]
-        alike = len({(item.a_RI.shape[0], item.scaling) for item in ordered}) == 1
-        gap = lora_math.exactness_gap(ordered, shares) if alike else (None, None)
-        return AveragedModule(average_module(ordered, job.weights, method, job.scale), *gap)
+    Args:
+        loaded: This rank's adapters: data set -> module -> factors.
+        modules: All modules, in an order of which rank n owns every world_size-th from the n-th.
+        shares: Data set -> weight, sum 1, of all data sets, in data-set order.
+        group: The group.
+        method, scale: As configured.
+    """
+    # Only the mean is a sum over the adapters; the form of its update depends on the adapters, never on the ranks.
+    dense = [module for module, stacked in modules.items() if stacked.is_smaller_dense] if method == "mean" else []
+    grids = exchange.agree_on_grids(loaded, shares, dense, group)
+
+    def average(share: Share) -> AveragedModule:
+        if share.grid is not None:
+            mean, *squares = exchange.mean_of(share, shares)
+            return AveragedModule(mean.scaled(scale), *squares)
+        items, weights = [share.factors[dataset] for dataset in shares], list(shares.values())
+        alike = len({(item.a_RI.shape[0], item.scaling) for item in items}) == 1
+        gap = lora_math.exactness_gap(items, weights) if alike else (None, None)
+        return AveragedModule(average_module(items, weights, merge_method(method), scale), *gap)
 
     with merge.threads() as pool:
-        return dict(zip(modules, pool.map(average, modules), strict=True))
+        arrived = exchange.shares_of_owned(loaded, list(modules), shares, grids, group, pool=pool)
+        waiting = {module: pool.submit(average, share) for module, share in arrived}
+        return {module: future.result() for module, future in waiting.items()}
 
 
 def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     for module, item in averaged.items():
-        parts = zip("abc", (item.delta.a_RI, item.delta.b_OR, item.delta.coefficients_R), strict=True)
-        tensors |= {f"{module}|{letter}": tensor.contiguous() for letter, tensor in parts}
+        tensors |= base_chain.delta_tensors(module, item.delta)
     return save(
         tensors, {"gaps": json.dumps({module: [item.gap_squared, item.mean_squared] for module, item in averaged.items()})}
     )
@@ -150,15 +139,10 @@ def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
 def _unpack_averaged(parts: Sequence[bytes]) -> dict[str, AveragedModule]:
     averaged = {}
     for part in parts:
-        tensors, metadata = load(part), _metadata(part)
-        for module, gap in json.loads(metadata["gaps"]).items():
-            averaged[module] = AveragedModule(ModuleDelta(*(tensors[f"{module}|{letter}"] for letter in "abc")), *gap)
+        tensors = load(part)
+        for module, gap in json.loads(exchange.metadata(part)["gaps"]).items():
+            averaged[module] = AveragedModule(base_chain.delta_from(module, tensors, tensors.__getitem__), *gap)
     return dict(sorted(averaged.items()))
-
-
-def _metadata(part: bytes) -> dict[str, str]:
-    found: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
-    return found
 
 
 def _pack_merged(module: str, item: MergedModule) -> bytes:
@@ -167,7 +151,7 @@ def _pack_merged(module: str, item: MergedModule) -> bytes:
 
 
 def _unpack_merged(part: bytes) -> tuple[str, MergedModule]:
-    facts = _metadata(part)
+    facts = exchange.metadata(part)
     return facts["module"], MergedModule(load(part)["w"], facts["sha256"], *json.loads(facts["sums"]))
 
 
@@ -254,8 +238,7 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
             bring_base(job.mirror, 0)
             at_once(job.mirror.fetch, [Path(folder) for folder in (*(adapter.path for adapter in mine), *job.past_deltas)])
     with log.span("average"):
-        factors, specs = _exchange(job, load_adapters(mine, job.base), group)
-        averaged = _average_owned(job, factors, _in_order(specs)[group.world_rank :: group.world_size])
+        averaged, specs = _average(job, load_adapters(mine, job.base), group)
         gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
     with log.span("merge"):
         deltas = {module: item.delta for module, item in averaged.items()}
@@ -268,33 +251,17 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         return None
 
 
-def _in_order(specs: Mapping[str, TensorSpec]) -> list[str]:
-    return [name.removesuffix(".weight") for name in write_order(specs)]
-
-
-def _exchange(
-    job: CentralizeJob, loaded: Mapping[str, Mapping[str, Factors]], group: collectives.Group
-) -> tuple[dict[tuple[str, str], Factors], dict[str, TensorSpec]]:
-    """Returns the factors of all adapters for the modules this rank owns, and what every changed tensor becomes."""
-    modules = _agree_on_modules(loaded, group)
+def _average(
+    job: CentralizeJob, loaded: exchange.Loaded, group: collectives.Group
+) -> tuple[dict[str, AveragedModule], dict[str, TensorSpec]]:
+    """Returns the updates of the modules this rank owns, and what every changed tensor becomes."""
+    modules = exchange.agree_on_modules(loaded, group)
     for factors in loaded.values():
         shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
         base_chain.check_fits(Path(job.root), shapes)
     specs = merge.merged_specs(Path(job.root), modules, job.dtype)
-    ordered = _in_order(specs)
-    if group.world_size == 1:
-        return {(dataset, module): factors[module] for dataset, factors in loaded.items() for module in ordered}, specs
-    parts: list[bytes] = []
-    for owner in range(group.world_size):
-        sent = _pack(loaded, ordered[owner :: group.world_size])
-        parts = collectives.gather_bytes(sent, group, owner) or parts
-    return _unpack(parts), specs
-
-
-def _agree_on_modules(loaded: Mapping[str, Mapping[str, Factors]], group: collectives.Group) -> list[str]:
-    names = json.dumps({dataset: list(factors) for dataset, factors in loaded.items()}).encode()
-    everyone: dict[str, list[str]] = {}
-    for rank in range(group.world_size):  # every rank needs all of them: one gather to each
-        for part in collectives.gather_bytes(names, group, rank) or []:
-            everyone |= json.loads(part)
-    return same_modules(everyone)
+    ordered = [name.removesuffix(".weight") for name in write_order(specs)]
+    shares = dict(zip((adapter.dataset for adapter in job.adapters), lora_math.normalized(job.weights), strict=True))
+    return average_owned(
+        loaded, {module: modules[module] for module in ordered}, shares, group, method=job.method, scale=job.scale
+    ), specs

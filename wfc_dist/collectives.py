@@ -1,5 +1,6 @@
 """The only file that talks to torch.distributed outside the trainer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -55,31 +56,37 @@ def leave(group: Group) -> None:
         dist.destroy_process_group()
 
 
-def gather_bytes(payload: bytes, group: Group, destination: int) -> list[bytes] | None:
-    """Collects one byte string of every rank on rank `destination`. Every rank calls it, in the same order.
+def exchange_bytes(payloads: Sequence[bytes], group: Group) -> list[bytes]:
+    """Sends payloads[i] to rank i. Every rank calls it, in the same order.
 
-    Bytes, not sums, travel: the receiver adds in data-set order, so the result does not depend on the number of ranks.
+    Bytes, not sums, travel: what adds them up decides the order, so the result does not depend on the number of ranks.
 
     Args:
-        payload: This rank's bytes; lengths may differ.
+        payloads: One byte string for each rank, of any length.
         group: The group.
-        destination: World rank that gets them.
 
     Returns:
-        The byte strings in rank order on `destination`, None elsewhere.
+        What each rank sent here, in rank order.
     """
     if group.world_size == 1:
-        return [payload]
-    size = torch.tensor([len(payload)], dtype=torch.int64, device=group.device)
-    sizes = [torch.zeros_like(size) for _ in range(group.world_size)]
-    dist.all_gather(sizes, size, group=group.handle)
-    longest = max(int(item) for item in sizes)
-    sent = torch.zeros(max(longest, 1), dtype=torch.uint8, device=group.device)
-    if payload:
-        sent[: len(payload)] = torch.frombuffer(bytearray(payload), dtype=torch.uint8).to(group.device)
-    receives = group.world_rank == destination
-    received = [torch.empty_like(sent) for _ in range(group.world_size)] if receives else None
-    dist.gather(sent, received, dst=destination, group=group.handle)
-    if received is None:
-        return None
-    return [item[: int(size)].cpu().numpy().tobytes() for item, size in zip(received, sizes, strict=True)]
+        return list(payloads)
+    sizes = torch.tensor([len(payload) for payload in payloads], dtype=torch.int64, device=group.device)
+    incoming = torch.empty_like(sizes)
+    dist.all_to_all_single(incoming, sizes, group=group.handle)
+    out, into = sizes.tolist(), incoming.tolist()
+    # One byte more than is sent: an empty buffer has no address.
+    sent = torch.frombuffer(bytearray(b"".join(payloads) + b"\0"), dtype=torch.uint8)[:-1].to(group.device)
+    received = torch.empty(sum(into), dtype=torch.uint8, device=group.device)
+    dist.all_to_all_single(received, sent, into, out, group=group.handle)
+    return [part.cpu().numpy().tobytes() for part in received.split(into)]
+
+
+def all_gather_bytes(payload: bytes, group: Group) -> list[bytes]:
+    """Returns every rank's bytes, in rank order, on every rank. Every rank calls it, in the same order."""
+    return exchange_bytes([payload] * group.world_size, group)
+
+
+def gather_bytes(payload: bytes, group: Group, destination: int) -> list[bytes] | None:
+    """Returns every rank's bytes, in rank order, on `destination`, None elsewhere. Every rank calls it, in the same order."""
+    received = exchange_bytes([payload if rank == destination else b"" for rank in range(group.world_size)], group)
+    return received if group.world_rank == destination else None

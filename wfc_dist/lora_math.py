@@ -5,7 +5,7 @@ lora_B is (out, r); the paper (arXiv 2506.16574) swaps A and B. Everything is su
 float32 inputs have exact products there, so a sum of K adapters is right to the last bit of the float32 it is rounded to.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,13 +44,69 @@ class ModuleDelta:
     b_OR: torch.Tensor
     coefficients_R: torch.Tensor
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Returns (out, in)."""
+        return self.b_OR.shape[0], self.a_RI.shape[1]
+
     def dense(self) -> torch.Tensor:
         """Returns delta_OI, (out, in), float64."""
         return (self.b_OR.double() * self.coefficients_R) @ self.a_RI.double()
 
+    def rows(self, num_rows: int) -> Iterator[torch.Tensor]:
+        """Yields delta_OI in blocks of `num_rows` rows, float64."""
+        b_OR, a_RI = self.b_OR.double() * self.coefficients_R, self.a_RI.double()
+        return (block @ a_RI for block in b_OR.split(num_rows))
+
+    def entries(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Returns delta_OI[rows][:, columns], float64, without the rest."""
+        return (self.b_OR[rows].double() * self.coefficients_R) @ self.a_RI[:, columns].double()
+
     def scaled(self, scale: float) -> "ModuleDelta":
         """Returns scale * delta."""
         return ModuleDelta(self.a_RI, self.b_OR, self.coefficients_R * scale)
+
+
+@dataclass(frozen=True)
+class DenseDelta:
+    """One module's averaged update where its factors would hold more numbers than it has: coefficient * dense_OI.
+
+    Attributes:
+        dense_OI: (out, in), float32.
+        coefficient: What scaled it; apart, as it would round.
+    """
+
+    dense_OI: torch.Tensor
+    coefficient: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Returns (out, in)."""
+        return self.dense_OI.shape[0], self.dense_OI.shape[1]
+
+    def dense(self) -> torch.Tensor:
+        """Returns delta_OI, (out, in), float64."""
+        return self.dense_OI.double() * self.coefficient
+
+    def rows(self, num_rows: int) -> Iterator[torch.Tensor]:
+        """Yields delta_OI in blocks of `num_rows` rows, float64."""
+        return (block.double() * self.coefficient for block in self.dense_OI.split(num_rows))
+
+    def entries(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Returns delta_OI[rows][:, columns], float64."""
+        return self.dense_OI[rows][:, columns].double() * self.coefficient
+
+    def scaled(self, scale: float) -> "DenseDelta":
+        """Returns scale * delta."""
+        return DenseDelta(self.dense_OI, self.coefficient * scale)
+
+
+AnyDelta = ModuleDelta | DenseDelta
+
+
+def is_smaller_dense(total_r: int, out_features: int, in_features: int) -> bool:
+    """Says whether stacked factors of rank `total_r` hold more numbers than their product, (out, in)."""
+    return total_r * (out_features + in_features) > out_features * in_features
 
 
 def normalized(weights: Sequence[float]) -> list[float]:
@@ -79,7 +135,7 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
     )
 
 
-def chain_sum(root_OI: torch.Tensor, deltas: Iterable[ModuleDelta]) -> torch.Tensor:
+def chain_sum(root_OI: torch.Tensor, deltas: Iterable[AnyDelta]) -> torch.Tensor:
     """Returns float64(root) + delta_1 + ... + delta_t as a new tensor, (out, in), summed in the order of the rounds."""
     total = root_OI.to(torch.float64, copy=True)
     for delta in deltas:
@@ -91,6 +147,11 @@ def squared_norm(b_OR: torch.Tensor, a_RI: torch.Tensor) -> float:
     """Returns ||b_OR @ a_RI||^2 (Frobenius) from the two (R, R) Gram matrices: the product is never made. float64."""
     b_OR, a_RI = b_OR.double(), a_RI.double()
     return float(((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum())
+
+
+def squared_sum(values: torch.Tensor) -> float:
+    """Returns sum of values^2."""
+    return float(torch.linalg.vector_norm(values)) ** 2
 
 
 def exactness_gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[float, float]:

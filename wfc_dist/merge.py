@@ -18,7 +18,7 @@ from wfc_dist import base_chain, lora_math
 from wfc_dist.config import MAX_MERGE_THREADS
 from wfc_dist.errors import InputError
 from wfc_dist.hashing import tensor_sha256
-from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.lora_math import AnyDelta
 from wfc_dist.tensor_files import TensorSpec
 
 _ROWS = 64  # merged at a time: in float64 they stay in a core's cache; the same for every machine, as part of the arithmetic
@@ -53,24 +53,22 @@ def threads() -> ThreadPoolExecutor:
 
 
 def merge_module(
-    root_OI: torch.Tensor, past: Iterable[ModuleDelta], delta: ModuleDelta, dtype: torch.dtype
+    root_OI: torch.Tensor, past: Iterable[AnyDelta], delta: AnyDelta, dtype: torch.dtype
 ) -> tuple[torch.Tensor, float, float]:
     """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
     exact_OI = lora_math.chain_sum(root_OI, past)
     merged_OI = torch.empty_like(exact_OI, dtype=dtype)
-    b_OR, a_RI = delta.b_OR.double() * delta.coefficients_R, delta.a_RI.double()
     update_squared = lost_squared = 0.0
-    for exact, merged, b in zip(exact_OI.split(_ROWS), merged_OI.split(_ROWS), b_OR.split(_ROWS), strict=True):
-        update = b @ a_RI
+    for exact, merged, update in zip(exact_OI.split(_ROWS), merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
         merged.copy_(exact.add_(update))
         exact.sub_(merged.double())
-        update_squared += float(torch.linalg.vector_norm(update)) ** 2
-        lost_squared += float(torch.linalg.vector_norm(exact)) ** 2
+        update_squared += lora_math.squared_sum(update)
+        lost_squared += lora_math.squared_sum(exact)
     return merged_OI, update_squared, lost_squared
 
 
 def merged_modules(
-    root: Path, past_deltas: Sequence[Path], averaged: Mapping[str, ModuleDelta], dtype: str
+    root: Path, past_deltas: Sequence[Path], averaged: Mapping[str, AnyDelta], dtype: str
 ) -> Iterator[tuple[str, MergedModule]]:
     """Yields (module, merged) in the order of `averaged`; a few modules are in memory at a time.
 

@@ -9,10 +9,11 @@ import torch
 
 from wfc_dist import adapters, base_chain, lora_math
 from wfc_dist import merge as merge_stream
-from wfc_dist.centralize import average_module, same_modules
+from wfc_dist.centralize import average_module
 from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.exchange import same_modules
 from wfc_dist.hashing import content_sha256
-from wfc_dist.lora_math import ModuleDelta
+from wfc_dist.lora_math import AnyDelta
 from wfc_dist.merging import merge_method
 from wfc_dist.run_store import RunPaths, read_base, require_run
 from wfc_dist.tensor_files import write_order
@@ -61,7 +62,7 @@ def average(
     _write_new(out, lambda staged: base_chain.write_delta(staged, delta))
 
 
-def read_update(folder: Path) -> dict[str, ModuleDelta]:
+def read_update(folder: Path) -> dict[str, AnyDelta]:
     """Returns the update in a folder: a delta, or a single PEFT adapter."""
     if (folder / base_chain.DELTA).is_file():
         return base_chain.read_delta(folder)
@@ -80,11 +81,11 @@ def merge(model: str, update_dir: Path, out: Path, *, revision: str | None = Non
     """
     delta = read_update(update_dir)
     folder = base_chain.resolve_root(model, revision)
-    base_chain.check_fits(folder, {name: (item.b_OR.shape[0], item.a_RI.shape[1]) for name, item in delta.items()})
+    base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
     _write_new(out, lambda staged: _write_merged(folder, [], delta, staged, dtype))
 
 
-def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, ModuleDelta], out: Path, dtype: str) -> None:
+def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta], out: Path, dtype: str) -> None:
     """Writes root + past deltas + delta as one complete checkpoint; a few tensors are in memory at a time."""
     torch.set_num_threads(1)  # as in a round: same bytes
     names = write_order(merge_stream.merged_specs(root, delta, dtype))

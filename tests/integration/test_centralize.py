@@ -43,7 +43,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> CentralizeJob:
     hashes = base_chain.hash_tensors(root)
     base = Base(0, str(root), content_sha256(hashes))
     folder = tmp_path_factory.mktemp("adapters")
-    found = [make_adapter(folder / f"set{i}", base, i, lora_r=3 + i, alpha=4 + i) for i in range(4)]
+    found = [make_adapter(folder / f"set{i}", base, i, lora_r=2 + i, alpha=4 + i) for i in range(4)]
     return CentralizeJob(
         base=base, adapters=tuple(found), weights=(1.0, 2.0, 3.0, 4.0), method="mean", scale=1.0, dtype="auto",
         root=str(root), shared=str(root), past_deltas=(), tensor_hashes=hashes, delta_dir="", base_dir="",
@@ -88,6 +88,28 @@ def test_bytes_do_not_depend_on_the_number_of_ranks(job: CentralizeJob, tmp_path
         assert torch.equal(changed[f"{module}.weight"], exact.half()), module  # rounded once
 
 
+def test_many_adapters_make_a_dense_update_with_the_same_bytes_from_sums_and_from_factors(
+    job: CentralizeJob, tmp_path: Path
+) -> None:
+    # 48 numbers of rank in 32 x 32: dense. A rank with 24 of them sends its sum, one with 12 its factors (48 bits a number).
+    found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i, lora_r=4) for i in range(12)]
+    many = replace(job, adapters=tuple(found), weights=tuple(1.0 + i for i in range(12)))
+    one, first = run_ranks(many, 1, tmp_path / "1")
+    for size in (2, 5):
+        staged, files = run_ranks(many, size, tmp_path / str(size))
+        assert files == first, f"{size} ranks wrote other bytes"
+        assert staged.facts == {**one.facts, "links": staged.facts["links"]}
+
+    _, other = run_ranks(replace(many, adapters=many.adapters[::-1], weights=many.weights[::-1]), 3, tmp_path / "reversed")
+    assert other == first, "integers add up to the same in any order"
+    for module, item in base_chain.read_delta(tmp_path / "1" / "delta").items():
+        expected = np.zeros((SIZE, SIZE))
+        for share, adapter in zip(np.arange(1.0, 13) / 78, found, strict=True):
+            factors = adapters.read_factors(Path(adapter.path))[module]
+            expected += share * factors.scaling * factors.b_OR.numpy().astype("f8") @ factors.a_RI.numpy().astype("f8")
+        assert np.array_equal(item.dense().numpy(), expected.astype(np.float32)), module  # rounded once
+
+
 def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:
     # The coordinator always hands adapters over in data-set order; shuffling who loads what is a matter of ranks.
     _, first = run_ranks(job, 3, tmp_path / "a")
@@ -127,4 +149,4 @@ def test_foreign_changed_or_mismatched_adapters_are_refused(job: CentralizeJob, 
         once([job.adapters[0], make_adapter(tmp_path / "fewer", job.base, 9, modules=MODULES[:-1])])
     with pytest.raises(InputError, match="no tensor"):
         once([make_adapter(tmp_path / "alien", job.base, 9, modules=["model.somewhere.q_proj"])])
-    assert json.loads((Path(job.adapters[0].path) / adapters.CONFIG).read_text())["r"] == 3
+    assert json.loads((Path(job.adapters[0].path) / adapters.CONFIG).read_text())["r"] == 2

@@ -41,7 +41,8 @@ def test_mean_is_the_weighted_mean_of_the_updates(ranks: list[int], scale: float
     weights = [1.0 + i for i in range(len(ranks))]
     delta = average_module(items, weights, merge_method("mean"), scale).dense().numpy()
     expected = scale * reference_mean(items, weights)
-    assert np.abs(delta - expected).max() <= 1e-12 * np.abs(expected).max()
+    rounding = 2**-24 if lora_math.is_smaller_dense(sum(ranks), OUT, IN) else 1e-12  # a dense update is float32
+    assert np.abs(delta - expected).max() <= rounding * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

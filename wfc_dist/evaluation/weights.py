@@ -10,6 +10,7 @@ import torch
 
 from wfc_dist import adapters, base_chain
 from wfc_dist.errors import InputError
+from wfc_dist.lora_math import AnyDelta, concatenated
 
 _SIDE = 96  # a grid of at most 96 x 96 entries of every module is looked at
 Entries = npt.NDArray[np.float64]
@@ -38,10 +39,9 @@ def _grid(size: int) -> torch.Tensor:
     return torch.linspace(0, size - 1, min(size, _SIDE)).round().long()
 
 
-def _entries(a_RI: torch.Tensor, b_OR: torch.Tensor, coefficients: torch.Tensor | float) -> Entries:
-    """Returns a grid of entries of B @ diag(coefficients) @ A, flat, float64."""
-    columns, lines = _grid(a_RI.shape[1]), _grid(b_OR.shape[0])
-    entries: Entries = ((b_OR[lines].double() * coefficients) @ a_RI[:, columns].double()).flatten().numpy()
+def _entries(delta: AnyDelta) -> Entries:
+    """Returns a grid of entries of an update, flat, float64."""
+    entries: Entries = delta.entries(*map(_grid, delta.shape)).flatten().numpy()
     return entries
 
 
@@ -58,10 +58,7 @@ def read_weights(round_dir: Path) -> RoundWeights:
             factors = adapters.read_factors(folder)
             if factors.keys() != delta.keys():
                 raise InputError(f"{folder} has other modules than {round_dir / 'delta'}; it was replaced after the round")
-            found[folder.name] = np.concatenate([_entries(item.a_RI, item.b_OR, item.scaling) for item in factors.values()])
+            found[folder.name] = np.concatenate([_entries(concatenated([item], [1.0])) for item in factors.values()])
     if not found:
         raise InputError(f"{round_dir / 'adapters'} holds no adapters")
-    averaged = np.concatenate(
-        [_entries(delta[name].a_RI, delta[name].b_OR, delta[name].coefficients_R) for name in sorted(delta)]
-    )
-    return RoundWeights(found, averaged)
+    return RoundWeights(found, np.concatenate([_entries(delta[name]) for name in sorted(delta)]))

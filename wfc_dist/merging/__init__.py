@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from wfc_dist.errors import ConfigError
-from wfc_dist.lora_math import Factors, ModuleDelta
+from wfc_dist.lora_math import AnyDelta, Factors
 from wfc_dist.merging.factor_mean import factor_mean
 from wfc_dist.merging.mean import mean
 
-MergeMethod = Callable[[Sequence[Factors], Sequence[float]], ModuleDelta]
+MergeMethod = Callable[[Sequence[Factors], Sequence[float]], AnyDelta]
 METHODS: dict[str, MergeMethod] = {"mean": mean, "factor_mean": factor_mean}
 
 
