@@ -7,13 +7,14 @@ merges the modules it owns, and rank 0 writes. K is the number of adapters, not 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import adapters, base_chain, collectives, exchange, log, lora_math, merge
+from wfc_dist import adapters, base_chain, collectives, durable, exchange, log, lora_math, merge
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.exchange import Share, Stacked
 from wfc_dist.hashing import content_sha256
@@ -204,10 +205,14 @@ def _write(
             changed[f"{module}.weight"], squares[module] = item.sha256, (item.update_squared, item.lost_squared)
             yield f"{module}.weight", item.tensor
 
-    with log.span("write_delta"):
-        base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
-    with log.span("write_base"):
-        links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
+    delta = Path(job.delta_dir)
+    with ThreadPoolExecutor(1) as behind:
+        with log.span("write_delta"):
+            base_chain.write_delta(delta, {module: item.delta for module, item in averaged.items()})
+        flushed = behind.submit(durable.fsync_path, delta / base_chain.DELTA)  # the commit would wait for the disk
+        with log.span("write_base"):
+            links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
+        flushed.result()
     tensor_hashes = dict(job.tensor_hashes) | changed
     facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
         "tensors": tensor_hashes,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _NAMES = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_FLUSH_BYTES = 32 << 20  # what is written goes to the disk while the next tensors are computed
 MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
 
 
@@ -76,11 +78,18 @@ class TensorFileWriter:
         text += b" " * (-len(text) % 8)
         self._digest = hashlib.sha256()
         self._file = open(path, "xb")  # noqa: SIM115 - `close` flushes and closes it
+        self._behind, self._flush, self._unflushed = ThreadPoolExecutor(1), Future[None](), 0
+        self._flush.set_result(None)
         self._put(len(text).to_bytes(8, "little") + text)
 
     def _put(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self._file.write(data)
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH_BYTES and self._flush.done():
+            self._flush.result()  # a disk that failed says so here
+            self._file.flush()
+            self._flush, self._unflushed = self._behind.submit(os.fdatasync, self._file.fileno()), 0
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Appends the next tensor of `write_order`, which must be what its spec says."""
@@ -94,6 +103,8 @@ class TensorFileWriter:
     def close(self) -> str:
         """Flushes the finished file to the disk and returns its sha256."""
         assert self._next == len(self._order), f"{self._path}: {self._order[self._next]} was not written"
+        self._behind.shutdown()
+        self._flush.result()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -1,12 +1,15 @@
 """safetensors files written tensor by tensor: the bytes the safetensors library writes, and what is refused."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wfc_dist import tensor_files
 from wfc_dist.errors import InputError
 from wfc_dist.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
 
@@ -61,4 +64,21 @@ def test_an_order_or_a_shape_that_breaks_the_layout_is_refused(tmp_path: Path) -
         writer.write("a", torch.zeros(3))
     writer.write("a", items["a"])
     with pytest.raises(AssertionError, match="b was not written"):
+        writer.close()
+
+
+def test_a_disk_that_fails_while_the_file_is_being_written_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_files, "_FLUSH_BYTES", 64)
+    items = {name: torch.zeros(32) for name in "abcd"}
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):  # from `write` or from `close`, whichever comes after it
+        writer = TensorFileWriter(tmp_path / "x.safetensors", specs_of(items))
+        for name, tensor in items.items():
+            writer.write(name, tensor)
         writer.close()
