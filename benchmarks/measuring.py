@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -56,18 +56,24 @@ def in_fresh_processes(script: Path, ways: Sequence[str], repetitions: int, *arg
 
 def write_result(name: str, question: str, measured: Sequence[Measured], **facts: Any) -> Path:
     """Writes results/NAME.json and prints the table: the first way is ours, the others are compared with it. Returns the path."""
-    RESULTS.mkdir(exist_ok=True)
     ours = measured[0]
     rows = [
         {"way": item.name, "median_s": round(item.median_s, 3), "seconds": [round(value, 3) for value in item.seconds],
          "peak_mb": round(item.peak_bytes / 1e6), "times_ours": round(item.median_s / ours.median_s, 2), **item.facts}
         for item in measured
     ]  # fmt: skip
+    path = write_rows(name, question, rows, **facts)
+    print(f"\n{question}")
+    for row in rows:
+        print(f"  {row['way']:<44} {row['median_s']:>8.2f} s {row['peak_mb']:>7} MB  {row['times_ours']:>6.2f} x ours")
+    return path
+
+
+def write_rows(name: str, question: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
+    """Writes results/NAME.json with rows of any columns, the same in each; the first is a name. Returns the path."""
+    RESULTS.mkdir(exist_ok=True)
     machine = {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")}
     tree = {"question": question, "date": time.strftime("%Y-%m-%d"), "machine": machine, **facts, "rows": rows}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(tree, indent=1) + "\n")
-    print(f"\n{question}")
-    for row in rows:
-        print(f"  {row['way']:<44} {row['median_s']:>8.2f} s {row['peak_mb']:>7} MB  {row['times_ours']:>6.2f} x ours")
     return path

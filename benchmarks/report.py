@@ -1,6 +1,6 @@
 """The results as a page, and against earlier ones.
 
-python benchmarks/report.py                  writes the tables of docs/performance.md from benchmarks/results/
+python benchmarks/report.py                  writes the tables of docs/performance.md and docs/scale.md, and its plan
 python benchmarks/report.py --against HEAD   prints what changed since a commit; ratios travel between machines, seconds don't
 """
 
@@ -14,17 +14,21 @@ from typing import Any
 from measuring import RESULTS
 
 REPO = RESULTS.parent.parent
-PAGE = REPO / "docs" / "performance.md"
+PAGE = REPO / "docs" / "performance.md"  # of every result that names no other
 BEGIN, END = "<!-- made by benchmarks/report.py -->", "<!-- end -->"
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Returns one result as Markdown: question, command, machine, a row per way, and error against time where it was measured."""
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in result["machine"].items())
+    title = [f"### {result['question']}", "", f"`{result['command']}`; {result['date']}, {machine}.", ""]
+    if "times_ours" not in result["rows"][0]:  # no ways that are compared: its columns as they are
+        heads = list(result["rows"][0])
+        rows = [_row([str(row[key]) for key in heads]) for row in result["rows"]]
+        return "\n".join([*title, _row(heads), _row(["---"] * len(heads)), *rows, ""])
     extra = [key for key in result["rows"][0] if key not in ("way", "median_s", "seconds", "peak_mb", "times_ours", "points")]
     heads = ["way", "seconds (median)", "times ours", "peak memory", *(key.replace("_", " ") for key in extra)]
-    lines = [f"### {result['question']}", "", f"`{result['command']}`; {result['date']}, {machine}.", ""]
-    lines += [_row(heads), _row(["---"] * len(heads))]
+    lines = [*title, _row(heads), _row(["---"] * len(heads))]
     for row in result["rows"]:
         first = [row["way"], f"{row['median_s']:.2f}", f"{row['times_ours']:.2f}", f"{row['peak_mb']} MB"]
         lines.append(_row([*first, *(str(row.get(key, "-")) for key in extra)]))
@@ -46,14 +50,23 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write_page() -> None:
-    """Replaces the tables of the page; what is written around them stays."""
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    tables = "\n".join(map(table, results))
-    PAGE.write_text(f"{before}{BEGIN}\n{tables}{END}{after}", encoding="utf-8")
+def page_of(result: Mapping[str, Any]) -> Path:
+    """Returns the page that shows a result."""
+    return REPO / "docs" / result["page"] if "page" in result else PAGE
+
+
+def write_pages() -> list[Path]:
+    """Replaces the tables of the pages and returns these; what is written around the tables stays."""
+    tables: dict[Path, list[str]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        tables.setdefault(page_of(result), []).append(table(result))
+    for page, shown in tables.items():
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        text = "\n".join(shown)
+        page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    return list(tables)
 
 
 def compare(revision: str) -> None:
@@ -61,9 +74,12 @@ def compare(revision: str) -> None:
     for path in sorted(RESULTS.glob("*.json")):
         shown = ["git", "show", f"{revision}:{path.relative_to(REPO).as_posix()}"]
         done = subprocess.run(shown, capture_output=True, text=True, cwd=REPO, check=False)
-        before = {row["way"]: row for row in json.loads(done.stdout)["rows"]} if done.returncode == 0 else {}
+        before = {next(iter(row.values())): row for row in json.loads(done.stdout)["rows"]} if done.returncode == 0 else {}
         print(f"{path.stem}" + ("" if before else f" (not in {revision})"))
         for row in json.loads(path.read_text())["rows"]:
+            if "times_ours" not in row:
+                print(f"  was {list((before.get(next(iter(row.values()))) or {}).values())[1:]}, now {list(row.values())}")
+                continue
             old = before.get(row["way"])
             was = f"{old['times_ours']:>8.2f} x ours {old['median_s']:>9.2f} s {old['peak_mb']:>6} MB  ->" if old else " " * 40
             print(f"  {row['way']:<28}{was} {row['times_ours']:>8.2f} x ours {row['median_s']:>9.2f} s {row['peak_mb']:>6} MB")
@@ -76,8 +92,11 @@ def main() -> None:
     if options.against:
         compare(options.against)
     else:
-        write_page()
-        print(f"wrote {Path(PAGE).relative_to(REPO)}")
+        import paper  # loads torch
+
+        for page in write_pages():
+            print(f"wrote {page.relative_to(REPO)}")
+        paper.write(paper.plan(paper.Assumed()))
 
 
 if __name__ == "__main__":
