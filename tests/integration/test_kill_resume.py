@@ -14,7 +14,8 @@ from wfc_dist.run_store import RunPaths, latest_base
 # In the order in which the attempts reach them; a number counts within one process of an attempt.
 MOMENTS = [
     "open_root", "evaluate", "train", "checkpoint", "append_ledger:3", "commit_adapter", "write_manifest:3", "average", "merge",
-    "write_delta", "write_base", "commit_base", "receive", "checkpoint", "commit_adapter", "write_base", "evaluate",
+    "write_delta", "write_base", "commit_base", "receive", "write_checkpoint", "commit_adapter", "write_base",
+    "evaluate",
 ]  # fmt: skip
 
 

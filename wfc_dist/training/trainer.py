@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
 from wfc_dist.training import curve, state
 from wfc_dist.training import model as models
+from wfc_dist.training.checkpoints import Checkpoints
 from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
@@ -64,6 +66,7 @@ def train_adapter(
         return training.run()
     finally:
         training.engine.close()
+        training.checkpoints.close()
         training.uploads.close()
 
 
@@ -89,6 +92,7 @@ class _Training:
             models.checkpoint_activations_(self.model)
         self.seal = models.base_seal(warm, self.model)
         self.uploads = Uploads(job.mirror, self.curve_file)
+        self.checkpoints = Checkpoints(job, self.uploads)
         begun = self._newest_state()
         self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
         models.load_parameters_(self.model, {name: slot.parameter for name, slot in begun.slots.items()})
@@ -126,6 +130,8 @@ class _Training:
             while True:
                 if stopping and not (self._trained() and not self._evaluation_due()):
                     self._save()
+                    self.checkpoints.wait()
+                    world.barrier()
                     raise Interrupted(f"{self.job.where()}: stopped at step {self.tally.step} on request; run it again to go on")
                 if self._evaluation_due():
                     self._evaluate()
@@ -135,6 +141,7 @@ class _Training:
                 assert position == self.tally.step
                 if position == first:
                     log.event("first_step", dataset=self.job.dataset)
+                self.checkpoints.check()
                 stopping = self._step(micro_batches)
                 if self.tally.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
                     self._save()
@@ -218,20 +225,20 @@ class _Training:
         self.best = parameters if stopping else {}
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless this step has one. Every rank takes part; on return it is on the disk."""
+        """Copies the state and has it written beside the steps that follow, unless this step's is. Every rank takes part."""
         if self.tally.step == self.saved_step:
             return
         self._tell("checkpoint")
         self.tally.scaler = self.engine.scaler_state()
         with log.span("checkpoint", dataset=self.job.dataset, step=self.tally.step):
             rng = self.world.gather(state.rng_state(self.world.device))
-            snapshot = state.TrainingState(self.tally, self.engine.read(), self.best, rng)
+            snapshot = state.TrainingState(replace(self.tally), self.engine.read(), self.best, rng)
             if self._writes():
-                self.uploads.submit(state.save_state(snapshot, self.folder, self.job.identity(), self.job.attempt))
-            self.world.barrier()
+                self.checkpoints.submit(snapshot)
         self.saved_step = self.tally.step
 
     def _finish(self) -> TrainingResult:
+        self.checkpoints.wait()
         chosen = self.best or self.engine.parameter_values()
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
         if self._writes():
