@@ -42,6 +42,7 @@ class WarmBase:
         """
         self.base, self.dtype, self.device = base, dtype, torch.device(device)
         self.tensors = {}
+        self._hashes: dict[str, str] = {}
         for name, tensor in base_chain.read_tensors(Path(base.path)):
             if on_read:
                 on_read(name, tensor)
@@ -54,6 +55,16 @@ class WarmBase:
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         wanted = self.dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(device=self.device, dtype=wanted, copy=True)
+
+    def sha256(self, name: str) -> str:
+        """Returns the hash of a tensor in memory, as of the first time this was asked since it came or `forget_hashes`."""
+        if name not in self._hashes:
+            self._hashes[name] = tensor_sha256(self.tensors[name])
+        return self._hashes[name]
+
+    def forget_hashes(self) -> None:
+        """Makes `sha256` look at the tensors again."""
+        self._hashes.clear()
 
     def update_(self, base: Base, changed: Mapping[str, torch.Tensor], hashes: Mapping[str, str]) -> None:
         """Becomes `base` by taking its changed tensors.
@@ -70,6 +81,7 @@ class WarmBase:
             if name not in changed or tensor_sha256(changed[name]) != sha256:
                 raise IntegrityError(f"broadcast of base {base.index}: {name} did not arrive as it was committed")
         for name in hashes:
+            self._hashes.pop(name, None)
             self.tensors[name].copy_(changed[name])
         self.base = base
 

@@ -16,7 +16,7 @@ from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from wfc_dist.config import LoraConfig
 from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
-from wfc_dist.hashing import content_sha256, tensor_sha256
+from wfc_dist.hashing import content_sha256
 from wfc_dist.warm_base import WarmBase
 
 _PREFIX = "base_model.model."
@@ -149,15 +149,17 @@ def check_trainable(model: torch.nn.Module) -> int:
 
 
 def base_seal(warm: WarmBase, model: torch.nn.Module) -> str:
-    """Returns a sha256 over the base tensors next to which training happens: adapted weights and embeddings."""
+    """Returns a sha256 over the base tensors next to which training happens: adapted weights and embeddings, as last seen."""
     adapted = {f"{name}.weight" for name in lora_layers(model)}
     chosen = sorted(name for name in warm.tensors if name in adapted or "embed" in name)
-    return content_sha256({name: tensor_sha256(warm.tensors[name]) for name in chosen})
+    return content_sha256({name: warm.sha256(name) for name in chosen})
 
 
 def check_seal(warm: WarmBase, model: torch.nn.Module, seal: str, where: str) -> None:
     """Raises IntegrityError when the warm base is not the one it was before training (see `base_seal`)."""
+    warm.forget_hashes()
     if base_seal(warm, model) != seal:
+        warm.forget_hashes()
         raise IntegrityError(f"{where}: training changed the frozen base in memory; restart the trainer and report this")
 
 
