@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,21 @@ def wfc_run(config: Path, folder: Path, cpus: Sequence[int] | None = None) -> tu
 
 def read_spans(run_dir: Path, ended: Ended) -> list[Span]:
     """Returns the spans of a run of one attempt, in seconds since the command was started."""
-    lines = [path.read_text().splitlines() for path in run_dir.glob("round-*/logs/attempt-1/events-*.jsonl")]
-    first_s = min(json.loads(line)["time_s"] for events in lines for line in events) - ended.began_s
+    paths = run_dir.glob("round-*/logs/attempt-1/events-*.jsonl")
     (spans,) = read_attempts(run_dir).values()
+    return _since(ended, spans, paths)
+
+
+def events_spans(paths: Mapping[str, Path], ended: Ended) -> list[Span]:
+    """Returns the spans of single events files, by the name of the process, in seconds since they were started."""
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Path(folder) / "round-0001" / "logs" / "attempt-1"
+        logs.mkdir(parents=True)
+        for name, path in paths.items():
+            shutil.copy(path, logs / f"events-{name}.jsonl")
+        return read_spans(Path(folder), ended)
+
+
+def _since(ended: Ended, spans: Sequence[Span], paths: Iterable[Path]) -> list[Span]:
+    first_s = min(json.loads(line)["time_s"] for path in paths for line in path.read_text().splitlines()) - ended.began_s
     return [Span(span.process, span.name, span.start_s + first_s, span.end_s + first_s, span.about) for span in spans]
