@@ -16,10 +16,17 @@ test: .venv/dev lint $(MODEL)/config.json
 	$(BIN)/python tests/short_demo.py
 
 bench: .venv/installed $(MODEL)/config.json
-	@echo "Three benchmarks, each beside what you would run instead: 20 minutes on 2 cores. Nothing else should run meanwhile."
+	@echo "Every benchmark, each beside what you would run instead: half an hour on 2 cores. Nothing else should run meanwhile."
 	$(BIN)/python benchmarks/new_base.py
+	$(BIN)/python benchmarks/new_base.py --dtype float32 --shards 3 --ways ours cp
+	$(BIN)/python benchmarks/new_base.py --model 7b --shards 3 --ways ours cp --repetitions 1
+	$(BIN)/python benchmarks/average.py
+	$(BIN)/python benchmarks/average.py --model whisper-large-v3-turbo --adapters 3 32 --ranks 2 4
+	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/report.py
 
 lint: .venv/dev

@@ -51,7 +51,9 @@ def make_adapters(model: str, numbers: Sequence[int]) -> Loaded:
 def ours(loaded: Loaded, num_adapters: int, group: collectives.Group) -> None:
     names = [f"set{number:03d}" for number in range(num_adapters)]
     modules = exchange.agree_on_modules(loaded, group)
-    average_owned(loaded, modules, dict.fromkeys(names, 1 / num_adapters), group)
+    average_owned(
+        {name: dict(factors) for name, factors in loaded.items()}, modules, dict.fromkeys(names, 1 / num_adapters), group
+    )
 
 
 def all_gather(loaded: Loaded, num_adapters: int, group: collectives.Group) -> None:

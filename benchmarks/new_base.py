@@ -5,7 +5,11 @@
 Each way runs in a fresh process that has torch (and PEFT) loaded before the clock starts; the files are in the page cache.
 - ours: read and verify K adapters, average, merge into the changed tensors, write, fsync, hash, commit.
 - cp: copy the whole checkpoint and fsync it, what any way that rewrites the checkpoint must do at least. No average, no hash.
-- peft: merge each adapter with PEFT into its own copy of the model, average the copies, save.
+- peft: merge each adapter with PEFT into its own copy of the model, average the copies, save; in the checkpoint's data type.
+- peft, float32: the same with models loaded in float32, so that nothing is rounded before the end, as ours.
+
+    python benchmarks/new_base.py --dtype float32 --shards 3 --ways ours cp        a sharded checkpoint in float32
+    python benchmarks/new_base.py --model 7b --shards 3 --ways ours cp             6.7 billion parameters (a sparse file: zeros)
 """
 
 import argparse
@@ -20,19 +24,20 @@ from typing import Any
 
 import torch
 from measuring import in_fresh_processes, peak_bytes, write_result
-from turbo import SHAPES, write_adapter, write_checkpoint
+from turbo import LANGUAGE_MODEL, MODELS, write_adapter, write_checkpoint
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 NUM_ADAPTERS, LORA_R = 3, 32
 
 
 def recorded_hashes(root: Path) -> Any:
-    """Returns the sha256 of every tensor and of the file, which a run records once, when it begins."""
+    """Returns the sha256 of every tensor and of every file, which a run records once, when it begins."""
     from wfc_dist import base_chain, durable
 
     known = root.parent / f"{root.name}-hashes.json"
     if not known.exists():
-        known.write_text(json.dumps([base_chain.hash_tensors(root), durable.sha256_file(root / base_chain.SINGLE)]))
+        files = {str(path): durable.sha256_file(path) for path in sorted(set(base_chain.weight_map(root).values()))}
+        known.write_text(json.dumps([base_chain.hash_tensors(root), files]))
     return json.loads(known.read_text())
 
 
@@ -43,7 +48,7 @@ def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
     from wfc_dist.hashing import content_sha256
     from wfc_dist.rounds import Adapter, Base
 
-    hashes, file_hash = recorded_hashes(root)
+    hashes, file_hashes = recorded_hashes(root)
     base = Base(0, str(root), content_sha256(hashes))
     found = tuple(Adapter(path.name, str(path), folder_sha256(path), base.sha256, 1.0) for path in adapters)
 
@@ -59,7 +64,8 @@ def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
         assert result is not None
         facts: dict[str, Any] = dict(result.facts)
         durable.commit_folder(delta, out / "delta", {"round": 1})
-        durable.commit_folder(staged, out / "base", facts, known=dict.fromkeys(facts["links"], file_hash) | facts["written"])
+        links = {name: file_hashes[path] for name, path in facts["links"].items()}
+        durable.commit_folder(staged, out / "base", facts, known=links | facts["written"])
 
     return run
 
@@ -76,39 +82,49 @@ def cp(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
     return run
 
 
-def peft(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
-    from peft import PeftModel
-    from transformers import WhisperForConditionalGeneration
+def peft_in(dtype: str) -> Callable[[Path, list[Path], Path], Callable[[], None]]:
+    def make(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+        from peft import PeftModel
+        from transformers import WhisperForConditionalGeneration
 
-    def run() -> None:
-        merged = []
-        for path in adapters:
-            model = WhisperForConditionalGeneration.from_pretrained(root)
-            merged.append(PeftModel.from_pretrained(model, str(path)).merge_and_unload())
-        with torch.no_grad():
-            states = [model.state_dict() for model in merged]
-            for name, tensor in states[0].items():
-                if tensor.is_floating_point():
-                    tensor.copy_(sum(state[name].float() for state in states) / len(states))
-        merged[0].save_pretrained(out)
+        def run() -> None:
+            merged = []
+            for path in adapters:
+                model = WhisperForConditionalGeneration.from_pretrained(root, dtype=dtype)
+                merged.append(PeftModel.from_pretrained(model, str(path)).merge_and_unload())
+            stored = WhisperForConditionalGeneration.from_pretrained(root).dtype
+            with torch.no_grad():
+                states = [model.state_dict() for model in merged]
+                for name, tensor in states[0].items():
+                    if tensor.is_floating_point():
+                        tensor.copy_(sum(state[name].float() for state in states) / len(states))
+            merged[0].to(stored).save_pretrained(out)
 
-    return run
+        return run
+
+    return make
 
 
-WAYS = {"ours": ours, "cp": cp, "peft": peft}
+WAYS = {"ours": ours, "cp": cp, "peft": peft_in("auto"), "peft, float32": peft_in("float32")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SHAPES, default="whisper-large-v3-turbo")
+    parser.add_argument("--model", choices=MODELS, default="whisper-large-v3-turbo")
     parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "wfc-benchmark")
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    folder = options.folder
-    root = write_checkpoint(folder / f"{options.model}-{options.dtype}", options.model, DTYPES[options.dtype])
+    if options.model == LANGUAGE_MODEL and set(options.ways) - {"ours", "cp"}:
+        parser.error("--model 7b needs --ways ours cp: three models in memory are more than most machines have")
+    folder, name = (
+        options.folder,
+        f"{options.model}-{options.dtype}" + (f"-{options.shards}-shards" if options.shards > 1 else ""),
+    )
+    root = write_checkpoint(folder / name, options.model, DTYPES[options.dtype], options.shards)
     adapters = [write_adapter(folder / f"{options.model}-adapter-{n}", options.model, LORA_R, n) for n in range(NUM_ADAPTERS)]
     if options.only:
         out = folder / f"out-{options.only}"
@@ -120,13 +136,13 @@ def main() -> None:
         shutil.rmtree(out)
         return
     recorded_hashes(root)  # here: in a way's own process it would count as memory
-    given = ["--model", options.model, "--dtype", options.dtype, "--folder", str(folder)]
+    given = ["--model", options.model, "--dtype", options.dtype, f"--shards={options.shards}", "--folder", str(folder)]
+    if options.model == LANGUAGE_MODEL:
+        given += ["--ways", *options.ways]
     measured = in_fresh_processes(Path(__file__), options.ways, options.repetitions, *given)
     facts = {"model": options.model, "dtype": options.dtype, "num_adapters": NUM_ADAPTERS, "lora_r": LORA_R}
     command = " ".join(["python", "benchmarks/new_base.py", *sys.argv[1:]])
-    write_result(
-        f"new-base-{options.model}-{options.dtype}", "new base: adapters to a committed base", measured, command=command, **facts
-    )
+    write_result(f"new-base-{name}", f"new base: {name}, adapters to a committed base", measured, command=command, **facts)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Random checkpoints and adapters of real sizes: for the merge, size is all that matters."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,11 +13,16 @@ SHAPES = {
     "whisper-small": (768, 12, 12, 51865, 80),
     "whisper-base": (512, 6, 6, 51865, 80),
 }
+LANGUAGE_MODEL = "7b"  # a decoder of 6.7 billion parameters, as large language models have them: 32 layers of 4096
+MODELS = [*SHAPES, LANGUAGE_MODEL]
 """Name -> d_model, encoder layers, decoder layers, vocabulary, mel bins."""
 
 
 def tensor_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yields (tensor name, shape) of a Whisper checkpoint."""
+    if name == LANGUAGE_MODEL:
+        yield from _language_model_shapes()
+        return
     d, encoder, decoder, vocab, mels = SHAPES[name]
     yield "model.encoder.conv1.weight", (d, mels, 3)
     yield "model.encoder.conv1.bias", (d,)
@@ -45,29 +51,75 @@ def tensor_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"model.{part}.layer_norm.{end}", (d,)
 
 
+def _language_model_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+    d, ffn = 4096, 11008
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        yield name, (32000, d)
+    for layer in range(32):
+        stem = f"model.layers.{layer}"
+        for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            yield f"{stem}.self_attn.{projection}.weight", (d, d)
+        for projection, shape in (("gate_proj", (ffn, d)), ("up_proj", (ffn, d)), ("down_proj", (d, ffn))):
+            yield f"{stem}.mlp.{projection}.weight", shape
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{stem}.{norm}.weight", (d,)
+    yield "model.norm.weight", (d,)
+
+
 def adapted_modules(name: str) -> dict[str, int]:
     """Returns module -> size of its square matrix, for adapters of q and v."""
     ends = ("q_proj.weight", "v_proj.weight")
     return {key.removesuffix(".weight"): shape[0] for key, shape in tensor_shapes(name) if key.endswith(ends)}
 
 
-def write_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> Path:
-    """Writes a random checkpoint that `from_pretrained` takes, unless it is there."""
+def write_checkpoint(folder: Path, name: str, dtype: torch.dtype, num_shards: int = 1) -> Path:
+    """Writes a random checkpoint that `from_pretrained` takes, unless it is there; the large one is sparse, all zeros."""
     if (folder / "config.json").is_file():
         return folder
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
-    tensors = {key: (torch.randn(shape, generator=generator) * 0.02).to(dtype) for key, shape in tensor_shapes(name)}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    shapes = dict(tensor_shapes(name))
+    shards = [sorted(shapes)[n::num_shards] for n in range(num_shards)]
+    files = [
+        f"model-{n + 1:05d}-of-{num_shards:05d}.safetensors" if num_shards > 1 else "model.safetensors" for n in range(num_shards)
+    ]
+    for file, names in zip(files, shards, strict=True):
+        if name == LANGUAGE_MODEL:
+            _write_zeros(folder / file, {key: shapes[key] for key in names}, dtype)
+            continue
+        tensors = {key: (torch.randn(shapes[key], generator=generator) * 0.02).to(dtype) for key in names}
+        save_file(tensors, folder / file, {"format": "pt"})
+    if num_shards > 1:
+        index = {key: file for file, names in zip(files, shards, strict=True) for key in names}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "config.json").write_text(json.dumps(_config(name, dtype), indent=1))
+    return folder
+
+
+def _write_zeros(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+    """Writes a safetensors file whose data are a hole: its header, and a length."""
+    header, offset = {}, 0
+    for key, shape in shapes.items():
+        end = offset + dtype.itemsize * torch.Size(shape).numel()
+        header[key] = {"dtype": {2: "F16", 4: "F32"}[dtype.itemsize], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+
+
+def _config(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    if name == LANGUAGE_MODEL:
+        return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": str(dtype).removeprefix("torch.")}
     d, encoder, decoder, vocab, mels = SHAPES[name]
-    config = {
+    return {
         "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "d_model": d, "vocab_size": vocab,
         "encoder_layers": encoder, "decoder_layers": decoder, "num_mel_bins": mels, "encoder_attention_heads": d // 64,
         "decoder_attention_heads": d // 64, "encoder_ffn_dim": 4 * d, "decoder_ffn_dim": 4 * d,
         "dtype": str(dtype).removeprefix("torch."),
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-    return folder
 
 
 def write_adapter(folder: Path, name: str, r: int, seed: int) -> Path:

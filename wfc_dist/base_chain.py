@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from wfc_dist import durable
 from wfc_dist.errors import InputError, IntegrityError
@@ -216,11 +215,15 @@ def delta_from(module: str, names: Collection[str], get: Callable[[str], torch.T
 
 
 def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
-    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it."""
+    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it; it is on the disk when it returns."""
     tensors: dict[str, torch.Tensor] = {}
-    for module, item in sorted(delta.items()):
+    for module, item in delta.items():
         tensors |= delta_tensors(module, item)
-    save_file(tensors, out / DELTA, {"format": "pt"})
+    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    writer = TensorFileWriter(out / DELTA, specs)
+    for name in write_order(specs):
+        writer.write(name, tensors[name])
+    writer.close()
 
 
 def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:

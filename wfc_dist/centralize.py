@@ -4,6 +4,8 @@ Every rank reads and verifies its adapters, sends its share of each module to th
 merges the modules it owns, and rank 0 writes. K is the number of adapters, not the world size.
 """
 
+import contextlib
+import ctypes
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import adapters, base_chain, collectives, durable, exchange, log, lora_math, merge
+from wfc_dist import adapters, base_chain, collectives, exchange, log, lora_math, merge
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.exchange import Share, Stacked
 from wfc_dist.hashing import content_sha256
@@ -26,6 +28,8 @@ from wfc_dist.objects import at_once
 from wfc_dist.root import bring_base
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.tensor_files import TensorSpec, write_order
+
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 18  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def average_owned(
     """Returns the averaged updates of the modules this rank owns. Every rank calls it, with its own adapters.
 
     Args:
-        loaded: This rank's adapters: data set -> module -> factors.
+        loaded: This rank's adapters: data set -> module -> factors. Emptied.
         modules: All modules, in an order of which rank n owns every world_size-th from the n-th.
         shares: Data set -> weight, sum 1, of all data sets, in data-set order.
         group: The group.
@@ -205,14 +209,14 @@ def _write(
             changed[f"{module}.weight"], squares[module] = item.sha256, (item.update_squared, item.lost_squared)
             yield f"{module}.weight", item.tensor
 
-    delta = Path(job.delta_dir)
-    with ThreadPoolExecutor(1) as behind:
+    def write_delta() -> None:
         with log.span("write_delta"):
-            base_chain.write_delta(delta, {module: item.delta for module, item in averaged.items()})
-        flushed = behind.submit(durable.fsync_path, delta / base_chain.DELTA)  # the commit would wait for the disk
-        with log.span("write_base"):
-            links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
-        flushed.result()
+            base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
+
+    with ThreadPoolExecutor(1) as beside, log.span("write_base"):
+        delta = beside.submit(write_delta)  # it waits for the disk while modules are merged
+        links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
+        delta.result()
     tensor_hashes = dict(job.tensor_hashes) | changed
     facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
         "tensors": tensor_hashes,
@@ -228,6 +232,12 @@ def _write(
     return StagedBase(job.base.index + 1, job.base_dir, job.delta_dir, content_sha256(tensor_hashes), facts)
 
 
+def _return_freed_memory() -> None:
+    """Has the C library map every larger tensor apart, so that a freed one goes back to the system (glibc; elsewhere nothing)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+
+
 def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:
     """Does one rank's share of averaging and merging. Every rank calls it with the same job.
 
@@ -237,6 +247,7 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         On rank 0 the staged base, written to the job's folders; None elsewhere.
     """
     torch.set_num_threads(1)
+    _return_freed_memory()
     mine = job.adapters[group.world_rank :: group.world_size]
     if job.mirror.is_remote:
         with log.span("fetch"):

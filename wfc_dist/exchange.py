@@ -16,7 +16,7 @@ from wfc_dist.errors import InputError
 from wfc_dist.lora_math import Factors
 from wfc_dist.partial_mean import Facts, Grid, PartialMean
 
-Loaded = Mapping[str, Mapping[str, Factors]]
+Loaded = Mapping[str, dict[str, Factors]]
 """Data set -> module -> factors, of the adapters of one rank."""
 _HOLDS = "holds"
 _FLOAT32_BYTES = 4
@@ -116,7 +116,8 @@ def shares_of_owned(
 ) -> Iterator[tuple[str, Share]]:
     """Yields (module, share) for the modules this rank owns; one module of each rank is on its way at a time.
 
-    Every rank must run it to its end, with the same modules.
+    Every rank must run it to its end, with the same modules. What was sent is taken out of `loaded`, so that it needn't be
+    held beside the average.
 
     Args:
         loaded: This rank's adapters.
@@ -129,7 +130,7 @@ def shares_of_owned(
     for start in range(0, len(ordered), group.world_size):
         column = ordered[start : start + group.world_size]
         if group.world_size == 1:
-            yield column[0], Share({dataset: factors[column[0]] for dataset, factors in loaded.items()}, [], grids.get(column[0]))
+            yield column[0], Share({name: factors.pop(column[0]) for name, factors in loaded.items()}, [], grids.get(column[0]))
             continue
         sent = list(pool.map(lambda module: _pack(loaded, module, shares, grids.get(module)), column))
         received = collectives.exchange_bytes(sent + [b""] * (group.world_size - len(column)), group)
@@ -139,7 +140,7 @@ def shares_of_owned(
 
 
 def _pack(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> bytes:
-    items = {dataset: factors[module] for dataset, factors in loaded.items()}
+    items = {dataset: factors.pop(module) for dataset, factors in loaded.items()}
     if not items:
         return b""
     if grid is not None and _sums_are_smaller(list(items.values())):

@@ -135,12 +135,14 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
     )
 
 
-def chain_sum(root_OI: torch.Tensor, deltas: Iterable[AnyDelta]) -> torch.Tensor:
-    """Returns float64(root) + delta_1 + ... + delta_t as a new tensor, (out, in), summed in the order of the rounds."""
-    total = root_OI.to(torch.float64, copy=True)
-    for delta in deltas:
-        total += delta.dense()
-    return total
+def chain_sum_rows(root_OI: torch.Tensor, deltas: Iterable[AnyDelta], num_rows: int) -> Iterator[torch.Tensor]:
+    """Yields float64(root) + delta_1 + ... + delta_t in blocks of rows, new tensors, summed in the order of the rounds."""
+    blocks = [delta.rows(num_rows) for delta in deltas]
+    for root in root_OI.split(num_rows):
+        total = root.to(torch.float64, copy=True)
+        for updates in blocks:
+            total.add_(next(updates))
+        yield total
 
 
 def squared_norm(b_OR: torch.Tensor, a_RI: torch.Tensor) -> float:

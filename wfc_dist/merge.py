@@ -56,10 +56,10 @@ def merge_module(
     root_OI: torch.Tensor, past: Iterable[AnyDelta], delta: AnyDelta, dtype: torch.dtype
 ) -> tuple[torch.Tensor, float, float]:
     """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
-    exact_OI = lora_math.chain_sum(root_OI, past)
-    merged_OI = torch.empty_like(exact_OI, dtype=dtype)
+    merged_OI = torch.empty_like(root_OI, dtype=dtype)
     update_squared = lost_squared = 0.0
-    for exact, merged, update in zip(exact_OI.split(_ROWS), merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
+    sums = lora_math.chain_sum_rows(root_OI, past, _ROWS)
+    for exact, merged, update in zip(sums, merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
         merged.copy_(exact.add_(update))
         exact.sub_(merged.double())
         update_squared += lora_math.squared_sum(update)
@@ -97,7 +97,7 @@ def merged_modules(
         ahead: deque[tuple[str, Future[MergedModule]]] = deque()
         for module in averaged:
             ahead.append((module, pool.submit(merge, module)))
-            if len(ahead) > num_threads():
+            if len(ahead) > num_threads():  # one that is taken, and one for every thread
                 done, future = ahead.popleft()
                 yield done, future.result()
         for done, future in ahead:

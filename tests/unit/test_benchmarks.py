@@ -50,7 +50,7 @@ def test_rows_with_other_columns_make_a_table() -> None:
 
 
 def test_every_benchmark_explains_itself() -> None:
-    for name in ("new_base", "evaluation", "training", "scale", "report"):
+    for name in ("new_base", "average", "rounds", "overhead", "evaluation", "training", "scale", "report"):
         done = subprocess.run(
             [sys.executable, REPO / "benchmarks" / f"{name}.py", "--help"],
             capture_output=True,

@@ -126,6 +126,7 @@ def test_variance_ratio_is_one_over_n_for_independent_and_one_for_identical_upda
 
 def test_weights_of_other_modules_are_refused(run):
     delta = base_chain.read_delta(run / "round-0001" / "delta", MODULES[:1])
+    (run / "round-0001" / "delta" / base_chain.DELTA).unlink()
     base_chain.write_delta(run / "round-0001" / "delta", delta)
 
     with pytest.raises(InputError, match="other modules"):

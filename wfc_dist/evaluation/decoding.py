@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+from transformers.modeling_outputs import BaseModelOutput
 
 from wfc_dist.config import EvaluateConfig
 from wfc_dist.data.audio_files import RATE_HZ, samples_in
@@ -148,9 +149,16 @@ class _Decoder:
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
         multilingual = getattr(self._config, "is_multilingual", True)
         asked: dict[str, Any] = {"language": languages and list(languages), "task": "transcribe"} if multilingual else {}
+        if features.device.type == "cpu":
+            asked["encoder_outputs"] = self._encoded(features)
         with _without_own_advice():
             tokens = self._model.generate(features, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _encoded(self, features: torch.Tensor) -> BaseModelOutput:
+        """Returns the encoder's states, made one window at a time: that much fits into a core's caches, a batch does not."""
+        encoder = self._model.get_encoder()
+        return BaseModelOutput(torch.cat([encoder(window).last_hidden_state for window in features.split(1)]))
 
 
 def _one_ahead(function: Callable[[_T], Any], items: Iterable[_T]) -> Iterator[tuple[_T, Any]]:
