@@ -34,7 +34,7 @@ def recorded_hashes(root: Path) -> Any:
     """Returns the sha256 of every tensor and of every file, which a run records once, when it begins."""
     from wfc_dist import base_chain, durable
 
-    known = root.parent / f"{root.name}-hashes.json"
+    known = root.parent / f"{root.name}-sha256.json"
     if not known.exists():
         files = {str(path): durable.sha256_file(path) for path in sorted(set(base_chain.weight_map(root).values()))}
         known.write_text(json.dumps([base_chain.hash_tensors(root), files]))

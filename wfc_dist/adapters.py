@@ -46,8 +46,7 @@ def read_factors(folder: Path) -> dict[str, Factors]:
     scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
-            # Copies: a tensor that is dropped then frees its memory, and not the last of the file all of it.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: cannot read {WEIGHTS} ({error}); pickled adapters are not read") from error
     return _pair(folder, tensors, config["r"], float(scaling))

@@ -29,7 +29,7 @@ from wfc_dist.root import bring_base
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.tensor_files import TensorSpec, write_order
 
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 18  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,11 @@ class ModuleDelta:
         return (self.b_OR.double() * self.coefficients_R) @ self.a_RI.double()
 
     def rows(self, num_rows: int) -> Iterator[torch.Tensor]:
-        """Yields delta_OI in blocks of `num_rows` rows, float64."""
+        """Yields delta_OI in blocks of `num_rows` rows, float64; the next block is written over the one before."""
         b_OR, a_RI = self.b_OR.double() * self.coefficients_R, self.a_RI.double()
-        return (block @ a_RI for block in b_OR.split(num_rows))
+        buffer = torch.empty(num_rows, self.shape[1], dtype=torch.float64)
+        for block in b_OR.split(num_rows):
+            yield torch.mm(block, a_RI, out=buffer[: len(block)])
 
     def entries(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Returns delta_OI[rows][:, columns], float64, without the rest."""
@@ -89,8 +91,10 @@ class DenseDelta:
         return self.dense_OI.double() * self.coefficient
 
     def rows(self, num_rows: int) -> Iterator[torch.Tensor]:
-        """Yields delta_OI in blocks of `num_rows` rows, float64."""
-        return (block.double() * self.coefficient for block in self.dense_OI.split(num_rows))
+        """Yields delta_OI in blocks of `num_rows` rows, float64; the next block is written over the one before."""
+        buffer = torch.empty(num_rows, self.shape[1], dtype=torch.float64)
+        for block in self.dense_OI.split(num_rows):
+            yield buffer[: len(block)].copy_(block).mul_(self.coefficient)
 
     def entries(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Returns delta_OI[rows][:, columns], float64."""
@@ -136,10 +140,14 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
 
 
 def chain_sum_rows(root_OI: torch.Tensor, deltas: Iterable[AnyDelta], num_rows: int) -> Iterator[torch.Tensor]:
-    """Yields float64(root) + delta_1 + ... + delta_t in blocks of rows, new tensors, summed in the order of the rounds."""
+    """Yields float64(root) + delta_1 + ... + delta_t in blocks of rows, summed in the order of the rounds.
+
+    The next block is written over the one before.
+    """
     blocks = [delta.rows(num_rows) for delta in deltas]
+    buffer = torch.empty(num_rows, root_OI.shape[1], dtype=torch.float64)
     for root in root_OI.split(num_rows):
-        total = root.to(torch.float64, copy=True)
+        total = buffer[: len(root)].copy_(root)
         for updates in blocks:
             total.add_(next(updates))
         yield total

@@ -59,9 +59,10 @@ def merge_module(
     merged_OI = torch.empty_like(root_OI, dtype=dtype)
     update_squared = lost_squared = 0.0
     sums = lora_math.chain_sum_rows(root_OI, past, _ROWS)
+    buffer = torch.empty(_ROWS, root_OI.shape[1], dtype=torch.float64)
     for exact, merged, update in zip(sums, merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
         merged.copy_(exact.add_(update))
-        exact.sub_(merged.double())
+        exact.sub_(buffer[: len(merged)].copy_(merged))
         update_squared += lora_math.squared_sum(update)
         lost_squared += lora_math.squared_sum(exact)
     return merged_OI, update_squared, lost_squared

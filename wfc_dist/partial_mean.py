@@ -89,11 +89,12 @@ def partial_mean(items: Sequence[Factors], weights: Sequence[float], grid: Grid)
         weights: Their shares of the whole mean.
         grid: Of all adapters of the mean.
     """
+    buffer = torch.empty(_ROWS, items[0].a_RI.shape[1], dtype=torch.float64)
     delta_OI = torch.zeros(items[0].b_OR.shape[0], items[0].a_RI.shape[1], dtype=torch.float64)
     for item, weight in zip(items, weights, strict=True):
         b_OR, a_RI = item.b_OR.double() * (weight * item.scaling / grid.delta), item.a_RI.double()
         for total, block in zip(delta_OI.split(_ROWS), b_OR.split(_ROWS), strict=True):
-            total.add_((block @ a_RI).round_())
+            total.add_(torch.mm(block, a_RI, out=buffer[: len(block)]).round_())
     if grid.scaling is None:
         return PartialMean(delta_OI, None, None)
     pairs = list(zip(items, weights, strict=True))

@@ -149,10 +149,11 @@ class _Decoder:
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
         multilingual = getattr(self._config, "is_multilingual", True)
         asked: dict[str, Any] = {"language": languages and list(languages), "task": "transcribe"} if multilingual else {}
+        given: torch.Tensor | None = features
         if features.device.type == "cpu":
-            asked["encoder_outputs"] = self._encoded(features)
+            given, asked["encoder_outputs"] = None, self._encoded(features)
         with _without_own_advice():
-            tokens = self._model.generate(features, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
+            tokens = self._model.generate(given, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
 
     def _encoded(self, features: torch.Tensor) -> BaseModelOutput:
