@@ -132,14 +132,15 @@ def shares_of_owned(
         if group.world_size == 1:
             yield column[0], Share({name: factors.pop(column[0]) for name, factors in loaded.items()}, [], grids.get(column[0]))
             continue
-        sent = list(pool.map(lambda module: _pack(loaded, module, shares, grids.get(module)), column))
+        sent = list(pool.map(lambda module: pack_share(loaded, module, shares, grids.get(module)), column))
         received = collectives.exchange_bytes(sent + [b""] * (group.world_size - len(column)), group)
         if group.world_rank < len(column):
             module = column[group.world_rank]
             yield module, unpack(received, grids.get(module))
 
 
-def _pack(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> bytes:
+def pack_share(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> bytes:
+    """Takes one module out of `loaded` and returns what this rank sends of it: its sum, where `grid` allows and it is smaller."""
     items = {dataset: factors.pop(module) for dataset, factors in loaded.items()}
     if not items:
         return b""

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wfc_dist import exact_sum, lora_math, partial_mean
+from wfc_dist import exact_sum, exchange, lora_math, partial_mean
 from wfc_dist.lora_math import DenseDelta, Factors, ModuleDelta
 from wfc_dist.merging import merge_method
 
@@ -76,3 +76,24 @@ def test_the_smaller_form_is_chosen_and_zeros_stay_zero() -> None:
     assert torch.equal(torch.cat([block.clone() for block in scaled.rows(7)]), scaled.dense())
     zeros = [Factors(item.a_RI, torch.zeros_like(item.b_OR), 2.0) for item in many]
     assert not merge_method("mean")(zeros, [0.5, 0.25, 0.25]).dense().any()
+
+
+@pytest.mark.parametrize("num_adapters", [1, 8, 16, 40])
+def test_a_rank_sends_the_smaller_of_its_factors_and_its_sum(num_adapters: int) -> None:
+    names = [f"set{n}" for n in range(num_adapters)]
+    items = {name: Factors(torch.randn(4, 96), torch.randn(96, 4), 2.0) for name in names}
+    shares = dict.fromkeys(names, 1 / num_adapters)
+    grid = partial_mean.grid_of([partial_mean.facts_of(item, shares[name]) for name, item in items.items()])
+    in_factors = len(exchange.pack_factors(items))
+    for chosen, smallest in ((None, in_factors), (grid, min(in_factors, partial_mean.size_bytes(4, 96, 96)))):
+        loaded = {name: {"m": item} for name, item in items.items()}
+        sent = exchange.pack_share(loaded, "m", shares, chosen)
+        assert len(sent) <= smallest + 700, "more than the numbers and a header"
+        assert not any(loaded.values()), "what was sent is still held"
+        share = exchange.unpack([b"", sent], chosen)
+        if share.sums:
+            mean = exchange.mean_of(share, shares)[0]
+            assert torch.equal(mean.dense_OI, partial_mean.mean_of(list(items.values()), list(shares.values()))[0].dense_OI)
+        else:
+            assert share.factors.keys() == items.keys()
+    assert bool(share.sums) == (num_adapters > 19), "96 x 96 at 48 bits are as much as 19 adapters of r 4"
