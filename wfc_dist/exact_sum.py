@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 
 _BITS = 46  # a sum keeps 46 bits below its bound: 22 more than float32 does; with the sign and a carry it fits into 48
+_SMALLEST = -1022  # the exponent of the smallest normal float64; by a smaller grid a division could overflow
 
 
 def quantum(bounds: Iterable[float]) -> float:
@@ -18,7 +19,7 @@ def quantum(bounds: Iterable[float]) -> float:
         bounds: One per term, >= every absolute value in it, >= 0.
     """
     total = sum(bounds)
-    return 2.0 ** (math.ceil(math.log2(total)) - _BITS) if total > 0 else 1.0
+    return 2.0 ** max(math.ceil(math.log2(total)) - _BITS, _SMALLEST) if total > 0 else 1.0
 
 
 def value(total: torch.Tensor, grid: float) -> torch.Tensor:
