@@ -19,6 +19,7 @@ from wfc_dist.evaluation.timeline import Span, read_attempts
 
 REPO = Path(__file__).resolve().parent.parent
 DEMO = REPO / "configs" / "demo.yaml"
+LIMIT_S = 1800.0  # for commands that take a minute or two
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,17 @@ def _only_train(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_together(commands: Sequence[Sequence[str | Path]], cpus: Sequence[int] | None = None) -> Ended:
-    """Runs commands at the same time, to their ends; what they print goes to standard error. Raises CalledProcessError.
+    """Runs commands at the same time, to their ends; what they print goes to standard error.
+
+    When one of them fails or takes longer than LIMIT_S, the others are asked to end (SIGTERM).
 
     Args:
         commands: Each with its arguments.
         cpus: The cores they may use; all by default.
+
+    Raises:
+        CalledProcessError: One of them failed.
+        TimeoutExpired: One did not end.
     """
     before = os.sched_getaffinity(0)
     began_s, start = time.time(), time.monotonic()
@@ -73,14 +80,26 @@ def run_together(commands: Sequence[Sequence[str | Path]], cpus: Sequence[int] |
     finally:
         os.sched_setaffinity(0, before)
     peak = 0
-    while any(process.poll() is None for process in processes):
-        peak = max(peak, *map(_peak_bytes, processes))
-        time.sleep(0.25)
-    seconds = time.monotonic() - start
-    for process, words in zip(processes, commands, strict=True):
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, [str(word) for word in words])
+    try:
+        while any(process.poll() is None for process in processes):
+            peak = max(peak, *map(_peak_bytes, processes))
+            _require_well(processes, time.monotonic() - start)
+            time.sleep(0.25)
+        seconds = time.monotonic() - start
+        _require_well(processes, seconds)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
     return Ended(began_s, seconds, peak)
+
+
+def _require_well(processes: Sequence[psutil.Popen], seconds: float) -> None:
+    for process in processes:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+        if seconds > LIMIT_S and process.returncode is None:
+            raise subprocess.TimeoutExpired(process.args, LIMIT_S)
 
 
 def _peak_bytes(process: psutil.Popen) -> int:

@@ -13,12 +13,12 @@ _SMALLEST = -1022  # the exponent of the smallest normal float64; by a smaller g
 
 
 def quantum(bounds: Iterable[float]) -> float:
-    """Returns the grid of a sum: a power of two, 2^-46 to 2^-45 of the sum of `bounds`, added in the order given.
+    """Returns the grid of a sum: a power of two, 2^-46 to 2^-45 of the sum of `bounds`, the same in any order of them.
 
     Args:
         bounds: One per term, >= every absolute value in it, >= 0.
     """
-    total = sum(bounds)
+    total = math.fsum(bounds)
     return 2.0 ** max(math.ceil(math.log2(total)) - _BITS, _SMALLEST) if total > 0 else 1.0
 
 

@@ -30,12 +30,14 @@ def test_packing_keeps_every_48_bit_number(numbers: list[int]) -> None:
 
 @given(st.lists(st.floats(0, 1e30), min_size=1, max_size=40))
 @example([5e-324])
+@example([1.0, 2**-53, 2**-53])
 def test_a_sum_within_its_bounds_never_leaves_48_bits(bounds: list[float]) -> None:
     grid = exact_sum.quantum(bounds)
     assert math.frexp(grid)[0] == 0.5, "no power of two: scaling would round"
     total = sum(round(bound / grid) for bound in bounds)
     assert total < 2**47
     assert sum(bounds) < 2**-970 or total >= 2**44, "bits are wasted"
+    assert exact_sum.quantum(reversed(bounds)) == grid, "it depends on the order"
 
 
 @settings(max_examples=20, deadline=None)
