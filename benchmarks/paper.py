@@ -6,6 +6,7 @@
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -79,83 +80,130 @@ def _seconds(value: float) -> str:
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 5400 else f"{value / 3600:.1f} h"
 
 
-def plan(assumed: Assumed) -> str:
-    """Returns the plan as Markdown: a table of assumptions, then bytes, seconds, the coordinator and dollars."""
-    a, m = assumed, _measured()
-    shapes = dict(tensor_shapes(MODEL))
-    adapted = [shape for name, shape in shapes.items() if name.endswith(("q_proj.weight", "v_proj.weight"))]
-    total, entries, r = sum(map(math.prod, shapes.values())), sum(map(math.prod, adapted)), 32
-    adapter, base, changed = 4 * r * sum(map(sum, adapted)), 2 * total, 2 * entries
-    delta = min(a.sets * adapter, 4 * entries)
-    waves = math.ceil(a.sets / a.nodes)
-    one_s, train_s = a.steps * a.step_s, waves * a.steps * a.step_s
-    cold_s = a.start_s + base * max(a.nodes / (1e9 * a.storage), 1 / (1e9 * a.network))
-    read_s = a.sets * adapter / 1e9 / min(a.storage, a.ranks * a.network)
-    sum_s = 2 * r * entries * a.sets / (1e9 * a.gflops * a.ranks * a.cores)
-    exchange, sent_s = 6 * entries, 6 * entries / (1e9 * a.network)
-    broadcast_s = math.ceil(math.log2(a.nodes)) * changed / (1e9 * a.network)
-    past_s = (a.rounds - 1) / 2 * delta / (1e9 * a.network)
-    commit_s = a.sets * m["commit_ms"] / 1e3
-    turn_s = read_s + sum_s + sent_s + m["merge_s"] + past_s + broadcast_s
-    wall_s = cold_s + a.rounds * (train_s + turn_s)
-    gpus = a.nodes * a.gpus
-    useful_h = a.rounds * a.sets * one_s * a.gpus / 3600
-    tail_h = a.rounds * (waves * a.nodes - a.sets) * one_s * a.gpus / 3600
-    wait_h = (cold_s + a.rounds * turn_s) * gpus / 3600
-    losses = a.nodes * wall_s / 3600 / a.mtbf_h
-    lost_h = losses * (100 * a.step_s + cold_s) * a.gpus / 3600  # half of checkpoint_every = 200 steps
-    paid_h = useful_h + tail_h + wait_h + lost_h
-    scaled = a.nodes / MEASURED_AT
-    messages = a.sets * m["messages"] + TRAINER_MESSAGES_PER_S * train_s
-    kept = a.rounds * (a.sets * adapter + delta + changed)
-    lines = a.rounds * a.sets * m["ledger_bytes"]
-    uploads = a.rounds * a.sets * lines / 2
-    table: list[tuple[str, str, str]] = [
+Row = tuple[str, str, str]
+"""What, formula, value."""
+
+
+class _Sizes:
+    """Bytes of one adapter, base, delta and so on, and numbers of entries; K is `assumed.sets`."""
+
+    def __init__(self, assumed: Assumed) -> None:
+        shapes = dict(tensor_shapes(MODEL))
+        adapted = [shape for name, shape in shapes.items() if name.endswith(("q_proj.weight", "v_proj.weight"))]
+        self.entries, self.lora_r = sum(map(math.prod, adapted)), 32
+        self.adapter, self.base = 4 * self.lora_r * sum(map(sum, adapted)), 2 * sum(map(math.prod, shapes.values()))
+        self.changed, self.exchange = 2 * self.entries, 6 * self.entries
+        self.adapters = assumed.sets * self.adapter
+        self.delta = min(self.adapters, 4 * self.entries)
+
+
+class _Times:
+    """Seconds of the parts of a run."""
+
+    def __init__(self, assumed: Assumed, sizes: _Sizes, merge_s: float) -> None:
+        a, network = assumed, 1e9 * assumed.network
+        self.waves, self.one = math.ceil(a.sets / a.nodes), a.steps * a.step_s
+        self.train = self.waves * self.one
+        self.cold = a.start_s + sizes.base * max(a.nodes / (1e9 * a.storage), 1 / network)
+        self.read = sizes.adapters / 1e9 / min(a.storage, a.ranks * a.network)
+        self.sums = 2 * sizes.lora_r * sizes.entries * a.sets / (1e9 * a.gflops * a.ranks * a.cores)
+        self.sent = sizes.exchange / network
+        self.merge = merge_s + (a.rounds - 1) / 2 * sizes.delta / network
+        self.broadcast = math.ceil(math.log2(a.nodes)) * sizes.changed / network
+        self.turn = self.read + self.sums + self.sent + self.merge + self.broadcast
+        self.whole = self.cold + a.rounds * (self.train + self.turn)
+
+
+def _bytes_rows(a: Assumed, sizes: _Sizes, ledger_bytes: float) -> list[Row]:
+    kept, lines = a.rounds * (sizes.adapters + sizes.delta + sizes.changed), a.rounds * a.sets * ledger_bytes
+    return [
         ("**Bytes**", "", ""),
-        ("an adapter (r 32, q and v)", "4 r sum(in + out)", _size(adapter)),
-        ("adapters of a round, on disk", "K x adapter", _size(a.sets * adapter)),
-        ("training states at its end, until it commits", "K x 2 kept x 3 x adapter", _size(6 * a.sets * adapter)),
-        ("its delta, on disk", "min(K x adapter, 4 sum(in x out))", _size(delta)),
-        ("its base, on disk (the rest is shared with the root)", "2 sum(in x out)", _size(changed)),
+        ("an adapter (r 32, q and v)", "4 r sum(in + out)", _size(sizes.adapter)),
+        ("adapters of a round, on disk", "K x adapter", _size(sizes.adapters)),
+        ("training states at its end, until it commits", "K x 2 kept x 3 x adapter", _size(6 * sizes.adapters)),
+        ("its delta, on disk", "min(K x adapter, 4 sum(in x out))", _size(sizes.delta)),
+        ("its base, on disk (the rest is shared with the root)", "2 sum(in x out)", _size(sizes.changed)),
         ("kept on disk at the end", "rounds x (K x adapter + delta + base)", _size(kept)),
-        ("first load of the base, from storage", "nodes x base, if one process a node reads it", _size(a.nodes * base)),
-        ("read by the average, a round", "K x adapter", _size(a.sets * adapter)),
-        ("sent by each rank of the average, a round", "at most 6 sum(in x out)", _size(exchange)),
-        ("broadcast, a round", "nodes x changed tensors", _size(a.nodes * changed)),
-        ("ledger at the end", f"rounds x K x {m['ledger_bytes']:.0f} B", _size(lines)),
-        ("ledger sent, on object storage only: whole, for each line", "rounds x K x ledger / 2", _size(uploads)),
-        ("**Seconds**", "", ""),
-        ("cold start, once", "start + nodes x base / storage", _seconds(cold_s)),
-        ("training, a round", "ceil(K / nodes) x steps x step", _seconds(train_s)),
-        ("average: reading", "K x adapter / min(storage, ranks x network)", _seconds(read_s)),
-        ("average: arithmetic", "2 r sum(in x out) x K / (ranks x cores x rate)", _seconds(sum_s)),
-        ("average: exchange", "6 sum(in x out) / network", _seconds(sent_s)),
-        ("merge and new base", f"{m['merge_s']:.1f} s, and each delta before read", _seconds(m["merge_s"] + past_s)),
-        ("broadcast", "ceil(log2 nodes) x changed / network, if receivers pass it on", _seconds(broadcast_s)),
-        ("the whole run", "cold + rounds x (training + average + merge + broadcast)", _seconds(wall_s)),
-        ("**Coordinator**", "", ""),
-        ("processor time, a round", f"K x {m['commit_ms']:.1f} ms", _share(commit_s, train_s)),
-        ("a decision", f"{m['decision_ms']:.1f} ms x nodes / {MEASURED_AT}", f"{scaled * m['decision_ms']:.1f} ms"),
+        ("first load of the base, from storage", "nodes x base, if one process a node reads it", _size(a.nodes * sizes.base)),
+        ("read by the average, a round", "K x adapter", _size(sizes.adapters)),
+        ("sent by each rank of the average, a round", "at most 6 sum(in x out)", _size(sizes.exchange)),
+        ("broadcast, a round", "nodes x changed tensors", _size(a.nodes * sizes.changed)),
+        ("ledger at the end", f"rounds x K x {ledger_bytes:.0f} B", _size(lines)),
         (
-            "polling, twice a second",
-            f"{m['idle_ms']:.1f} ms x nodes / {MEASURED_AT}",
-            f"{scaled * m['idle_ms']:.1f} ms, {scaled * m['idle_ms'] / 5:.1g} % of a core",
+            "ledger sent, on object storage only: whole, for each line",
+            "rounds x K x ledger / 2",
+            _size(a.rounds * a.sets * lines / 2),
         ),
-        ("Ray's part: messages, a round", f"K x {m['messages']:.2f} x {m['call_ms']:.2f} ms, and progress",
-         _share(messages * m["call_ms"] / 1e3, train_s)),
+    ]
+
+
+def _seconds_rows(times: _Times, merge_s: float) -> list[Row]:
+    return [
+        ("**Seconds**", "", ""),
+        ("cold start, once", "start + nodes x base / storage", _seconds(times.cold)),
+        ("training, a round", "ceil(K / nodes) x steps x step", _seconds(times.train)),
+        ("average: reading", "K x adapter / min(storage, ranks x network)", _seconds(times.read)),
+        ("average: arithmetic", "2 r sum(in x out) x K / (ranks x cores x rate)", _seconds(times.sums)),
+        ("average: exchange", "6 sum(in x out) / network", _seconds(times.sent)),
+        ("merge and new base", f"{merge_s:.1f} s, and each delta before read", _seconds(times.merge)),
+        ("broadcast", "ceil(log2 nodes) x changed / network, if receivers pass it on", _seconds(times.broadcast)),
+        ("the whole run", "cold + rounds x (training + average + merge + broadcast)", _seconds(times.whole)),
+    ]
+
+
+def _coordinator_rows(a: Assumed, m: Mapping[str, float], train_s: float) -> list[Row]:
+    scaled, asked = a.nodes / MEASURED_AT, TRAINER_MESSAGES_PER_S * train_s
+    sent_s = (a.sets * m["messages"] + asked) * m["call_ms"] / 1e3
+    idle_ms = scaled * m["idle_ms"]
+    per_nodes = f"ms x nodes / {MEASURED_AT}"
+    return [
+        ("**Coordinator**", "", ""),
+        ("processor time, a round", f"K x {m['commit_ms']:.1f} ms", _share(a.sets * m["commit_ms"] / 1e3, train_s)),
+        ("a decision", f"{m['decision_ms']:.1f} {per_nodes}", f"{scaled * m['decision_ms']:.1f} ms"),
+        ("polling, twice a second", f"{m['idle_ms']:.1f} {per_nodes}", f"{idle_ms:.1f} ms, {idle_ms / 5:.1g} % of a core"),
+        (
+            "Ray's part: messages, a round",
+            f"K x {m['messages']:.2f} x {m['call_ms']:.2f} ms, and progress",
+            _share(sent_s, train_s),
+        ),
         ("Ray's part: one look at all trainings", f"{m['wait_ms']:.2f} ms x nodes / 512", f"{scaled * m['wait_ms']:.1f} ms"),
-        ("first placement", f"{m['placement_ms']:.0f} ms x nodes / {MEASURED_AT}", f"{scaled * m['placement_ms']:.0f} ms"),
-        ("messages, a round", f"K x {m['messages']:.2f}, and at most 16 a second for progress",
-         f"{a.sets * m['messages']:,.0f}, and {TRAINER_MESSAGES_PER_S * train_s:,.0f}"),
+        ("first placement", f"{m['placement_ms']:.0f} {per_nodes}", f"{scaled * m['placement_ms']:.0f} ms"),
+        (
+            "messages, a round",
+            f"K x {m['messages']:.2f}, and at most 16 a second for progress",
+            f"{a.sets * m['messages']:,.0f}, and {asked:,.0f}",
+        ),
         ("memory beyond the libraries'", f"rounds x K x {m['grown_kb']:.1f} KB", _size(a.rounds * a.sets * m["grown_kb"] * 1e3)),
+    ]
+
+
+def _dollars_rows(a: Assumed, times: _Times) -> list[Row]:
+    useful_h = a.rounds * a.sets * times.one * a.gpus / 3600
+    tail_h = a.rounds * (times.waves * a.nodes - a.sets) * times.one * a.gpus / 3600
+    wait_h = (times.cold + a.rounds * times.turn) * a.nodes * a.gpus / 3600
+    losses = a.nodes * times.whole / 3600 / a.mtbf_h
+    lost_h = losses * (100 * a.step_s + times.cold) * a.gpus / 3600  # half of checkpoint_every = 200 steps
+    return [
         ("**Dollars**", "", ""),
         ("training", "rounds x K x steps x step x GPUs of a node", _dollars(useful_h, a)),
         ("trainers idle in the last wave", "rounds x (ceil(K / nodes) nodes - K) x ..., as above", _dollars(tail_h, a)),
         ("all GPUs waiting: start, averages, broadcasts", "(cold + rounds x turnaround) x GPUs", _dollars(wait_h, a)),
         (f"lost nodes ({losses:.1f} expected)", "nodes x hours / MTBF x (100 steps + cold start)", _dollars(lost_h, a)),
-        ("in all", "", _dollars(paid_h, a)),
-    ]  # fmt: skip
-    shown = [f"{name} {getattr(a, name):g}" for name in (item.name for item in fields(a))]
+        ("in all", "", _dollars(useful_h + tail_h + wait_h + lost_h, a)),
+    ]
+
+
+def plan(assumed: Assumed) -> str:
+    """Returns the plan as Markdown: a table of assumptions, then bytes, seconds, the coordinator and dollars."""
+    measured, sizes = _measured(), _Sizes(assumed)
+    times = _Times(assumed, sizes, measured["merge_s"])
+    table = [
+        *_bytes_rows(assumed, sizes, measured["ledger_bytes"]),
+        *_seconds_rows(times, measured["merge_s"]),
+        *_coordinator_rows(assumed, measured, times.train),
+        *_dollars_rows(assumed, times),
+    ]
+    shown = [f"{name} {getattr(assumed, name):g}" for name in (item.name for item in fields(assumed))]
     rows = "\n".join(f"| {what} | {formula} | {value} |" for what, formula, value in table)
     return f"Assumed: {', '.join(shown)}.\n\n| what | formula | value |\n| --- | --- | --- |\n{rows}\n"
 
