@@ -42,12 +42,13 @@ def recorded_hashes(root: Path) -> Any:
 
 
 def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
-    from wfc_dist import collectives, durable
+    from wfc_dist import collectives, durable, merge
     from wfc_dist.adapters import folder_sha256
     from wfc_dist.centralize import CentralizeJob, centralize_rank
     from wfc_dist.hashing import content_sha256
     from wfc_dist.rounds import Adapter, Base
 
+    merge.return_freed_memory()  # as every rank's process does
     hashes, file_hashes = recorded_hashes(root)
     base = Base(0, str(root), content_sha256(hashes))
     found = tuple(Adapter(path.name, str(path), folder_sha256(path), base.sha256, 1.0) for path in adapters)

@@ -4,8 +4,6 @@ Every rank reads and verifies its adapters, sends its share of each module to th
 merges the modules it owns, and rank 0 writes. K is the number of adapters, not the world size.
 """
 
-import contextlib
-import ctypes
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +26,6 @@ from wfc_dist.objects import at_once
 from wfc_dist.root import bring_base
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.tensor_files import TensorSpec, write_order
-
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def average_owned(
         items, weights = [share.factors[dataset] for dataset in shares], list(shares.values())
         alike = len({(item.a_RI.shape[0], item.scaling) for item in items}) == 1
         gap = lora_math.exactness_gap(items, weights) if alike else (None, None)
-        return AveragedModule(average_module(items, weights, merge_method(method), scale), *gap)
+        return AveragedModule(merge_method(method)(items, weights).scaled(scale), *gap)  # normalizing them again would round
 
     with merge.threads() as pool:
         arrived = exchange.shares_of_owned(loaded, list(modules), shares, grids, group, pool=pool)
@@ -232,12 +228,6 @@ def _write(
     return StagedBase(job.base.index + 1, job.base_dir, job.delta_dir, content_sha256(tensor_hashes), facts)
 
 
-def _return_freed_memory() -> None:
-    """Has the C library map every larger tensor apart, so that a freed one goes back to the system (glibc; elsewhere nothing)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
-
-
 def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:
     """Does one rank's share of averaging and merging. Every rank calls it with the same job.
 
@@ -247,7 +237,6 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         On rank 0 the staged base, written to the job's folders; None elsewhere.
     """
     torch.set_num_threads(1)
-    _return_freed_memory()
     mine = job.adapters[group.world_rank :: group.world_size]
     if job.mirror.is_remote:
         with log.span("fetch"):

@@ -3,6 +3,8 @@
 Every module is computed by one thread, in float64 and in one order, so its bytes do not depend on how many threads there are.
 """
 
+import contextlib
+import ctypes
 import math
 import os
 from collections import deque
@@ -22,6 +24,7 @@ from wfc_dist.lora_math import AnyDelta
 from wfc_dist.tensor_files import TensorSpec
 
 _ROWS = 64  # merged at a time: in float64 they stay in a core's cache; the same for every machine, as part of the arithmetic
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ def num_threads() -> int:
     """Returns how many threads merge here: as many as this process may use cores, of a Slurm task those it was given."""
     given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_MERGE_THREADS))
     return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), given)
+
+
+def return_freed_memory() -> None:
+    """Has the C library map every larger tensor apart, so that a freed one goes back to the system (glibc; elsewhere nothing).
+
+    For processes that only average: mapping costs a trainer time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def threads() -> ThreadPoolExecutor:

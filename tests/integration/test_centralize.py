@@ -14,7 +14,7 @@ import torch
 from centralize_ranks import run_rank
 from safetensors.torch import load_file
 
-from wfc_dist import adapters, base_chain, centralize, collectives, net
+from wfc_dist import adapters, base_chain, centralize, collectives, net, offline
 from wfc_dist.centralize import CentralizeJob
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.hashing import content_sha256
@@ -108,6 +108,16 @@ def test_many_adapters_make_a_dense_update_with_the_same_bytes_from_sums_and_fro
             factors = adapters.read_factors(Path(adapter.path))[module]
             expected += share * factors.scaling * factors.b_OR.numpy().astype("f8") @ factors.a_RI.numpy().astype("f8")
         assert np.array_equal(item.dense().numpy(), expected.astype(np.float32)), module  # rounded once
+
+
+def test_a_round_averages_as_the_command_does(job: CentralizeJob, tmp_path: Path) -> None:
+    # Ten shares of 1/10 add up to less than one: normalizing them a second time would round them otherwise.
+    found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i, lora_r=1) for i in range(10)]
+    for number in (10, 3):
+        chosen = replace(job, adapters=tuple(found[:number]), weights=(1.0,) * number, scale=0.7)
+        _, files = run_ranks(chosen, 2, tmp_path / str(number))
+        offline.average([Path(item.path) for item in found[:number]], tmp_path / f"out-{number}", scale=0.7)
+        assert (tmp_path / f"out-{number}" / base_chain.DELTA).read_bytes() == files["delta"]
 
 
 def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:

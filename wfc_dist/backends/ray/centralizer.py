@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import save
 
-from wfc_dist import base_chain, collectives, log, net
+from wfc_dist import base_chain, collectives, log, merge, net
 from wfc_dist.backends.failure_policy import Decision, FailurePolicy
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.factorization import classify
@@ -35,6 +35,7 @@ class RankActor:
 
     def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror) -> None:
         log.quiet_libraries()
+        merge.return_freed_memory()
         mirror.adopt()
         log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
         log.open_events(Path(log_dir) / f"events-centralizer-{world_rank}.jsonl")

@@ -96,10 +96,11 @@ class CentralizeWork:
     def __call__(self, place: Place) -> dict[str, Any]:
         """See `Work`."""
         _prepare(1, place.local_rank, 0)
-        from wfc_dist import collectives, log
+        from wfc_dist import collectives, log, merge
         from wfc_dist.centralize import centralize_rank
 
         log.quiet_libraries()
+        merge.return_freed_memory()
         folder = Path(self.log_dir)
         log.configure(folder / f"centralizer-{place.world_rank}.log", console=False)
         log.open_events(folder / f"events-centralizer-{place.world_rank}.jsonl")
