@@ -1,12 +1,12 @@
 """The trainers of `wfc run` beside the same trainers started by hand with `accelerate launch`, two of them and one.
 
-    python benchmarks/overhead.py [--steps 6]
+    python benchmarks/overhead.py [--steps 6] [--repetitions 3]
 
 Same data, seeds, steps and threads (one), so the adapters of the first round must have the same bytes, which is checked. Two
 trainers have both cores, one trainer has one of them. The runs have two rounds of the same data sets: the first has the start
 of the processes in it, the second is timed, beside trainers by hand on the very windows of that round. A training is from its
 first optimizer step to the end of its last; seconds are the mean of the trainers. Checkpoints: never, and after every step; the
-stall is what the training waits for, the rest is written beside it.
+stall is what the training waits for, the rest is written beside it. Figures are medians of the repetitions.
 Needs `make models/whisper-base/config.json` and two cores.
 """
 
@@ -157,13 +157,32 @@ def measure(source: Path, folder: Path, datasets: Sequence[str], **blocks: Any) 
     return rows, facts
 
 
+def together(repetitions: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Returns one row for each way: the seconds of all repetitions, the most memory, medians of the figures beside them."""
+    found = []
+    for rows in zip(*repetitions, strict=True):
+        facts = {key: _median([row.facts[key] for row in rows]) for key in rows[0].facts}
+        seconds = [value for row in rows for value in row.seconds]
+        found.append(Measured(rows[0].name, seconds, max(row.peak_bytes for row in rows), facts))
+    return found
+
+
+def _median(values: Sequence[Any]) -> Any:
+    return values[0] if isinstance(values[0], str) else round(statistics.median(values), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps of each adapter; 3 or more")
+    parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     train = {"max_steps": options.steps, "warmup_steps": 1, "gradient_accumulation": 1}
-    with tempfile.TemporaryDirectory(prefix="wfc-benchmark-") as folder:
-        rows, facts = measure(DEMO, Path(folder), DATASETS, train=train, cluster={"cpus_per_worker": 1, "threads_per_worker": 1})
+    cluster = {"cpus_per_worker": 1, "threads_per_worker": 1}
+    measured = []
+    for _ in range(options.repetitions):
+        with tempfile.TemporaryDirectory(prefix="wfc-benchmark-") as folder:
+            measured.append(measure(DEMO, Path(folder), DATASETS, train=train, cluster=cluster))
+    rows, facts = together([rows for rows, _ in measured]), measured[-1][1]
     for dataset, sha256 in facts["sha256"].items():
         print(f"{dataset}: the same bytes by hand and by wfc run, sha256 {sha256}")
     print(
