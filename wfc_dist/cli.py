@@ -148,6 +148,36 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="SYSTEM", help="Just this system; repeatable.")] = None,
+    plain: Plain = False,
+) -> None:
+    """Run methods side by side on one sequence of data sets, or go on; table, plots and compare.json of what is done."""
+    from wfc_dist import log
+    from wfc_dist.compare import settings
+    from wfc_dist.config import nearest
+
+    comparison = settings.load(config, overrides or [])
+    for name in only or []:
+        if name not in comparison.systems:
+            raise InputError(f"--only {name!r} is no system{nearest(name, comparison.systems)}")
+    log.quiet_libraries()
+    from wfc_dist.compare import page, results
+    from wfc_dist.compare.running import run_all
+    from wfc_dist.display import Display
+
+    display = Display(plain=True if plain else None)
+    failures = run_all(comparison, display, only or [])
+    rows = results.rows(comparison)
+    display.console.print(page.table(comparison, rows))
+    typer.echo(page.write(comparison, rows, failures))
+    if failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def average(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="PEFT LoRA folders, in the order of summation.")],
     out: Out,

@@ -30,6 +30,8 @@ class RunConfig(_Strict):
     name: Name
     dir: str = "runs"
     """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
+    pool: str | None = None
+    """A shared folder where runs put finished adapters and decoded texts, so that none is made twice (see `pool`)."""
     seed: int = Field(1, ge=0, lt=2**31)
 
 
@@ -44,9 +46,9 @@ class BaseModelConfig(_Strict):
 class DatasetConfig(_Strict):
     """One data set: where it is, how it is read, which language token its labels carry."""
 
-    source: str
-    """A folder, a file, or a hub id (`format: hub`)."""
-    format: Literal["jsonl", "hub", "saved", "folder"] = "jsonl"
+    source: str = ""
+    """A folder, a file, or a hub id (`format: hub`); of a `mix` nothing."""
+    format: Literal["jsonl", "hub", "saved", "folder", "mix"] = "jsonl"
     language: str | None = None
     """Whisper language code; without it every row names its own (`lang`)."""
     splits: dict[Literal["train", "dev", "test"], str] = Field(default_factory=dict)
@@ -56,8 +58,24 @@ class DatasetConfig(_Strict):
     revision: str | None = None
     text_column: str = "text"
     audio_column: str = "audio"
+    share: float = Field(1.0, gt=0, le=1)
+    """Keep this share of the clips of each split, evenly spread over it; at least one."""
     max_clips: int | None = Field(None, ge=1)
     """Only the first clips of each split, to try things out."""
+    parts: dict[Name, "DatasetConfig"] = Field(default_factory=dict)
+    """Of a `mix`: the data sets that make it up, one after the other. A part without the split asked for is left out."""
+
+    def where(self) -> str:
+        """Returns the source, or the names of the parts, for messages."""
+        return self.source or f"the parts {', '.join(self.parts)}"
+
+    @model_validator(mode="after")
+    def _source_or_parts(self) -> "DatasetConfig":
+        if (self.format == "mix") != bool(self.parts):
+            raise ValueError("format mix needs parts, and only format mix has them")
+        if (self.format == "mix") == bool(self.source):
+            raise ValueError("source: name a folder, a file or a hub id (only format mix has none)")
+        return self
 
 
 class LoraConfig(_Strict):
@@ -112,6 +130,8 @@ class TrainConfig(_Strict):
     eval_every: int | None = Field(None, ge=1)
     """Steps between dev evaluations; none without early stopping unless given."""
     early_stopping: EarlyStoppingConfig | None = None
+    replay: float = Field(0.0, ge=0, le=1)
+    """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
     loader_workers: int = Field(0, ge=0)
     """Processes that decode audio ahead; 0 decodes in the trainer."""
 
@@ -202,6 +222,8 @@ class EvaluateConfig(_Strict):
     max_clips: int | None = Field(None, ge=1)
     adapters: bool = True
     """Score every single adapter beside the merged base."""
+    interim: Literal["all", "learned"] = "all"
+    """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""
 
@@ -249,6 +271,12 @@ class Config(_Strict):
                     raise ValueError(f"datasets.{name}.splits: train.early_stopping needs a dev split")
         if isinstance(self.centralize.weights, dict):
             self._weights_cover_rounds(self.centralize.weights)
+        return self
+
+    @model_validator(mode="after")
+    def _pool_is_a_folder(self) -> "Config":
+        if self.run.pool is not None and (is_url(self.run.dir) or is_url(self.run.pool)):
+            raise ValueError("run.pool: needs run.dir and run.pool on folders that all nodes share, not on object storage")
         return self
 
     @model_validator(mode="after")

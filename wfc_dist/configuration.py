@@ -18,7 +18,7 @@ from wfc_dist.errors import ConfigError
 RESUMABLE = (  # may change between attempts: who computes where, never what
     *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
     *("cluster.centralizer_ranks", "cluster.start_timeout_s", "cluster.wait_for_nodes", "cluster.node_labels"),
-    *("cluster.on_drain", "cluster.cache_dir", "cluster.slurm", "train.loader_workers"),
+    *("cluster.on_drain", "cluster.cache_dir", "cluster.slurm", "train.loader_workers", "run.pool"),
 )
 
 
@@ -52,6 +52,11 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
     key, separator, text = assignment.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {assignment!r} is not key.path=value, such as train.lr=1e-4")
+    assign(tree, key, yaml.safe_load(text))
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `key.path` of a nested dictionary, in place. Raises ConfigError where the path goes through a value."""
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
@@ -59,8 +64,8 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise ConfigError(f"override {assignment!r}: {part!r} is a value, not a block")
-    node[last] = yaml.safe_load(text)
+            raise ConfigError(f"override {key}: {part!r} is a value, not a block")
+    node[last] = value
 
 
 def parse(tree: Any, where: str = "configuration") -> Config:
@@ -74,13 +79,11 @@ def parse(tree: Any, where: str = "configuration") -> Config:
         raise ConfigError(_explain(error, where)) from error
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, applies `key.path=value` overrides and checks the result.
-
-    Relative paths stay relative to the working directory, as in the shell.
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a YAML file and applies `key.path=value` overrides; nothing is checked yet.
 
     Raises:
-        ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
+        ConfigError: Missing file, no YAML, no blocks.
     """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -92,7 +95,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected blocks such as run:, base:, datasets:, rounds:")
     for assignment in overrides:
         _override(tree, assignment)
-    return parse(tree, str(path))
+    return tree
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, applies `key.path=value` overrides and checks the result.
+
+    Relative paths stay relative to the working directory, as in the shell.
+
+    Raises:
+        ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
+    """
+    return parse(read_tree(path, overrides), str(path))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

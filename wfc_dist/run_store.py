@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from wfc_dist import configuration, durable, log
 from wfc_dist.config import Config
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.pool import Pool, adapter_identity
 from wfc_dist.rounds import Adapter, Base, StagedBase
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class RunStore:
         require_lock: Callable[[], None] = lambda: None,
     ) -> None:
         self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
+        self.pool = Pool(Path(config.run.pool)) if config.run.pool else None
         self._require_lock = require_lock
         self._current_round = 1
 
@@ -211,7 +213,27 @@ class RunStore:
             found[folder.name] = Adapter(
                 folder.name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
             )  # a wrong base is refused by the centralizer, with both names
+        if self.pool is not None and are_needed:
+            found |= self._from_pool(base, [name for name in self.config.round_list()[base.index] if name not in found])
         return found
+
+    def _from_pool(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
+        assert self.pool is not None
+        taken = {}
+        for dataset in datasets:
+            staged = self.stage_adapter(base, dataset)
+            facts = self.pool.take_adapter(self._identity(base, dataset), staged)
+            if facts is None:
+                shutil.rmtree(staged)
+                continue
+            known = {key: value for key, value in facts.items() if key not in ("files", "schema", "dataset", "base_sha256")}
+            taken[dataset] = self.commit_adapter(base, dataset, staged, known | {"from_pool": True})
+        return taken
+
+    def _identity(self, base: Base, dataset: str) -> dict[str, Any]:
+        fingerprints = json.loads(self.paths.config.read_text(encoding="utf-8"))["data"]
+        earlier = [sha256 for index in range(1, base.index + 1) for sha256 in self.manifest(index)["adapters"].values()]
+        return adapter_identity(self.config, fingerprints, base, dataset, earlier)
 
     def stage_adapter(self, base: Base, dataset: str) -> Path:
         """Returns an empty folder for a trainer to write its PEFT files to."""
@@ -223,6 +245,8 @@ class RunStore:
         with log.span("commit_adapter", dataset=dataset):
             self._receive(staged, self.paths.curve(base.index + 1, dataset))
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+            if self.pool is not None and "from_pool" not in facts:
+                self.pool.put_adapter(self._identity(base, dataset), final)
             self.mirror.remove(staged)
             self._record("adapter", round=base.index + 1, dataset=dataset, **_brief(facts))
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])

@@ -16,6 +16,7 @@ LAYERS = [
     {"mirror"},
     {"config", "object_lock", "log", "rounds", "hashing", "exact_sum", "lora_math", "partial_mean", "tensor_files"},
     {"configuration"},
+    {"pool"},
     {"merging", "adapters", "base_chain", "collectives", "run_store"},
     {"remote_run", "data", "root", "display", "merge", "exchange"},
     {"warm_base", "centralize", "run_opening"},
@@ -23,6 +24,7 @@ LAYERS = [
     {"training"},
     {"backends"},
     {"offline", "overview", "standalone", "run"},
+    {"compare"},
     {"cli"},
 ]
 

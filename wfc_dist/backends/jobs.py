@@ -1,10 +1,25 @@
 """What is trained, scored and averaged next, made from the run store: the same for every backend, so the same bytes."""
 
 from wfc_dist.centralize import CentralizeJob
+from wfc_dist.config import Config, DatasetConfig
+from wfc_dist.pool import data_seed, init_seed
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
-from wfc_dist.seeds import derived_seed
 from wfc_dist.training.job import TrainingJob
+
+
+def training_data(config: Config, round_index: int, dataset: str) -> DatasetConfig:
+    """Returns a data set of a round; with `train.replay` mixed with a share of the training clips of all earlier rounds' sets."""
+    own, share = config.datasets[dataset], config.train.replay
+    names = [name for names in config.round_list()[: round_index - 1] for name in names if name != dataset]
+    if not share or not names:
+        return own
+    parts = {dataset: own}
+    for name in dict.fromkeys(names):
+        earlier = config.datasets[name]
+        splits = {"train": earlier.splits["train"]}
+        parts[name] = earlier.model_copy(update={"share": share * earlier.share, "splits": splits})
+    return DatasetConfig(format="mix", parts=parts, splits=own.splits)
 
 
 def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
@@ -15,12 +30,12 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
     return TrainingJob(
         round_index=round_index,
         dataset=dataset,
-        data=config.datasets[dataset],
+        data=training_data(config, round_index, dataset),
         lora=config.lora,
         train=config.train,
         evaluate=config.evaluate,
-        init_seed=derived_seed(config.run.seed, "lora_A", round_index),  # one A for all adapters of a round
-        data_seed=derived_seed(config.run.seed, "data", round_index, dataset),
+        init_seed=init_seed(config, round_index),
+        data_seed=data_seed(config, round_index, dataset),
         base=base,
         checkpoint_dir=str(store.paths.checkpoints(round_index, dataset)),
         output_dir=str(store.stage_adapter(base, dataset)),

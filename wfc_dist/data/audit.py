@@ -160,7 +160,7 @@ def _audit_split(
     except InputError as error:
         return _summary(name, split, [], (Problem("error", str(error), 0, "", ""),))
     if not rows:
-        empty = Problem("error", f"{name}/{split}: no clips in {dataset.source}; check source and splits", 0, "", "")
+        empty = Problem("error", f"{name}/{split}: no clips in {dataset.where()}; check source and splits", 0, "", "")
         return _summary(name, split, [], (empty,))
     checked = [check(dataset, split, row) for row in rows]
     found: dict[_Finding, list[str]] = {}

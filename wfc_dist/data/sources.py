@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ from wfc_dist.data.manifests import Row
 from wfc_dist.errors import InputError
 
 SplitName = Literal["train", "dev", "test"]
+
+_FEWEST_KEPT = 1  # clips of a split, however small its share
 
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[Row]]] = {
     "jsonl": manifests.jsonl_rows,
@@ -105,11 +107,33 @@ def clip_language(dataset: DatasetConfig, row: Row) -> str:
 
 
 def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Row]:
-    """Returns the rows of a split as written, at most `max_clips`; neither audio nor languages are checked.
+    """Returns the rows of a split as written, `share` of them and at most `max_clips`; neither audio nor languages are checked.
 
     Raises:
         InputError: The split is not configured, or its files cannot be read; names the data set.
     """
+    if dataset.format == "mix":
+        rows = list(_mixed_rows(name, dataset, split))
+    else:
+        # a share is of all rows; without one only the rows that are kept are read
+        rows = list(islice(_source_rows(name, dataset, split), None if dataset.share < 1 else dataset.max_clips))
+    if dataset.share < 1 and rows:
+        kept = max(_FEWEST_KEPT, round(dataset.share * len(rows)))
+        rows = [rows[number * len(rows) // kept] for number in range(kept)]
+    return rows[: dataset.max_clips]
+
+
+def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[Row]:
+    """Yields the rows of all parts that have the split; each keeps its own language, ids carry the part's name."""
+    if split not in dataset.splits:
+        raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
+    for part, inner in dataset.parts.items():
+        if split in inner.splits:
+            for row in read_rows(f"{name}.{part}", inner, split):
+                yield replace(row, id=f"{part}/{row.id}", language=inner.language or row.language)
+
+
+def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[Row]:
     source = Path(dataset.source)
     if split not in dataset.splits:
         raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
@@ -120,7 +144,7 @@ def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Row]:
             f"{name}: source is one file, but splits names {len(dataset.splits)}; make source the folder of the files"
         )
     try:
-        return list(islice(READERS[dataset.format](dataset, dataset.splits[split]), dataset.max_clips))
+        yield from READERS[dataset.format](dataset, dataset.splits[split])
     except InputError as error:
         raise InputError(f"{name}/{split}: {error}") from error
 
@@ -149,7 +173,7 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
     """
     rows = read_rows(name, dataset, split)
     if not rows:
-        raise InputError(f"{name}/{split}: no clips in {dataset.source}; check source and splits")
+        raise InputError(f"{name}/{split}: no clips in {dataset.where()}; check source and splits")
     clips = []
     for row, row_id in zip(rows, unique_ids(rows), strict=True):
         try:

@@ -110,6 +110,46 @@ def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Seq
         return _svg(figure)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point with intervals in both directions: (low, value, high) each; `line` joins it with the marks of the same line."""
+
+    name: str
+    x: tuple[float, float, float]
+    y: tuple[float, float, float]
+    line: str = ""
+    strong: bool = False
+
+
+def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) -> str:
+    """Returns points with crosses for their intervals, named beside; marks of one line are joined in the order of x.
+
+    Args:
+        marks: The points.
+        labels: Of x and y.
+        zero: Draw both axes through the origin.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 5.0), layout="constrained")
+        axes = figure.subplots()
+        for line in sorted({mark.line for mark in marks if mark.line}):
+            points = sorted((mark.x[1], mark.y[1]) for mark in marks if mark.line == line)
+            axes.plot(*zip(*points, strict=True), color=GREY, linewidth=0.8, zorder=1)
+        for number, mark in enumerate(marks):
+            color = INK if mark.strong else CYCLE[number % len(CYCLE)]
+            axes.plot([mark.x[0], mark.x[2]], [mark.y[1]] * 2, color=color, linewidth=0.8, alpha=0.5, zorder=2)
+            axes.plot([mark.x[1]] * 2, [mark.y[0], mark.y[2]], color=color, linewidth=0.8, alpha=0.5, zorder=2)
+            axes.plot(mark.x[1], mark.y[1], "o", color=color, markersize=7 if mark.strong else 5, zorder=3)
+            axes.annotate(mark.name, (mark.x[1], mark.y[1]), xytext=(5, 4), textcoords="offset points", fontsize=8, color=color)
+        if zero:
+            axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
+            axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.grid(color="#eeeeee", linewidth=0.6)
+        return _svg(figure)
+
+
 def curves_plot(curves: Sequence[Curve]) -> str:
     """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
     with mpl.rc_context(_STYLE):

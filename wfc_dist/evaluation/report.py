@@ -3,17 +3,15 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment
 
 from wfc_dist import durable
 from wfc_dist.errors import WfcError
 from wfc_dist.evaluation import plots
 from wfc_dist.evaluation.matrix import Column, Matrix, caption, read_matrix
-from wfc_dist.evaluation.pieces import HEAT_ENDS, Cell, Part, Section, Table, colour
+from wfc_dist.evaluation.page import render
+from wfc_dist.evaluation.pieces import Cell, Part, Section, Table, colour
 from wfc_dist.evaluation.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
 from wfc_dist.evaluation.transfer import Change, Figure, Summary, summarize
 from wfc_dist.evaluation.weights import RoundWeights, read_weights
@@ -34,9 +32,6 @@ def write_report(run_dir: Path) -> Path:
     paths = require_run(run_dir)
     matrix = read_matrix(run_dir)
     summary = summarize(matrix)
-    template = Environment(autoescape=True).from_string(
-        resources.files("wfc_dist.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    )
     sections = [
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
@@ -47,11 +42,9 @@ def write_report(run_dir: Path) -> Path:
         _section("Where the time went", _times, paths),
         _section("Ledger", _ledger, paths),
     ]
-    text = template.render(
-        title=matrix.config.run.name, facts=_facts(paths, matrix), sentence=summary.sentence, sections=sections,
-        figures=[_figure(figure) for figure in summary.figures] if matrix.last else [], heat_ends=HEAT_ENDS,
-        confidence=f"{100 * matrix.config.evaluate.confidence:.0f}",
-    )  # fmt: skip
+    figures = [_figure(figure) for figure in summary.figures] if matrix.last else []
+    title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
+    text = render(title, _facts(paths, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
     out = run_dir / "report" / "index.html"
     durable.write_text(out, text)
     return out
@@ -74,7 +67,7 @@ def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
         ("data sets", str(len({name for names in rounds for name in names}))),
         ("LoRA", f"r {config.lora.r}, alpha {config.lora.alpha:g}"),
         ("steps", f"{config.train.max_steps} at most, lr {config.train.lr:g}"),
-        ("average", f"{config.centralize.method}, scale {config.centralize.scale:g}"),
+        ("average", f"{config.centralize.method}, scale {config.centralize.scale}"),
     ]
     with contextlib.suppress(*_DAMAGED):  # a run copied without its status
         facts.append(("state", json.loads(paths.status.read_text(encoding="utf-8"))["state"]))

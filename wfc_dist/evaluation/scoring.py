@@ -85,18 +85,26 @@ class RunScorer:
         if adapters and not evaluate.adapters:
             return
         none: list[Adapter | None] = [None]
-        models = [ScoreTask(base, adapter, self._sets, evaluate) for adapter in adapters or none]
+        models = [ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none]
         missing = [task for task in map(self._missing, models) if task.sets]
         if missing:
             names = ", ".join(task.model_name() for task in missing)
             num_sets = sum(len(task.sets) for task in missing)
-            self._say(f"scoring {names} on {len(self._sets)} sets ({num_sets} to decode)")
+            self._say(f"scoring {names} ({num_sets} sets to decode)")
             num_each = math.ceil(self._decoders.num_decoders() / len(missing))
             tasks = [part for task in missing for part in task.split(num_each, self._hours)]
             with log.span("score", base_index=base.index, num_tasks=len(tasks)):
                 self._decoders.decode(tasks, self._write)
         for task in models:
             self._summarize(task)
+
+    def _wanted(self, base: Base, adapter: Adapter | None) -> dict[str, DatasetConfig]:
+        """Returns what a model is scored on: everything, or of an interim base what `evaluate.interim` says."""
+        rounds = self._store.config.round_list()
+        if adapter is not None or self._store.config.evaluate.interim == "all" or base.index in (0, len(rounds)):
+            return self._sets
+        near = {*rounds[base.index - 1], *rounds[base.index]}
+        return {name: data for name, data in self._sets.items() if name in near}
 
     def _missing(self, task: ScoreTask) -> ScoreTask:
         return replace(task, sets={name: data for name, data in task.sets.items() if self._found(task, name) is None})
@@ -112,11 +120,18 @@ class RunScorer:
         return cache_key(sha256, self._fingerprints[f"{name}/test"], task.evaluate)
 
     def _found(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
-        return find_hypotheses(self._folder(task) / f"{name}.jsonl", self._header(task, name))
+        path, header, pool = self._folder(task) / f"{name}.jsonl", self._header(task, name), self._store.pool
+        found = find_hypotheses(path, header)
+        if found is None and pool is not None and pool.take_text(header, path):
+            found = find_hypotheses(path, header)
+        return found
 
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
         for name in task.sets:
-            write_hypotheses(self._folder(task) / f"{name}.jsonl", self._header(task, name), hypotheses[name])
+            path, header = self._folder(task) / f"{name}.jsonl", self._header(task, name)
+            write_hypotheses(path, header, hypotheses[name])
+            if self._store.pool is not None:
+                self._store.pool.put_text(header, path)
         at_once(self._store.mirror.publish_file, [self._folder(task) / f"{name}.jsonl" for name in task.sets])
 
     def _summarize(self, task: ScoreTask) -> None:

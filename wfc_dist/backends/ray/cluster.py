@@ -36,6 +36,8 @@ def prepare_environment(cluster: ClusterConfig) -> None:
 def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -> Iterator[None]:
     """Connects to `cluster.address`, or starts an embedded node on loopback; disconnects, or ends it, at the end.
 
+    Inside another such context of this process it does nothing: several runs share one connection.
+
     Args:
         cluster: Where; `RAY_ADDRESS` counts too, as `ray job submit` sets it. `prepare_environment` came first.
         store_bytes: Size of an embedded node's object store.
@@ -49,6 +51,9 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
     import ray
     from ray.exceptions import AuthenticationError
 
+    if ray.is_initialized():
+        yield
+        return
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         if address:

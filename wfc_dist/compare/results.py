@@ -1,0 +1,147 @@
+"""From the runs of a comparison to its rows: every system's figures, their intervals, and the difference to the reference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wfc_dist import base_chain, lora_math
+from wfc_dist.compare.cells import Cell, CellReader
+from wfc_dist.compare.figures import FORMULAS, figures, over_seeds, spread, untouched
+from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
+from wfc_dist.evaluation.metrics import interval
+from wfc_dist.run_store import RunPaths, latest_base
+
+HIGHER_IS_BETTER = frozenset({"bwt", "fwt"})
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure of one system, the mean over its seeds.
+
+    Attributes:
+        value: A rate, or a difference or ratio of rates.
+        low, high: Bootstrap interval over the clips; the seeds are taken as they are.
+        seed_deviation: Standard deviation over the seeds; None with one.
+        difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself.
+        verdict: `better` or `worse` than the reference when the interval of the difference excludes 0, else `same`.
+    """
+
+    value: float
+    low: float
+    high: float
+    seed_deviation: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system.
+
+    Attributes:
+        system: Its name.
+        about: What it is.
+        seeds: The seeds of which all runs are done.
+        num_planned: How many seeds there will be.
+        norm: ||theta_T - theta_0||, Frobenius, mean over its runs; 0 for the root.
+        values: Figure -> value (see `figures.FORMULAS`).
+    """
+
+    system: str
+    about: str
+    seeds: list[int]
+    num_planned: int
+    norm: float
+    values: Mapping[str, Value]
+
+
+def is_done(run: PlannedRun) -> bool:
+    """Says whether a run has its last base and that base's scores."""
+    paths, last = RunPaths(run.config.run_dir()), len(run.config.round_list())
+    return paths.base(last).is_dir() and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
+
+
+def update_norm(run_dir: Path, num_rounds: int) -> float:
+    """Returns ||sum of the deltas of all rounds||, Frobenius, module by module in float64."""
+    folders = [RunPaths(run_dir).delta(index) for index in range(1, num_rounds + 1)]
+    modules = sorted({module for folder in folders for module in base_chain.read_delta(folder)})
+    squared = 0.0
+    for module in modules:
+        first, *rest = base_chain.past_updates(folders, module)
+        total = first.dense()
+        for delta in rest:
+            total += delta.dense()
+        squared += lora_math.squared_sum(total)
+    return float(squared**0.5)
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """Returns a row for each system that has a seed whose runs are all done; the root's is first.
+
+    Raises:
+        IntegrityError: Runs that were scored on different clips.
+    """
+    evaluate = comparison.runs[0].config.evaluate
+    reader, protected = CellReader(evaluate), list(evaluate.protected)
+    new = [name for name in comparison.datasets if name in comparison.runs[0].config.test_sets()]
+    found: dict[str, dict[int, dict[str, Cell]]] = {}
+    norms: dict[str, list[float]] = {}
+    for system in comparison.systems:
+        for seed in comparison.seeds:
+            runs = comparison.runs_of(system, seed)
+            if runs and all(map(is_done, runs)):
+                cells = [reader.read(run.config.run_dir()) for run in runs]
+                found.setdefault(system, {})[seed] = figures(cells, new, protected)
+                norms.setdefault(system, []).extend(
+                    update_norm(run.config.run_dir(), latest_base(run.config.run_dir()).index) for run in runs
+                )
+                found.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(cells[0], new, protected))
+    reference, num_seeds = found.get(comparison.reference), len(comparison.seeds)
+    return [
+        Row(
+            system, comparison.about[system], list(found[system]), num_seeds, _mean(norms.get(system, [])),
+            _values(found[system], reference if system != comparison.reference else None, evaluate.confidence),
+        )
+        for system in comparison.systems if system in found
+    ]  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _values(
+    of_seeds: Mapping[int, Mapping[str, Cell]], reference: Mapping[int, Mapping[str, Cell]] | None, confidence: float
+) -> dict[str, Value]:
+    mine, both = over_seeds(list(of_seeds.values())), [seed for seed in of_seeds if seed in (reference or {})]
+    theirs = over_seeds([reference[seed] for seed in both]) if reference and both else {}
+    ours = over_seeds([of_seeds[seed] for seed in both]) if both else {}
+    values = {}
+    for name in (name for name in FORMULAS if name in mine):
+        low, high = interval(mine[name][1:], float(mine[name][0]), confidence)
+        difference: tuple[float | None, float | None, float | None] = (None, None, None)
+        if name in theirs and name in ours:
+            cell = ours[name] - theirs[name]
+            difference = (float(cell[0]), *interval(cell[1:], float(cell[0]), confidence))
+        deviation = spread(list(of_seeds.values()), name)
+        values[name] = Value(float(mine[name][0]), low, high, deviation, *difference, _verdict(name, *difference[1:]))
+    return values
+
+
+def _verdict(name: str, low: float | None, high: float | None) -> str:
+    if low is None or high is None or low <= 0 <= high:
+        return "same"
+    return "better" if (low > 0) == (name in HIGHER_IS_BETTER) else "worse"
+
+
+def as_json(comparison: Comparison, found: Sequence[Row]) -> dict[str, Any]:
+    """Returns everything that the table and the plots are made of."""
+    config = comparison.runs[0].config
+    return {
+        "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
+        "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "packing": config.evaluate.packing,
+        "confidence": config.evaluate.confidence, "formulas": FORMULAS, "rows": [asdict(row) for row in found],
+    }  # fmt: skip

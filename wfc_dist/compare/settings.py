@@ -1,0 +1,157 @@
+"""A comparison's configuration: that of a run, without rounds, and a block `compare` with seeds and systems."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wfc_dist import configuration
+from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
+from wfc_dist.config import Config, Name, nearest
+from wfc_dist.errors import ConfigError
+
+UNTOUCHED = "untouched"
+
+
+class SystemConfig(BaseModel):
+    """One system: a preset, and what it changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str | None = None
+    """One of `systems.PRESETS`; by default the one of the system's name, else `centralize`."""
+    every: int | None = Field(None, ge=1)
+    """K of `centralize`: data sets a round."""
+    order: list[str] | None = None
+    """The data sets in another order."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """`key.path: value` of the run's configuration, such as centralize.method: ties."""
+
+
+class CompareSettings(BaseModel):
+    """The block `compare`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seeds: Annotated[list[int], Field(min_length=1)] = [1]
+    reference: str
+    """The system that all others are tested against."""
+    systems: dict[Name, SystemConfig] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a system: `part` is the data set of a run that trains one alone, else empty."""
+
+    system: str
+    seed: int
+    part: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        name: Of the comparison.
+        folder: Where its runs, its pool and its results are.
+        datasets: The new sets, in the order of the file.
+        reference: The system that all others are tested against.
+        systems: All systems in the file's order, `untouched` first.
+        runs: Every run, seed by seed.
+        about: System -> what it is.
+    """
+
+    name: str
+    folder: Path
+    datasets: list[str]
+    reference: str
+    systems: list[str]
+    runs: list[PlannedRun]
+    about: Mapping[str, str]
+
+    def runs_of(self, system: str, seed: int) -> list[PlannedRun]:
+        """Returns the runs of a system with one seed."""
+        return [run for run in self.runs if (run.system, run.seed) == (system, seed)]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Returns all seeds, in order."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+
+@dataclass(frozen=True)
+class _Named:
+    name: str
+    preset: str
+    config: SystemConfig
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
+    """Reads a comparison's YAML and makes every run's configuration of it.
+
+    Raises:
+        ConfigError: A missing file, an unknown key or name, a wrong value; names the system.
+    """
+    tree = configuration.read_tree(path, overrides)
+    settings = _settings(tree.pop("compare", None) or {}, path)
+    if "rounds" in tree:
+        raise ConfigError(f"{path}: rounds: a comparison has none, each system lays the data sets out; take it away")
+    run = tree.get("run")
+    if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
+        raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, compare:")
+    named = [_Named(name, _preset(name, system), system) for name, system in settings.systems.items()]
+    folder = Path(run.get("dir", "runs")) / run["name"]
+    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed)]
+    if not runs:
+        raise ConfigError(f"{path}: compare.systems: nothing is trained; name a system besides {UNTOUCHED}")
+    about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
+    about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
+    return Comparison(run["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
+
+
+def _settings(tree: Any, path: Path) -> CompareSettings:
+    try:
+        settings = CompareSettings.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"compare.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+    if settings.reference not in settings.systems:
+        word = settings.reference
+        raise ConfigError(f"{path}: compare.reference: {word!r} is no system{nearest(word, settings.systems)}")
+    return settings
+
+
+def _preset(name: str, system: SystemConfig) -> str:
+    preset = system.preset or (name if name in PRESETS else "centralize")
+    if preset not in PRESETS:
+        raise ConfigError(f"compare.systems.{name}.preset: {preset!r} is not known{nearest(preset, PRESETS)}")
+    if (PRESETS[preset].layout == "every" and PRESETS[preset].every is None) != (system.every is not None):
+        raise ConfigError(
+            f"compare.systems.{name}.every: centralize needs it (data sets a round), the other presets have their own"
+        )
+    return preset
+
+
+def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int) -> list[PlannedRun]:
+    preset, names = PRESETS[system.preset], system.config.order or list(tree["datasets"])
+    if sorted(names) != sorted(tree["datasets"]):
+        datasets = ", ".join(tree["datasets"])
+        raise ConfigError(f"compare.systems.{system.name}.order: must name every data set once: {datasets}")
+    settings = dict(preset.settings) | (joint_settings(tree, names) if preset.layout == "joint" else {})
+    planned = []
+    for suffix, rounds in lay_out(preset.layout, names, preset.every or system.config.every or 1):
+        own = copy.deepcopy(dict(tree))
+        name = f"{system.name}-seed{seed}{suffix}"
+        own["run"] |= {"name": name, "dir": str(folder / "runs"), "pool": str(folder / "pool"), "seed": seed}
+        own["rounds"] = rounds
+        own["evaluate"] = {"adapters": False, "interim": "learned"} | (own.get("evaluate") or {})
+        for key, value in (settings | system.config.set).items():
+            configuration.assign(own, key, value)
+        config = configuration.parse(own, f"compare.systems.{system.name}")
+        planned.append(PlannedRun(system.name, seed, suffix.removeprefix("-"), config))
+    return planned
