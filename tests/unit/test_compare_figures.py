@@ -23,8 +23,8 @@ def rounded(found: dict[str, Cell]) -> dict[str, float]:
 
 def test_figures_of_two_rounds() -> None:
     assert rounded(figures([RUN], ["x", "y"], ["p"])) == {
-        "own": (0.2 + 0.1) / 2,
-        "new": (0.3 + 0.1) / 2,
+        "own": 0.15,
+        "new": 0.2,
         "new_relative": round(((0.3 / 0.5 - 1) + (0.1 / 0.4 - 1)) / 2, 6),
         "bwt": -0.05,
         "fwt": 0.05,  # y: 0.4 before anything was learned, 0.35 after x
