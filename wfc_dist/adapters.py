@@ -1,7 +1,8 @@
 """PEFT folders <-> factors. Reads safetensors only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
 from wfc_dist.hashing import content_sha256, tensor_sha256
-from wfc_dist.lora_math import Factors
+from wfc_dist.lora_math import CURVATURE, Curvature, Factors
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+STATISTICS = "curvature.safetensors"
 _PREFIX = "base_model.model."
 _REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
 
@@ -67,6 +69,49 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor], lora_r: int, scalin
     if not sides:
         raise InputError(f"{folder}: {WEIGHTS} holds no LoRA factors")
     return {module: Factors(pair["lora_A"], pair["lora_B"], scaling) for module, pair in sorted(sides.items())}
+
+
+def with_curvature(folder: Path, factors: Mapping[str, Factors], kinds: Sequence[str]) -> dict[str, Factors]:
+    """Returns the factors of an adapter folder with their modules' curvature. Raises InputError as `read_curvature` does."""
+    shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
+    found = read_curvature(folder, shapes, kinds)
+    return {module: replace(item, curvature=found[module]) for module, item in factors.items()}
+
+
+def read_curvature(folder: Path, shapes: Mapping[str, tuple[int, int]], kinds: Sequence[str]) -> dict[str, Curvature]:
+    """Reads what an adapter's training told of the loss: `<module>.<kind>` of DIR/curvature.safetensors, float32.
+
+    Args:
+        folder: An adapter's.
+        shapes: Module -> (out, in), of those to read.
+        kinds: Of `lora_math.CURVATURE`.
+
+    Raises:
+        InputError: No such file or tensor, another shape, or a number that is not finite.
+    """
+    try:
+        with safe_open(folder / STATISTICS, framework="pt") as file:
+            names = set(file.keys())
+            wanted = {f"{module}.{kind}" for module in shapes for kind in kinds}
+            if missing := sorted(wanted - names):
+                raise InputError(
+                    f"{folder / STATISTICS} has no {missing[0]}, which the merge method needs; train with train.curvature"
+                )
+            tensors = {name: file.get_tensor(name).float() for name in sorted(wanted)}
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} has no {STATISTICS} that can be read, which the merge method needs; train with train.curvature ({error})"
+        ) from error
+    for module, (out_features, in_features) in shapes.items():
+        sizes = {"fisher": (out_features, in_features), "inputs": (in_features,) * 2, "outputs": (out_features,) * 2}
+        for kind in kinds:
+            tensor = tensors[f"{module}.{kind}"]
+            if tuple(tensor.shape) != sizes[kind] or not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"{folder / STATISTICS}: {module}.{kind} is {list(tensor.shape)}, expected {list(sizes[kind])}, all finite; "
+                    "train the adapter again"
+                )
+    return {module: Curvature(**{CURVATURE[kind]: tensors[f"{module}.{kind}"] for kind in kinds}) for module in shapes}
 
 
 def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> str:

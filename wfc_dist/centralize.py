@@ -8,19 +8,20 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import adapters, base_chain, collectives, exchange, log, lora_math, merge
+from wfc_dist import adapters, base_chain, collectives, exchange, log, lora_math, merge, merge_inputs
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.exchange import Share, Stacked
 from wfc_dist.hashing import content_sha256
 from wfc_dist.lora_math import AnyDelta, Factors
 from wfc_dist.merge import MergedModule
-from wfc_dist.merging import MergeMethod, merge_method
+from wfc_dist.merging import catalog
+from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.objects import at_once
 from wfc_dist.root import bring_base
@@ -36,13 +37,16 @@ class CentralizeJob:
         base: The base the adapters were trained against.
         adapters: In data-set order, which is the order of summation.
         weights: One per adapter, any positive sum.
-        method, scale: As configured.
+        method, options, norm: As configured.
+        scale: Of this round.
         dtype: The new base's data type; "auto" keeps the root's.
         root: Checkpoint folder of base 0 as it was found, and `shared`, the folder whose files the new base links to.
         past_deltas: Delta folders of rounds 1 to base.index, in order.
         tensor_hashes: sha256 of every tensor of `shared`.
         delta_dir, base_dir: Empty staging folders that rank 0 fills.
         mirror: What each rank fetches its adapters and the past deltas with; rank 0 runs where the run is committed.
+        seed: Of the round, for methods that draw.
+        previous_adapters: Adapter folders of the round before, for methods that need their curvature; else empty.
     """
 
     base: Base
@@ -58,6 +62,14 @@ class CentralizeJob:
     delta_dir: str
     base_dir: str
     mirror: AnyMirror = NO_MIRROR
+    options: Mapping[str, float] = field(default_factory=dict)
+    norm: str = "own"
+    seed: int = 0
+    previous_adapters: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe:
+        """Returns what is done to the adapters of every module. Raises ConfigError for options the method does not have."""
+        return Recipe(self.method, catalog.resolved(self.method, self.options), self.norm, self.scale, self.seed)
 
 
 @dataclass(frozen=True)
@@ -69,11 +81,11 @@ class AveragedModule:
     mean_squared: float | None
 
 
-def load_adapters(found: Sequence[Adapter], base: Base) -> dict[str, dict[str, Factors]]:
-    """Reads and verifies adapters: data set -> module -> factors.
+def load_adapters(found: Sequence[Adapter], base: Base, kinds: Sequence[str] = ()) -> dict[str, dict[str, Factors]]:
+    """Reads and verifies adapters, with `kinds` of curvature: data set -> module -> factors.
 
     Raises:
-        InputError: An adapter of another base, not finite, or no LoRA.
+        InputError: An adapter of another base, not finite, no LoRA, or without the curvature.
         IntegrityError: Its tensors are not the ones that were committed.
     """
     loaded = {}
@@ -82,13 +94,9 @@ def load_adapters(found: Sequence[Adapter], base: Base) -> dict[str, dict[str, F
             raise InputError(f"{adapter.path} was trained against base {adapter.base_sha256[:12]}, not {base.sha256[:12]}")
         if adapters.folder_sha256(Path(adapter.path)) != adapter.sha256:
             raise IntegrityError(f"{adapter.path} is not the adapter that was committed; remove it and run again to retrain it")
-        loaded[adapter.dataset] = adapters.read_factors(Path(adapter.path))
+        factors = adapters.read_factors(Path(adapter.path))
+        loaded[adapter.dataset] = adapters.with_curvature(Path(adapter.path), factors, kinds) if kinds else factors
     return loaded
-
-
-def average_module(factors: Sequence[Factors], weights: Sequence[float], method: MergeMethod, scale: float) -> AnyDelta:
-    """Returns scale * method(factors, weights / sum(weights)) for one module."""
-    return method(factors, lora_math.normalized(weights)).scaled(scale)
 
 
 def average_owned(
@@ -97,8 +105,9 @@ def average_owned(
     shares: Mapping[str, float],
     group: collectives.Group,
     *,
-    method: str = "mean",
-    scale: float = 1.0,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    past_deltas: Sequence[Path] = (),
+    previous_adapters: Sequence[Path] = (),
 ) -> dict[str, AveragedModule]:
     """Returns the averaged updates of the modules this rank owns. Every rank calls it, with its own adapters.
 
@@ -107,24 +116,27 @@ def average_owned(
         modules: All modules, in an order of which rank n owns every world_size-th from the n-th.
         shares: Data set -> weight, sum 1, of all data sets, in data-set order.
         group: The group.
-        method, scale: As configured.
+        recipe: Method, norm and scale.
+        past_deltas, previous_adapters: See `merge_inputs.of_module`.
     """
     # Only the mean is a sum over the adapters; the form of its update depends on the adapters, never on the ranks.
-    dense = [module for module, stacked in modules.items() if stacked.is_smaller_dense] if method == "mean" else []
+    dense = [module for module, stacked in modules.items() if stacked.is_smaller_dense] if recipe.method == "mean" else []
     grids = exchange.agree_on_grids(loaded, shares, dense, group)
 
-    def average(share: Share) -> AveragedModule:
+    def average(module: str, share: Share) -> AveragedModule:
         if share.grid is not None:
             mean, *squares = exchange.mean_of(share, shares)
-            return AveragedModule(mean.scaled(scale), *squares)
+            return AveragedModule(mean.scaled(recipe.scale), *squares)
         items, weights = [share.factors[dataset] for dataset in shares], list(shares.values())
         alike = len({(item.a_RI.shape[0], item.scaling) for item in items}) == 1
         gap = lora_math.exactness_gap(items, weights) if alike else (None, None)
-        return AveragedModule(merge_method(method)(items, weights).scaled(scale), *gap)  # normalizing them again would round
+        shape = (modules[module].out_features, modules[module].in_features)
+        inputs = merge_inputs.of_module(recipe, module, shape, past_deltas, previous_adapters)
+        return AveragedModule(merged_update(items, weights, recipe, inputs), *gap)  # normalizing them again would round
 
     with merge.threads() as pool:
         arrived = exchange.shares_of_owned(loaded, list(modules), shares, grids, group, pool=pool)
-        waiting = {module: pool.submit(average, share) for module, share in arrived}
+        waiting = {module: pool.submit(average, module, share) for module, share in arrived}
         return {module: future.result() for module, future in waiting.items()}
 
 
@@ -219,8 +231,7 @@ def _write(
         "changed": sorted(changed),
         "links": links,
         "written": {base_chain.CHANGED: update_sha256},
-        "method": job.method,
-        "scale": job.scale,
+        **asdict(job.recipe()),  # method, options, norm, scale, seed
         "weights": dict(zip([adapter.dataset for adapter in job.adapters], lora_math.normalized(job.weights), strict=True)),
         "adapters": {adapter.dataset: adapter.sha256 for adapter in job.adapters},
         "parent_sha256": job.base.sha256,
@@ -241,9 +252,10 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
     if job.mirror.is_remote:
         with log.span("fetch"):
             bring_base(job.mirror, 0)
-            at_once(job.mirror.fetch, [Path(folder) for folder in (*(adapter.path for adapter in mine), *job.past_deltas)])
+            wanted = (*(adapter.path for adapter in mine), *job.past_deltas, *job.previous_adapters)
+            at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
     with log.span("average"):
-        averaged, specs = _average(job, load_adapters(mine, job.base), group)
+        averaged, specs = _average(job, load_adapters(mine, job.base, merge_inputs.own_curvature(job.method)), group)
         gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
     with log.span("merge"):
         deltas = {module: item.delta for module, item in averaged.items()}
@@ -267,6 +279,13 @@ def _average(
     specs = merge.merged_specs(Path(job.root), modules, job.dtype)
     ordered = [name.removesuffix(".weight") for name in write_order(specs)]
     shares = dict(zip((adapter.dataset for adapter in job.adapters), lora_math.normalized(job.weights), strict=True))
-    return average_owned(
-        loaded, {module: modules[module] for module in ordered}, shares, group, method=job.method, scale=job.scale
-    ), specs
+    averaged = average_owned(
+        loaded,
+        {module: modules[module] for module in ordered},
+        shares,
+        group,
+        recipe=job.recipe(),
+        past_deltas=[Path(folder) for folder in job.past_deltas],
+        previous_adapters=[Path(folder) for folder in job.previous_adapters],
+    )
+    return averaged, specs

@@ -8,6 +8,7 @@ import typer
 
 from wfc_dist import __version__
 from wfc_dist.errors import EXIT_FAILED, InputError, WfcError
+from wfc_dist.merging import catalog
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's schema, or a resolved configuration.")
@@ -157,7 +158,7 @@ def compare(
     """Run methods side by side on one sequence of data sets, or go on; table, plots and compare.json of what is done."""
     from wfc_dist import log
     from wfc_dist.compare import settings
-    from wfc_dist.config import nearest
+    from wfc_dist.errors import nearest
 
     comparison = settings.load(config, overrides or [])
     for name in only or []:
@@ -177,23 +178,41 @@ def compare(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command()
+@app.command(epilog="\b\nMethods:\n" + catalog.listing())
 def average(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="PEFT LoRA folders, in the order of summation.")],
     out: Out,
-    method: Annotated[str, typer.Option(help="mean or factor_mean.")] = "mean",
+    *,
+    method: Annotated[str, typer.Option(help="One of the methods below.")] = "mean",
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Of the method; repeatable.")] = None,
     weights: Annotated[str | None, typer.Option(help="Comma-separated, one per adapter; uniform by default.")] = None,
+    norm: Annotated[str, typer.Option(help="own, or mean: every module's update at the norm `mean` would have.")] = "own",
     scale: Annotated[float, typer.Option(help="Factor of the update.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of methods that draw; a round's is in its manifest.")] = 0,
+    past: Annotated[list[Path] | None, typer.Option(help="Delta of an earlier round (nesterov); repeat in order.")] = None,
+    previous: Annotated[list[Path] | None, typer.Option(help="Adapter of the round before (ihr); repeat.")] = None,
 ) -> None:
     """Average adapters into a delta."""
+    from wfc_dist.merging.recipe import Recipe
     from wfc_dist.offline import average as average_folders
 
+    if norm not in ("own", "mean"):
+        raise InputError(f"--norm {norm!r} is not own or mean")
     try:
         numbers = [float(word) for word in weights.split(",")] if weights else None
     except ValueError as error:
         raise InputError(f"--weights {weights!r} is not a list of numbers such as 0.5,0.3,0.2") from error
-    average_folders(adapters, out, method=method, weights=numbers, scale=scale)
+    recipe = Recipe(method, _options(option or []), norm, scale, seed)
+    average_folders(adapters, out, recipe=recipe, weights=numbers, past_deltas=past or [], previous_adapters=previous or [])
     typer.echo(out)
+
+
+def _options(assignments: list[str]) -> dict[str, float]:
+    """Returns what `--option NAME=NUMBER` said."""
+    try:
+        return {name: float(number) for name, number in (word.split("=") for word in assignments)}
+    except ValueError as error:
+        raise InputError(f"--option {' '.join(assignments)!r} is not NAME=NUMBER, such as density=0.2") from error
 
 
 @app.command()

@@ -4,14 +4,14 @@ Where a default comes from: [P] the paper (arXiv 2506.16574),
 [C] the authors' code, [H] this project's choice.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, nearest
+from wfc_dist.merging import catalog
 from wfc_dist.mirror import mirror_folder
 from wfc_dist.objects import is_url
 
@@ -145,12 +145,35 @@ class TrainConfig(_Strict):
 
 
 class CentralizeConfig(_Strict):
-    """How adapters become one update: delta = scale * sum_i w_i * scaling_i * B_i @ A_i for `mean`."""
+    """How adapters become one update: delta = scale * method(adapters, weights); docs/merging.md has every method's formula."""
 
-    method: Literal["mean", "factor_mean"] = "mean"
-    """`mean` is the exact mean of the updates; `factor_mean` averages the factors apart and needs equal r and alpha."""
+    method: str = "mean"
+    """`mean` is the exact mean of the updates, sum_i w_i * scaling_i * B_i @ A_i; `wfc average --help` lists the others."""
+    options: dict[str, float] = {}
+    """Of the method, such as {density: 0.3}; those not named keep their defaults."""
     weights: Literal["uniform", "hours"] | dict[str, float] = "uniform"  # [P]
-    scale: float = Field(1.0, gt=0)
+    norm: Literal["own", "mean"] = "own"
+    """`mean` gives each module's update the Frobenius norm that `mean` would have there: methods compared at equal step."""
+    scale: Annotated[float, Field(gt=0)] | Literal["inverse_round"] = 1.0
+    """Factor of the update; `inverse_round` is 1/t in round t (FTA, arXiv 2210.15282)."""
+
+    @field_validator("method")
+    @classmethod
+    def _method_exists(cls, method: str) -> str:
+        catalog.entry(method)
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_the_method(cls, options: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if "method" in info.data:
+            catalog.resolved(info.data["method"], options)
+        return options
+
+    @model_validator(mode="after")
+    def _step_is_the_methods_own(self) -> "CentralizeConfig":
+        catalog.check_step(self.method, self.norm, self.scale)
+        return self
 
 
 class SlurmConfig(_Strict):
@@ -324,9 +347,3 @@ class Config(_Strict):
         """Returns every set that is scored: the test splits of the data sets, then the protected ones."""
         own = {name: dataset for name, dataset in self.datasets.items() if "test" in dataset.splits}
         return own | dict(self.evaluate.protected)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Returns the end of a message about a word that is none of `words`: the nearest of them, or all."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(sorted(words))}"

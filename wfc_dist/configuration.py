@@ -12,8 +12,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from wfc_dist.config import Config, nearest
-from wfc_dist.errors import ConfigError
+from wfc_dist.config import Config
+from wfc_dist.errors import ConfigError, nearest
 
 RESUMABLE = (  # may change between attempts: who computes where, never what
     *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),

@@ -3,6 +3,9 @@
 The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or input (nothing started), 75 interrupted.
 """
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command goes on
@@ -60,3 +63,9 @@ class Interrupted(WfcError):
     """The run was asked to stop, has checkpointed, and goes on with the same command."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Returns the end of a message about a word that is none of `words`: the nearest of them, or all."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(sorted(words))}"

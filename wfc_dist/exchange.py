@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from wfc_dist import collectives, exact_sum, lora_math, partial_mean
 from wfc_dist.errors import InputError
-from wfc_dist.lora_math import Factors
+from wfc_dist.lora_math import CURVATURE, Curvature, Factors
 from wfc_dist.partial_mean import Facts, Grid, PartialMean
 
 Loaded = Mapping[str, dict[str, Factors]]
@@ -158,6 +158,8 @@ def pack_factors(items: Mapping[str, Factors]) -> bytes:
     for dataset, item in items.items():
         tensors[f"{dataset}|a"], tensors[f"{dataset}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
         tensors[f"{dataset}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
+        found = {kind: getattr(item.curvature, name) for kind, name in CURVATURE.items()} if item.curvature else {}
+        tensors |= {f"{dataset}|{kind}": tensor.contiguous() for kind, tensor in found.items() if tensor is not None}
     return save(tensors, {_HOLDS: "factors"})
 
 
@@ -189,7 +191,8 @@ def unpack(parts: Sequence[bytes], grid: Grid | None) -> Share:
             continue
         for dataset in {key.rpartition("|")[0] for key in tensors}:
             a_RI, b_OR, scaling = (tensors[f"{dataset}|{letter}"] for letter in "abs")
-            share.factors[dataset] = Factors(a_RI, b_OR, float(scaling))
+            found = {name: tensors[f"{dataset}|{kind}"] for kind, name in CURVATURE.items() if f"{dataset}|{kind}" in tensors}
+            share.factors[dataset] = Factors(a_RI, b_OR, float(scaling), Curvature(**found) if found else None)
     return share
 
 

@@ -12,6 +12,25 @@ import torch
 
 from wfc_dist.errors import InputError
 
+_ROWS = 64  # computed at a time: in float64 they stay in a core's cache; part of the arithmetic, the same on every machine
+CURVATURE = {"fisher": "fisher_OI", "inputs": "inputs_II", "outputs": "outputs_OO"}
+"""Kind of statistic, as files name it -> field of `Curvature`."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What one module's training told of the loss around its end; float32, None where it was not asked for.
+
+    Attributes:
+        fisher_OI: (out, in), mean over windows of the squared gradient of the window's loss.
+        inputs_II: (in, in), second moment of the module's inputs.
+        outputs_OO: (out, out), second moment of the gradients of its outputs.
+    """
+
+    fisher_OI: torch.Tensor | None = None
+    inputs_II: torch.Tensor | None = None
+    outputs_OO: torch.Tensor | None = None
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -21,11 +40,13 @@ class Factors:
         a_RI: lora_A.weight, (r, in), float32.
         b_OR: lora_B.weight, (out, r), float32.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+        curvature: Where a merge method needs it.
     """
 
     a_RI: torch.Tensor
     b_OR: torch.Tensor
     scaling: float
+    curvature: Curvature | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,26 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
     )
 
 
+def stacked_rows(factors: Sequence[Factors]) -> Iterator[torch.Tensor]:
+    """Yields the updates of K adapters in blocks of rows, (K, rows, in), float64; the next block is written over the one before.
+
+    For methods that go entry by entry: K dense updates are never in memory at once.
+    """
+    pairs = [(item.b_OR.double() * item.scaling, item.a_RI.double()) for item in factors]
+    out_features, in_features = factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]
+    buffer = torch.empty(len(factors), _ROWS, in_features, dtype=torch.float64)
+    for start in range(0, out_features, _ROWS):
+        num_rows = min(_ROWS, out_features - start)
+        for (b_OR, a_RI), block in zip(pairs, buffer, strict=True):
+            torch.mm(b_OR[start : start + num_rows], a_RI, out=block[:num_rows])
+        yield buffer[:, :num_rows]
+
+
+def as_column(values: Sequence[float]) -> torch.Tensor:
+    """Returns K numbers as (K, 1, 1), float64, to go with `stacked_rows`."""
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+
+
 def chain_sum_rows(root_OI: torch.Tensor, deltas: Iterable[AnyDelta], num_rows: int) -> Iterator[torch.Tensor]:
     """Yields float64(root) + delta_1 + ... + delta_t in blocks of rows, summed in the order of the rounds.
 
@@ -157,6 +198,13 @@ def squared_norm(b_OR: torch.Tensor, a_RI: torch.Tensor) -> float:
     """Returns ||b_OR @ a_RI||^2 (Frobenius) from the two (R, R) Gram matrices: the product is never made. float64."""
     b_OR, a_RI = b_OR.double(), a_RI.double()
     return float(((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum())
+
+
+def squared_norm_of(delta: AnyDelta) -> float:
+    """Returns ||delta||^2 (Frobenius), float64."""
+    if isinstance(delta, DenseDelta):
+        return squared_sum(delta.dense_OI.double()) * delta.coefficient**2
+    return max(squared_norm(delta.b_OR.double() * delta.coefficients_R, delta.a_RI), 0.0)
 
 
 def squared_sum(values: torch.Tensor) -> float:

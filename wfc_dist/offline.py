@@ -3,18 +3,19 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from wfc_dist import adapters, base_chain, lora_math
+from wfc_dist import adapters, base_chain, lora_math, merge_inputs
 from wfc_dist import merge as merge_stream
-from wfc_dist.centralize import average_module
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.exchange import same_modules
 from wfc_dist.hashing import content_sha256
-from wfc_dist.lora_math import AnyDelta
-from wfc_dist.merging import merge_method
+from wfc_dist.lora_math import AnyDelta, Factors
+from wfc_dist.merging import catalog
+from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.run_store import RunPaths, read_base, require_run
 from wfc_dist.tensor_files import write_order
 
@@ -34,32 +35,54 @@ def _write_new(out: Path, write: Callable[[Path], None]) -> None:
 
 
 def average(
-    folders: Sequence[Path], out: Path, *, method: str = "mean", weights: Sequence[float] | None = None, scale: float = 1.0
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    weights: Sequence[float] | None = None,
+    past_deltas: Sequence[Path] = (),
+    previous_adapters: Sequence[Path] = (),
 ) -> None:
     """Averages PEFT LoRA folders, in the order given, into a delta. Writes the new folder `out`.
 
     Args:
         folders: Made by PEFT or by a run.
         out: Must not exist.
-        method: Name of a merge method.
+        recipe: Method, norm and scale; options that are not named have their defaults.
         weights: One per folder, any positive sum; uniform by default.
-        scale: Factor of the whole update.
+        past_deltas: Delta folders of all earlier rounds, in order, for methods with a memory.
+        previous_adapters: Adapter folders of the round before, for methods that need their curvature.
 
     Raises:
-        InputError: Not LoRA, other modules, numbers that are not finite, wrong number of weights.
+        ConfigError: No such method or option.
+        InputError: Not LoRA, other modules, numbers that are not finite, wrong number of weights, no curvature.
     """
     if not folders:
         raise InputError("no adapter given")
     if weights is not None and len(weights) != len(folders):
         raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
-    chosen = merge_method(method)
-    loaded = [adapters.read_factors(folder) for folder in folders]
+    catalog.check_step(recipe.method, recipe.norm, recipe.scale)
+    whole = replace(recipe, options=catalog.resolved(recipe.method, recipe.options))
+    loaded = [_read(folder, merge_inputs.own_curvature(recipe.method)) for folder in folders]
     modules = same_modules(
         {f"{i + 1} ({folder})": list(item) for i, (folder, item) in enumerate(zip(folders, loaded, strict=True))}
     )
-    shares = list(weights) if weights is not None else [1.0] * len(folders)
-    delta = {module: average_module([item[module] for item in loaded], shares, chosen, scale) for module in modules}
+    shares = lora_math.normalized(weights if weights is not None else [1.0] * len(folders))
+
+    def merged(module: str) -> AnyDelta:
+        items = [item[module] for item in loaded]
+        shape = (items[0].b_OR.shape[0], items[0].a_RI.shape[1])
+        inputs = merge_inputs.of_module(whole, module, shape, past_deltas, previous_adapters)
+        return merged_update(items, shares, whole, inputs)
+
+    with merge_stream.threads() as pool:  # single-threaded each, as in a round: same bytes
+        delta = dict(zip(modules, pool.map(merged, modules), strict=True))
     _write_new(out, lambda staged: base_chain.write_delta(staged, delta))
+
+
+def _read(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:
+    factors = adapters.read_factors(folder)
+    return adapters.with_curvature(folder, factors, kinds) if kinds else factors
 
 
 def read_update(folder: Path) -> dict[str, AnyDelta]:

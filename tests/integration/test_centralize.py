@@ -12,15 +12,18 @@ import pytest
 import tiny
 import torch
 from centralize_ranks import run_rank
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from wfc_dist import adapters, base_chain, centralize, collectives, net, offline
 from wfc_dist.centralize import CentralizeJob
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.hashing import content_sha256
+from wfc_dist.merging import catalog
+from wfc_dist.merging.recipe import Recipe
 from wfc_dist.rounds import Adapter, Base
 
 MODULES = [f"model.{side}.layers.{layer}.self_attn.{p}_proj" for side in ("encoder", "decoder") for layer in (0, 1) for p in "qv"]
+METHODS = sorted(catalog.METHODS)
 SIZE = 32
 
 
@@ -51,12 +54,21 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> CentralizeJob:
 
 
 def run_ranks(job: CentralizeJob, size: int, out: Path) -> tuple[Any, dict[str, bytes]]:
-    (out / "delta").mkdir(parents=True)
-    (out / "base").mkdir()
-    job = replace(job, delta_dir=str(out / "delta"), base_dir=str(out / "base"))
+    return run_jobs([job], size, out)[0]
+
+
+def run_jobs(jobs: list[CentralizeJob], size: int, out: Path) -> list[tuple[Any, dict[str, bytes]]]:
+    folders = [out / str(number) if number else out for number in range(len(jobs))]
+    for folder in folders:
+        (folder / "delta").mkdir(parents=True)
+        (folder / "base").mkdir()
+    jobs = [
+        replace(job, delta_dir=str(folder / "delta"), base_dir=str(folder / "base"))
+        for job, folder in zip(jobs, folders, strict=True)
+    ]
     context = multiprocessing.get_context("spawn")
     results, port = context.Queue(), net.free_port("127.0.0.1")
-    ranks = [context.Process(target=run_rank, args=(rank, size, port, job, results)) for rank in range(size)]
+    ranks = [context.Process(target=run_rank, args=(rank, size, port, jobs, results)) for rank in range(size)]
     for process in ranks:
         process.start()
     try:
@@ -66,8 +78,11 @@ def run_ranks(job: CentralizeJob, size: int, out: Path) -> tuple[Any, dict[str, 
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0
-    files = {"delta": out / "delta" / base_chain.DELTA, "base": out / "base" / base_chain.CHANGED}
-    return staged, {name: path.read_bytes() for name, path in files.items()}
+    written = []
+    for folder in folders:
+        files = {"delta": folder / "delta" / base_chain.DELTA, "base": folder / "base" / base_chain.CHANGED}
+        written.append({name: path.read_bytes() for name, path in files.items()})
+    return list(zip(staged, written, strict=True))
 
 
 def test_bytes_do_not_depend_on_the_number_of_ranks(job: CentralizeJob, tmp_path: Path) -> None:
@@ -116,8 +131,61 @@ def test_a_round_averages_as_the_command_does(job: CentralizeJob, tmp_path: Path
     for number in (10, 3):
         chosen = replace(job, adapters=tuple(found[:number]), weights=(1.0,) * number, scale=0.7)
         _, files = run_ranks(chosen, 2, tmp_path / str(number))
-        offline.average([Path(item.path) for item in found[:number]], tmp_path / f"out-{number}", scale=0.7)
+        offline.average([Path(item.path) for item in found[:number]], tmp_path / f"out-{number}", recipe=Recipe(scale=0.7))
         assert (tmp_path / f"out-{number}" / base_chain.DELTA).read_bytes() == files["delta"]
+
+
+def add_curvature(folder: Path, seed: int) -> None:
+    generator, statistics = torch.Generator().manual_seed(seed), {}
+    for module in MODULES:
+        statistics[f"{module}.fisher"] = torch.rand(SIZE, SIZE, generator=generator)
+        for kind in ("inputs", "outputs"):
+            samples = torch.randn(SIZE, 2 * SIZE, generator=generator)
+            statistics[f"{module}.{kind}"] = samples @ samples.T
+    save_file(statistics, folder / adapters.STATISTICS)
+
+
+def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: CentralizeJob, tmp_path: Path) -> None:
+    found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i, lora_r=3) for i in range(4)]
+    for seed, adapter in enumerate(found):
+        add_curvature(Path(adapter.path), seed)
+    offline.average([Path(found[3].path)], tmp_path / "past")
+    chosen = replace(
+        job, adapters=tuple(found[:3]), weights=(1.0, 2.0, 3.0), past_deltas=(str(tmp_path / "past"),), seed=7,
+        previous_adapters=(found[3].path,),
+    )  # fmt: skip
+    jobs = [replace(chosen, method=name, scale=0.3) if name != "nesterov" else replace(chosen, method=name) for name in METHODS]
+    jobs += [replace(chosen, method="ties", options={"density": 0.5}, norm="mean")]
+
+    first = run_jobs(jobs, 1, tmp_path / "1")
+    for size in (2, 3):
+        for item, (staged, files), (alone, expected) in zip(jobs, run_jobs(jobs, size, tmp_path / str(size)), first, strict=True):
+            assert files == expected, f"{item.method} on {size} ranks wrote other bytes"
+            assert staged.sha256 == alone.sha256
+    assert len({files["delta"] for _, files in first}) == len(jobs), "every method is another one"
+
+    facts = first[-1][0].facts
+    assert {key: facts[key] for key in ("method", "options", "norm", "scale", "seed")} == {
+        "method": "ties", "options": {"density": 0.5}, "norm": "mean", "scale": 1.0, "seed": 7,
+    }  # fmt: skip
+    assert facts["update_norm"] == pytest.approx(first[METHODS.index("mean")][0].facts["update_norm"] / 0.3, rel=1e-6)
+    dare = METHODS.index("dare")  # a round averages as the command does, given the seed of the round's manifest
+    offline.average(
+        [Path(item.path) for item in found[:3]], tmp_path / "out", recipe=Recipe("dare", scale=0.3, seed=7), weights=[1, 2, 3]
+    )
+    assert (tmp_path / "out" / base_chain.DELTA).read_bytes() == first[dare][1]["delta"]
+
+
+def test_a_round_without_the_curvature_it_needs_names_the_adapter(job: CentralizeJob, tmp_path: Path) -> None:
+    found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i) for i in range(2)]
+    add_curvature(Path(found[0].path), 0)
+    chosen = replace(job, adapters=tuple(found), weights=(1.0, 1.0), delta_dir=str(tmp_path), base_dir=str(tmp_path))
+    for changed in (
+        replace(chosen, method="fisher"),
+        replace(chosen, method="ihr", previous_adapters=(found[0].path, found[1].path)),
+    ):
+        with pytest.raises(InputError, match=r"/set1 has no curvature\.safetensors.*train\.curvature"):
+            centralize.centralize_rank(changed, collectives.Group())
 
 
 def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 from transformers import WhisperForConditionalGeneration
 
+from wfc_dist import base_chain, lora_math
+from wfc_dist.merging import catalog
 from wfc_dist.run_store import RunPaths, latest_base
 
 
@@ -29,6 +31,22 @@ def test_help_names_every_command() -> None:
     text = wfc("--help").stdout
     commands = "run plan audit status lineage report stop evaluate average merge rebuild transcribe config"
     assert all(f" {command} " in text for command in commands.split())
+
+
+def test_help_of_average_names_every_method() -> None:
+    text = wfc("average", "--help").stdout
+    assert all(f"{name}: {entry.summary}" in text for name, entry in catalog.METHODS.items())
+
+
+def test_adapters_of_a_run_are_averaged_by_any_method(finished: Path, tmp_path: Path) -> None:
+    adapters = [run_dir(finished) / "round-0001" / "adapters" / name for name in "ab"]
+    wfc("average", *adapters, "--out", tmp_path / "ties", "--method", "ties", "--option", "density=0.5", "--norm", "mean")
+    wfc("average", *adapters, "--out", tmp_path / "mean")
+    norms = [
+        sum(lora_math.squared_norm_of(item) for item in base_chain.read_delta(tmp_path / name).values())
+        for name in ("ties", "mean")
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 
 def test_a_finished_run_is_told_of_and_not_repeated(finished: Path) -> None:
@@ -107,6 +125,11 @@ def test_transcribe_and_evaluate_take_runs_bases_and_adapters(finished: Path) ->
         (["stop", "ROOT"], "not a run directory"),
         (["rebuild", "RUN", "--base", "9", "--out", "ROOT/x"], "no committed base 9"),
         (["average", "ROOT/model", "--out", "ROOT/x"], "not a PEFT adapter"),
+        (["average", "ROOT/model", "--out", "ROOT/x", "--option", "density"], "not NAME=NUMBER, such as density=0.2"),
+        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--method", "tie"], "did you mean 'ties'"),
+        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--option", "density=1"], "no option of mean"),
+        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--norm", "max"], "not own or mean"),
+        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--method", "fisher"], "train.curvature"),
         (["merge", "ROOT/model", "RUN/round-0001/delta", "--out", "ROOT/model"], "not written over"),
         (["transcribe", "RUN", "none.wav"], "no such audio file"),
     ],

@@ -2,9 +2,11 @@
 
 from wfc_dist.centralize import CentralizeJob
 from wfc_dist.config import Config, DatasetConfig
+from wfc_dist.merging import catalog
 from wfc_dist.pool import data_seed, init_seed
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
+from wfc_dist.seeds import derived_seed
 from wfc_dist.training.job import TrainingJob
 
 
@@ -58,6 +60,19 @@ def adapter_weights(store: RunStore, adapters: list[Adapter]) -> tuple[float, ..
     return tuple(weights[adapter.dataset] for adapter in adapters)
 
 
+def scale_of(store: RunStore, round_index: int) -> float:
+    """Returns the factor of one round's update, as `centralize.scale` says."""
+    scale = store.config.centralize.scale
+    return 1 / round_index if scale == "inverse_round" else float(scale)
+
+
+def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
+    """Returns the adapter folders of the round that made `base`, if the merge method needs them; none for base 0."""
+    if "previous" not in catalog.entry(store.config.centralize.method).needs or base.index == 0:
+        return ()
+    return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.config.round_list()[base.index - 1])
+
+
 def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> CentralizeJob:
     """Returns the job of one round's average and merge; makes the empty folders of the delta and the base."""
     root, settings = store.manifest(0), store.config.centralize
@@ -67,7 +82,7 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> Cent
         adapters=tuple(adapters),
         weights=adapter_weights(store, adapters),
         method=settings.method,
-        scale=settings.scale,
+        scale=scale_of(store, base.index + 1),
         dtype=store.config.base.dtype,
         root=root["root"],
         shared=root["model_path"],
@@ -76,4 +91,8 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> Cent
         delta_dir=str(delta_dir),
         base_dir=str(base_dir),
         mirror=store.mirror,
+        options=settings.options,
+        norm=settings.norm,
+        seed=derived_seed(store.config.run.seed, "merge", base.index + 1),
+        previous_adapters=previous_adapters(store, base),
     )

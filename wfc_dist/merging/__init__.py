@@ -1,18 +1,22 @@
-"""Merge methods by name: pure functions from one module's factors of K adapters and K weights (sum 1) to its update."""
+"""Merge methods by name: pure functions from one module's factors of K adapters and K weights (sum 1) to its update.
 
-from collections.abc import Callable, Sequence
+Each is the function of its own name in the file of its own name; `catalog` says what there is without loading torch.
+"""
 
-from wfc_dist.errors import ConfigError
-from wfc_dist.lora_math import AnyDelta, Factors
-from wfc_dist.merging.factor_mean import factor_mean
-from wfc_dist.merging.mean import mean
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-MergeMethod = Callable[[Sequence[Factors], Sequence[float]], AnyDelta]
-METHODS: dict[str, MergeMethod] = {"mean": mean, "factor_mean": factor_mean}
+from wfc_dist.merging import catalog
+
+if TYPE_CHECKING:
+    from wfc_dist.lora_math import AnyDelta
+
+    MergeMethod = Callable[..., AnyDelta]
 
 
-def merge_method(name: str) -> MergeMethod:
-    """Returns the method called `name`. Raises ConfigError listing the names there are."""
-    if name not in METHODS:
-        raise ConfigError(f"centralize.method: {name!r} is not known; there are: {', '.join(sorted(METHODS))}")
-    return METHODS[name]
+def merge_method(name: str) -> "MergeMethod":
+    """Returns the method called `name`: f(factors, weights, **options and inputs). Raises ConfigError for an unknown name."""
+    catalog.entry(name)
+    found: MergeMethod = getattr(importlib.import_module(f"wfc_dist.merging.{name}"), name)
+    return found

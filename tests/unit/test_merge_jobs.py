@@ -1,0 +1,38 @@
+"""What a round's merge is asked for: the scale of the round, its seed, and the adapters whose curvature it needs."""
+
+from pathlib import Path
+
+import pytest
+
+from wfc_dist import configuration
+from wfc_dist.backends import jobs
+from wfc_dist.config import Config
+from wfc_dist.rounds import Base
+from wfc_dist.run_opening import open_run
+
+
+def make(tmp_path: Path, **centralize: object) -> Config:
+    return configuration.parse(
+        {
+            "run": {"name": "r", "dir": str(tmp_path)},
+            "base": {"model": str(tmp_path / "model")},
+            "datasets": {name: {"source": name, "splits": {"train": "t"}} for name in "zya"},
+            "rounds": {"centralize_every": 2},
+            "centralize": centralize,
+        }
+    )
+
+
+def test_the_scale_of_a_round_is_a_number_or_one_over_the_round(tmp_path: Path) -> None:
+    with open_run(make(tmp_path / "a", scale="inverse_round"), {}) as store:
+        assert [jobs.scale_of(store, index) for index in (1, 2, 4)] == [1.0, 0.5, 0.25]
+    with open_run(make(tmp_path / "b", scale=0.3), {}) as store:
+        assert [jobs.scale_of(store, index) for index in (1, 2)] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(("method", "expected"), [("ihr", ["z", "y"]), ("mean", []), ("fisher", [])])
+def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, method: str, expected: list[str]) -> None:
+    with open_run(make(tmp_path, method=method), {}) as store:
+        assert jobs.previous_adapters(store, Base(0, "root", "0")) == ()
+        found = jobs.previous_adapters(store, Base(1, "base", "1"))
+        assert list(found) == [str(store.paths.adapter(1, name)) for name in expected]  # in the file's order

@@ -1,0 +1,138 @@
+"""What merge methods there are, with their options and what else they need. Importing this loads neither torch nor ray.
+
+A new method is a line here, the file that holds its function, and a row of docs/merging.md.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wfc_dist.errors import ConfigError, nearest
+
+INPUTS = {
+    "seed": "a seed of its own for every module",
+    "past": "the updates of all earlier rounds, in order",
+    "previous": "inputs and outputs of the curvature of the previous round's adapters (train.curvature)",
+    "fisher": "the Fisher information of the adapters themselves (train.curvature)",
+}
+"""What a method can need besides factors and weights; all but `fisher`, a field of the factors, are keyword parameters."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One number of a method.
+
+    Attributes:
+        default: Also of the function's parameter; an int for a whole number.
+        range: An interval such as "(0, 1]".
+        meaning: In a few words.
+    """
+
+    default: float
+    range: str
+    meaning: str
+
+    def holds(self, value: float) -> bool:
+        """Says whether `value` is in the range, and whole where it must be."""
+        low, high = (float(word) for word in self.range[1:-1].split(","))
+        above = low <= value if self.range[0] == "[" else low < value
+        below = value <= high if self.range[-1] == "]" else value < high
+        return above and below and math.isfinite(value) and not (self.is_whole and value % 1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Says whether only whole numbers are taken."""
+        return isinstance(self.default, int)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method: a line about it, its source, its options by name, and those of `INPUTS` it needs."""
+
+    summary: str
+    source: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+_BETA = Option(0.01, "(0, 1]", "singular values after this share of their sum are raised to the one that reaches it")
+METHODS = {
+    "mean": Entry("the exact mean of the updates", "arXiv 2506.16574"),
+    "factor_mean": Entry("A and B averaged apart, then multiplied", "arXiv 2506.16574"),
+    "task_arithmetic": Entry(
+        "lam times the sum of the updates", "arXiv 2212.04089", {"lam": Option(0.3, "[0, inf)", "factor of the sum")}
+    ),
+    "ties": Entry(
+        "the largest entries, those of the elected sign, averaged", "arXiv 2306.01708",
+        {"density": Option(0.2, "(0, 1]", "share of each update's entries kept, largest first")},
+    ),
+    "dare": Entry(
+        "random entries dropped, the rest rescaled, then the mean", "arXiv 2311.03099",
+        {"density": Option(0.5, "(0, 1]", "chance of an entry to be kept")}, ("seed",),
+    ),
+    "trimmed_mean": Entry(
+        "the mean of each entry without its extremes", "arXiv 1803.01498",
+        {"trim": Option(0.34, "[0, 0.5)", "share of the adapters cut at either end")},
+    ),
+    "tsv": Entry("task singular vectors made orthogonal to each other (TSV-M), summed", "arXiv 2412.00081"),
+    "boosted_tsv": Entry(
+        "TSV-M with small singular values raised", "arXiv 2603.05354, boosting of arXiv 2506.16506", {"beta": _BETA}
+    ),
+    "svd": Entry(
+        "the mean cut back to rank r", "Eckart and Young 1936", {"r": Option(32, "[1, inf)", "rank of the update")}
+    ),
+    "nesterov": Entry(
+        "an outer step with momentum over rounds (DiLoCo)", "arXiv 2311.08105",
+        {"lr": Option(0.7, "(0, inf)", "outer learning rate"), "momentum": Option(0.9, "[0, 1)", "kept of the last velocity")},
+        ("past",),
+    ),
+    "fisher": Entry(
+        "the mean weighted entry by entry with the Fisher information", "arXiv 2111.09832",
+        {"floor": Option(1e-6, "(0, inf)", "least Fisher information of an entry, as a share of the module's mean")}, ("fisher",),
+    ),
+    "ihr": Entry(
+        "the mean passed through an inverse Hessian of the previous round's data", "arXiv 2601.14751",
+        {"damping": Option(1.0, "(0, inf)", "added to the curvature, in units of its mean; more is nearer to the mean")},
+        ("previous",),
+    ),
+}  # fmt: skip
+
+
+def entry(method: str) -> Entry:
+    """Returns what is known of a method. Raises ConfigError with the nearest name, or all."""
+    if method not in METHODS:
+        raise ConfigError(f"{method!r} is no merge method{nearest(method, METHODS)}")
+    return METHODS[method]
+
+
+def resolved(method: str, options: Mapping[str, float]) -> dict[str, float]:
+    """Returns the value of every option of a method, whole numbers as int.
+
+    Raises:
+        ConfigError: No such method, an option it does not have, or a value out of range.
+    """
+    known = entry(method).options
+    for name, value in options.items():
+        if name not in known:
+            hint = nearest(name, known) if known else "; it has none"
+            raise ConfigError(f"{name!r} is no option of {method}{hint}")
+        if not known[name].holds(value):
+            kind = "a whole number" if known[name].is_whole else "a number"
+            raise ConfigError(f"{name} of {method} is {value:g}; it must be {kind} in {known[name].range}")
+    values = {name: options.get(name, option.default) for name, option in known.items()}
+    return {name: int(value) if known[name].is_whole else float(value) for name, value in values.items()}
+
+
+def check_step(method: str, norm: str, scale: float | str) -> None:
+    """Raises ConfigError where a method computes with its earlier updates, and `norm` or `scale` would have changed them."""
+    if "past" in entry(method).needs and (norm != "own" or scale != 1):
+        raise ConfigError(f"{method} needs norm own and scale 1, as it steps on from its earlier updates; set options.lr instead")
+
+
+def listing() -> str:
+    """Returns one line for every method and option, for a help text."""
+    lines = []
+    for name, item in METHODS.items():
+        lines.append(f"{name}: {item.summary} [{item.source}]")
+        lines += [f"    {option}={value.default:g} in {value.range}: {value.meaning}" for option, value in item.options.items()]
+    return "\n".join(lines)

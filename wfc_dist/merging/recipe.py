@@ -1,0 +1,55 @@
+"""From one module's factors to its update: a method with its options, then the norm, then the scale."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wfc_dist import lora_math
+from wfc_dist.lora_math import AnyDelta, Factors
+from wfc_dist.merging import merge_method
+from wfc_dist.merging.mean import mean
+
+_SUMS = ("mean", "factor_mean")  # where an adapter of weight zero adds zero
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the updates of a round become one.
+
+    Attributes:
+        method: Name of a merge method.
+        options: All of its options, from `catalog.resolved`.
+        norm: "own", or "mean": every module's update gets the Frobenius norm that `mean` would have there.
+        scale: Factor of the whole update.
+        seed: Of the round, for methods that draw.
+    """
+
+    method: str = "mean"
+    options: Mapping[str, float] = field(default_factory=dict)
+    norm: str = "own"
+    scale: float = 1.0
+    seed: int = 0
+
+
+def merged_update(factors: Sequence[Factors], weights: Sequence[float], recipe: Recipe, inputs: Mapping[str, Any]) -> AnyDelta:
+    """Returns scale * method(factors, weights), at the norm asked for, for one module.
+
+    Args:
+        factors: One module of each adapter, in the order of summation.
+        weights: >= 0, sum 1. An adapter of weight zero is as if it were not there.
+        recipe: The method and what follows.
+        inputs: What else the method needs of this module, by parameter name (see `catalog.INPUTS`).
+    """
+    if recipe.method not in _SUMS:
+        factors = [item for item, weight in zip(factors, weights, strict=True) if weight]
+        weights = [weight for weight in weights if weight]
+    update = merge_method(recipe.method)(factors, weights, **recipe.options, **inputs)
+    if recipe.norm == "mean" and recipe.method != "mean":
+        update = _at_norm(update, lora_math.squared_norm_of(mean(factors, weights)))
+    return update.scaled(recipe.scale)
+
+
+def _at_norm(update: AnyDelta, squared_norm: float) -> AnyDelta:
+    """Returns the update at the norm of which the square is given; one that is zero stays zero."""
+    own = lora_math.squared_norm_of(update)
+    return update.scaled(lora_math.ratio_of_norms(squared_norm, own)) if own else update
