@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wfc_dist import configuration
 from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
-from wfc_dist.config import Config, Name, nearest
-from wfc_dist.errors import ConfigError
+from wfc_dist.config import Config, Name
+from wfc_dist.errors import ConfigError, nearest
 
 UNTOUCHED = "untouched"
 
