@@ -98,17 +98,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the system.
     """
     tree = configuration.read_tree(path, overrides)
-    settings = _settings(tree.pop("compare", None) or {}, path)
+    return plan(tree, _settings(tree.pop("compare", None) or {}, path), path)
+
+
+def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: str = "compare.systems") -> Comparison:
+    """Makes the configuration of every run of a comparison.
+
+    Args:
+        tree: The file, without its block `compare`; not checked yet.
+        settings: That block, or what a sweep made in its place.
+        path: The file, for messages.
+        block: Where the systems stand in it, for messages.
+
+    Raises:
+        ConfigError: An unknown key or name, a wrong value; names the system.
+    """
     if "rounds" in tree:
         raise ConfigError(f"{path}: rounds: a comparison has none, each system lays the data sets out; take it away")
     run = tree.get("run")
     if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
-        raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, compare:")
-    named = [_Named(name, _preset(name, system), system) for name, system in settings.systems.items()]
+        raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, {block.partition('.')[0]}:")
+    named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
     folder = Path(run.get("dir", "runs")) / run["name"]
-    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed)]
+    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
     if not runs:
-        raise ConfigError(f"{path}: compare.systems: nothing is trained; name a system besides {UNTOUCHED}")
+        raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
     about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
     about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
     return Comparison(run["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
@@ -126,32 +140,30 @@ def _settings(tree: Any, path: Path) -> CompareSettings:
     return settings
 
 
-def _preset(name: str, system: SystemConfig) -> str:
+def _preset(name: str, system: SystemConfig, block: str) -> str:
     preset = system.preset or (name if name in PRESETS else "centralize")
     if preset not in PRESETS:
-        raise ConfigError(f"compare.systems.{name}.preset: {preset!r} is not known{nearest(preset, PRESETS)}")
+        raise ConfigError(f"{block}.{name}.preset: {preset!r} is not known{nearest(preset, PRESETS)}")
     if (PRESETS[preset].layout == "every" and PRESETS[preset].every is None) != (system.every is not None):
-        raise ConfigError(
-            f"compare.systems.{name}.every: centralize needs it (data sets a round), the other presets have their own"
-        )
+        raise ConfigError(f"{block}.{name}.every: centralize needs it (data sets a round), the other presets have their own")
     return preset
 
 
-def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int) -> list[PlannedRun]:
+def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int, block: str) -> list[PlannedRun]:
     preset, names = PRESETS[system.preset], system.config.order or list(tree["datasets"])
     if sorted(names) != sorted(tree["datasets"]):
         datasets = ", ".join(tree["datasets"])
-        raise ConfigError(f"compare.systems.{system.name}.order: must name every data set once: {datasets}")
+        raise ConfigError(f"{block}.{system.name}.order: must name every data set once: {datasets}")
     settings = dict(preset.settings) | (joint_settings(tree, names) if preset.layout == "joint" else {})
     planned = []
     for suffix, rounds in lay_out(preset.layout, names, preset.every or system.config.every or 1):
         own = copy.deepcopy(dict(tree))
         name = f"{system.name}-seed{seed}{suffix}"
-        own["run"] |= {"name": name, "dir": str(folder / "runs"), "pool": str(folder / "pool"), "seed": seed}
+        own["run"] = {"pool": str(folder / "pool")} | own["run"] | {"name": name, "dir": str(folder / "runs"), "seed": seed}
         own["rounds"] = rounds
         own["evaluate"] = {"adapters": False, "interim": "learned"} | (own.get("evaluate") or {})
         for key, value in (settings | system.config.set).items():
             configuration.assign(own, key, value)
-        config = configuration.parse(own, f"compare.systems.{system.name}")
+        config = configuration.parse(own, f"{block}.{system.name}")
         planned.append(PlannedRun(system.name, seed, suffix.removeprefix("-"), config))
     return planned
