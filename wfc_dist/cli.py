@@ -178,6 +178,28 @@ def compare(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
+def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
+    """Run a grid of settings under Ray Tune, or go on; table, Pareto front, plots and compare.json of what is done."""
+    from wfc_dist import log
+    from wfc_dist.compare import sweep as settings
+
+    swept_over = settings.load(config, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.compare import page, results
+    from wfc_dist.compare.swept import swept
+    from wfc_dist.compare.tuning import run_all
+    from wfc_dist.display import Display
+
+    display = Display(plain=True if plain else None)
+    failures = run_all(swept_over, display)
+    found = swept(swept_over, results.rows(swept_over.comparison))
+    display.console.print(page.table(swept_over.comparison, found.rows, found.front))
+    typer.echo(page.write(swept_over.comparison, found.rows, failures, found))
+    if failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @app.command(epilog="\b\nMethods:\n" + catalog.listing())
 def average(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="PEFT LoRA folders, in the order of summation.")],

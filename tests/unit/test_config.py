@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from wfc_dist import configuration
+from wfc_dist.compare import settings as compare_settings
+from wfc_dist.compare import sweep
 from wfc_dist.config import Config
 from wfc_dist.errors import ConfigError
 
@@ -84,7 +86,14 @@ def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path: Path) -> None:
-    assert configuration.load(path).round_list()
+    tree = configuration.read_tree(path)
+    if "compare" in tree:
+        configs = [planned.config for planned in compare_settings.load(path).runs]
+    elif "sweep" in tree:
+        configs = [planned.config for planned in sweep.load(path).comparison.runs]
+    else:
+        configs = [configuration.load(path)]
+    assert all(config.round_list() for config in configs)
 
 
 def test_schema_names_every_block() -> None:

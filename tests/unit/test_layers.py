@@ -74,6 +74,7 @@ def test_imports_point_down(path: Path) -> None:
         ("wfc_dist.cli", "torch ray transformers pydantic"),
         ("wfc_dist.data.audit", "torch ray transformers"),
         ("wfc_dist.centralize", "ray transformers"),
+        ("wfc_dist.compare.sweep", "torch ray transformers"),
     ],
 )
 def test_light_modules_load_no_heavy_libraries(module: str, absent: str) -> None:

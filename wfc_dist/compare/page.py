@@ -12,12 +12,14 @@ from wfc_dist import durable
 from wfc_dist.compare.figures import FORMULAS
 from wfc_dist.compare.results import Row, Value, as_json
 from wfc_dist.compare.settings import UNTOUCHED, Comparison
+from wfc_dist.compare.swept import Swept
 from wfc_dist.evaluation import pieces
 from wfc_dist.evaluation.page import render
 from wfc_dist.evaluation.plots import Mark, marks_plot
 
 TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
           "bwt": "BWT", "fwt": "FWT", "forgetting": "forgetting"}  # fmt: skip
+STAR = "; * on the Pareto front of what is kept and what is learned"
 MARKS = {"better": "+", "worse": "-", "same": ""}
 _SIGNED = frozenset({"new_relative", "protected_relative", "bwt", "fwt"})
 
@@ -41,32 +43,53 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def table(comparison: Comparison, found: Sequence[Row]) -> RichTable:
-    """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page."""
+def table(comparison: Comparison, found: Sequence[Row], front: Sequence[str] = ()) -> RichTable:
+    """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
+
+    Args:
+        comparison: What is compared.
+        found: Its rows.
+        front: Systems that get a star: the Pareto front of a sweep.
+    """
     made = RichTable(title=escape(comparison.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    made.add_column("system", no_wrap=True)
+    made.add_column("system", no_wrap=not front, overflow="fold")
     for title in (*TITLES.values(), "norm", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
     for row in found:
         cells = [f"{_number(name, row.values[name].value)}{MARKS[row.values[name].verdict]:1}" if name in row.values else "- "
                  for name in TITLES]  # fmt: skip
-        made.add_row(escape(row.system), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
-    made.caption, made.caption_justify = escape(caption(comparison)), "left"
+        made.add_row(escape(_starred(row.system, front)), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
+    made.caption, made.caption_justify = escape(caption(comparison) + (STAR if front else "")), "left"
     return made
 
 
-def write(comparison: Comparison, found: Sequence[Row], failures: dict[str, str]) -> Path:
-    """Writes FOLDER/compare.json and FOLDER/index.html; returns the page."""
+def _starred(system: str, front: Sequence[str]) -> str:
+    return f"{system} *" if system in front else system
+
+
+def write(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], swept: Swept | None = None) -> Path:
+    """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
+
+    Args:
+        comparison: What is compared.
+        found: Its rows.
+        failures: Run -> what went wrong.
+        swept: What a sweep adds: its plots in place of one with all names, its front marked, its points in compare.json.
+    """
     tree = as_json(comparison, found) | {"failures": failures}
+    if swept:
+        tree |= {"front": swept.front, "points": swept.points}
     durable.write_text(comparison.folder / "compare.json", json.dumps(tree, indent=1) + "\n")
     facts = [("reference", comparison.reference), ("seeds", ", ".join(map(str, comparison.seeds))),
              ("data sets", ", ".join(comparison.datasets))]  # fmt: skip
-    sections = [_table(comparison, found, failures), _plane(found), _norms(found), _formulas(comparison)]
+    front = swept.front if swept else ()
+    named = [UNTOUCHED, *front] if swept else [row.system for row in found]
+    plane = swept.sections if swept else [_plane(found)]
+    sections = [_table(comparison, found, failures, front), *plane, _norms(found, named), _formulas(comparison)]
+    sentence = swept.sentence if swept else _sentence(comparison, found)
     evaluate = comparison.runs[0].config.evaluate
     page = comparison.folder / "index.html"
-    durable.write_text(
-        page, render(comparison.name, facts, _sentence(comparison, found), sections, confidence=evaluate.confidence)
-    )
+    durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=evaluate.confidence))
     return page
 
 
@@ -79,14 +102,15 @@ def _sentence(comparison: Comparison, found: Sequence[Row]) -> str:
     return "; ".join(said) + "."
 
 
-def _table(comparison: Comparison, found: Sequence[Row], failures: dict[str, str]) -> pieces.Section:
+def _table(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], front: Sequence[str] = ()) -> pieces.Section:
     rows: list[Sequence[pieces.Cell] | str] = []
     for row in found:
-        cells = [pieces.Cell(row.system, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
+        name = _starred(row.system, front)
+        cells = [pieces.Cell(name, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
         cells += [_cell(name, row.values.get(name)) for name in TITLES]
         rows.append([*cells, pieces.Cell(f"{row.norm:.2f}")])
     rows += [[pieces.Cell(name), pieces.Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
-    made = pieces.Table(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison))
+    made = pieces.Table(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison) + (STAR if front else ""))
     return pieces.Section(title="Systems", parts=[pieces.Part(table=made)])
 
 
@@ -116,11 +140,12 @@ def _plane(found: Sequence[Row]) -> pieces.Section:
     return pieces.Section(intro, parts, "What is learned against what is kept")
 
 
-def _norms(found: Sequence[Row]) -> pieces.Section:
+def _norms(found: Sequence[Row], named: Sequence[str]) -> pieces.Section:
     parts = []
     for figure, label in (("new", "error on the new sets, percent"), ("protected", "error on the protected sets, percent")):
         marks = [
-            Mark(row.system, (row.norm,) * 3, _triple(row.values[figure]), strong=row.system == UNTOUCHED)
+            Mark(row.system if row.system in named else "", (row.norm,) * 3, _triple(row.values[figure]),
+                 strong=row.system == UNTOUCHED)
             for row in found if figure in row.values
         ]  # fmt: skip
         if len(marks) > 1:

@@ -150,6 +150,53 @@ def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) ->
         return _svg(figure)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """How one key colours points that several panels share.
+
+    Attributes:
+        title: The key.
+        labels: Its value at each point.
+        values: All values, in the order of the colours.
+        lines: Indices of points to be joined.
+    """
+
+    title: str
+    labels: Sequence[str]
+    values: Sequence[str]
+    lines: Sequence[Sequence[int]]
+
+
+def panels_plot(
+    panels: Sequence[Panel], points: Sequence[tuple[float, float]], ringed: Sequence[bool], labels: tuple[str, str]
+) -> str:
+    """Returns the same points in every panel, coloured and joined by another key in each; both axes through the origin.
+
+    Args:
+        panels: A key each.
+        points: (x, y) of each point.
+        ringed: Which points get a ring.
+        labels: Of x and y.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, every = _panels(len(panels), columns=2, width=4.3, height=3.4)
+        for axes, panel in zip(every, panels, strict=True):
+            for line in panel.lines:
+                axes.plot(*zip(*[points[index] for index in line], strict=True), color=GREY, linewidth=0.8, zorder=1)
+            for number, value in enumerate(panel.values):
+                chosen = [point for point, label in zip(points, panel.labels, strict=True) if label == value]
+                axes.plot(*zip(*chosen, strict=True), "o", color=CYCLE[number % len(CYCLE)], markersize=5, label=value, zorder=3)
+            if chosen := [point for point, ring in zip(points, ringed, strict=True) if ring]:
+                axes.plot(*zip(*chosen, strict=True), "o", color=INK, markersize=9, fillstyle="none", zorder=2)
+            axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
+            axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
+            axes.set_title(panel.title)
+            axes.set_xlabel(labels[0])
+            axes.set_ylabel(labels[1])
+            axes.legend()
+        return _svg(figure)
+
+
 def curves_plot(curves: Sequence[Curve]) -> str:
     """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
     with mpl.rc_context(_STYLE):

@@ -1,0 +1,184 @@
+"""A sweep's trials under Ray Tune. Imports ray: `tuning` prepares its environment first."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+from wfc_dist import configuration
+from wfc_dist.backends.ray.cluster import address_of, alive_nodes
+from wfc_dist.compare.cells import CellReader
+from wfc_dist.compare.figures import figures
+from wfc_dist.compare.results import is_done
+from wfc_dist.compare.settings import PlannedRun
+from wfc_dist.compare.sweep import Sweep
+from wfc_dist.compare.swept import KEPT, LEARNED
+from wfc_dist.compare.tuning import TuneFolder, last_words
+from wfc_dist.config import ClusterConfig, Config
+from wfc_dist.errors import WfcError
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What a trial's process is told besides its point."""
+
+    folder: TuneFolder
+    work_dir: str
+    overrides: tuple[str, ...]
+
+
+class _Told(tune.Callback):
+    """Says which runs start and how they end; those that were done before are not told of again."""
+
+    def __init__(self, say: Callable[[str], None], todo: Sequence[str]) -> None:
+        self._say, self._todo, self._num_started = say, todo, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it with the experiment, which nobody reads back
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See ray.tune.Callback."""
+        if _trial_name(trial) in self._todo:
+            self._num_started += 1
+            self._say(f"run {self._num_started} of {len(self._todo)}: {_trial_name(trial)}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See ray.tune.Callback."""
+        shown = [f"{name} {100 * trial.last_result[name]:+.1f} %" for name in (LEARNED, KEPT) if name in trial.last_result]
+        if _trial_name(trial) in self._todo:
+            self._say(f"{_trial_name(trial)}: {', '.join(shown) or 'stopped'}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See ray.tune.Callback."""
+        self._say(f"{_trial_name(trial)} failed")
+
+
+def run(sweep: Sweep, folder: TuneFolder, say: Callable[[str], None]) -> None:
+    """Runs every point that is not done; those that are report their figures at once. Ray is connected.
+
+    Returns when all have ended or stopped. Raises WfcError when Ray Tune itself fails.
+    """
+    runs, cluster = sweep.comparison.runs, sweep.comparison.runs[0].config.cluster
+    todo = [planned.config.run.name for planned in runs if not is_done(planned)]
+    address = _address(cluster)
+    site = _Site(TuneFolder(folder.path.resolve()), str(Path.cwd()), (f"cluster.address={address}",) if address else ())
+    points = [
+        {"run": planned.config.run.name, "system": planned.system, "seed": planned.seed, **sweep.points[planned.system]}
+        for planned in runs
+    ]
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(site), _resources(cluster)),
+        param_space={"point": tune.grid_search(points)},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=sweep.concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="experiment",
+            storage_path=str(site.folder.path),
+            verbose=0,
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), _Told(say, todo)],
+        ),
+    )
+    _fit(tuner)
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    """Fits in another thread: in the main one Tune would take the signals, and end the trials without a checkpoint."""
+    errors: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except Exception as error:  # handed to the main thread
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-tune")
+    thread.start()
+    thread.join()
+    for error in errors:
+        if isinstance(error, (RayError, tune.TuneError)):
+            raise WfcError(f"Ray Tune failed: {error}; the same command goes on") from error
+        raise error
+
+
+def _address(cluster: ClusterConfig) -> str | None:
+    """Returns where the runs of the trials find the Ray cluster that this process is connected to.
+
+    An embedded node is on loopback. A token is where Ray keeps it, and RAY_AUTH_MODE goes on to the workers and their children.
+    """
+    if cluster.backend != "ray":
+        return None
+    return address_of(cluster) or str(ray.get_runtime_context().gcs_address)
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["point"]["run"])
+
+
+def _resources(cluster: ClusterConfig) -> dict[str, float]:
+    """What a trial takes itself: the trainers of a run on Ray take their own, its coordinator is where this process is."""
+    if cluster.backend == "in_process":
+        most = max(node.cpus for node in alive_nodes())
+        return {"cpu": min(cluster.threads_per_worker, most), "gpu": cluster.gpus_per_worker}
+    return {"cpu": 0, f"node:{ray.util.get_node_ip_address()}": 0.001}
+
+
+def _trainable(site: _Site) -> Callable[[dict[str, Any]], None]:
+    def wfc_run(config: dict[str, Any]) -> None:
+        _run_trial(site, config["point"])
+
+    return wfc_run
+
+
+def _run_trial(site: _Site, point: Mapping[str, Any]) -> None:
+    name = point["run"]
+    config = configuration.load(site.folder.config(name))
+    planned = PlannedRun(point["system"], point["seed"], "", config)
+    os.chdir(site.work_dir)  # the paths of a configuration are relative to it
+    if not is_done(planned):
+        if site.folder.stop.exists():
+            return
+        _wfc_run(site, name)
+    if is_done(planned):
+        tune.report(_figures(config))
+    elif not site.folder.stop.exists():
+        raise WfcError(last_words(site.folder.log(name)))
+
+
+def _wfc_run(site: _Site, name: str) -> None:
+    """Runs `wfc run` to its end; tells it once to checkpoint and stop when the sweep is to stop."""
+    command = [sys.executable, "-m", "wfc_dist.cli", "run", str(site.folder.config(name)), "--plain", *site.overrides]
+    with open(site.folder.log(name), "wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )  # a session of its own: Ctrl-C in the terminal must not reach it a second time
+    asked = False
+    while process.poll() is None:
+        if site.folder.stop.exists() and not asked:
+            process.terminate()
+            asked = True
+        try:
+            process.wait(POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _figures(config: Config) -> dict[str, float]:
+    evaluate = config.evaluate.model_copy(update={"bootstrap_samples": 0})  # intervals are for the table
+    new = [name for name in config.test_sets() if name not in evaluate.protected]
+    found = figures([CellReader(evaluate).read(config.run_dir())], new, list(evaluate.protected))
+    return {name: float(cell[0]) for name, cell in found.items()}
