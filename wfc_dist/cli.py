@@ -306,7 +306,8 @@ def _published(report: Path, url: str | None) -> str:
         return str(report)
     from wfc_dist.objects import Objects
 
-    Objects(url).write("report/index.html", report.read_bytes())
+    for path in sorted(report.parent.iterdir()):
+        Objects(url).write(f"report/{path.name}", path.read_bytes())
     return f"{report} and {url}/report/index.html"
 
 

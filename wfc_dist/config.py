@@ -236,6 +236,8 @@ class EvaluateConfig(_Strict):
     normalizer: Literal["whisper", "paper", "none"] = "whisper"
     num_beams: int = Field(1, ge=1)  # [C] 4
     no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
+    language: Literal["given", "detect"] = "given"  # [C] detect
+    """Decode with the data set's language, or with the one the model detects; then its errors in that are counted, too."""
     batch_size: int = Field(16, ge=1)
     """Windows decoded together, of all the test sets of a model."""
     packing: bool = False

@@ -52,12 +52,13 @@ SEED = 20250616
 
 @dataclass(frozen=True)
 class Prompt:
-    """One utterance: samples are float32 mono at RATE_HZ."""
+    """One utterance: samples are float32 mono at RATE_HZ. `word_languages`, of every word, are known where it was assembled."""
 
     key: str
     text: str
     language: str
     samples: np.ndarray
+    word_languages: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -160,7 +161,11 @@ def assemble(english: Sequence[Prompt], spanish: Sequence[Prompt]) -> dict[str, 
             pause = np.zeros(round(rng.uniform(0.05, 0.3) * RATE_HZ), np.float32)
             samples = np.concatenate([trim(first.samples), pause, trim(second.samples)])
             samples /= max(1.0, float(np.abs(samples).max()))
-            clips.append(Prompt(f"{name}-{len(clips):03d}", f"{first.text} {second.text}", first.language, samples))
+            text, languages = (
+                f"{first.text} {second.text}",
+                [half.language for half in (first, second) for _ in half.text.split()],
+            )
+            clips.append(Prompt(f"{name}-{len(clips):03d}", text, first.language, samples, tuple(languages)))
         assembled[name] = clips
     return assembled
 
@@ -220,9 +225,8 @@ def write_set(folder: Path, sides: dict[str, list[Prompt]]) -> None:
         for prompt in prompts:
             file = f"audio/{re.sub(r'[^A-Za-z0-9]+', '-', prompt.key)}.opus"
             (folder / file).write_bytes(encode(prompt.samples))
-            rows.append(
-                {"audio_filepath": file, "duration": round(prompt.seconds, 6), "text": prompt.text, "lang": prompt.language}
-            )
+            row = {"audio_filepath": file, "duration": round(prompt.seconds, 6), "text": prompt.text, "lang": prompt.language}
+            rows.append(row | ({"word_langs": prompt.word_languages} if prompt.word_languages else {}))
         if rows:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import logging
 import warnings
 
@@ -11,6 +13,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
+from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, decode_sets, transcribe, windows_of
 
 SECOND = 16_000
@@ -95,6 +98,60 @@ def test_language_is_given_to_the_model(whisper, split):
 
     prompt = processor.tokenizer.convert_ids_to_tokens(asked[0][0].tolist())
     assert prompt == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": True, "num_beams": 2}])
+def test_language_is_detected_by_the_model_and_recorded(whisper, mixed, options):
+    model, processor = whisper
+    asked = []
+    handle = model.get_decoder().embed_tokens.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
+    found = decode_set(model, processor, mixed, EvaluateConfig(language="detect", batch_size=8, **options))
+    handle.remove()
+
+    one = mixed.audio(0)
+    features = processor.feature_extractor(one, sampling_rate=16_000, return_tensors="pt").input_features
+    (chosen,) = processor.tokenizer.convert_ids_to_tokens(model.detect_language(features).tolist())
+    prompts = next(tokens for tokens in asked if tokens.shape[1] == 4)  # after the step that detects
+    languages = {token.strip("<|>") for token in processor.tokenizer.convert_ids_to_tokens(prompts[:, 1].tolist())}
+    assert [item.language for item in found] == [
+        item.language for item in decode_set(model, processor, mixed, EvaluateConfig(**options))
+    ]
+    assert {item.detected for item in found} == languages
+    if not options:
+        assert found[0].detected == chosen
+
+
+def test_what_is_detected_is_decoded_as_if_it_were_given(whisper, split):
+    model, processor = whisper
+    detected = decode_set(model, processor, split, EvaluateConfig(language="detect"))
+    clips = [dataclasses.replace(clip, language=item.detected) for clip, item in zip(split.clips, detected, strict=True)]
+    given = copy.copy(split)
+    given.clips = clips
+
+    assert [item.hypothesis for item in decode_set(model, processor, given, EvaluateConfig())] == [
+        item.hypothesis for item in detected
+    ]
+    assert {item.detected for item in decode_set(model, processor, split, EvaluateConfig())} == {""}
+
+
+def test_model_of_one_language_detects_none(whisper, split):
+    model, processor = whisper
+    english = copy.copy(model)
+    english.generation_config = copy.deepcopy(model.generation_config)
+    english.generation_config.is_multilingual = False
+
+    with pytest.raises(ConfigError, match="needs a multilingual model"):
+        decode_set(english, processor, split, EvaluateConfig(language="detect"))
+
+
+def test_languages_of_words_go_with_their_clips(whisper, mixed):
+    model, processor = whisper
+    marked = copy.copy(mixed)
+    marked.clips = [dataclasses.replace(mixed.clips[0], word_languages=("es",)), *mixed.clips[1:]]
+
+    packed = decode_set(model, processor, marked, EvaluateConfig(packing=True))
+
+    assert [item.word_languages for item in packed] == [(("es",), (), ()), ()]
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])

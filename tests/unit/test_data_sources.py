@@ -75,6 +75,18 @@ def test_offset_and_duration_cut_a_stretch_out(copy):
     assert split.clips[1].id == "audio/train-2.flac@0.5"
 
 
+def test_languages_of_words_are_read_and_change_no_fingerprint(copy):
+    rows = [{**row, "text": "uno two three"} for row in rows_of(copy)]
+    write_rows(copy, rows)
+    before = open_split("tiny", jsonl(copy), "train")
+    write_rows(copy, [{**rows[0], "word_langs": ["es", "en", "en"]}, {**rows[1], "word_langs": "es en en"}, *rows[2:]])
+
+    split = open_split("tiny", jsonl(copy), "train")
+
+    assert [clip.word_languages for clip in split.clips[:3]] == [("es", "en", "en"), ("es", "en", "en"), ()]
+    assert split.fingerprint == before.fingerprint
+
+
 def test_repeated_rows_get_ids_of_their_own(copy):
     write_rows(copy, rows_of(copy)[:1] * 3)
     names = [clip.id for clip in open_split("tiny", jsonl(copy), "train").clips]
@@ -212,6 +224,10 @@ def test_split_survives_pickling(corpus):
             r"train\.jsonl:2: duration is nan",
         ),
         ('{"audio_filepath": "audio/train-0.flac", "text": "a", "lang": "en", "offset": -1}', r"train\.jsonl:2: offset is -1"),
+        (
+            '{"audio_filepath": "audio/train-0.flac", "text": "a b", "lang": "en", "word_langs": ["en"]}',
+            r"train\.jsonl:2: word_langs is \['en'\], expected a list of 2 language codes",
+        ),
         ('{"audio_filepath": "audio/none.flac", "text": "a", "lang": "en"}', r"none\.flac is missing"),
     ],
 )

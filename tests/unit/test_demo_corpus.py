@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,18 @@ def test_code_switched_halves_come_from_their_own_side():
             first, second = " ".join(words_of[:2]), " ".join(words_of[2:])
             assert build_corpus.side(first) == build_corpus.side(second) == name
             assert first.startswith(clip.language)
+            assert [word[:2] for word in words_of][::2] == [clip.word_languages[0], clip.word_languages[2]]
+            assert len(clip.word_languages) == len(words_of)
     assert len(assembled["test"]) == build_corpus.NUM_TEST
+
+
+def test_words_of_the_code_switched_clips_are_marked_with_one_switch_each():
+    dataset = DatasetConfig(source=str(DATA / "cs-en-es"), splits=SPLITS)
+    for split in SPLITS:
+        for clip in open_split("cs-en-es", dataset, split).clips:
+            assert clip.word_languages[0] == clip.language
+            assert set(clip.word_languages) == {"en", "es"}
+            assert sum(before != after for before, after in pairwise(clip.word_languages)) == 1
 
 
 def test_no_long_test_sentence_is_part_of_code_switched_training():

@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import json
 
 import pytest
 
@@ -32,6 +34,27 @@ def test_round_trip(tmp_path):
     assert find_hypotheses(tmp_path / "x" / "set.jsonl", header) == SAID
 
 
+def test_detected_and_marked_languages_make_the_round_trip(tmp_path):
+    more = [dataclasses.replace(SAID[0], detected="de"), dataclasses.replace(SAID[1], word_languages=(("es", "en"), (), ("es",)))]
+    write_hypotheses(tmp_path / "set.jsonl", cache_key("m", "f", EvaluateConfig(language="detect")), more)
+
+    assert read_hypotheses(tmp_path / "set.jsonl")[1] == more
+
+
+def test_bytes_are_those_of_files_from_before_languages_were_recorded(tmp_path):
+    write_hypotheses(tmp_path / "set.jsonl", cache_key("m", "f", EvaluateConfig()), SAID[:1])
+
+    decoding = '{"max_clips": null, "no_repeat_ngram_size": 0, "num_beams": 1, "packing": false}'
+    unsorted = '{"num_beams": 1, "no_repeat_ngram_size": 0, "packing": false, "max_clips": null}'
+    digest = hashlib.sha256(decoding.encode()).hexdigest()
+    assert (tmp_path / "set.jsonl").read_text() == (
+        f'{{"schema": 2, "model_sha256": "m", "fingerprint": "f", "decoding": {unsorted}, "decoding_sha256": "{digest}", '
+        '"num_hypotheses": 1}\n'
+        '{"id": "a", "parts": ["One colour."], "hypothesis": "1 color", "language": "en", "duration_s": 1.5}\n'
+    )
+    assert json.loads(decoding) == json.loads(unsorted)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -41,6 +64,7 @@ def test_round_trip(tmp_path):
         cache_key("m" * 64, "f" * 64, EvaluateConfig(packing=True)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(max_clips=3)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(no_repeat_ngram_size=4)),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(language="detect")),
     ],
 )
 def test_another_model_set_or_decoding_is_decoded_again(tmp_path, other):

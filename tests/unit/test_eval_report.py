@@ -4,10 +4,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from scored_runs import BASES, make_config, make_run, put
+from scored_runs import BASES, hypotheses_with, make_config, make_run, put
 
 from wfc_dist import adapters, base_chain, durable
 from wfc_dist.errors import InputError
+from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, write_hypotheses
 from wfc_dist.evaluation.pieces import HEAT_ENDS, colour
 from wfc_dist.evaluation.plots import running_mean
 from wfc_dist.evaluation.report import write_report
@@ -59,12 +60,52 @@ def test_report_is_one_self_contained_file_with_every_section(run):
     text = path.read_text()
 
     assert path == run / "report" / "index.html"
-    assert text.count("<svg") == 5  # changes, bases, one round's curves, one round's weights, gaps
+    assert text.count("<svg") == 6  # changes, errors, bases, one round's curves, one round's weights, gaps
     assert not re.search(r"<script|<link|<img|@import|url\((?!#)", text)
     assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:href", "href"))
     for piece in ("3 improved", "mean_j (R[j][j] - R[T][j])", "0.3612", "abababababab", "1:cs", "1/N = 0.500"):
         assert piece in text
     assert "left out" not in text
+
+
+def test_errors_of_base_0_of_the_last_base_and_of_adapters_are_explained(run):
+    text = write_report(run).read_text()
+    tree = json.loads((run / "report" / "errors.json").read_text())
+
+    assert "80.0 % = 80.0 substitutions, 0.0 deletions, 0.0 insertions; no hallucination" in text
+    assert set(tree["sets"]) == {"zh", "cs", "ar", "en", "fr"}
+    assert list(tree["sets"]["cs"]) == ["base 0", "base 2", "1:cs"]
+    assert tree["sets"]["cs"]["base 0"]["figures"]["substitutions"]["value"] == pytest.approx(0.4)
+    scores = json.loads((run / "round-0001" / "evaluation" / "base-0000" / "scores.json").read_text())["sets"]["cs"]
+    assert [tree["sets"]["cs"]["base 0"]["figures"]["rate"][key] for key in ("low", "high")] == [scores["low"], scores["high"]]
+
+
+def test_switches_languages_and_loops_have_their_tables(run):
+    path = run / "round-0002" / "evaluation" / "base-0002" / "cs.jsonl"
+    marked = Hypothesis("x", ("hi que tal",), "hi que" + " vale" * 9, "es", 1.0, "de", (("en", "es", "es"),))
+    write_hypotheses(path, {"schema": SCHEMA_VERSION}, [*hypotheses_with(3), marked])
+
+    text = write_report(run).read_text()
+
+    for piece in (
+        "Words at a change of language",
+        "WER at a switch",
+        "Sets of several languages",
+        "language mistaken",
+        "vale&#34; x 9",
+    ):
+        assert piece in text
+    assert "left out" not in text
+
+
+def test_run_without_hypotheses_is_told_so_and_a_damaged_file_leaves_the_chapter_out(run):
+    path = run / "round-0001" / "evaluation" / "cs" / "cs.jsonl"
+    path.write_text("{")
+    assert "is damaged" in write_report(run).read_text()
+
+    for found in run.glob("round-*/evaluation/*/*.jsonl"):
+        found.unlink()
+    assert "No hypotheses are on disk" in write_report(run).read_text()
 
 
 def test_report_is_deterministic(run):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wfc_dist.config import DatasetConfig
 from wfc_dist.data.audio_files import AudioCell, AudioFile, AudioRef
-from wfc_dist.data.manifests import Row, row_language, row_seconds, row_text
+from wfc_dist.data.manifests import Row, row_language, row_seconds, row_text, row_word_languages
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) ->
             raise InputError(f"{where}: neither audio bytes nor a path under {dataset.audio_column!r}; take the row out")
         row_id = str(row["id"]) if row.get("id") is not None else Path(name).name
         text, duration_s = row_text(row, dataset.text_column, where), row_seconds(row, "duration", where)
-        yield Row(row_id, text, row_language(row), audio, duration_s, where)
+        yield Row(row_id, text, row_language(row), audio, duration_s, where, row_word_languages(row, text, where))
 
 
 def _cell_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:

@@ -17,7 +17,8 @@ LANGUAGE_COLUMNS = ("lang", "language")
 
 @dataclass(frozen=True)
 class Row:
-    """One row as written: `language` and `duration_s` are None when it does not say; `where` is for messages."""
+    """One row as written: `language` and `duration_s` are None when it does not say, `word_languages` is empty; `where` is for
+    messages."""
 
     id: str
     text: str
@@ -25,6 +26,7 @@ class Row:
     audio: AudioRef
     duration_s: float | None
     where: str
+    word_languages: tuple[str, ...] = ()
 
 
 def row_language(row: dict[str, Any]) -> str | None:
@@ -38,6 +40,21 @@ def row_text(row: dict[str, Any], column: str, where: str) -> str:
     if not isinstance(text, str):
         raise InputError(f"{where}: no text under {column!r} (there is: {', '.join(map(str, row))}); set text_column")
     return text.strip()
+
+
+def row_word_languages(row: dict[str, Any], text: str, where: str) -> tuple[str, ...]:
+    """Returns the languages of the words of `text`, split at spaces; () when absent. Raises InputError unless one a word."""
+    value = row.get("word_langs")
+    if not value:
+        return ()
+    if isinstance(value, str):  # a cell of a CSV file
+        value = value.split()
+    num_words = len(text.split())
+    if not isinstance(value, list) or len(value) != num_words or not all(isinstance(name, str) for name in value):
+        raise InputError(
+            f"{where}: word_langs is {value!r}, expected a list of {num_words} language codes, one a word of the text"
+        )
+    return tuple(value)
 
 
 def row_seconds(row: dict[str, Any], key: str, where: str) -> float | None:
@@ -81,9 +98,9 @@ def jsonl_rows(dataset: DatasetConfig, file_name: str) -> Iterator[Row]:
         offset_s, duration_s = row_seconds(row, "offset", where) or 0.0, row_seconds(row, "duration", where)
         audio = AudioFile(str(manifest.parent / row[column]), offset_s, duration_s)
         name = row[column] + (f"@{offset_s:g}" if offset_s else "")
-        yield Row(
-            str(row.get("id", name)), row_text(row, dataset.text_column, where), row_language(row), audio, duration_s, where
-        )
+        text = row_text(row, dataset.text_column, where)
+        marks = row_word_languages(row, text, where)
+        yield Row(str(row.get("id", name)), text, row_language(row), audio, duration_s, where, marks)
 
 
 def _metadata(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -124,4 +141,6 @@ def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[Row]:
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: no file_name (there is: {', '.join(map(str, row))}); name the audio file there")
-        yield Row(name, row_text(row, column, where), row_language(row), AudioFile(str(folder / name)), None, where)
+        text = row_text(row, column, where)
+        marks = row_word_languages(row, text, where)
+        yield Row(name, text, row_language(row), AudioFile(str(folder / name)), None, where, marks)

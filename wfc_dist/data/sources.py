@@ -32,12 +32,16 @@ READERS: dict[str, Callable[[DatasetConfig, str], Iterator[Row]]] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: `language` is a Whisper code such as "en", `duration_s` comes from the manifest or the header."""
+    """One utterance: `language` is a Whisper code such as "en", `duration_s` comes from the manifest or the header.
+
+    `word_languages` has one a word of the text, or none at all where the source does not say them.
+    """
 
     id: str
     text: str
     language: str
     duration_s: float
+    word_languages: tuple[str, ...] = ()
 
 
 class Split:
@@ -178,7 +182,8 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
     for row, row_id in zip(rows, unique_ids(rows), strict=True):
         try:
             duration_s = header_duration_s(row.audio) if row.duration_s is None else row.duration_s
-            clips.append(Clip(row_id, row.text, clip_language(dataset, row), max(duration_s, 0.0)))
+            language = clip_language(dataset, row)
+            clips.append(Clip(row_id, row.text, language, max(duration_s, 0.0), row.word_languages))
         except InputError as error:
             raise InputError(f"{name}/{split}: {error}") from error
     return Split(name, split, clips, [row.audio for row in rows])

@@ -1,4 +1,4 @@
-"""Test sets -> hypotheses: batched greedy or beam decoding with the language given, clip by clip or packed.
+"""Test sets -> hypotheses: batched greedy or beam decoding with the language given or detected, clip by clip or packed.
 
 A decoding step reads all weights once, whatever the batch: several sets decoded together cost little more than one.
 """
@@ -23,6 +23,7 @@ from wfc_dist.data.audio_files import RATE_HZ, samples_in
 from wfc_dist.data.features import MAX_TEXT_TOKENS
 from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window, pack
 from wfc_dist.data.sources import Clip, Split
+from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hypotheses import Hypothesis
 
 Audio = npt.NDArray[np.float32]
@@ -88,11 +89,12 @@ class _Window:
             parts += [gap, self.split.audio(number)]
         return cut_at_quiet(np.concatenate(parts[1:]))
 
-    def hypothesis(self, text: str) -> Hypothesis:
+    def hypothesis(self, text: str, detected: str) -> Hypothesis:
         clips = self.clips
         name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
         parts = tuple(clip.text.strip() for clip in clips)
-        return Hypothesis(name, parts, text, self.language, sum(clip.duration_s for clip in clips))
+        marks = tuple(clip.word_languages for clip in clips) if any(clip.word_languages for clip in clips) else ()
+        return Hypothesis(name, parts, text, self.language, sum(clip.duration_s for clip in clips), detected, marks)
 
 
 def _generation_config(model: WhisperForConditionalGeneration, num_beams: int, no_repeat_ngram_size: int) -> GenerationConfig:
@@ -143,18 +145,31 @@ class _Decoder:
         return extracted["input_features"]
 
     @torch.inference_mode()
-    def texts(self, features: torch.Tensor, languages: Sequence[str] | None) -> list[str]:
-        """Returns what the model writes for each piece, whose languages may differ; None detects them."""
+    def texts(self, features: torch.Tensor, languages: Sequence[str] | None) -> tuple[list[str], list[str]]:
+        """Returns (texts, languages detected) of pieces, whose languages may differ; without `languages` they are detected."""
         features = features.to(device=self._device, dtype=self._model.dtype)
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
-        multilingual = getattr(self._config, "is_multilingual", True)
-        asked: dict[str, Any] = {"language": languages and list(languages), "task": "transcribe"} if multilingual else {}
+        asked: dict[str, Any] = {}
         given: torch.Tensor | None = features
         if features.device.type == "cpu":
             given, asked["encoder_outputs"] = None, self._encoded(features)
+        detected = [""] * len(features)
+        if self.multilingual:
+            if languages is None:
+                languages = detected = self._detected(given, asked.get("encoder_outputs"))
+            asked |= {"language": list(languages), "task": "transcribe"}
         with _without_own_advice():
             tokens = self._model.generate(given, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
-        return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+        return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)], detected
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether the model's prompt names a language."""
+        return bool(getattr(self._config, "is_multilingual", True))
+
+    def _detected(self, features: torch.Tensor | None, encoded: BaseModelOutput | None) -> list[str]:
+        ids = self._model.detect_language(features, encoder_outputs=encoded, generation_config=self._config).tolist()
+        return [token.strip("<|>") for token in self._processor.tokenizer.convert_ids_to_tokens(ids)]
 
     def _encoded(self, features: torch.Tensor) -> BaseModelOutput:
         """Returns the encoder's states, made one window at a time: that much fits into a core's caches, a batch does not."""
@@ -195,11 +210,16 @@ def decode_sets(
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
         processor: Of the same checkpoint.
         splits: The test sets; only the first `evaluate.max_clips` clips of each.
-        evaluate: Beams, batch size, packing. The batch size changes speed and rounding, no more.
+        evaluate: Beams, batch size, packing, language. The batch size changes speed and rounding, no more.
         device: Where the features go; by default where the model is.
         on_progress: Called with (windows decoded, windows in all) after every batch.
+
+    Raises:
+        ConfigError: A language is to be detected by a model that knows one only.
     """
     decoder = _Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
+    if evaluate.language == "detect" and not decoder.multilingual:
+        raise ConfigError("evaluate.language: detect needs a multilingual model, this one knows one language; set it to given")
     tokenizer = processor.tokenizer
     windows = [
         [
@@ -209,31 +229,34 @@ def decode_sets(
         for split in splits
     ]
     together = [window for of_split in windows for window in of_split]
-    texts = _texts(decoder, together, _batches(together, tokenizer, evaluate.batch_size), evaluate.batch_size, on_progress)
-    hypotheses = (window.hypothesis(text) for window, text in zip(together, texts, strict=True))
+    written = _written(decoder, together, _batches(together, tokenizer, evaluate.batch_size), evaluate, on_progress)
+    hypotheses = (window.hypothesis(*texts) for window, texts in zip(together, written, strict=True))
     return [list(itertools.islice(hypotheses, len(of_split))) for of_split in windows]
 
 
-def _texts(
-    decoder: _Decoder, windows: Sequence[_Window], batches: Sequence[list[int]], batch_size: int,
+def _written(
+    decoder: _Decoder, windows: Sequence[_Window], batches: Sequence[list[int]], evaluate: EvaluateConfig,
     on_progress: Callable[[int, int], None] | None,
-) -> list[str]:  # fmt: skip
-    """Returns the text of every window; a batch of long windows has more pieces than `batch_size` and takes several passes."""
+) -> list[tuple[str, str]]:  # fmt: skip
+    """Returns (text, language detected) of every window; a batch of long windows has more pieces than the batch size and takes
+    several passes."""
     texts: dict[int, str] = {}
+    detected: dict[int, str] = {}
 
     def prepare(batch: list[int]) -> tuple[list[int], torch.Tensor]:
         pieces = [(number, piece) for number in batch for piece in windows[number].pieces()]
         return [number for number, _ in pieces], decoder.features([piece for _, piece in pieces])
 
     for _, (owners, features) in _one_ahead(prepare, batches):
-        for start in range(0, len(owners), batch_size):
-            part = slice(start, start + batch_size)
-            languages = [windows[number].language for number in owners[part]]
-            for number, text in zip(owners[part], decoder.texts(features[part], languages), strict=True):
+        for start in range(0, len(owners), evaluate.batch_size):
+            part = slice(start, start + evaluate.batch_size)
+            given = [windows[number].language for number in owners[part]] if evaluate.language == "given" else None
+            for number, text, language in zip(owners[part], *decoder.texts(features[part], given), strict=True):
                 texts[number] = f"{texts.get(number, '')} {text}".strip()
+                detected.setdefault(number, language)
         if on_progress is not None:
             on_progress(len(texts), len(windows))
-    return [texts[number] for number in range(len(windows))]
+    return [(texts[number], detected[number]) for number in range(len(windows))]
 
 
 def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:
@@ -262,5 +285,5 @@ def transcribe(
     pieces, texts = cut_at_quiet(audio), []
     for start in range(0, len(pieces), batch_size):
         part = pieces[start : start + batch_size]
-        texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)
+        texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)[0]
     return " ".join(text for text in texts if text)

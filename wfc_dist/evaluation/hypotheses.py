@@ -26,8 +26,10 @@ class Hypothesis:
         id: The clip's id; `first..last` of a window.
         parts: What was said in each clip, as in the data set, in the order of the window; one part for a clip alone.
         hypothesis: What the model wrote, as it wrote it.
-        language: Whisper language code it was decoded with.
+        language: Whisper language code of its clips; the one it was decoded with, unless `detected` is set.
         duration_s: Seconds of speech, without the gaps of packing.
+        detected: Language code the model chose itself (`evaluate.language: detect`); of the first piece of long audio.
+        word_languages: For every part the languages of its words, where the data set says them (`word_langs`); () where not.
     """
 
     id: str
@@ -35,6 +37,18 @@ class Hypothesis:
     hypothesis: str
     language: str
     duration_s: float
+    detected: str = ""
+    word_languages: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Hypothesis":
+        """Returns the hypothesis of a JSON object (see `as_row`)."""
+        marks = tuple(map(tuple, row.get("word_languages", ())))
+        return cls(**{**row, "parts": tuple(row["parts"]), "word_languages": marks})
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns what is written of it; what the data set or the way of decoding does not give is left out."""
+        return {key: value for key, value in asdict(self).items() if value or key not in ("detected", "word_languages")}
 
     @property
     def reference(self) -> str:
@@ -45,6 +59,8 @@ class Hypothesis:
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
     """Returns the header of a hypotheses file: it is valid for exactly this model, this data and this way of decoding."""
     options = {name: getattr(evaluate, name) for name in _DECODING}
+    if evaluate.language != "given":  # so that files from before there was a choice stay valid
+        options["language"] = evaluate.language
     text = json.dumps(options, sort_keys=True)
     return {
         "schema": SCHEMA_VERSION,
@@ -57,7 +73,7 @@ def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> 
 
 def write_hypotheses(path: Path, header: Mapping[str, Any], hypotheses: Sequence[Hypothesis]) -> None:
     """Writes a header line and one line per hypothesis, atomically: a file that is there is complete."""
-    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *map(asdict, hypotheses)]
+    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *(item.as_row() for item in hypotheses)]
     durable.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
@@ -73,7 +89,7 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         header, *rows = [json.loads(line) for line in lines]
         readable = header.get("schema") == SCHEMA_VERSION
-        hypotheses = [Hypothesis(**row | {"parts": tuple(row["parts"])}) for row in rows if readable]
+        hypotheses = [Hypothesis.from_row(row) for row in rows if readable]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error
     except (ValueError, TypeError, KeyError) as error:

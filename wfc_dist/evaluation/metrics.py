@@ -165,7 +165,7 @@ def _count_window(clips: Sequence[str], written: str, metric: str) -> npt.NDArra
         said += tokens
         owners += [number] * len(tokens)
         table[number, 3] = len(tokens)
-    for kind, start, stop, num_inserted in _edits(said, tokenize(written)):
+    for kind, start, stop, num_inserted in edits(said, tokenize(written)):
         if kind == "insert":
             table[owners[start - 1] if start else 0, 2] += num_inserted
         for owner in owners[start:stop]:
@@ -173,8 +173,8 @@ def _count_window(clips: Sequence[str], written: str, metric: str) -> npt.NDArra
     return table
 
 
-def _edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]]:
-    """Returns (substitute, delete or insert; first and last + 1 reference token; tokens written) of a minimal alignment."""
+def edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]]:
+    """Returns (substitute, delete or insert; first and last + 1 reference token; tokens written) of jiwer's minimal alignment."""
     if not said or not written:
         return [("delete", 0, len(said), 0), ("insert", 0, 0, len(written))]
     joined = (_SEPARATOR.join(said), _SEPARATOR.join(written))
@@ -196,16 +196,15 @@ def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.N
     """
     num_clips = len(systems[0].lengths)
     generator = np.random.default_rng(seed)
-    errors = np.stack([system.errors for system in systems])
-    lengths = np.stack([system.lengths for system in systems])
+    errors = [system.errors for system in systems]
     rates = np.empty((len(systems), samples))
     step = max(1, _DRAWS_AT_ONCE // num_clips)
     for start in range(0, samples, step):
         stop = min(samples, start + step)
         picks = generator.integers(num_clips, size=(stop - start, num_clips))
-        tokens = lengths[:, picks].sum(axis=-1)
-        sums = errors[:, picks].sum(axis=-1)
-        rates[:, start:stop] = np.divide(sums, tokens, out=np.full(sums.shape, np.nan), where=tokens > 0)
+        for number, system in enumerate(systems):  # one at a time: memory does not grow with M
+            tokens, sums = system.lengths[picks].sum(axis=-1), errors[number][picks].sum(axis=-1)
+            rates[number, start:stop] = np.divide(sums, tokens, out=np.full(sums.shape, np.nan), where=tokens > 0)
     return rates
 
 

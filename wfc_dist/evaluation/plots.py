@@ -83,6 +83,30 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
         return _svg(figure)
 
 
+def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequence[str]) -> str:
+    """Returns a panel per set with a stacked bar per model: what its error rate is made of.
+
+    Args:
+        shares: Set -> model -> errors of every kind over reference tokens; from left to right, and from top to bottom.
+        kinds: Names of the kinds, in the order of the stack.
+    """
+    with mpl.rc_context(_STYLE):
+        num_bars = max(map(len, shares.values()))
+        figure, panels = _panels(len(shares), columns=2, width=4.3, height=0.8 + 0.21 * num_bars)
+        for axes, (name, models) in zip(panels, shares.items(), strict=True):
+            lefts = [0.0] * len(models)
+            for kind, color, of_kind in zip(kinds, CYCLE, zip(*models.values(), strict=True), strict=False):
+                widths = [100 * value for value in of_kind]
+                axes.barh(range(len(models)), widths, left=lefts, height=0.72, color=color, label=kind)
+                lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+            axes.set_yticks(range(len(models)), list(models))
+            axes.set_ylim(len(models) - 0.5, -0.5)
+            axes.set_title(name)
+            axes.set_xlabel("percent of the reference tokens")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
+        return _svg(figure)
+
+
 def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Sequence[str]) -> str:
     """Returns error over bases, one line per set: (base index, rate); protected sets apart."""
     with mpl.rc_context(_STYLE):

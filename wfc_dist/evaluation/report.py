@@ -1,4 +1,4 @@
-"""RUN/report/index.html: one file, readable offline, of what a run learned, what it forgot and how it got there."""
+"""RUN/report/index.html: one file, readable offline, of what a run learned, what it forgot, why, and how it got there."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ from wfc_dist.evaluation import plots
 from wfc_dist.evaluation.matrix import Column, Matrix, caption, read_matrix
 from wfc_dist.evaluation.page import render
 from wfc_dist.evaluation.pieces import Cell, Part, Section, Table, colour
+from wfc_dist.evaluation.report_errors import errors_section
 from wfc_dist.evaluation.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
 from wfc_dist.evaluation.transfer import Change, Figure, Summary, summarize
 from wfc_dist.evaluation.weights import RoundWeights, read_weights
@@ -23,7 +24,9 @@ _DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or 
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN/report/index.html and returns its path. Pieces a run does not have (yet) are noted, not missed.
+    """Writes RUN/report/index.html, and errors.json beside it, and returns the page's path.
+
+    Pieces a run does not have (yet) are noted, not missed.
 
     Raises:
         InputError: Not a run directory.
@@ -35,6 +38,7 @@ def write_report(run_dir: Path) -> Path:
     sections = [
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
+        _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json"),
         _section("From base to base", _rounds, matrix),
         _section("Learning curves", _curves, paths, matrix),
         _section("Weights before and after averaging", _weights, paths, matrix),

@@ -140,7 +140,7 @@ class _Draws:
     def _count(self, path: Path) -> Counts:
         if path not in self._counts:
             if self._spelling is None:
-                self._spelling = _spelling(path)
+                self._spelling = spelling_beside(path)
             self._counts[path] = count_hypotheses(read_hypotheses(path)[1], self._evaluate, self._spelling)
         return self._counts[path]
 
@@ -166,7 +166,7 @@ class _Draws:
         return interval(np.where(np.isfinite(draws), draws, np.nan), value, self._evaluate.confidence)
 
 
-def _spelling(hypotheses_path: Path) -> dict[str, str]:
+def spelling_beside(hypotheses_path: Path) -> dict[str, str]:
     """Returns the spelling table of the run these hypotheses lie in; scores were made with its root's."""
     from wfc_dist.run_store import read_base
 

@@ -137,7 +137,7 @@ class SlurmBackend:
 
         def hand_over(wanted: Wanted, done: Done) -> None:
             found = done.value["hypotheses"]
-            on_done(by_label[wanted.label], {name: [_hypothesis(row) for row in rows] for name, rows in found.items()})
+            on_done(by_label[wanted.label], {name: [Hypothesis.from_row(row) for row in rows] for name, rows in found.items()})
 
         first = tasks[0]
         round_index = first.base.index + 1 if first.adapter else max(first.base.index, 1)
@@ -156,7 +156,3 @@ class SlurmBackend:
             checkpoints=False,
             facts={"work": label},
         )
-
-
-def _hypothesis(row: Mapping[str, Any]) -> Hypothesis:
-    return Hypothesis(**{**row, "parts": tuple(row["parts"])})

@@ -1,0 +1,112 @@
+"""Code-switching: errors on the words at a change of language, against the other words of the same clips. Pure."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wfc_dist.evaluation.metrics import TOKENIZERS, edits
+from wfc_dist.evaluation.scripts import script_of
+
+Sides = tuple[str, str]  # languages in which a token begins and ends
+_ONE_LANGUAGE = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}  # Japanese is written in all three
+
+
+@dataclass(frozen=True)
+class SwitchCounts:
+    """Errors and reference tokens at switches and elsewhere in the clips that have one, int64, each (N,)."""
+
+    switched_errors: npt.NDArray[np.int64]
+    switched_lengths: npt.NDArray[np.int64]
+    rest_errors: npt.NDArray[np.int64]
+    rest_lengths: npt.NDArray[np.int64]
+
+
+def sides_by_script(tokens: Sequence[str]) -> list[Sides]:
+    """Returns the languages of tokens as their scripts tell them; a number has that of the token before it, or else after it."""
+    found: list[Sides | None] = []
+    for token in tokens:
+        scripts = [_ONE_LANGUAGE.get(script, script) for script in map(script_of, token) if script]
+        found.append((scripts[0], scripts[-1]) if scripts else None)
+    last = next((sides[0] for sides in found if sides), "")
+    filled = []
+    for sides in found:
+        filled.append(sides or (last, last))
+        last = filled[-1][1]
+    return filled
+
+
+def sides_by_marks(
+    text: str, marks: Sequence[str], normalize: Callable[[str], str], tokenize: Callable[[str], list[str]]
+) -> list[Sides] | None:
+    """Returns the languages of the tokens of a clip whose words are marked, or None where normalising blurs a switch.
+
+    Every stretch of one language is normalised by itself; together they must give the tokens of the whole.
+
+    Args:
+        text: As in the data set.
+        marks: A language for every word of it, split at spaces.
+        normalize: Of the clip.
+        tokenize: Of the metric.
+    """
+    words = iter(text.split())
+    tokens: list[str] = []
+    sides: list[Sides] = []
+    for language, run in itertools.groupby(marks):
+        stretch = tokenize(normalize(" ".join(itertools.islice(words, len(list(run))))))
+        tokens += stretch
+        sides += [(language, language)] * len(stretch)
+    return sides if tokens == tokenize(normalize(text)) else None
+
+
+def switched(sides: Sequence[Sides]) -> list[bool]:
+    """Returns which tokens stand at a switch: the last before it, the first after it, and one that changes within."""
+    changes = [False, *(before[1] != after[0] for before, after in itertools.pairwise(sides)), False]
+    return [
+        first != last or before or after for (first, last), before, after in zip(sides, changes[:-1], changes[1:], strict=True)
+    ]
+
+
+def count_switched(
+    references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], sides: Sequence[Sequence[list[Sides] | None]], metric: str
+) -> SwitchCounts:
+    """Returns the errors at switches and elsewhere of every clip that has a switch; zeros for the others.
+
+    Substitutions and deletions belong to their reference token, an insertion to the token before it, or to the window's first.
+    Between two clips of a window there is no switch.
+
+    Args:
+        references: Windows of clips, normalised clip by clip.
+        hypotheses: One normalised text a window.
+        sides: For every clip of every window the languages of its tokens; None where they are not known.
+        metric: `wer` or `mer`.
+    """
+    windows = zip(references, hypotheses, sides, strict=True)
+    tables = [_count_window(clips, text, of_window, TOKENIZERS[metric]) for clips, text, of_window in windows]
+    return SwitchCounts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
+
+
+def _count_window(
+    clips: Sequence[str], written: str, sides: Sequence[list[Sides] | None], tokenize: Callable[[str], list[str]]
+) -> npt.NDArray[np.int64]:
+    """Returns (clips, 4): errors and tokens at switches, errors and tokens of the rest."""
+    table = np.zeros((len(clips), 4), dtype=np.int64)
+    said: list[str] = []
+    places: list[tuple[int, int] | None] = []  # clip and column of every reference token
+    for number, (clip, of_clip) in enumerate(zip(clips, sides, strict=True)):
+        tokens = tokenize(clip)
+        flags = switched(of_clip) if of_clip else []
+        said += tokens
+        places += [(number, 0 if flag else 2) for flag in flags] if any(flags) else [None] * len(tokens)
+    for place in filter(None, places):
+        table[place[0], place[1] + 1] += 1
+    if not any(places):
+        return table
+    for kind, start, stop, num_inserted in edits(said, tokenize(written)):
+        owners = [(max(start - 1, 0), num_inserted)] if kind == "insert" else [(index, 1) for index in range(start, stop)]
+        for index, number in owners:
+            if (owner := places[index]) is not None:
+                table[owner] += number
+    return table
