@@ -72,9 +72,9 @@ def test_errors_of_base_0_of_the_last_base_and_of_adapters_are_explained(run):
     text = write_report(run).read_text()
     tree = json.loads((run / "report" / "errors.json").read_text())
 
-    assert "80.0 % = 80.0 substitutions, 0.0 deletions, 0.0 insertions; no hallucination" in text
+    assert "80.0 % = 80.0 substitutions, 0.0 deletions, 0.0 insertions; 100 % of the clips have a hallucination" in text
     assert set(tree["sets"]) == {"zh", "cs", "ar", "en", "fr"}
-    assert list(tree["sets"]["cs"]) == ["base 0", "base 2", "1:cs"]
+    assert set(tree["sets"]["cs"]) == {"base 0", "base 2", "1:cs"}
     assert tree["sets"]["cs"]["base 0"]["figures"]["substitutions"]["value"] == pytest.approx(0.4)
     scores = json.loads((run / "round-0001" / "evaluation" / "base-0000" / "scores.json").read_text())["sets"]["cs"]
     assert [tree["sets"]["cs"]["base 0"]["figures"]["rate"][key] for key in ("low", "high")] == [scores["low"], scores["high"]]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.metrics import mixed_tokens
 from wfc_dist.evaluation.normalize import normalizer
-from wfc_dist.evaluation.switching import count_switched, sides_by_marks, sides_by_script, switched
+from wfc_dist.evaluation.switching import count_switched, languages_by_marks, languages_by_script, switched
 
 HAN = "\u6211\u60f3"
 TEXT = st.text(alphabet="ab \u6211\u60f3", max_size=8)
@@ -13,7 +13,7 @@ WINDOWS = st.lists(st.tuples(st.lists(TEXT, min_size=1, max_size=4).map(tuple), 
 
 
 def by_script(references, metric):
-    return [[sides_by_script(metrics.TOKENIZERS[metric](clip)) for clip in clips] for clips in references]
+    return [[languages_by_script(metrics.TOKENIZERS[metric](clip)) for clip in clips] for clips in references]
 
 
 def counts_of(references, hypotheses, metric="mer"):
@@ -21,19 +21,18 @@ def counts_of(references, hypotheses, metric="mer"):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "sides"),
+    ("tokens", "languages"),
     [
-        (["a", "\u6211"], ["LATIN LATIN", "CJK CJK"]),
-        (["3", "a", "4", "\u6211", "5"], ["LATIN LATIN", "LATIN LATIN", "LATIN LATIN", "CJK CJK", "CJK CJK"]),
-        (["\u6211want\u8fd9"], ["CJK CJK"]),
-        (["\u6211want"], ["CJK LATIN"]),  # WER does not split it
-        (["\u30ab", "\u3042", "\u6211"], ["CJK CJK"] * 3),  # kana and kanji are one language
-        (["1", "2"], [" ", " "]),
+        (["a", "\u6211"], ["LATIN", "CJK"]),
+        (["3", "a", "4", "\u6211", "5"], ["LATIN", "LATIN", "LATIN", "CJK", "CJK"]),
+        (["\u6211want\u8fd9"], ["CJK LATIN CJK"]),  # WER does not split it
+        (["\u30ab", "\u3042", "\u6211"], ["CJK"] * 3),  # kana and kanji are one language
+        (["1", "2"], ["", ""]),
         ([], []),
     ],
 )
-def test_languages_by_script(tokens, sides):
-    assert [" ".join(pair) for pair in sides_by_script(tokens)] == sides
+def test_languages_by_script(tokens, languages):
+    assert [" ".join(of_token) for of_token in languages_by_script(tokens)] == languages
 
 
 @pytest.mark.parametrize(
@@ -44,29 +43,27 @@ def test_languages_by_script(tokens, sides):
         ("e", "0"),
         ("", ""),
         ("e e", "00"),
-        ("es", "1"),  # changes within
+        ("ese", "1"),  # changes within
         ("e es s e e", "01110"),  # the switch is within the second; s to e is another one
     ],
 )
 def test_words_at_a_switch(languages, flags):
-    sides = [(word[0], word[-1]) for word in languages.split()]
-
-    assert switched(sides) == [flag == "1" for flag in flags]
+    assert switched([tuple(word) for word in languages.split()]) == [flag == "1" for flag in flags]
 
 
 def test_marks_follow_the_words_through_the_normaliser():
     normalize = normalizer("whisper", "en", {})
     text, marks = "I'm twenty-five, dice: \u00bfvale?", ["en", "en", "es", "es"]
 
-    sides = sides_by_marks(text, marks, normalize, str.split)
+    found = languages_by_marks(text, marks, normalize, str.split)
 
     assert normalize(text).split() == ["i", "am", "25", "dice", "vale"]
-    assert [first for first, _ in sides] == ["en", "en", "en", "es", "es"]
+    assert found == [("en",)] * 3 + [("es",)] * 2
 
 
 def test_switch_that_the_normaliser_blurs_is_left_out():
     # "twenty" and "five" are one number only together
-    assert sides_by_marks("twenty five", ["en", "es"], normalizer("whisper", "en", {}), str.split) is None
+    assert languages_by_marks("twenty five", ["en", "es"], normalizer("whisper", "en", {}), str.split) is None
 
 
 def test_errors_at_switches_by_hand():
@@ -91,7 +88,7 @@ def test_insertion_belongs_to_the_token_before_it():
 
 
 def test_two_clips_of_a_window_make_no_switch():
-    found = counts_of([("a b", HAN, f"c {HAN}")], [f"a b {HAN}"])
+    found = counts_of([("a b", HAN, "c \u4e00\u4e8c")], [f"a b {HAN}"])
 
     assert found.switched_lengths.tolist() == [0, 0, 2]
     assert found.switched_errors.tolist() == [0, 0, 2]

@@ -14,7 +14,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis, normalized
 from wfc_dist.evaluation.normalize import normalizer
 from wfc_dist.evaluation.ratios import Clips, Ratio, ratios
 from wfc_dist.evaluation.scripts import count_foreign
-from wfc_dist.evaluation.switching import Sides, count_switched, sides_by_marks, sides_by_script
+from wfc_dist.evaluation.switching import Languages, count_switched, languages_by_marks, languages_by_script
 
 FORMULAS = {
     "rate": "(S + D + I) / N",
@@ -126,23 +126,23 @@ def _switch_parts(
     languages = {item.language for item in hypotheses}
     functions = {language: normalizer(evaluate.normalizer, language, spelling) for language in languages}
     for metric in ("wer", "mer"):
-        sides = [
-            _sides(item, clips, functions[item.language], metrics.TOKENIZERS[metric])
+        spoken = [
+            _spoken(item, clips, functions[item.language], metrics.TOKENIZERS[metric])
             for item, clips in zip(hypotheses, texts[0], strict=True)
         ]
-        counts = count_switched(*texts, sides, metric)
+        counts = count_switched(*texts, spoken, metric)
         parts[f"{metric}_switched"] = (counts.switched_errors, counts.switched_lengths)
         parts[f"{metric}_rest"] = (counts.rest_errors, counts.rest_lengths)
     return parts
 
 
-def _sides(
+def _spoken(
     item: Hypothesis, clips: Sequence[str], normalize: Callable[[str], str], tokenize: Callable[[str], list[str]]
-) -> list[list[Sides] | None]:  # fmt: skip
+) -> list[list[Languages] | None]:  # fmt: skip
     """Returns the languages of the tokens of every clip: as its words are marked, or else by script."""
     marks = item.word_languages or ((),) * len(clips)
     return [
-        sides_by_marks(part, of_part, normalize, tokenize) if of_part else sides_by_script(tokenize(clip))
+        languages_by_marks(part, of_part, normalize, tokenize) if of_part else languages_by_script(tokenize(clip))
         for part, of_part, clip in zip(item.parts, marks, clips, strict=True)
     ]
 

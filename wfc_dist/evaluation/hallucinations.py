@@ -26,9 +26,6 @@ class Loop(NamedTuple):
         """Returns the tokens it takes up."""
         return len(self.ngram) * self.times
 
-    def __str__(self) -> str:
-        return f"{' '.join(self.ngram)} x {self.times}"
-
 
 @dataclass(frozen=True)
 class Hallucinations:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wfc_dist.evaluation.metrics import TOKENIZERS, edits
 from wfc_dist.evaluation.scripts import script_of
 
-Sides = tuple[str, str]  # languages in which a token begins and ends
+Languages = tuple[str, ...]  # of one token, from its first letter to its last; more than one where it changes within
 _ONE_LANGUAGE = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}  # Japanese is written in all three
 
 
@@ -24,23 +24,22 @@ class SwitchCounts:
     rest_lengths: npt.NDArray[np.int64]
 
 
-def sides_by_script(tokens: Sequence[str]) -> list[Sides]:
+def languages_by_script(tokens: Sequence[str]) -> list[Languages]:
     """Returns the languages of tokens as their scripts tell them; a number has that of the token before it, or else after it."""
-    found: list[Sides | None] = []
+    found: list[Languages] = []
     for token in tokens:
         scripts = [_ONE_LANGUAGE.get(script, script) for script in map(script_of, token) if script]
-        found.append((scripts[0], scripts[-1]) if scripts else None)
-    last = next((sides[0] for sides in found if sides), "")
-    filled = []
-    for sides in found:
-        filled.append(sides or (last, last))
-        last = filled[-1][1]
-    return filled
+        found.append(tuple(script for script, _ in itertools.groupby(scripts)))
+    last = next((languages[0] for languages in found if languages), "")
+    for number, languages in enumerate(found):
+        found[number] = languages or (last,)
+        last = found[number][-1]
+    return found
 
 
-def sides_by_marks(
+def languages_by_marks(
     text: str, marks: Sequence[str], normalize: Callable[[str], str], tokenize: Callable[[str], list[str]]
-) -> list[Sides] | None:
+) -> list[Languages] | None:
     """Returns the languages of the tokens of a clip whose words are marked, or None where normalising blurs a switch.
 
     Every stretch of one language is normalised by itself; together they must give the tokens of the whole.
@@ -53,25 +52,24 @@ def sides_by_marks(
     """
     words = iter(text.split())
     tokens: list[str] = []
-    sides: list[Sides] = []
+    languages: list[Languages] = []
     for language, run in itertools.groupby(marks):
         stretch = tokenize(normalize(" ".join(itertools.islice(words, len(list(run))))))
         tokens += stretch
-        sides += [(language, language)] * len(stretch)
-    return sides if tokens == tokenize(normalize(text)) else None
+        languages += [(language,)] * len(stretch)
+    return languages if tokens == tokenize(normalize(text)) else None
 
 
-def switched(sides: Sequence[Sides]) -> list[bool]:
+def switched(languages: Sequence[Languages]) -> list[bool]:
     """Returns which tokens stand at a switch: the last before it, the first after it, and one that changes within."""
-    changes = [False, *(before[1] != after[0] for before, after in itertools.pairwise(sides)), False]
-    return [
-        first != last or before or after for (first, last), before, after in zip(sides, changes[:-1], changes[1:], strict=True)
-    ]
+    changes = [False, *(before[-1] != after[0] for before, after in itertools.pairwise(languages)), False]
+    return [len(of_token) > 1 or changes[number] or changes[number + 1] for number, of_token in enumerate(languages)]
 
 
 def count_switched(
-    references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], sides: Sequence[Sequence[list[Sides] | None]], metric: str
-) -> SwitchCounts:
+    references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], languages: Sequence[Sequence[list[Languages] | None]],
+    metric: str,
+) -> SwitchCounts:  # fmt: skip
     """Returns the errors at switches and elsewhere of every clip that has a switch; zeros for the others.
 
     Substitutions and deletions belong to their reference token, an insertion to the token before it, or to the window's first.
@@ -80,22 +78,22 @@ def count_switched(
     Args:
         references: Windows of clips, normalised clip by clip.
         hypotheses: One normalised text a window.
-        sides: For every clip of every window the languages of its tokens; None where they are not known.
+        languages: For every clip of every window the languages of its tokens; None where they are not known.
         metric: `wer` or `mer`.
     """
-    windows = zip(references, hypotheses, sides, strict=True)
+    windows = zip(references, hypotheses, languages, strict=True)
     tables = [_count_window(clips, text, of_window, TOKENIZERS[metric]) for clips, text, of_window in windows]
     return SwitchCounts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
 
 
 def _count_window(
-    clips: Sequence[str], written: str, sides: Sequence[list[Sides] | None], tokenize: Callable[[str], list[str]]
+    clips: Sequence[str], written: str, languages: Sequence[list[Languages] | None], tokenize: Callable[[str], list[str]]
 ) -> npt.NDArray[np.int64]:
     """Returns (clips, 4): errors and tokens at switches, errors and tokens of the rest."""
     table = np.zeros((len(clips), 4), dtype=np.int64)
     said: list[str] = []
     places: list[tuple[int, int] | None] = []  # clip and column of every reference token
-    for number, (clip, of_clip) in enumerate(zip(clips, sides, strict=True)):
+    for number, (clip, of_clip) in enumerate(zip(clips, languages, strict=True)):
         tokens = tokenize(clip)
         flags = switched(of_clip) if of_clip else []
         said += tokens
