@@ -45,7 +45,7 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
     base = run_all(settings, display)
     for table in summary_tables(read_matrix(settings.run_dir())):
         display.console.print(table)
-    display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_url())}")
+    display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_dir(), settings.run_url())}")
     display.say(f"try it: wfc transcribe {settings.run_url() or settings.run_dir()} AUDIO...")
     typer.echo(base.path)
 
@@ -114,7 +114,34 @@ def report(run: Run) -> None:
     require_run(folder)
     from wfc_dist.evaluation.report import write_report
 
-    typer.echo(_published(write_report(folder), mirror.objects.url if mirror else None))
+    typer.echo(_published(write_report(folder), folder, mirror.objects.url if mirror else None))
+
+
+@app.command()
+def analyze(
+    run: Run,
+    line: Annotated[int, typer.Option(metavar="N", help="Loss at N points of the last update, on the CPU; 0 leaves it out.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each set for --line.")] = 16,
+) -> None:
+    """Say whether the method's mechanisms hold in a run: variance, Gaussianity, prior. Writes RUN/report/analysis."""
+    from wfc_dist import log
+    from wfc_dist.mirror import NO_MIRROR
+    from wfc_dist.remote_run import whole_run
+    from wfc_dist.run_store import require_run
+
+    log.quiet_libraries()
+    folder, mirror = whole_run(run)
+    require_run(folder)
+    from wfc_dist.analysis.analyze import analyze_run
+    from wfc_dist.analysis.page import verdict_table, write_analysis
+
+    analysis = analyze_run(folder, num_points=line, max_clips=clips, mirror=mirror or NO_MIRROR)
+    pages, console, url = write_analysis(folder, analysis), _console(), mirror.objects.url if mirror else None
+    console.print(verdict_table(analysis))
+    for verdict in analysis.rounds[-1].verdicts:
+        console.print(verdict.sentence, markup=False)
+    for path in pages:
+        typer.echo(_published(path, folder, url))
 
 
 @app.command()
@@ -300,15 +327,15 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
     typer.echo(yaml.safe_dump(configuration.load(config, overrides or []).model_dump(mode="json"), sort_keys=False))
 
 
-def _published(report: Path, url: str | None) -> str:
-    """Publishes a report of a run on object storage and returns where it is."""
+def _published(page: Path, run_dir: Path, url: str | None) -> str:
+    """Publishes a report, and the files beside it, of a run on object storage; returns where it is."""
     if url is None:
-        return str(report)
+        return str(page)
     from wfc_dist.objects import Objects
 
-    for path in sorted(report.parent.iterdir()):
-        Objects(url).write(f"report/{path.name}", path.read_bytes())
-    return f"{report} and {url}/report/index.html"
+    for path in sorted(path for path in page.parent.iterdir() if path.is_file()):
+        Objects(url).write(path.relative_to(run_dir).as_posix(), path.read_bytes())
+    return f"{page} and {url}/{page.relative_to(run_dir).as_posix()}"
 
 
 def _console():  # type: ignore[no-untyped-def]

@@ -29,7 +29,7 @@ def run_dir(config: Path) -> Path:
 def test_help_names_every_command() -> None:
     assert wfc("--version").stdout.startswith("wfc_dist 0.")
     text = wfc("--help").stdout
-    commands = "run plan audit status lineage report stop evaluate average merge rebuild transcribe config"
+    commands = "run plan audit status lineage report analyze stop evaluate average merge rebuild transcribe config"
     assert all(f" {command} " in text for command in commands.split())
 
 

@@ -34,6 +34,7 @@ LAYERS = [
     {"warm_base", "centralize", "run_opening"},
     {"evaluation"},
     {"training"},
+    {"analysis"},
     {"backends"},
     {"offline", "overview", "standalone", "run"},
     {"compare"},

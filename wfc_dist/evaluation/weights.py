@@ -10,7 +10,7 @@ import torch
 
 from wfc_dist import adapters, base_chain
 from wfc_dist.errors import InputError
-from wfc_dist.lora_math import AnyDelta, concatenated
+from wfc_dist.lora_math import AnyDelta, Factors, concatenated
 
 _SIDE = 96  # a grid of at most 96 x 96 entries of every module is looked at
 Entries = npt.NDArray[np.float64]
@@ -35,14 +35,25 @@ class RoundWeights:
         return float(self.averaged.var()) / mean if mean else float("nan")
 
 
-def _grid(size: int) -> torch.Tensor:
-    return torch.linspace(0, size - 1, min(size, _SIDE)).round().long()
+def grid(size: int, side: int = _SIDE) -> torch.Tensor:
+    """Returns at most `side` indices of 0..size-1, evenly spread, both ends among them; (min(size, side),) int64."""
+    return torch.linspace(0, size - 1, min(size, side)).round().long()
 
 
 def _entries(delta: AnyDelta) -> Entries:
     """Returns a grid of entries of an update, flat, float64."""
-    entries: Entries = delta.entries(*map(_grid, delta.shape)).flatten().numpy()
+    entries: Entries = delta.entries(*map(grid, delta.shape)).flatten().numpy()
     return entries
+
+
+def read_adapters(round_dir: Path) -> dict[str, dict[str, Factors]]:
+    """Reads RUN/round-000R/adapters/*: data set -> module -> factors, in name order; empty when there are none (yet)."""
+    folders = sorted((round_dir / "adapters").glob("*"))
+    return {
+        folder.name: adapters.read_factors(folder)
+        for folder in folders
+        if (folder / adapters.CONFIG).is_file() and ".tmp-" not in folder.name
+    }
 
 
 def read_weights(round_dir: Path) -> RoundWeights:
@@ -53,12 +64,11 @@ def read_weights(round_dir: Path) -> RoundWeights:
     """
     delta = base_chain.read_delta(round_dir / "delta")
     found = {}
-    for folder in sorted((round_dir / "adapters").glob("*")):
-        if (folder / adapters.CONFIG).is_file() and ".tmp-" not in folder.name:
-            factors = adapters.read_factors(folder)
-            if factors.keys() != delta.keys():
-                raise InputError(f"{folder} has other modules than {round_dir / 'delta'}; it was replaced after the round")
-            found[folder.name] = np.concatenate([_entries(concatenated([item], [1.0])) for item in factors.values()])
+    for name, factors in read_adapters(round_dir).items():
+        if factors.keys() != delta.keys():
+            folder = round_dir / "adapters" / name
+            raise InputError(f"{folder} has other modules than {round_dir / 'delta'}; it was replaced after the round")
+        found[name] = np.concatenate([_entries(concatenated([item], [1.0])) for item in factors.values()])
     if not found:
         raise InputError(f"{round_dir / 'adapters'} holds no adapters")
     return RoundWeights(found, np.concatenate([_entries(delta[name]) for name in sorted(delta)]))

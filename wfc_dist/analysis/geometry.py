@@ -1,0 +1,137 @@
+"""How the updates of a round lie to one another: inner products, subspaces, signs. From the factors; no update is made whole.
+
+Letters of shapes: K adapters, O out features, I in features, R and S ranks, D dimensions of a space, N entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from wfc_dist.lora_math import Factors
+
+_RANK_TOLERANCE = 1e-6  # of the largest singular value: factors are float32
+
+
+@dataclass(frozen=True)
+class VarianceSplit:
+    """||mean of the updates||^2 against the mean of their ||update||^2, and where it comes from.
+
+    From ||mean||^2 = (1/N^2) sum_ij <d_i, d_j>: ratio = own + cross, exactly.
+
+    Attributes:
+        ratio: ||mean||^2 / mean_i ||d_i||^2: 1/N for orthogonal updates, 1 for identical ones.
+        own: Share of the terms i = j; always 1/N.
+        cross: Share of the terms i != j.
+        mean_cosine: cross / (1 - 1/N): the mean cosine of pairs, weighted by norms; None for a single adapter.
+    """
+
+    ratio: float
+    own: float
+    cross: float
+    mean_cosine: float | None
+
+
+def update_gram(factors: Sequence[Factors]) -> torch.Tensor:
+    """Returns <d_i, d_j> = s_i s_j sum((B_i^T B_j) * (A_i A_j^T)) of the updates of one module, (K, K) float64.
+
+    Args:
+        factors: One module of each adapter; the ranks may differ.
+    """
+    a_RI = torch.cat([item.a_RI.double() for item in factors])
+    b_OR = torch.cat([item.b_OR.double() * item.scaling for item in factors], dim=1)
+    ranks = [item.a_RI.shape[0] for item in factors]
+    owner_R = torch.repeat_interleave(torch.arange(len(factors)), torch.tensor(ranks))
+    rows = []
+    for a_SI, b_OS in zip(a_RI.split(ranks), b_OR.split(ranks, dim=1), strict=True):
+        products_R = ((b_OS.T @ b_OR) * (a_SI @ a_RI.T)).sum(dim=0)
+        rows.append(torch.zeros(len(factors), dtype=torch.float64).index_add_(0, owner_R, products_R))
+    gram_KK = torch.stack(rows)
+    return (gram_KK + gram_KK.T) / 2  # symmetric to the last bit
+
+
+def matrix_gram(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns <m_i, m_j> of matrices of one shape, (K, K) float64."""
+    flat_KN = torch.stack([matrix.double().flatten() for matrix in matrices])
+    return flat_KN @ flat_KN.T
+
+
+def entry_sums(factors: Sequence[Factors]) -> torch.Tensor:
+    """Returns the sum of the entries of each update, s (1^T B)(A 1), (K,) float64."""
+    sums = [item.scaling * (item.b_OR.double().sum(dim=0) @ item.a_RI.double().sum(dim=1)) for item in factors]
+    return torch.stack(sums)
+
+
+def variance_split(gram_KK: torch.Tensor) -> VarianceSplit:
+    """Returns the split of ||mean||^2, from the inner products of one module or their sum over modules.
+
+    Updates that are all zero give ratio and cross NaN.
+    """
+    num = len(gram_KK)
+    mean_squared = float(gram_KK.trace()) / num
+    if not mean_squared:
+        return VarianceSplit(float("nan"), 1 / num, float("nan"), None)
+    cross = float(gram_KK.sum() - gram_KK.trace()) / num**2 / mean_squared
+    return VarianceSplit(1 / num + cross, 1 / num, cross, cross / (1 - 1 / num) if num > 1 else None)
+
+
+def cosines(gram_KK: torch.Tensor) -> torch.Tensor:
+    """Returns the cosine of every pair, (K, K) float64; NaN where an update is zero."""
+    norms_K = gram_KK.diagonal().sqrt()
+    return gram_KK / (norms_K[:, None] * norms_K)
+
+
+def mean_off_diagonal(values_KK: torch.Tensor) -> float:
+    """Returns the mean over pairs i != j; NaN for a single one."""
+    num = len(values_KK)
+    return float((values_KK.sum() - values_KK.trace()) / (num * (num - 1))) if num > 1 else float("nan")
+
+
+def thin_svd(item: Factors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns (left_OR, singular_R, right_IR), float64, of s * B @ A, from two thin QRs and the SVD of an (r, r) core.
+
+    R is the rank: directions below 1e-6 of the largest singular value are left out; none is left of a zero update.
+    """
+    left_OR, core_b_RR = torch.linalg.qr(item.b_OR.double())
+    right_IR, core_a_RR = torch.linalg.qr(item.a_RI.double().T)
+    u_RR, singular_R, vh_RR = torch.linalg.svd(item.scaling * core_b_RR @ core_a_RR.T, full_matrices=False)
+    keep = singular_R > _RANK_TOLERANCE * singular_R.max()
+    return left_OR @ u_RR[:, keep], singular_R[keep], right_IR @ vh_RR.T[:, keep]
+
+
+def effective_rank(singular_R: torch.Tensor) -> float:
+    """Returns (sum s^2)^2 / sum s^4: r for r equal singular values, 1 where one prevails, 0 for none."""
+    squares_R = singular_R.double() ** 2
+    return float(squares_R.sum() ** 2 / (squares_R**2).sum()) if len(squares_R) else 0.0
+
+
+def principal_cosines(p_DR: torch.Tensor, q_DS: torch.Tensor) -> torch.Tensor:
+    """Returns the cosines of the principal angles of two subspaces, (min(R, S),), largest first.
+
+    Args:
+        p_DR: Orthonormal columns.
+        q_DS: Orthonormal columns.
+    """
+    return torch.linalg.svdvals(p_DR.T @ q_DS).clamp(max=1.0)
+
+
+def overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
+    """Returns the mean squared cosine of the principal angles: 1 for one inside the other, 0 for orthogonal ones.
+
+    NaN when one has no direction. Orthonormal columns in, as for `principal_cosines`.
+    """
+    if not p_DR.shape[1] or not q_DS.shape[1]:
+        return float("nan")
+    return float((p_DR.T @ q_DS).square().sum()) / min(p_DR.shape[1], q_DS.shape[1])
+
+
+def random_overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
+    """Returns the expected `overlap` of random subspaces of these dimensions, max(R, S) / D."""
+    return max(p_DR.shape[1], q_DS.shape[1]) / p_DR.shape[0]
+
+
+def sign_agreement(entries_KN: torch.Tensor) -> torch.Tensor:
+    """Returns the share of entries of like sign, of those that are not zero in either, for every pair; (K, K) float64."""
+    signs_KN = entries_KN.sign().double()
+    both_KK = signs_KN.abs() @ signs_KN.abs().T
+    return (signs_KN @ signs_KN.T / both_KK + 1) / 2

@@ -1,0 +1,254 @@
+"""All measures of one round, module by module: factors in, plain numbers out (they are what analysis.json holds)."""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from wfc_dist.analysis import geometry
+from wfc_dist.analysis.geometry import VarianceSplit
+from wfc_dist.analysis.pool import Pool, Pooled
+from wfc_dist.errors import InputError
+from wfc_dist.evaluation.weights import grid
+from wfc_dist.lora_math import AnyDelta, Factors, concatenated
+
+_MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # of all updates together; of the grid of one matrix
+_MOST_PAIRED = 16  # adapters whose subspaces are compared: pairs grow with the square
+Matrix = list[list[float]]
+
+
+@dataclass(frozen=True)
+class ModuleMeasures:
+    """One adapted matrix. Means are over adapters, or over pairs of them.
+
+    Attributes:
+        kind, projection, depth: Such as "decoder cross", "q_proj", 3; depth -1 where the name has none.
+        variance: Of the mean of this module's updates.
+        sign_agreement: Mean over pairs; 0.5 for independent updates.
+        column_overlap, row_overlap: Mean over pairs, of what the updates write to and read from.
+        column_random, row_random: The same for random subspaces, r / d.
+        effective_rank: Of the updates, mean.
+        norms: Adapter -> ||d_i||.
+        mean_norm: ||mean of the updates||.
+        own_norm: ||update of the run||, None before there is one.
+        weight_norm: ||W|| of the root, None where the root is not here.
+        adapters_kurtosis, averaged_kurtosis: Excess, on the grid.
+    """
+
+    kind: str
+    projection: str
+    depth: int
+    variance: VarianceSplit
+    sign_agreement: float
+    column_overlap: float
+    column_random: float
+    row_overlap: float
+    row_random: float
+    effective_rank: float
+    norms: Mapping[str, float]
+    mean_norm: float
+    own_norm: float | None
+    weight_norm: float | None
+    adapters_kurtosis: float
+    averaged_kurtosis: float
+
+
+@dataclass(frozen=True)
+class OwnUpdate:
+    """The update that the run has merged, whatever its method, weights and scale, against the mean of the updates.
+
+    Attributes:
+        ratio: ||own||^2 / mean_i ||d_i||^2.
+        cosine: With the mean.
+    """
+
+    ratio: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class RoundMeasures:
+    """One round.
+
+    Attributes:
+        round_index: 1-based.
+        adapters: Data sets, in the order of every matrix.
+        modules: Module name -> its measures.
+        variance: Over all modules together.
+        entry_mean_share: mean(entry)^2 / mean(entry^2) of the adapters: 0 where variance and mean square are the same.
+        cosines: Of "updates", "lora_A" and "lora_B" over all modules; factors only where shapes agree.
+        sign_agreement: Of the updates over all modules.
+        pooled: Distributions of "updates", "lora_A", "lora_B".
+        own: None before the round has its update.
+        grid_side: Shapes and signs are of a grid of at most side x side entries of each matrix; all else is exact.
+    """
+
+    round_index: int
+    adapters: Sequence[str]
+    modules: Mapping[str, ModuleMeasures]
+    variance: VarianceSplit
+    entry_mean_share: float
+    cosines: Mapping[str, Matrix]
+    sign_agreement: Matrix
+    pooled: Mapping[str, Pooled]
+    own: OwnUpdate | None
+    grid_side: int
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Has torch compute on one thread, so that numbers do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def place_of(module: str) -> tuple[str, str, int]:
+    """Returns (kind, projection, depth) of a module's name, such as ("decoder cross", "v_proj", 3) for Whisper's."""
+    *path, projection = module.removeprefix("model.").split(".")
+    depth = next((int(part) for part in path if part.isdigit()), -1)
+    words = [{"encoder_attn": "cross", "self_attn": "self", "layers": ""}.get(part, part) for part in path if not part.isdigit()]
+    return re.sub(" +", " ", " ".join(words)).strip() or "all", projection, depth
+
+
+def grid_side(num_updates: int, num_modules: int) -> int:
+    """Returns the side of the grid of entries of one matrix, so that all of them fit in memory."""
+    side = math.isqrt(_MOST_ENTRIES // (num_updates * num_modules))
+    return min(max(side, _SIDES[0]), _SIDES[1])
+
+
+class _Round:
+    """Sums over the modules of one round while they are gone through."""
+
+    def __init__(self, loaded: Mapping[str, Mapping[str, Factors]], own: Mapping[str, AnyDelta] | None) -> None:
+        self.names, self.own = list(loaded), own or {}
+        first = next(iter(loaded.values()))
+        self.side = grid_side(len(loaded) + 1, len(first))
+        self.pools = {what: Pool(self.names) for what in ("updates", "lora_A", "lora_B")}
+        self.are_alike = True
+        self.grams: dict[str, list[torch.Tensor]] = {"updates": [], "lora_A": [], "lora_B": []}
+        self.means_squared = self.own_squared = self.own_with_mean = 0.0
+
+    def module(self, name: str, factors: list[Factors], weight_norm: float | None) -> ModuleMeasures:
+        gram_KK = geometry.update_gram(factors)
+        self.grams["updates"].append(gram_KK)
+        num_entries = factors[0].b_OR.shape[0] * factors[0].a_RI.shape[1]
+        self.means_squared += float((geometry.entry_sums(factors) ** 2).sum()) / num_entries
+        self._factors(factors)
+        signs, adapters_kurtosis, averaged_kurtosis = self._entries(factors)
+        mean_norm = math.sqrt(max(0.0, float(gram_KK.mean())))
+        return ModuleMeasures(
+            *place_of(name), geometry.variance_split(gram_KK), signs, *_overlaps(factors),
+            dict(zip(self.names, gram_KK.diagonal().sqrt().tolist(), strict=True)), mean_norm,
+            self._own(name, factors), weight_norm, adapters_kurtosis, averaged_kurtosis,
+        )  # fmt: skip
+
+    def _entries(self, factors: list[Factors]) -> tuple[float, float, float]:
+        """Pools a grid of the updates; returns sign agreement and kurtosis of the adapters and of the average."""
+        axes = [grid(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
+        grids = [concatenated([item], [1.0]).entries(*axes) for item in factors]
+        averaged = sum(grids, torch.zeros(())) / len(grids)
+        kurtosis = self.pools["updates"].add(grids, averaged)
+        return geometry.mean_off_diagonal(geometry.sign_agreement(torch.stack(grids).flatten(1))), *kurtosis
+
+    def _factors(self, factors: list[Factors]) -> None:
+        self.are_alike = self.are_alike and len({item.a_RI.shape[0] for item in factors}) == 1
+        for what, matrices in (
+            ("lora_A", [item.a_RI.double() for item in factors]),
+            ("lora_B", [item.b_OR.double() for item in factors]),
+        ):
+            axes = [grid(size, self.side) for size in matrices[0].shape]
+            if self.are_alike:
+                self.grams[what].append(geometry.matrix_gram(matrices))
+                grids = [matrix[axes[0]][:, axes[1]] for matrix in matrices]
+                self.pools[what].add(grids, sum(grids, torch.zeros(())) / len(grids))
+
+    def _own(self, name: str, factors: list[Factors]) -> float | None:
+        if name not in self.own:
+            return None
+        squared = with_mean = 0.0
+        mean = concatenated(factors, [1 / len(factors)] * len(factors))
+        for own, averaged in zip(self.own[name].rows(64), mean.rows(64), strict=True):
+            squared += float(own.square().sum())
+            with_mean += float((own * averaged).sum())
+        self.own_squared += squared
+        self.own_with_mean += with_mean
+        return math.sqrt(squared)
+
+    def total(self, what: str) -> torch.Tensor:
+        return torch.stack(self.grams[what]).sum(dim=0)
+
+
+def _overlaps(factors: list[Factors]) -> tuple[float, float, float, float, float]:
+    """Returns (column overlap, random, row overlap, random, effective rank), means over pairs and adapters."""
+    parts = [geometry.thin_svd(item) for item in factors[:_MOST_PAIRED]]
+    rank = sum(geometry.effective_rank(singular) for _, singular, _ in parts) / len(parts)
+    found = []
+    for side in (0, 2):
+        pairs = [(first[side], second[side]) for first, second in combinations(parts, 2)]
+        for measure in (geometry.overlap, geometry.random_overlap):
+            found.append(sum(measure(*pair) for pair in pairs) / len(pairs) if pairs else math.nan)
+    return found[0], found[1], found[2], found[3], rank
+
+
+def measure_round(
+    round_index: int,
+    loaded: Mapping[str, Mapping[str, Factors]],
+    own: Mapping[str, AnyDelta] | None,
+    weight_norms: Mapping[str, float],
+) -> RoundMeasures:
+    """Returns the measures of a round's adapters. Deterministic: torch computes on one thread.
+
+    Args:
+        round_index: 1-based.
+        loaded: Data set -> module -> factors; at least one.
+        own: Module -> the update the run has merged, if it has.
+        weight_norms: Module -> ||W|| of the root; may be empty.
+
+    Raises:
+        InputError: Adapters, or the update, of other modules or shapes.
+    """
+    _check_alike(round_index, loaded, own)
+    with single_threaded():
+        sums = _Round(loaded, own)
+        first = next(iter(loaded.values()))
+        modules = {
+            name: sums.module(name, [factors[name] for factors in loaded.values()], weight_norms.get(name)) for name in first
+        }
+        gram_KK = sums.total("updates")
+        kinds = [what for what in sums.grams if what == "updates" or sums.are_alike]
+        signs_KN = torch.stack([sums.pools["updates"].entries(name) for name in sums.names])
+        trace, mean_squared = float(gram_KK.trace()), float(gram_KK.mean())
+        update = OwnUpdate(
+            sums.own_squared / (trace / len(gram_KK)) if trace else math.nan,
+            sums.own_with_mean / math.sqrt(sums.own_squared * mean_squared) if sums.own_squared * mean_squared > 0 else math.nan,
+        )
+        return RoundMeasures(
+            round_index, sums.names, modules, geometry.variance_split(gram_KK),
+            sums.means_squared / trace if trace else math.nan,
+            {what: geometry.cosines(sums.total(what)).tolist() for what in kinds}, geometry.sign_agreement(signs_KN).tolist(),
+            {what: sums.pools[what].close() for what in kinds}, update if own else None, sums.side,
+        )  # fmt: skip
+
+
+def _check_alike(round_index: int, loaded: Mapping[str, Mapping[str, Factors]], own: Mapping[str, AnyDelta] | None) -> None:
+    def shapes(factors: Mapping[str, Factors]) -> dict[str, tuple[int, int]]:
+        return {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
+
+    first, *others = loaded
+    wanted = shapes(loaded[first])
+    found = {f"adapter {name}": shapes(loaded[name]) for name in others}
+    found |= {"delta": {module: item.shape for module, item in own.items()}} if own else {}
+    for what, has in found.items():
+        if has != wanted:
+            module = sorted(dict(wanted.items() ^ has.items()))[0]
+            raise InputError(
+                f"round {round_index}: {what} and adapter {first} differ in {module}; all of a round adapt the same matrices"
+            )

@@ -1,0 +1,113 @@
+"""The distribution of weights against N(0, s^2). Entries in, numbers out; float64. N: number of entries.
+
+With millions of entries every test of normality rejects, whatever the weights are, and entries of a product of low rank are
+not independent: p-values say nothing here. So distances between distribution functions are measured, which do not grow
+with N, and how few entries would do to tell the two apart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+THRESHOLDS = (0.01, 0.1, 0.5, 1.0)
+"""In units of s: the share of entries below them is the sparsity."""
+_KS_CRITICAL = 1.3581  # sqrt(N) * distance is beyond it in 5 % of samples of the distribution itself (Kolmogorov)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Entries against N(0, s^2). Numbers are NaN where all entries are zero.
+
+    Attributes:
+        num: Entries looked at.
+        mean: Their mean.
+        s: sqrt(mean of squares), the fit of N(0, s^2).
+        excess_kurtosis: mean(x^4) / s^4 - 3: 0 for a Gaussian, above for heavy tails, -1.2 for a uniform distribution.
+        ks_distance: Kolmogorov-Smirnov, the largest difference of the distribution functions.
+        anderson_darling: A^2 / N, the mean squared difference weighted 1 / (F (1 - F)): looks at the tails, too.
+        num_to_reject: So many independent entries at this KS distance reject the Gaussian at 5 %.
+        zeros: Share of entries that are exactly 0.
+        below: Threshold in units of s -> share of entries of smaller size.
+    """
+
+    num: int
+    mean: float
+    s: float
+    excess_kurtosis: float
+    ks_distance: float
+    anderson_darling: float
+    num_to_reject: float
+    zeros: float
+    below: Mapping[str, float]
+
+
+def fit(values_N: torch.Tensor) -> Shape:
+    """Returns how entries compare with N(0, s^2), s^2 their mean square."""
+    x_N = values_N.double().flatten().sort().values
+    num, s = len(x_N), math.sqrt(float(x_N.square().mean()))
+    mean, zeros = float(x_N.mean()), float((x_N == 0).double().mean())
+    if not s:
+        return Shape(num, mean, s, *[math.nan] * 4, zeros, {f"{threshold:g}": math.nan for threshold in THRESHOLDS})
+    z_N = x_N / s
+    distance = ks_distance(z_N)
+    below = {f"{threshold:g}": float((z_N.abs() < threshold).double().mean()) for threshold in THRESHOLDS}
+    kurtosis = float(z_N.pow(4).mean()) - 3
+    return Shape(num, mean, s, kurtosis, distance, anderson_darling(z_N), (_KS_CRITICAL / distance) ** 2, zeros, below)
+
+
+def ks_distance(sorted_N: torch.Tensor) -> float:
+    """Returns the Kolmogorov-Smirnov distance of sorted entries to N(0, 1)."""
+    num, cdf_N = len(sorted_N), torch.special.ndtr(sorted_N)
+    steps_N = torch.arange(num, dtype=torch.float64) / num
+    return float(torch.maximum(cdf_N - steps_N, steps_N + 1 / num - cdf_N).max())
+
+
+def anderson_darling(sorted_N: torch.Tensor) -> float:
+    """Returns A^2 / N of sorted entries against N(0, 1), all parameters known."""
+    num = len(sorted_N)
+    odd_N = 2 * torch.arange(1, num + 1, dtype=torch.float64) - 1
+    logs_N = torch.special.log_ndtr(sorted_N) + torch.special.log_ndtr(-sorted_N.flip(0))
+    return -1 - float((odd_N * logs_N).sum()) / num / num
+
+
+def gaussian_below(threshold: float) -> float:
+    """Returns the share of a Gaussian's entries below `threshold` * s in size, erf(threshold / sqrt(2))."""
+    return math.erf(threshold / math.sqrt(2))
+
+
+def per_module(grids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns every module's entries divided by their own s: a mixture of scales is none afterwards. Zeros stay."""
+    return [_divided(grid, grid.double().square().mean().sqrt()) for grid in grids]
+
+
+def per_row(grids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns every output row's entries divided by their own s."""
+    return [_divided(grid, grid.double().square().mean(dim=1, keepdim=True).sqrt()) for grid in grids]
+
+
+def _divided(values: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    return values.double() / torch.where(by > 0, by, torch.ones_like(by))
+
+
+def normal_quantiles(probabilities: Sequence[float]) -> list[float]:
+    """Returns the quantiles of N(0, 1): the horizontal axis of a QQ plot."""
+    return [float(value) for value in torch.special.ndtri(torch.tensor(probabilities, dtype=torch.float64))]
+
+
+def quantiles(values_N: torch.Tensor, probabilities: Sequence[float]) -> list[float]:
+    """Returns the quantiles of entries / s (linear between order statistics); NaN where all are zero."""
+    x_N = values_N.double().flatten().sort().values
+    position = torch.tensor(probabilities, dtype=torch.float64) * (len(x_N) - 1)
+    low = position.floor().long()
+    high = (low + 1).clamp(max=len(x_N) - 1)
+    found = x_N[low] + (position - low) * (x_N[high] - x_N[low])
+    return [float(value) for value in found / x_N.square().mean().sqrt()]
+
+
+def densities(values_N: torch.Tensor, edges: Sequence[float]) -> list[float]:
+    """Returns the density of entries in each bin between `edges`; those outside count in none."""
+    bins = torch.tensor(edges, dtype=torch.float64)
+    counts = torch.histogram(values_N.double().flatten().contiguous(), bins).hist
+    return [float(value) for value in counts / (max(1, values_N.numel()) * bins.diff())]
