@@ -55,7 +55,7 @@ def test_identical_orthogonal_and_opposite_updates():
 def test_independent_updates_keep_one_nth():
     gram = geometry.update_gram([factors(seed, out=300, into=300, lora_r=16) for seed in range(3)])
     split = geometry.variance_split(gram)
-    # a cosine of independent updates has a standard deviation of 1 / sqrt(out * in) times a factor below r: far below 0.02
+    # the cosine of two independent updates has a standard deviation of 1 / sqrt(out * in) = 0.003
     assert split.ratio == pytest.approx(1 / 3, abs=0.02) and abs(split.mean_cosine) < 0.02
 
 

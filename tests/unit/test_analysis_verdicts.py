@@ -78,7 +78,7 @@ def test_variance_verdict_of_independent_identical_and_single_adapters():
     assert identical.sign_agreement[0][1] == 1 and item.sign_agreement == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(("cosine", "word"), [(0.02, "confirmed"), (0.2, "in part"), (0.4, "refuted")])
+@pytest.mark.parametrize(("cosine", "word"), [(0.02, "confirmed"), (0.2, "in part"), (0.6, "refuted")])
 def test_variance_thresholds(cosine, word):
     base = measured({"a": random_factors(0), "b": random_factors(1)})
     split = dataclasses.replace(base.variance, ratio=0.5 + cosine / 2, cross=cosine / 2, mean_cosine=cosine)

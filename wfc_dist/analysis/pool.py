@@ -4,7 +4,7 @@ A mixture of Gaussians of different scales has heavy tails. Where the kurtosis g
 module, or of their output row, that mixture is what it came from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,11 @@ import torch
 from wfc_dist.analysis import shape
 from wfc_dist.analysis.shape import Shape
 
-LEVELS = {"as they are": list, "per module": shape.per_module, "per row": shape.per_row}
+LEVELS: dict[str, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]] = {
+    "as they are": list,
+    "per module": shape.per_module,
+    "per row": shape.per_row,
+}
 PROBABILITIES = tuple([0.0001, 0.0003, 0.001, 0.003] + [index / 100 for index in range(1, 100)] + [0.997, 0.999, 0.9997, 0.9999])
 _BINS = 120
 
