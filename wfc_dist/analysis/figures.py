@@ -149,7 +149,10 @@ def matrices_plot(matrices: Mapping[str, tuple[Matrix, float, float]], names: Se
             len(matrices), columns=4, width=0.9 + 0.35 * min(len(names), 12), height=0.8 + 0.32 * min(len(names), 12)
         )
         for position, (axes, (title, (values, white, full))) in enumerate(zip(panels, matrices.items(), strict=True)):
-            axes.imshow(values, cmap="RdBu", vmin=2 * white - full, vmax=full)
+            centers = range(len(names))
+            axes.pcolormesh(centers, centers, values, cmap="RdBu", vmin=2 * white - full, vmax=full, shading="nearest")
+            axes.invert_yaxis()
+            axes.set_aspect("equal")
             if len(names) <= _MOST_WRITTEN:
                 for row, column in itertools.product(range(len(names)), repeat=2):
                     value = values[row][column]

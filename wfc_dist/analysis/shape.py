@@ -49,7 +49,8 @@ def fit(values_N: torch.Tensor) -> Shape:
     num, s = len(x_N), math.sqrt(float(x_N.square().mean()))
     mean, zeros = float(x_N.mean()), float((x_N == 0).double().mean())
     if not s:
-        return Shape(num, mean, s, *[math.nan] * 4, zeros, {f"{threshold:g}": math.nan for threshold in THRESHOLDS})
+        below = {f"{threshold:g}": math.nan for threshold in THRESHOLDS}
+        return Shape(num, mean, s, math.nan, math.nan, math.nan, math.nan, zeros, below)
     z_N = x_N / s
     distance = ks_distance(z_N)
     below = {f"{threshold:g}": float((z_N.abs() < threshold).double().mean()) for threshold in THRESHOLDS}
