@@ -17,8 +17,10 @@ from wfc_dist.analysis.shape import normal_quantiles
 from wfc_dist.evaluation.plots import _STYLE, BLUE, GREY, INK, RED, _panels, _svg
 
 _MOST_LINES = 8  # adapters drawn in one panel
+_FARTHEST = 15.0  # quantile that is still drawn, in units of s
 _MOST_WRITTEN = 8  # adapters of a matrix whose numbers are written into it
 _SOFT = "#e6e6e6"
+_ABOVE: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.2}
 
 
 def densities_plot(pooled: Pooled, label: str) -> str:
@@ -28,7 +30,7 @@ def densities_plot(pooled: Pooled, label: str) -> str:
         for axes, logarithmic in zip(panels, (False, True), strict=True):
             _densities(axes, pooled, logarithmic=logarithmic)
             axes.set_xlabel(label)
-        panels[0].legend()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
         return _svg(figure)
 
 
@@ -39,7 +41,7 @@ def factors_plot(pooled: Mapping[str, Pooled]) -> str:
         for axes, (name, found) in zip(panels, pooled.items(), strict=True):
             _densities(axes, found, logarithmic=True)
             axes.set_xlabel(f"entry of {name}")
-        panels[0].legend(loc="lower center")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
         return _svg(figure)
 
 
@@ -65,6 +67,7 @@ def _densities(axes: Axes, pooled: Pooled, *, logarithmic: bool) -> None:
                 linewidth=1,
                 label=name,
             )
+    axes.locator_params(axis="x", nbins=5)
     axes.set_ylabel("density" + (" (log)" if logarithmic else ""))
     if logarithmic:
         top = max(float(np.nanmax(_seen(found.densities))) for found in [*pooled.adapters.values(), pooled.averaged])
@@ -84,6 +87,9 @@ def qq_plot(pooled: Pooled) -> str:
     with mpl.rc_context(_STYLE):
         figure, panels = _panels(len(LEVELS), columns=3, width=2.9, height=2.7)
         x = normal_quantiles(PROBABILITIES)
+        drawn = [*itertools.islice(pooled.adapters.values(), _MOST_LINES), pooled.averaged]
+        sizes = [abs(value) for found in drawn for values in found.quantiles.values() for value in values]
+        limit = max([5.0, *(size for size in sizes if size < _FARTHEST)])
         titles = {"as they are": "all modules as they are", "per module": "each module / its s", "per row": "each row / its s"}
         for axes, level in zip(panels, LEVELS, strict=True):
             axes.plot(x, x, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -93,7 +99,7 @@ def qq_plot(pooled: Pooled) -> str:
             axes.set_title(titles[level])
             axes.set_xlabel("quantile of N(0, 1)")
             axes.set_ylabel("quantile of entry / s")
-            axes.set_ylim(-9, 9)
+            axes.set_ylim(-limit, limit)
             axes.grid(color=_SOFT, linewidth=0.6)
         panels[0].legend(loc="upper left")
         return _svg(figure)
@@ -138,7 +144,7 @@ def modules_plot(
         axes.set_ylabel(label)
         if all(value >= 0 for values in series.values() for value in values.values()):
             axes.set_ylim(bottom=0)
-        axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+        axes.legend(**_ABOVE)
         return _svg(figure)
 
 
@@ -158,7 +164,13 @@ def matrices_plot(matrices: Mapping[str, tuple[Matrix, float, float]], names: Se
                     value = values[row][column]
                     is_dark = abs(value - white) > 0.6 * abs(full - white)
                     axes.text(
-                        column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color="white" if is_dark else INK
+                        column,
+                        row,
+                        f"{round(value, 2) + 0.0:.2f}",
+                        ha="center",
+                        va="center",
+                        fontsize=7.5,
+                        color="white" if is_dark else INK,
                     )
             axes.set_title(title)
             axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
