@@ -42,7 +42,7 @@ def adapter(name):
 @pytest.fixture
 def make_scorer(tmp_path):
     paths = RunPaths(tmp_path / "run")
-    store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, record=lambda *_, **__: None)
+    store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, pool=None, record=lambda *_, **__: None)
 
     def make(decoders, fingerprint="f"):
         fingerprints = {f"{name}/test": fingerprint for name in HOURS}
