@@ -51,6 +51,32 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
 
 
 @app.command()
+def stream(
+    config: ConfigPath,
+    inbox: Annotated[Path, typer.Option("--inbox", metavar="DIR", help="Watched folder of files NAME.yaml.")],
+    overrides: Overrides = None,
+    *,
+    poll: Annotated[float, typer.Option("--poll", help="Seconds between two looks.", min=0.1)] = 5.0,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End where nothing new is there.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Learn data sets as they arrive: a base to serve after each, a committed one every K; or go on with it."""
+    from wfc_dist import log
+
+    log.quiet_libraries()
+    from wfc_dist.display import Display
+    from wfc_dist.stream_page import stream_table
+    from wfc_dist.stream_run import stream as run_stream
+    from wfc_dist.stream_store import newest_servable
+
+    display = Display(plain=True if plain else None)
+    run_dir = run_stream(config, overrides or [], inbox, display, None if until_empty else poll)
+    if (table := stream_table(run_dir)) is not None:
+        display.console.print(table)
+    typer.echo(newest_servable(run_dir).path)
+
+
+@app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
     from wfc_dist import configuration

@@ -17,6 +17,7 @@ from wfc_dist import durable
 from wfc_dist.config import Config
 from wfc_dist.data.audit import AuditReport
 from wfc_dist.run_store import RunPaths, first_uncommitted, read_base, read_config, require_run
+from wfc_dist.stream_page import stream_table
 
 MOST_ROWS = 200  # a longer table is read by nobody and takes seconds to draw
 
@@ -150,7 +151,8 @@ def status_table(run_dir: Path) -> Group:
             table.add_row(str(index), f"{len(names)} sets", _counts(paths, index, names), "", _sha(paths, index))
     if not is_short and current < len(rounds):
         table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
-    return Group(head, table)
+    arrivals = stream_table(run_dir)
+    return Group(head, table, *([arrivals] if arrivals else []))
 
 
 def _sha(paths: RunPaths, index: int) -> str:

@@ -18,11 +18,13 @@ class Base:
         index: Rounds merged into it; 0 is the untouched root.
         path: Folder that loads with `WhisperForConditionalGeneration.from_pretrained`.
         sha256: Hash of its tensors (names, dtypes, shapes, bytes), independent of how they are laid out in files.
+        num_pending: Adapters of the next round that are in it already; above 0 it is an interim base (see `stream`).
     """
 
     index: int
     path: str
     sha256: str
+    num_pending: int = 0
 
 
 @dataclass(frozen=True)

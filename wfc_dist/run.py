@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from wfc_dist.data.audit import audit
 from wfc_dist.data.sources import open_split
 from wfc_dist.display import Display
 from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, Interrupted, WfcError
-from wfc_dist.rounds import Base, run_rounds
+from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
 from wfc_dist.run_opening import open_run
 from wfc_dist.run_store import RunStore
 
@@ -105,8 +105,30 @@ def launched_by() -> dict[str, object]:
     return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
 
 
-def run(config: Config, display: Display) -> Base:
+@dataclass(frozen=True)
+class Parts:
+    """An opened run, and how the words of the algorithm are done there."""
+
+    store: RunStore
+    checked: Checked
+    display: Display
+    trainers: Trainers
+    centralizer: Centralizer
+    scorer: Scorer
+
+
+def all_rounds(parts: Parts) -> Base:
+    """Runs, or goes on with, every round of the configuration (see `rounds.run_rounds`)."""
+    return run_rounds(parts.store.config.round_list(), parts.store, parts.trainers, parts.centralizer, parts.scorer)
+
+
+def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_rounds) -> Base:
     """Runs, or goes on with, all rounds of a configuration and returns the last base.
+
+    Args:
+        config: The resolved configuration.
+        display: Shows progress.
+        work: What is done once everything is up; `wfc stream` does something else than all rounds.
 
     Writes the run directory. Raises WfcError children; each carries its exit code, also written to RUN/status.json.
     """
@@ -120,19 +142,19 @@ def run(config: Config, display: Display) -> Base:
         with open_run(config, checked.fingerprints, display.say) as store:
             signals.store = store
             try:
-                return _run_locked(store, checked, display)
+                return _run_locked(store, checked, display, work)
             finally:
                 signals.store = None
 
 
-def _run_locked(store: RunStore, checked: Checked, display: Display) -> Base:
+def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
     logs = store.paths.logs(store.current_round(), store.attempt)
     log.configure(logs / "coordinator.log", console=False)
     log.open_events(logs / "events-coordinator.jsonl")
     store.record("attempt", round=store.current_round(), host=socket.gethostname(), before=store.last_state(), **launched_by())
     store.write_status("running")
     try:
-        base = _run_opened(store, checked, display)
+        base = _run_opened(store, checked, display, work)
     except Interrupted as error:
         store.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
         store.write_status("interrupted", error.message, error.exit_code)
@@ -146,7 +168,7 @@ def _run_locked(store: RunStore, checked: Checked, display: Display) -> Base:
     return base
 
 
-def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
+def _run_opened(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
     from wfc_dist.root import ensure_root
 
     start = time.monotonic()
@@ -156,13 +178,13 @@ def _run_opened(store: RunStore, checked: Checked, display: Display) -> Base:
     if store.attempt > 1:
         display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
     if store.config.cluster.backend == "ray":
-        base = _run_on_ray(store, checked, display)
+        base = _run_on_ray(store, checked, display, work)
     else:
         from wfc_dist.evaluation.scoring import RunScorer
 
         backend = _backend_without_ray(store, checked, display)
         scorer = RunScorer(store, backend, checked.test_hours, checked.fingerprints, display.say)
-        base = run_rounds(rounds, store, backend, backend, scorer)
+        base = work(Parts(store, checked, display, backend, backend, scorer))
     display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
     return base
 
@@ -177,7 +199,7 @@ def _backend_without_ray(store: RunStore, checked: Checked, display: Display) ->
     return InProcessBackend(store, display)
 
 
-def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
+def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.trainers import RayTrainers
@@ -192,7 +214,7 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display) -> Base:
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
         scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
-        return run_rounds(store.config.round_list(), store, trainers, centralizer, scorer)
+        return work(Parts(store, checked, display, trainers, centralizer, scorer))
 
 
 def _admission(store: RunStore, display: Display) -> "Admission | None":

@@ -9,7 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO
+from typing import IO, Any
 
 from wfc_dist import configuration, durable, remote_run
 from wfc_dist.config import Config
@@ -85,19 +85,27 @@ def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
 
 def _opened(store: RunStore, fingerprints: Mapping[str, str], run_id: str) -> RunStore:
     paths, config = store.paths, store.config
+    more: dict[str, Any] = {"run_id": run_id} if run_id else {}
     if paths.config.exists():
-        store.attempt = _check_unchanged(paths, config, fingerprints) + 1
-    tree = {"config": config.model_dump(mode="json"), "config_sha256": configuration.config_hash(config),
-            "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
-    durable.write_json(paths.config, tree | ({"run_id": run_id} if run_id else {}))
-    store.mirror.publish_file(paths.config)
+        recorded = _check_unchanged(paths, config, fingerprints)
+        store.attempt = int(recorded["attempt"]) + 1
+        more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
+    record_config(store, fingerprints, more)
     paths.stop_file.unlink(missing_ok=True)
     store.reconcile()
     return store
 
 
-def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> int:
-    recorded = json.loads(paths.config.read_text(encoding="utf-8"))
+def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    """Writes RUN/config.json: the configuration, which data it is about, and `more`."""
+    tree = {"config": store.config.model_dump(mode="json"), "config_sha256": configuration.config_hash(store.config),
+            "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
+    durable.write_json(store.paths.config, {**tree, **more})
+    store.mirror.publish_file(store.paths.config)
+
+
+def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
     if changed := configuration.changed_keys(recorded["config"], config.model_dump(mode="json")):
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
@@ -108,4 +116,4 @@ def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str,
             f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
             "Restore it to go on, or choose another run.name for a new run"
         )
-    return int(recorded["attempt"])
+    return recorded

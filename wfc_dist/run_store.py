@@ -49,6 +49,10 @@ class RunPaths:
         """Returns the folder of the averaged update."""
         return self.round(round_index) / "delta"
 
+    def interim(self, round_index: int, num_adapters: int) -> Path:
+        """Returns the folder of the base that the first adapters of a round make (see `stream`)."""
+        return self.round(round_index) / f"interim-{num_adapters}"
+
     def checkpoints(self, round_index: int, dataset: str) -> Path:
         """Returns the folder of one adapter's resumable states."""
         return self.round(round_index) / "training" / dataset
@@ -58,7 +62,7 @@ class RunPaths:
         return self.round(round_index) / "training-curves" / f"{dataset}.jsonl"
 
     def evaluation(self, round_index: int, model: str) -> Path:
-        """Returns the folder of one model's scores; `model` is base-NNNN or a data-set name."""
+        """Returns the folder of one model's scores; `model` is base-NNNN, interim-NNNN-k or a data-set name."""
         return self.round(round_index) / "evaluation" / model
 
     def logs(self, round_index: int, attempt: int) -> Path:
@@ -187,6 +191,12 @@ class RunStore:
         assert entry is not None, f"base {index} is committed"
         return entry[1]
 
+    def tensor_hashes(self, base: Base) -> dict[str, str]:
+        """Returns tensor name -> sha256 of a committed base or of an interim one."""
+        manifest = durable.read_manifest(Path(base.path)) if base.num_pending else self.manifest(base.index)
+        assert manifest is not None, f"{base.path} is committed"
+        return dict(manifest["tensors"])
+
     def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
         """Commits base 0, a pointer to the root model."""
         self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
@@ -213,8 +223,9 @@ class RunStore:
             found[folder.name] = Adapter(
                 folder.name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
             )  # a wrong base is refused by the centralizer, with both names
-        if self.pool is not None and are_needed:
-            found |= self._from_pool(base, [name for name in self.config.round_list()[base.index] if name not in found])
+        rounds = self.config.round_list()
+        if self.pool is not None and are_needed and base.index < len(rounds):
+            found |= self._from_pool(base, [name for name in rounds[base.index] if name not in found])
         return found
 
     def _from_pool(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
@@ -258,29 +269,39 @@ class RunStore:
             (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
             self.mirror.fetch_file(curve)
 
-    def stage_base(self, index: int) -> tuple[Path, Path]:
-        """Returns empty folders for the delta of round `index` and for base `index`."""
-        return (
-            durable.staging_path(self.paths.delta(index), self.attempt),
-            durable.staging_path(self.paths.base(index), self.attempt),
-        )
+    def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
+        """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""
+        final = self.paths.interim(index, num_pending) if num_pending else self.paths.base(index)
+        return durable.staging_path(self.paths.delta(index), self.attempt), durable.staging_path(final, self.attempt)
 
     def commit(self, staged: StagedBase) -> Base:
         """Makes the round exist: its delta, then its base, then the ledger's line; then prunes training states."""
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
-        links = staged.facts["links"]
-        assert isinstance(links, dict)
         with log.span("commit_base"):
             self._commit(Path(staged.delta_path), delta, {"round": staged.index})
-            facts = {**staged.facts, "sha256": staged.sha256, "delta": delta.relative_to(self.paths.run_dir).as_posix()}
-            written = facts.pop("written", {})  # on the disk already, hashed on the way there
-            known = self._known_hashes(links) | (written if isinstance(written, dict) else {})
-            self._commit(Path(staged.path), final, facts, known)
+            self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
         self._prune(staged.index)
         self.mirror.remove(self.paths.round(staged.index) / "training")
         self.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
+
+    def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
+        """Makes an interim base exist: `base` and the update of the first adapters of its round. Its delta is not kept."""
+        final = self.paths.interim(staged.index, len(adapters))
+        with log.span("commit_interim"):
+            self._commit_overlay(staged, final)
+            facts = {"dataset": adapters[-1].dataset, "num_adapters": len(adapters), "sha256": staged.sha256}
+            self._record("interim", round=staged.index, **facts)
+        shutil.rmtree(staged.delta_path, ignore_errors=True)
+        return Base(base.index, str(final), staged.sha256, len(adapters))
+
+    def _commit_overlay(self, staged: StagedBase, final: Path, **more: Any) -> None:
+        facts = {**staged.facts, "sha256": staged.sha256, **more}
+        links, written = facts["links"], facts.pop("written", {})  # on the disk already, hashed on the way there
+        assert isinstance(links, dict)
+        known = self._known_hashes(links) | (written if isinstance(written, dict) else {})
+        self._commit(Path(staged.path), final, facts, known)
 
     def _known_hashes(self, links: Mapping[str, str]) -> dict[str, str]:
         files = self.manifest(0)["root_files"]

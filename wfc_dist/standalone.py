@@ -21,10 +21,11 @@ from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.objects import is_url
 from wfc_dist.remote_run import local_run
 from wfc_dist.root import bring_base
+from wfc_dist.stream_store import newest_servable
 
 
 def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
-    """Returns (model in eval mode, processor, checkpoint folder) of a run's latest base, a base, an adapter or a hub model.
+    """Returns (model in eval mode, processor, checkpoint folder) of a run's newest base, a base, an adapter or a hub model.
 
     Raises:
         InputError: It is none of these, or an adapter whose base cannot be found.
@@ -35,7 +36,7 @@ def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
         assert mirror is not None, "a URL has a mirror"
         bring_base(mirror, run_store.latest_base(folder).index)
     if (folder / "config.json").is_file() and (folder / "ledger.jsonl").is_file():
-        folder = Path(run_store.latest_base(folder).path)
+        folder = Path(newest_servable(folder).path)
     elif (folder / adapters.CONFIG).is_file():
         adapter, base = folder, adapters.read_config(folder).get("base_model_name_or_path")
         folder = base_chain.resolve_root(str(base))

@@ -42,7 +42,7 @@ class InProcessBackend:
         self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
 
     def _hold(self, base: Base) -> None:
-        self._worker.hold(base, self._store.manifest(base.index)["tensors"], self._store.config.train)
+        self._worker.hold(base, self._store.tensor_hashes(base), self._store.config.train)
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`."""
@@ -76,6 +76,13 @@ class InProcessBackend:
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`."""
-        staged = centralize_rank(centralize_job(self._store, base, list(adapters)), collectives.Group())
+        return self._centralize(base, adapters, interim=False)
+
+    def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        """See `stream.Centralizer`."""
+        return self._centralize(base, adapters, interim=True)
+
+    def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:
+        staged = centralize_rank(centralize_job(self._store, base, list(adapters), interim=interim), collectives.Group())
         assert staged is not None
         return staged

@@ -73,10 +73,10 @@ def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.config.round_list()[base.index - 1])
 
 
-def centralize_job(store: RunStore, base: Base, adapters: list[Adapter]) -> CentralizeJob:
-    """Returns the job of one round's average and merge; makes the empty folders of the delta and the base."""
+def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, interim: bool = False) -> CentralizeJob:
+    """Returns the job of one round's average and merge, or of an interim base's; makes the empty folders of delta and base."""
     root, settings = store.manifest(0), store.config.centralize
-    delta_dir, base_dir = store.stage_base(base.index + 1)
+    delta_dir, base_dir = store.stage_base(base.index + 1, len(adapters) if interim else 0)
     return CentralizeJob(
         base=base,
         adapters=tuple(adapters),

@@ -120,6 +120,8 @@ def read_matrix(run_dir: Path) -> Matrix:
     adapters: dict[tuple[int, str], Column] = {}
     for path in sorted(run_dir.glob("round-*/evaluation/*/scores.json")):
         tree = _read_scores(path)
+        if tree["kind"] == "interim":
+            continue  # of a stream: told of by `wfc status`
         if tree["kind"] == "base":
             match = _BASE.fullmatch(tree["model"])
             if match is None:

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,8 +37,11 @@ class ScoreTask:
     evaluate: EvaluateConfig
 
     def model_name(self) -> str:
-        """Returns base-NNNN, or the adapter's data set."""
-        return self.adapter.dataset if self.adapter else f"base-{self.base.index:04d}"
+        """Returns base-NNNN, interim-NNNN-k for k adapters of that round, or the adapter's data set."""
+        if self.adapter:
+            return self.adapter.dataset
+        index, num_pending = self.base.index, self.base.num_pending
+        return f"interim-{index + 1:04d}-{num_pending}" if num_pending else f"base-{index:04d}"
 
     def split(self, num_tasks: int, hours: Mapping[str, float]) -> list["ScoreTask"]:
         """Returns at most `num_tasks` tasks that share its sets so that each has about as many hours: longest set first."""
@@ -77,7 +81,6 @@ class RunScorer:
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._store, self._decoders, self._hours, self._fingerprints, self._say = store, decoders, hours, fingerprints, say
-        self._sets = store.config.test_sets()
 
     def score(self, base: Base, adapters: Sequence[Adapter] = ()) -> None:
         """See `rounds.Scorer`."""
@@ -100,17 +103,24 @@ class RunScorer:
 
     def _wanted(self, base: Base, adapter: Adapter | None) -> dict[str, DatasetConfig]:
         """Returns what a model is scored on: everything, or of an interim base what `evaluate.interim` says."""
-        rounds = self._store.config.round_list()
-        if adapter is not None or self._store.config.evaluate.interim == "all" or base.index in (0, len(rounds)):
-            return self._sets
+        config = self._store.config
+        rounds, sets, scores_all = config.round_list(), config.test_sets(), config.evaluate.interim == "all"
+        if base.num_pending and adapter is None:  # what it holds, and what must not be forgotten
+            held = {*chain(*rounds[0 if scores_all else max(base.index - 1, 0) : base.index])}
+            held |= {*rounds[base.index][: base.num_pending], *(config.evaluate.protected if scores_all else ())}
+            return {name: data for name, data in sets.items() if name in held}
+        if adapter is not None or scores_all or base.index in (0, len(rounds)):
+            return sets
         near = {*rounds[base.index - 1], *rounds[base.index]}
-        return {name: data for name, data in self._sets.items() if name in near}
+        return {name: data for name, data in sets.items() if name in near}
 
     def _missing(self, task: ScoreTask) -> ScoreTask:
         return replace(task, sets={name: data for name, data in task.sets.items() if self._found(task, name) is None})
 
     def _round(self, task: ScoreTask) -> int:
-        return task.base.index + 1 if task.adapter else max(task.base.index, 1)  # base 0 stands beside round 1
+        if task.adapter or task.base.num_pending:
+            return task.base.index + 1
+        return max(task.base.index, 1)  # base 0 stands beside round 1
 
     def _folder(self, task: ScoreTask) -> Path:
         return self._store.paths.evaluation(self._round(task), task.model_name())
@@ -146,7 +156,7 @@ class RunScorer:
             "model": task.model_name(),
             "model_sha256": task.adapter.sha256 if task.adapter else task.base.sha256,
             "round": self._round(task),
-            "kind": "adapter" if task.adapter else "base",
+            "kind": "adapter" if task.adapter else "interim" if task.base.num_pending else "base",
             "sets": sets,
         }
         path = self._folder(task) / "scores.json"

@@ -85,10 +85,17 @@ class RayCentralizer:
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`. A lost rank costs the ranks a restart, bounded by `cluster.max_failures`."""
+        return self._centralize(base, adapters, interim=False)
+
+    def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+        """See `stream.Centralizer`; a lost rank is made good as in `centralize`."""
+        return self._centralize(base, adapters, interim=True)
+
+    def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:
         policy = FailurePolicy(self._store.config.cluster.max_failures)
         for num_failures in itertools.count(1):
             try:
-                return self._once(base, adapters)
+                return self._once(base, adapters, interim)
             except RayError as error:
                 self.shutdown()
                 failure, cause = classify(error)  # one that failed because another is gone counts as lost, too
@@ -105,7 +112,7 @@ class RayCentralizer:
             f"{self._store.config.cluster.max_failures} times; the last: {why}; see centralizer-*.log under {self._log_dir()}"
         )
 
-    def _once(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
+    def _once(self, base: Base, adapters: Sequence[Adapter], interim: bool) -> StagedBase:
         self.prepare(len(adapters))
         if not self._ranks:
             raise GangFailedError(
@@ -113,7 +120,7 @@ class RayCentralizer:
             )
         if self._endpoint is None:  # not before: the port must still be free when they meet there
             self._endpoint = self._ranks[0].endpoint.remote()
-        job = centralize_job(self._store, base, list(adapters))
+        job = centralize_job(self._store, base, list(adapters), interim=interim)
         with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
             staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
             staged = replace(staged, facts={**staged.facts, "hosts": ray.get([rank.host.remote() for rank in self._ranks])})

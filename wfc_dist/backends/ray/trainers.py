@@ -108,6 +108,6 @@ class RayTrainers:
         if gang.base == base:
             return []
         if self._hashes is None or self._hashes[0] != base:  # a long list, the same for every gang
-            self._hashes = (base, self._store.manifest(base.index)["tensors"])
+            self._hashes = (base, self._store.tensor_hashes(base))
         offered = self._broadcast[1] if self._broadcast and self._broadcast[0] == base else None
         return gang.hold(base, self._hashes[1], self._store.config.train, offered)
