@@ -51,10 +51,10 @@ class World:
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
         assert not base.num_pending, "nothing is trained against an interim base"
-        (name,) = datasets
-        self.act(f"train {name}")
-        self.adapters[base.sha256, name] = adapter = Adapter(name, name, name, base.sha256, 1.0)
-        return {name: adapter}
+        for name in datasets:
+            self.act(f"train {name}")
+            self.adapters[base.sha256, name] = Adapter(name, name, name, base.sha256, 1.0)
+        return {name: self.adapters[base.sha256, name] for name in datasets}
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         self.act("centralize")
