@@ -26,8 +26,10 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
-def make_job(inputs: Path, name: str, *, lora: dict[str, Any] | None = None, **train: Any) -> TrainingJob:
-    """Returns a job that trains on the tiny data set and keeps its files under inputs/name."""
+def make_job(
+    inputs: Path, name: str, *, lora: dict[str, Any] | None = None, past: Sequence[str] = (), **train: Any
+) -> TrainingJob:
+    """Returns a job that trains on the tiny data set and keeps its files under inputs/name; `past` are adapters under inputs."""
     output = inputs / name / "adapter"
     output.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"max_steps": 8, "warmup_steps": 1, "lr": 1e-2, "batch_size": 1, "gradient_accumulation": 2}
@@ -45,12 +47,15 @@ def make_job(inputs: Path, name: str, *, lora: dict[str, Any] | None = None, **t
         output_dir=str(output),
         curve_file=str(inputs / name / "curve.jsonl"),
         stop_file=str(inputs / name / "stop"),
+        past_curvature=tuple(str(inputs / name) for name in past),
     )
 
 
-def order(name: str, *, stop_at: int | None = None, lora: dict[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+def order(
+    name: str, *, stop_at: int | None = None, lora: dict[str, Any] | None = None, past: Sequence[str] = (), **train: Any
+) -> dict[str, Any]:
     """Returns what `run_gang` is asked for: a job's name and settings, and after which step to ask it to stop."""
-    return {"name": name, "stop_at": stop_at, "lora": lora, "train": train}
+    return {"name": name, "stop_at": stop_at, "lora": lora, "past": past, "train": train}
 
 
 def run_gang(inputs: Path, world_size: int, orders: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -101,7 +106,7 @@ def _main(inputs: Path, world_size: int, world_rank: int, port: int, orders: lis
     world = join_world(world_size, world_rank, world_rank, "127.0.0.1", port)
     warm, results = None, []
     for item in orders:
-        job = make_job(inputs, item["name"], lora=item["lora"], **item["train"])
+        job = make_job(inputs, item["name"], lora=item["lora"], past=item["past"], **item["train"])
         warm = warm or WarmBase(job.base)
         results.append(_follow(job, warm, world, item["stop_at"]))
     (inputs / f"results-{world_size}-{world_rank}.json").write_text(json.dumps(results))

@@ -1,4 +1,4 @@
-"""The configuration, block by block (read by `configuration`). Importing this loads neither torch nor ray.
+"""The configuration, block by block (read by `configuration`; lora and train: `train_config`). Loads neither torch nor ray.
 
 Where a default comes from: [P] the paper (arXiv 2506.16574),
 [C] the authors' code, [H] this project's choice.
@@ -8,20 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
 from wfc_dist.mirror import mirror_folder
 from wfc_dist.objects import is_url
+from wfc_dist.train_config import LoraConfig, TrainConfig
+from wfc_dist.train_config import Strict as _Strict
 
 MAX_MERGE_THREADS = 4
 """Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RunConfig(_Strict):
@@ -78,78 +76,12 @@ class DatasetConfig(_Strict):
         return self
 
 
-class LoraConfig(_Strict):
-    """The adapter. PEFT's letters: lora_A is (r, in), lora_B is (out, r)."""
-
-    r: int = Field(32, ge=1)  # [C]
-    alpha: float = Field(64, gt=0)  # [C]
-    dropout: float = Field(0.05, ge=0, lt=1)  # [C]
-    target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
-    variant: Literal["lora", "rslora"] = "lora"  # [C] has more; they are refused until they average correctly
-
-
-class EarlyStoppingConfig(_Strict):
-    """Stop when the dev measure has not improved for `patience` evaluations; the best adapter is kept."""
-
-    metric: Literal["loss", "error"] = "loss"  # [C]
-    patience: int = Field(10, ge=1)  # [C]
-
-
-class SpecAugmentConfig(_Strict):
-    """Masks over mel features; [C] uses masks of 30."""
-
-    time_masks: int = Field(2, ge=0)
-    time_width: int = Field(30, ge=1)
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(30, ge=1)
-
-
-class TrainConfig(_Strict):
-    """How one adapter is trained."""
-
-    max_steps: int = Field(2000, ge=1)  # [H]; [C] trains up to 100 epochs
-    lr: float = Field(1e-3, gt=0)  # [C]
-    weight_decay: float = Field(5e-4, ge=0)  # [C]
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = Field(1.0, gt=0)  # [H] Transformers' default
-    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"  # [C]
-    warmup_steps: int = Field(200, ge=0)  # [H]; 2000 in [C], for runs ten times as long
-    batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
-    gradient_accumulation: int = Field(2, ge=1)  # [C]
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
-    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
-    packing: bool = False
-    """Several clips in one 30 s window, so that short clips do not pay for silence."""
-    gap_s: float = Field(0.3, ge=0, le=5)
-    """Silence between packed clips."""
-    min_duration_s: float = Field(0.5, ge=0)  # [C]
-    max_duration_s: float = Field(30.0, gt=0, le=30)  # [C] 20 s
-    gradient_checkpointing: bool = False
-    spec_augment: SpecAugmentConfig | None = None
-    checkpoint_every: int = Field(200, ge=1)
-    eval_every: int | None = Field(None, ge=1)
-    """Steps between dev evaluations; none without early stopping unless given."""
-    early_stopping: EarlyStoppingConfig | None = None
-    replay: float = Field(0.0, ge=0, le=1)
-    """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
-    loader_workers: int = Field(0, ge=0)
-    """Processes that decode audio ahead; 0 decodes in the trainer."""
-
-    @model_validator(mode="after")
-    def _early_stopping_needs_evaluations(self) -> "TrainConfig":
-        if self.early_stopping and not self.eval_every:
-            raise ValueError("early_stopping needs eval_every (steps between dev evaluations)")
-        if self.warmup_steps >= self.max_steps and self.schedule != "constant":
-            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than max_steps ({self.max_steps})")
-        return self
-
-
 class CentralizeConfig(_Strict):
     """How adapters become one update: delta = scale * method(adapters, weights); docs/merging.md has every method's formula."""
 
     method: str = "mean"
     """`mean` is the exact mean of the updates, sum_i w_i * scaling_i * B_i @ A_i; `wfc average --help` lists the others."""
-    options: dict[str, float] = {}
+    options: dict[str, float] = Field(default_factory=dict)
     """Of the method, such as {density: 0.3}; those not named keep their defaults."""
     weights: Literal["uniform", "hours"] | dict[str, float] = "uniform"  # [P]
     norm: Literal["own", "mean"] = "own"
@@ -302,6 +234,15 @@ class Config(_Strict):
     def _pool_is_a_folder(self) -> "Config":
         if self.run.pool is not None and (is_url(self.run.dir) or is_url(self.run.pool)):
             raise ValueError("run.pool: needs run.dir and run.pool on folders that all nodes share, not on object storage")
+        return self
+
+    @model_validator(mode="after")
+    def _priors_need_whole_factors(self) -> "Config":
+        if self.lora.prior and (self.train.strategy != "ddp" or self.train.gradient_checkpointing):
+            raise ValueError(
+                "lora.prior draws whole factors for every micro-batch, which must not be sharded, or drawn again to recompute: "
+                "use train.strategy ddp without train.gradient_checkpointing"
+            )
         return self
 
     @model_validator(mode="after")

@@ -106,7 +106,9 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
 
 def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
     recorded: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
-    if changed := configuration.changed_keys(recorded["config"], config.model_dump(mode="json")):
+    # Parsed, since keys that are newer than the run have their defaults.
+    begun = configuration.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
+    if changed := configuration.changed_keys(begun, config.model_dump(mode="json")):
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
             "Set them back to go on, or choose another run.name for a new run"

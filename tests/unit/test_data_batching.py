@@ -9,13 +9,14 @@ import tiny
 import torch
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from wfc_dist.config import SpecAugmentConfig, TrainConfig
+from wfc_dist.config import TrainConfig
 from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.data.batching import DevWindows, TrainingWindows
 from wfc_dist.data.features import Labels, spec_augment, window_audio
 from wfc_dist.data.packing import OPEN_WINDOWS, WINDOW_SAMPLES, ClipSize, pack
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import InputError
+from wfc_dist.train_config import SpecAugmentConfig
 
 torch.set_num_threads(1)
 FRAME_TOKENS = 5  # start, language, task, no timestamps, end

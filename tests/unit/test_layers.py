@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "wfc_dist"
 
 # A module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "faults", "net", "seeds"},
+    {"errors", "faults", "net", "seeds", "train_config"},
     {"durable", "objects"},
     {"mirror"},
     {

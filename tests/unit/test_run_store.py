@@ -87,6 +87,23 @@ def test_a_changed_configuration_or_changed_data_is_refused(tmp_path: Path, bloc
     assert (tmp_path / "r" / "config.json").read_bytes() == before
 
 
+def test_a_run_of_a_version_with_fewer_keys_goes_on_and_notices_their_use(tmp_path: Path) -> None:
+    with open_run(make(tmp_path), DATA) as store:
+        path = store.paths.config
+    tree = json.loads(path.read_text())
+    for key in ("optimizer", "distillation", "curvature"):
+        del tree["config"]["train"][key]
+    path.write_text(json.dumps(tree))
+
+    with (
+        pytest.raises(ConfigError, match=r"changed: train.optimizer\."),
+        open_run(make(tmp_path, train={"optimizer": "sgd"}), DATA),
+    ):
+        pass
+    with open_run(make(tmp_path), DATA) as store:
+        assert store.attempt == 2
+
+
 def test_cluster_settings_may_change_between_attempts(tmp_path: Path) -> None:
     with open_run(make(tmp_path), DATA):
         pass

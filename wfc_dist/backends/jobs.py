@@ -46,7 +46,14 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
         attempt=store.attempt,
         threads=config.cluster.threads_per_worker,
         mirror=store.mirror,
+        past_curvature=past_adapters(store, base) if config.train.ewc else (),
     )
+
+
+def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
+    """Returns the folders of all adapters that are in `base`, in the order they came: all are committed."""
+    rounds = enumerate(store.config.round_list()[: base.index], start=1)
+    return tuple(str(store.paths.adapter(index, dataset)) for index, datasets in rounds for dataset in datasets)
 
 
 def adapter_weights(store: RunStore, adapters: list[Adapter]) -> tuple[float, ...]:

@@ -19,13 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wfc_dist.config import TrainConfig
 from wfc_dist.errors import ConfigError, TrainingError
-from wfc_dist.training.model import TokenLoss, lora_parameters
+from wfc_dist.training.model import TokenLoss, lora_parameters, trained_parameters
 from wfc_dist.training.world import World
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One trained parameter with its Adam moments; full, float32, on the CPU."""
+    """One trained parameter with its Adam moments, zero where the optimizer has none; full, float32, on the CPU."""
 
     parameter: torch.Tensor
     exp_avg: torch.Tensor
@@ -64,7 +64,7 @@ class Engine:
 
     def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
         self.train, self.world = train, world
-        self.parameters = lora_parameters(loss)
+        self.parameters, self._adapter = trained_parameters(loss), lora_parameters(loss).keys()
         frozen = [name for name, parameter in loss.named_parameters() if not parameter.requires_grad]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, frozen)  # every rank has verified its base
         _forget_accelerate()
@@ -75,11 +75,17 @@ class Engine:
                 f"Accelerate sees {self.accelerator.num_processes} processes, the trainer has {world.world_size}: "
                 "gradients would not be averaged; call join_world before anything that uses Accelerate"
             )
-        optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
-        )
-        self.model, self.optimizer = self._prepare(loss, optimizer)
+        self.model, self.optimizer = self._prepare(loss, self._make_optimizer())
         self.num_overflows = 0
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        train = self.train
+        groups: list[dict[str, Any]] = [{"params": [self.parameters[name] for name in self._adapter]}]
+        if spreads := [value for name, value in self.parameters.items() if name not in self._adapter]:
+            groups.append({"params": spreads, "weight_decay": 0.0})  # zero is a wide spread, nothing to decay to
+        if train.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=train.lr, weight_decay=train.weight_decay)
+        return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
 
     def _prepare(self, loss: TokenLoss, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         if self.world.world_size == 1:  # no gradients to average, no wrapper to pay for
@@ -125,22 +131,24 @@ class Engine:
 
     def read(self) -> dict[str, Slot]:
         """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
-        states = self.optimizer.state
-        return {
-            name: Slot(*(_own(item) for item in (parameter, states[parameter]["exp_avg"], states[parameter]["exp_avg_sq"])))
-            for name, parameter in self.parameters.items()
+        states = self.optimizer.state if self.train.optimizer == "adamw" else {}
+        moments = {
+            parameter: [states[parameter][key] if states else torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")]
+            for parameter in self.parameters.values()
         }
+        return {name: Slot(*map(_own, (parameter, *moments[parameter]))) for name, parameter in self.parameters.items()}
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
-        """Returns the trained parameters by PEFT key, full, float32, on the CPU. Every rank calls it."""
-        return {name: _own(parameter) for name, parameter in self.parameters.items()}
+        """Returns the adapter by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        return {name: _own(self.parameters[name]) for name in self._adapter}
 
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
         """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
-        for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = _adam_state(parameter, step)
-            self.optimizer.state[parameter]["exp_avg"].copy_(slots[name].exp_avg)
-            self.optimizer.state[parameter]["exp_avg_sq"].copy_(slots[name].exp_avg_sq)
+        if self.train.optimizer == "adamw":
+            for name, parameter in self.parameters.items():
+                self.optimizer.state[parameter] = _adam_state(parameter, step)
+                self.optimizer.state[parameter]["exp_avg"].copy_(slots[name].exp_avg)
+                self.optimizer.state[parameter]["exp_avg_sq"].copy_(slots[name].exp_avg_sq)
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(scaler))
 
@@ -202,7 +210,7 @@ class ZeroEngine(Engine):
         }
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
-        """Returns the trained parameters by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        """Returns the adapter by PEFT key, full, float32, on the CPU. Every rank calls it."""
         return {name: self._full(parameter, None) for name, parameter in self.parameters.items()}
 
     def _flat_parameters(self) -> list[torch.Tensor]:

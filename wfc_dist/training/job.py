@@ -7,6 +7,11 @@ from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConf
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.rounds import Base
 
+_SAME_RESULT = frozenset(
+    ("strategy", "checkpoint_every", "loader_workers", "gradient_checkpointing", "curvature", "curvature_windows")
+)
+"""Keys of `train` that may change while a training is interrupted: its state means the same."""
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -29,6 +34,7 @@ class TrainingJob:
         attempt: Number of this attempt; names staging folders.
         threads: CPU threads per rank; part of the result's bytes.
         mirror: Where checkpoints, the adapter and the curve are published, and checkpoints fetched from.
+        past_curvature: Adapter folders of earlier rounds, whose curvature holds this one (`train.ewc`).
     """
 
     round_index: int
@@ -47,16 +53,24 @@ class TrainingJob:
     attempt: int = 1
     threads: int = 1
     mirror: AnyMirror = NO_MIRROR
+    past_curvature: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """Returns what a checkpoint must agree on to be gone on with."""
+        """Returns what a checkpoint must agree on to be gone on with.
+
+        A checkpoint that does not say how it was trained (`train`) is of a version without the options in `objective` and
+        `lora.prior`: both are named only where they are used, so that it goes on without them and with nothing else.
+        """
+        unused = {"prior"} if self.lora.prior is None else set()
+        objective = self.train.model_dump(mode="json", include={"optimizer", "distillation", "ewc"}, exclude_defaults=True)
         return {
             "base_sha256": self.base.sha256,
             "dataset": self.dataset,
-            "lora": self.lora.model_dump(mode="json"),
+            "lora": self.lora.model_dump(mode="json", exclude=unused),
+            "train": self.train.model_dump(mode="json", exclude=set(_SAME_RESULT), exclude_defaults=True),
             "init_seed": self.init_seed,
             "data_seed": self.data_seed,
-        }
+        } | ({"objective": objective} if objective else {})
 
     def where(self) -> str:
         """Returns "round 1, data set fisher", for messages."""

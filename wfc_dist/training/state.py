@@ -68,7 +68,7 @@ class TrainingState:
 
     Attributes:
         tally: The numbers.
-        slots: PEFT key -> parameter and moments.
+        slots: Key of `model.trained_parameters` -> parameter and moments.
         best: PEFT key -> parameter at `tally.best_step`; empty before the first evaluation.
         rng: One entry per rank, see `rng_state`.
     """
@@ -175,7 +175,7 @@ def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
         except IntegrityError as error:
             logger.warning("checkpoint passed over: %s", error)
             continue
-        found = manifest.get("identity", {})
+        found = {"train": identity.get("train")} | manifest.get("identity", {})  # see TrainingJob.identity
         if changed := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
             logger.warning("checkpoint passed over: %s is of another training (%s differs)", path, ", ".join(changed))
             continue

@@ -15,12 +15,14 @@ from wfc_dist import adapters, log
 from wfc_dist.data.batching import Batch, TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
-from wfc_dist.training import curve, state
+from wfc_dist.training import curvature, curve, state
 from wfc_dist.training import model as models
 from wfc_dist.training.checkpoints import Checkpoints
 from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
+from wfc_dist.training.ewc import elastic_weights
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.training.prior import GaussianFactors
 from wfc_dist.training.schedule import lr_at
 from wfc_dist.training.uploads import Uploads, fetch_newest
 from wfc_dist.training.world import World
@@ -87,7 +89,10 @@ class _Training:
         self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
         self.model = models.build(warm, job.lora, job.init_seed)
-        self.num_trainable = models.check_trainable(self.model)
+        models.check_trainable(self.model)
+        prior = GaussianFactors(self.model, job.lora.prior) if job.lora.prior else None
+        self.loss = models.TokenLoss(self.model, job.train.precision, job.train.distillation, prior)
+        self.num_trainable = sum(value.numel() for value in models.trained_parameters(self.loss).values())
         if job.train.gradient_checkpointing:
             models.checkpoint_activations_(self.model)
         self.seal = models.base_seal(warm, self.model)
@@ -95,13 +100,23 @@ class _Training:
         self.checkpoints = Checkpoints(job, self.uploads)
         begun = self._newest_state()
         self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
-        models.load_parameters_(self.model, {name: slot.parameter for name, slot in begun.slots.items()})
-        self.engine = make_engine(models.TokenLoss(self.model, job.train.precision), job.train, world)
+        models.load_parameters_(self.loss, {name: slot.parameter for name, slot in begun.slots.items()})
+        self.penalties = self._make_penalties()
+        self.engine = make_engine(self.loss, job.train, world)
         self.engine.write_(begun.tally.step, begun.slots, begun.tally.scaler)
         state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
         if self._writes() and self.curve_file:
             curve.cut(self.curve_file, self.resumed_from, evaluated=self.tally.evaluated_step == self.resumed_from)
         self.began, self.speech_before = time.monotonic(), self.tally.speech_seconds
+
+    def _make_penalties(self) -> list[Callable[[], torch.Tensor]]:
+        """Returns what is added to the mean token loss, once a step: functions of the trained parameters alone."""
+        penalties: list[Callable[[], torch.Tensor]] = []
+        if self.train.ewc and self.job.past_curvature:
+            penalties.append(elastic_weights(self.job, self.model, self.world.device))
+        if self.loss.prior is not None:
+            penalties.append(self.loss.prior.penalty)
+        return penalties
 
     def _newest_state(self) -> state.TrainingState:
         mirror, found = self.job.mirror, None
@@ -112,7 +127,7 @@ class _Training:
                 mirror.publish(self.folder / f"step-{found}")  # for ranks on other nodes, if a crash left it unpublished
         self.saved_step = step = int(self.world.from_first([-1 if found is None else found])[0])
         if step < 0:
-            return state.initial_state(models.lora_parameters(self.model))
+            return state.initial_state(models.trained_parameters(self.loss))
         mirror.fetch(self.folder / f"step-{step}")
         logger.info("%s: goes on from step %d", self.job.where(), step)
         return state.load_state(self.folder, step)
@@ -129,10 +144,7 @@ class _Training:
             stopping = bool(world.from_first([self._asked_to_stop()])[0])
             while True:
                 if stopping and not (self._trained() and not self._evaluation_due()):
-                    self._save()
-                    self.checkpoints.wait()
-                    world.barrier()
-                    raise Interrupted(f"{self.job.where()}: stopped at step {self.tally.step} on request; run it again to go on")
+                    self._interrupt()
                 if self._evaluation_due():
                     self._evaluate()
                 if self._trained():
@@ -147,6 +159,12 @@ class _Training:
                     self._save()
         return self._finish()
 
+    def _interrupt(self) -> None:
+        self._save()
+        self.checkpoints.wait()
+        self.world.barrier()
+        raise Interrupted(f"{self.job.where()}: stopped at step {self.tally.step} on request; run it again to go on")
+
     def _trained(self) -> bool:
         return self.tally.stopped_early or self.tally.step >= self.train.max_steps
 
@@ -160,21 +178,26 @@ class _Training:
         self.engine.set_lr(lr)
         num_tokens = self.windows.num_label_tokens(position, self.world.world_size)
         shared = torch.zeros(2, dtype=torch.float64, device=self.world.device)
-        for batch in micro_batches:
+        penalties: list[torch.Tensor] = []
+        for index, batch in enumerate(micro_batches):
             with self.engine.micro_batch():
                 losses = self.engine.model(**{key: value.to(self.world.device) for key, value in batch.items()})
-                # Gradients are averaged over ranks and summed over micro-batches: the result is the mean over all tokens.
-                self.engine.backward(losses.sum() * (self.world.world_size / num_tokens))
+                # Gradients are averaged over ranks and summed over micro-batches: the result is the mean over all tokens,
+                # and of a penalty, which every rank adds to its first micro-batch, the penalty itself.
+                added = [penalty() for penalty in self.penalties] if index == 0 else []
+                self.engine.backward(sum(added, losses.sum() * (self.world.world_size / num_tokens)))
             shared[0] += losses.detach().double().sum()
+            penalties += [value.detach().double().view(1) for value in added]
         norm = self.engine.step()
         shared[1] = float(self._asked_to_stop())
-        loss_sum, stop, grad_norm = torch.cat([self.world.sum_(shared), norm.double().view(1)]).tolist()  # the step's one sync
-        self._check_finite(loss_sum / num_tokens, grad_norm)
+        numbers = [self.world.sum_(shared), norm.double().view(1), *penalties]
+        loss_sum, stop, grad_norm, *values = torch.cat(numbers).tolist()  # the step's one sync
+        self._check_finite(loss_sum / num_tokens + sum(values), grad_norm)
         speech_seconds = self.windows.seconds(position, self.world.world_size)
         self.tally.step, self.tally.loss = position + 1, loss_sum / num_tokens
         self.tally.seconds += time.monotonic() - start
         self.tally.speech_seconds += speech_seconds
-        self._note(loss=self.tally.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds)
+        self._note(loss=self.tally.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **_penalty_row(values))
         self._tell("train")
         return bool(stop)
 
@@ -237,14 +260,29 @@ class _Training:
                 self.checkpoints.submit(snapshot)
         self.saved_step = self.tally.step
 
+    def _measure_curvature(self, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the chosen adapter's curvature on world rank 0, which measures alone: no number of ranks changes it."""
+        if self.train.curvature == "none":
+            return {}
+        found: dict[str, torch.Tensor] | None = {}
+        if self._writes():
+            with log.span("curvature", dataset=self.job.dataset):
+                found = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
+        if self.world.from_first([found is None])[0]:
+            self._interrupt()  # the last state is kept; going on means measuring again
+        return found or {}
+
     def _finish(self) -> TrainingResult:
         self.checkpoints.wait()
         chosen = self.best or self.engine.parameter_values()
+        measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
         if self._writes():
             output = Path(self.job.output_dir)
             output.mkdir(parents=True, exist_ok=True)  # the coordinator's is on another node, where storage is not shared
             adapters.write_peft(output, chosen, models.adapter_config(self.model))
+            if measured:
+                curvature.write(output, measured)
             self.uploads.finish(output)
         self.world.barrier()
         tally = self.tally
@@ -261,3 +299,7 @@ class _Training:
             speech_seconds=tally.speech_seconds,
             resumed_from=self.resumed_from,
         )
+
+
+def _penalty_row(values: list[float]) -> dict[str, float]:
+    return {"penalty": sum(values)} if values else {}

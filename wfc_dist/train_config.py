@@ -1,0 +1,121 @@
+"""How an adapter is shaped and trained: the blocks `lora` and `train` of the configuration. Loads neither torch nor ray.
+
+[P], [C] and [H] as in `config`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Strict(BaseModel):
+    """A block that refuses unknown keys and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PriorConfig(Strict):
+    """Bayesian low-rank factorization: every entry of A and B is N(mu, s^2), pulled to N(0, sigma^2). docs/training.md."""
+
+    sigma: float = Field(0.05, gt=0)  # [H]; 0.01 in [C]
+    beta: float = Field(1e-3, ge=0)  # [H]; 1e-4 in [C]
+    """Weight of the divergence: its mean over the entries of a factor, summed over the factors."""
+
+
+class LoraConfig(Strict):
+    """The adapter. PEFT's letters: lora_A is (r, in), lora_B is (out, r)."""
+
+    r: int = Field(32, ge=1)  # [C]
+    alpha: float = Field(64, gt=0)  # [C]
+    dropout: float = Field(0.05, ge=0, lt=1)  # [C]
+    target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
+    variant: Literal["lora", "rslora"] = "lora"  # [C] has more; they are refused until they average correctly
+    prior: PriorConfig | None = None
+
+
+class EarlyStoppingConfig(Strict):
+    """Stop when the dev measure has not improved for `patience` evaluations; the best adapter is kept."""
+
+    metric: Literal["loss", "error"] = "loss"  # [C]
+    patience: int = Field(10, ge=1)  # [C]
+
+
+class SpecAugmentConfig(Strict):
+    """Masks over mel features; [C] uses masks of 30."""
+
+    time_masks: int = Field(2, ge=0)
+    time_width: int = Field(30, ge=1)
+    frequency_masks: int = Field(2, ge=0)
+    frequency_width: int = Field(30, ge=1)
+
+
+class DistillationConfig(Strict):
+    """Learning without forgetting: (1 - weight) * cross-entropy + weight * T^2 * KL(base || base with adapter)."""
+
+    weight: float = Field(0.5, ge=0, le=1)  # [H]
+    temperature: float = Field(1.0, gt=0)  # [P]
+
+
+class EwcConfig(Strict):
+    """Elastic weight consolidation: weight / 2 * sum of F * delta^2, F measured by `train.curvature` in earlier rounds."""
+
+    weight: float = Field(1000.0, gt=0)  # [H]
+
+
+class TrainConfig(Strict):
+    """How one adapter is trained."""
+
+    max_steps: int = Field(2000, ge=1)  # [H]; [C] trains up to 100 epochs
+    lr: float = Field(1e-3, gt=0)  # [C]
+    weight_decay: float = Field(5e-4, ge=0)  # [C]
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)  # [H] Transformers' default
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # [C]
+    """`sgd` has no momentum and needs strategy ddp; with schedule inverse_step it is the online running average."""
+    schedule: Literal["inverse_sqrt", "inverse_step", "cosine", "constant"] = "inverse_sqrt"  # [C]
+    warmup_steps: int = Field(200, ge=0)  # [H]; 2000 in [C], for runs ten times as long
+    batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
+    gradient_accumulation: int = Field(2, ge=1)  # [C]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
+    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
+    packing: bool = False
+    """Several clips in one 30 s window, so that short clips do not pay for silence."""
+    gap_s: float = Field(0.3, ge=0, le=5)
+    """Silence between packed clips."""
+    min_duration_s: float = Field(0.5, ge=0)  # [C]
+    max_duration_s: float = Field(30.0, gt=0, le=30)  # [C] 20 s
+    gradient_checkpointing: bool = False
+    spec_augment: SpecAugmentConfig | None = None
+    checkpoint_every: int = Field(200, ge=1)
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between dev evaluations; none without early stopping unless given."""
+    early_stopping: EarlyStoppingConfig | None = None
+    replay: float = Field(0.0, ge=0, le=1)
+    """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
+    loader_workers: int = Field(0, ge=0)
+    """Processes that decode audio ahead; 0 decodes in the trainer."""
+    distillation: DistillationConfig | None = None
+    ewc: EwcConfig | None = None
+    """Needs curvature fisher or both: round t is held by what was measured in rounds before t."""
+    curvature: Literal["none", "fisher", "kronecker", "both"] = "none"
+    """What is measured of the finished adapter and written beside it, curvature.safetensors."""
+    curvature_windows: int = Field(32, ge=1)
+    """Training windows it is measured on; at most one epoch."""
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_evaluations(self) -> "TrainConfig":
+        if self.early_stopping and not self.eval_every:
+            raise ValueError("early_stopping needs eval_every (steps between dev evaluations)")
+        if self.warmup_steps >= self.max_steps and self.schedule != "constant":
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than max_steps ({self.max_steps})")
+        return self
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> "TrainConfig":
+        if self.ewc and self.curvature not in ("fisher", "both"):
+            raise ValueError(f"ewc needs the Fisher information of every round: set curvature to fisher, not {self.curvature}")
+        if self.ewc and self.strategy == "zero3":
+            raise ValueError("ewc needs whole factors on every rank, zero3 shards them: use strategy ddp, zero0, zero1 or zero2")
+        if self.optimizer == "sgd" and self.strategy != "ddp":
+            raise ValueError(f"optimizer sgd works with strategy ddp, not {self.strategy}: there are no moments to shard")
+        return self

@@ -1,0 +1,121 @@
+"""How sharply the loss curves around a finished adapter: what EWC, Fisher-weighted and inverse-Hessian merges go by.
+
+The gradient of a window's mean token loss w.r.t. the whole weight W + scaling * B @ A of a module is G = g^T x, with the
+module's inputs x (T, in) and the gradients g (T, out) of its outputs. Per module, over N windows:
+
+    fisher   (out, in)   mean over windows of G^2, entry by entry: the empirical diagonal Fisher information
+    inputs   (in, in)    mean over tokens of x x^T
+    outputs  (out, out)  mean over tokens of g g^T, with `inputs` the Kronecker factors of the Hessian (K-FAC, arXiv 1503.05671)
+
+Tokens are the positions a module sees: frames in the encoder, labels in the decoder.
+Letters of shapes: T positions, O out features, I in features.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
+from wfc_dist.training.job import TrainingJob
+from wfc_dist.training.model import TokenLoss, build, load_parameters_, lora_layers, train_mode_
+from wfc_dist.warm_base import WarmBase
+
+FILE = "curvature.safetensors"
+
+
+class _Sums:
+    """The running sums of one module, float64, on its device."""
+
+    def __init__(self, kind: str) -> None:
+        self.sums: dict[str, torch.Tensor | float] = {}
+        self.num_tokens, self._kind = 0, kind
+
+    def add_(self, x_TI: torch.Tensor, g_TO: torch.Tensor) -> None:
+        """Adds one window: products in float32, sums in float64."""
+        if self._kind != "kronecker":
+            self._add("fisher", (g_TO.T @ x_TI).double().square())
+        if self._kind != "fisher":
+            self._add("inputs", (x_TI.T @ x_TI).double())
+            self._add("outputs", (g_TO.T @ g_TO).double())
+        self.num_tokens += len(x_TI)
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self, num_windows: int) -> dict[str, torch.Tensor]:
+        """Returns name -> mean, float32 on the CPU."""
+        counts = {"fisher": num_windows, "inputs": self.num_tokens, "outputs": self.num_tokens}
+        return {name: (torch.as_tensor(value) / counts[name]).float().cpu() for name, value in self.sums.items()}
+
+
+def first_windows(windows: TrainingWindows, num_windows: int) -> Iterator[Batch]:
+    """Yields the first windows of the first epoch, one at a time and without SpecAugment; at most that epoch."""
+    for index in range(min(num_windows, len(windows.plan(0)))):
+        window = windows.window(index)
+        yield padded_batch([windows.features_of(window)], [windows.labels_of(window)])
+
+
+def gather(
+    loss: TokenLoss, batches: Iterable[Batch], kind: str, device: torch.device, should_stop: Callable[[], bool]
+) -> dict[str, torch.Tensor] | None:
+    """Returns `<module>.fisher`, `.inputs` and `.outputs` of every adapted module, float32; None when asked to stop.
+
+    Args:
+        loss: The finished adapter in eval mode, its factors with `requires_grad`; unwrapped.
+        batches: Windows, one a batch, so that no position is padding.
+        kind: fisher, kronecker or both.
+        device: Where the model lies.
+        should_stop: Asked before every window.
+    """
+    layers: dict[str, Any] = dict(lora_layers(loss))
+    num_windows = 0
+    sums = {name: _Sums(kind) for name in layers}
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            seen[name] = (inputs[0].detach(), output)
+
+        return hook
+
+    hooks = [layer.register_forward_hook(remember(name)) for name, layer in layers.items()]
+    try:
+        for batch in batches:
+            if should_stop():
+                return None
+            summed = loss(**{key: value.to(device) for key, value in batch.items()}).sum()
+            # Of the sum, not the mean: in half precision the gradients of a mean would underflow.
+            gradients = torch.autograd.grad(summed, [seen[name][1] for name in layers])
+            num_labels = int((batch["labels"] != IGNORED).sum())
+            for name, gradient in zip(layers, gradients, strict=True):
+                g_TO = gradient.flatten(0, -2).float() / num_labels
+                sums[name].add_(seen[name][0].flatten(0, -2).float(), g_TO)
+            seen.clear()
+            num_windows += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {f"{name}.{key}": value for name, item in sums.items() for key, value in item.means(num_windows).items()}
+
+
+def measure(
+    job: TrainingJob,
+    warm: WarmBase,
+    adapter: Mapping[str, torch.Tensor],
+    windows: TrainingWindows,
+    should_stop: Callable[[], bool],
+) -> dict[str, torch.Tensor] | None:
+    """Returns what `train.curvature` asks for, of `adapter` (by PEFT key) on a model of its own; None when asked to stop."""
+    model = build(warm, job.lora, job.init_seed)
+    load_parameters_(model, adapter)
+    train_mode_(model, training=False)
+    batches = first_windows(windows, job.train.curvature_windows)
+    return gather(TokenLoss(model, job.train.precision), batches, job.train.curvature, warm.device, should_stop)
+
+
+def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Writes folder/curvature.safetensors; the commit of the adapter's folder makes it durable and hashes it."""
+    save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / FILE)

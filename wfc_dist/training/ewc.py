@@ -1,0 +1,88 @@
+"""Elastic weight consolidation (Kirkpatrick et al., arXiv 1612.00796), online (Schwarz et al., arXiv 1805.06370).
+
+    penalty = weight / 2 * sum over modules and entries of F * delta^2,   delta = scaling * B @ A
+
+The update is measured from the base it is trained on, the latest one; F is the sum of the Fisher information of all adapters
+of earlier rounds. Letters of shapes: O out features, I in features, R rank.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from wfc_dist import adapters, durable
+from wfc_dist.errors import InputError
+from wfc_dist.objects import at_once
+from wfc_dist.training.curvature import FILE
+from wfc_dist.training.job import TrainingJob
+from wfc_dist.training.model import factor, lora_layers
+
+
+def stiffness(a_RI: torch.Tensor, b_OR: torch.Tensor, scaling: float, fisher_OI: torch.Tensor) -> torch.Tensor:
+    """Returns sum F * (scaling * B @ A)^2 of one module, a scalar that can be differentiated."""
+    return (fisher_OI * (scaling * b_OR @ a_RI).square()).sum()
+
+
+def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns module -> Fisher information (out, in) of a committed adapter, float64.
+
+    Raises:
+        InputError: It was not measured.
+        IntegrityError: The folder is not what was committed.
+    """
+    names = durable.verify_folder(folder, skip=frozenset(adapters.FILES))["files"]
+    found = {}
+    if FILE in names:
+        with safe_open(folder / FILE, framework="pt") as file:
+            fishers = [name for name in file.keys() if name.endswith(".fisher")]  # noqa: SIM118 - not a dict
+            found = {name.removesuffix(".fisher"): file.get_tensor(name).double() for name in fishers}
+    if not found:
+        raise InputError(f"{folder} has no Fisher information in {FILE}: train.ewc needs train.curvature fisher in every round")
+    return found
+
+
+def sum_fisher(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Returns module -> Fisher information summed over adapters in the order given, float64. Raises as `read_fisher`."""
+    total = read_fisher(folders[0])
+    for folder in folders[1:]:
+        found = read_fisher(folder)
+        total = {name: total[name] + found[name] for name in total.keys() & found.keys()}
+    return total
+
+
+class ElasticWeights:
+    """The penalty of one adapter on its way away from the base. Holds F in float32 beside the factors.
+
+    Args:
+        model: The adapter; its factors are read at every call.
+        fisher: Module -> F, for every adapted module.
+        weight: As configured.
+        device: Where the factors are.
+
+    Raises:
+        InputError: F is missing for an adapted module.
+    """
+
+    def __init__(self, model: torch.nn.Module, fisher: Mapping[str, torch.Tensor], weight: float, device: torch.device) -> None:
+        layers = lora_layers(model)
+        if missing := sorted(layers.keys() - fisher.keys()):
+            raise InputError(f"train.ewc: earlier rounds did not measure {missing[0]}; keep lora.target_modules as they were")
+        self._weight = weight
+        self._modules = [
+            (factor(layer, "lora_A"), factor(layer, "lora_B"), layer.scaling["default"], fisher[name].to(device, torch.float32))
+            for name, layer in layers.items()
+        ]
+
+    def __call__(self) -> torch.Tensor:
+        """Returns the penalty, a scalar that can be differentiated w.r.t. the factors."""
+        return self._weight / 2 * torch.stack([stiffness(*module) for module in self._modules]).sum()
+
+
+def elastic_weights(job: TrainingJob, model: torch.nn.Module, device: torch.device) -> ElasticWeights:
+    """Returns the penalty of a job with `train.ewc` and `past_curvature`, which is fetched and verified. Every rank calls it."""
+    assert job.train.ewc is not None
+    folders = [Path(folder) for folder in job.past_curvature]
+    at_once(job.mirror.fetch, folders)
+    return ElasticWeights(model, sum_fisher(folders), job.train.ewc.weight, device)
