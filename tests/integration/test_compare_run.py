@@ -9,14 +9,23 @@ import tiny
 import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 
+from wfc_dist.compare.systems import PRESETS
+
 SYSTEMS: dict[str, Any] = {
     "untouched": {},
     "individual": {},
     "sequential": {},
+    "fta": {},
+    "running_average": {},
+    "lwf": {},
+    "ewc": {},
+    "bayesian": {},
     "replay": {"set": {"train.replay": 0.5}},
     "joint": {},
     "mean-2": {"every": 2},
     "factor-mean-2": {"every": 2, "set": {"centralize.method": "factor_mean"}},
+    "ties-2": {"every": 2, "set": {"centralize.method": "ties", "centralize.norm": "mean"}},
+    "ihr-2": {"every": 2, "set": {"centralize.method": "ihr", "train.curvature": "kronecker"}},
 }
 
 
@@ -44,7 +53,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert wait_for(out / "runs" / "sequential-seed1" / "base-0001" / "manifest.json", process)
     kill_tree(process)
     done = wfc("compare", config, "--plain")
-    assert "tiny: 4 of 9 runs are done" in done.stderr  # each data set alone
+    assert "tiny: 4 of 16 runs are done" in done.stderr  # each data set alone
     assert done.stdout.strip() == str(out / "index.html")
     return out
 
@@ -59,6 +68,16 @@ def test_every_system_has_its_row(compared: Path) -> None:
     assert rows["mean-2"]["values"]["new"]["difference"] is None
     assert rows["sequential"]["values"]["new"]["difference"] is not None
     assert tree["failures"] == {}
+
+
+def test_every_preset_is_compared() -> None:
+    assert set(PRESETS) - {"centralize"} <= set(SYSTEMS)  # centralize goes by other names
+
+
+def test_no_two_systems_are_one(compared: Path) -> None:
+    last = [json.loads((compared / "runs" / f"{name}-seed1" / "status.json").read_text())["base_sha256"]
+            for name in SYSTEMS if name not in {"untouched", "individual"}]  # fmt: skip
+    assert len(set(last)) == len(last)
 
 
 def test_work_that_systems_share_is_done_once(compared: Path) -> None:
