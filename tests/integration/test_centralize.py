@@ -169,11 +169,13 @@ def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: Ce
         "method": "ties", "options": {"density": 0.5}, "norm": "mean", "scale": 1.0, "seed": 7,
     }  # fmt: skip
     assert facts["update_norm"] == pytest.approx(first[METHODS.index("mean")][0].facts["update_norm"] / 0.3, rel=1e-6)
-    dare = METHODS.index("dare")  # a round averages as the command does, given the seed of the round's manifest
-    offline.average(
-        [Path(item.path) for item in found[:3]], tmp_path / "out", recipe=Recipe("dare", scale=0.3, seed=7), weights=[1, 2, 3]
-    )
-    assert (tmp_path / "out" / base_chain.DELTA).read_bytes() == first[dare][1]["delta"]
+    for number, (item, (_, files)) in enumerate(zip(jobs, first, strict=True)):  # a round averages as the command does
+        recipe = Recipe(item.method, item.options, item.norm, item.scale, item.seed)
+        offline.average(
+            [Path(adapter.path) for adapter in item.adapters], tmp_path / f"out-{number}", recipe=recipe, weights=item.weights,
+            past_deltas=[tmp_path / "past"], previous_adapters=[Path(found[3].path)],
+        )  # fmt: skip
+        assert (tmp_path / f"out-{number}" / base_chain.DELTA).read_bytes() == files["delta"], item.method
 
 
 def test_a_round_without_the_curvature_it_needs_names_the_adapter(job: CentralizeJob, tmp_path: Path) -> None:
