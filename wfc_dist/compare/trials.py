@@ -1,5 +1,6 @@
 """A sweep's trials under Ray Tune. Imports ray: `tuning` prepares its environment first."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from wfc_dist import configuration
 from wfc_dist.backends.ray.cluster import address_of, alive_nodes
@@ -38,10 +40,11 @@ class _Site:
     overrides: tuple[str, ...]
 
 
-class _Told(tune.Callback):
+class _Told(TrialProgressCallback):  # stands in for the one that Tune would add, which prints on stdout
     """Says which runs start and how they end; those that were done before are not told of again."""
 
     def __init__(self, say: Callable[[str], None], todo: Sequence[str]) -> None:
+        super().__init__()
         self._say, self._todo, self._num_started = say, todo, 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,6 +55,9 @@ class _Told(tune.Callback):
         if _trial_name(trial) in self._todo:
             self._num_started += 1
             self._say(f"run {self._num_started} of {len(self._todo)}: {_trial_name(trial)}")
+
+    def on_trial_result(self, *_: Any, **info: Any) -> None:
+        """See ray.tune.Callback; the only result of a trial is told when it is complete."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -70,6 +76,7 @@ def run(sweep: Sweep, folder: TuneFolder, say: Callable[[str], None]) -> None:
     Returns when all have ended or stopped. Raises WfcError when Ray Tune itself fails.
     """
     runs, cluster = sweep.comparison.runs, sweep.comparison.runs[0].config.cluster
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # lists the trials that failed, which `say` is told of
     todo = [planned.config.run.name for planned in runs if not is_done(planned)]
     address = _address(cluster)
     site = _Site(TuneFolder(folder.path.resolve()), str(Path.cwd()), (f"cluster.address={address}",) if address else ())

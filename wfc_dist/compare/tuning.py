@@ -29,6 +29,7 @@ from wfc_dist.run_store import RunPaths
 _SETTINGS = {  # of Ray Tune, read when it is imported or starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are enough; TensorBoard's would want another package
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # we say what failed
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints whatever `verbose` says
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
