@@ -29,6 +29,13 @@ from wfc_dist.config import ClusterConfig, Config
 from wfc_dist.errors import WfcError
 
 POLL_S = 0.5
+# `wfc`, which ends with the worker that started it, however that ends: else it would go on alone and keep the run locked.
+_WFC = """import ctypes, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+from wfc_dist.cli import main
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def _run_trial(site: _Site, point: Mapping[str, Any]) -> None:
 
 def _wfc_run(site: _Site, name: str) -> None:
     """Runs `wfc run` to its end; tells it once to checkpoint and stop when the sweep is to stop."""
-    command = [sys.executable, "-m", "wfc_dist.cli", "run", str(site.folder.config(name)), "--plain", *site.overrides]
+    command = [sys.executable, "-c", _WFC, "run", str(site.folder.config(name)), "--plain", *site.overrides]
     with open(site.folder.log(name), "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
