@@ -15,8 +15,8 @@ PHASES: Mapping[str, Sequence[str]] = {
     "checkpoint": ("checkpoint",),
     "scoring": ("evaluate", "score"),
     "loading": ("start_ray", "admission", "open_root", "verify_root", "load_base", "fetch_base", "receive", "broadcast"),
-    "merging": ("centralize", "average", "merge", "fetch", "write_delta", "write_base", "commit_base"),
-    "recording": ("commit_adapter", "append_ledger", "publish_checkpoint"),
+    "merging": ("centralize", "average", "merge", "fetch", "write_delta", "write_base", "commit_base", "commit_interim"),
+    "recording": ("commit_adapter", "append_ledger", "publish_checkpoint", "serve"),
     "waiting for trainers": ("factorize",),
 }
 """Phase -> the spans that are part of it."""
