@@ -125,10 +125,10 @@ def test_nothing_new_is_nothing_done(streamed: Path) -> None:
     "moment",
     [
         "checkpoint:2",  # in the training of the second arrival
-        "commit_interim",
+        pytest.param("commit_interim", marks=pytest.mark.slow),
         "serve:2",  # the first interim base is there and not yet served
-        "serve:3",  # base 1 is there and not yet served
-        "append_ledger:4",
+        pytest.param("serve:3", marks=pytest.mark.slow),  # base 1 is there and not yet served
+        pytest.param("append_ledger:4", marks=pytest.mark.slow),
     ],
 )
 def test_killed_anywhere_the_same_command_goes_on(batch: Path, tmp_path: Path, moment: str) -> None:
@@ -168,6 +168,7 @@ def test_a_waiting_stream_stops_when_it_is_asked_to_and_goes_on(tmp_path: Path) 
     assert wfc(*command, "--until-empty").stdout.strip().endswith("base-0002")
 
 
+@pytest.mark.slow
 def test_on_ray_the_bytes_are_the_same(batch: Path, tmp_path: Path) -> None:
     path = make(tmp_path)
     done = wfc("stream", path, "cluster.backend=ray", "--inbox", tmp_path / "inbox", "--until-empty", "--plain")
