@@ -231,6 +231,14 @@ class Config(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _merge_method_finds_its_curvature(self) -> "Config":
+        method, kinds = self.centralize.method, {"fisher": ("fisher", "both"), "previous": ("kronecker", "both")}
+        for need in set(catalog.entry(method).needs) & kinds.keys():
+            if self.train.curvature not in kinds[need]:
+                raise ValueError(f"centralize.method {method}: set train.curvature to {kinds[need][0]}, it needs it")
+        return self
+
+    @model_validator(mode="after")
     def _pool_is_a_folder(self) -> "Config":
         if self.run.pool is not None and (is_url(self.run.dir) or is_url(self.run.pool)):
             raise ValueError("run.pool: needs run.dir and run.pool on folders that all nodes share, not on object storage")

@@ -32,6 +32,8 @@ def tree(**blocks: Any) -> dict[str, Any]:
         ({"datasets": {"a": {"source": "s", "langage": "en"}}}, "datasets.a.langage: unknown key; did you mean 'language'"),
         ({"rounds": [["a", "bb"]]}, "round 1 names 'bb', which is no data set"),
         ({"rounds": [["a", "a"]]}, "twice"),
+        ({"centralize": {"method": "fisher"}}, "centralize.method fisher: set train.curvature to fisher"),
+        ({"centralize": {"method": "ihr"}, "train": {"curvature": "fisher"}}, "ihr: set train.curvature to kronecker"),
         ({"rounds": []}, "at least one data set"),
         ({"rounds": {"centralize_every": 0}}, "centralize_every must be 1 or more"),
         ({"lora": {"variant": "dora"}}, "lora.variant"),

@@ -19,6 +19,7 @@ def make(tmp_path: Path, **centralize: object) -> Config:
             "datasets": {name: {"source": name, "splits": {"train": "t"}} for name in "zya"},
             "rounds": {"centralize_every": 2},
             "centralize": centralize,
+            "train": {"curvature": "both"},
         }
     )
 
