@@ -34,7 +34,7 @@ SGD = {"optimizer": "sgd", "schedule": "inverse_step", "warmup_steps": 0, "lr": 
 PRIOR = {"lora": {"dropout": 0.1, "prior": {"sigma": 0.05, "beta": 1e-2}}}
 OPTIONS: dict[str, dict[str, Any]] = {"distillation": DISTILLATION, "ewc": EWC, "sgd": SGD, "prior": PRIOR}
 TOLERANCE = 1e-5
-"""Relative difference of two adapters, Frobenius norm; see test_training_gang. Measured: up to 3e-7."""
+"""Relative difference of two adapters, Frobenius norm; see test_training_gang."""
 
 
 @pytest.fixture(scope="module")

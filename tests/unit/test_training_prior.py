@@ -16,7 +16,7 @@ from wfc_dist.training.prior import GaussianFactors, gaussian_divergence
 from wfc_dist.warm_base import WarmBase
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
-ROUNDING = 1e-5  # relative; float32 against float64, measured 3e-7
+ROUNDING = 1e-5  # relative; float32 against float64
 
 
 @pytest.fixture
