@@ -11,7 +11,7 @@ demo: $(MODEL)/config.json
 	$(BIN)/wfc run configs/demo.yaml
 
 test: .venv/dev lint $(MODEL)/config.json
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/cluster
 	$(BIN)/python -m pytest tests/cluster
 	$(BIN)/python tests/short_demo.py
 
