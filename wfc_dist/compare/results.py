@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import base_chain, lora_math
+from wfc_dist import base_chain, durable, lora_math
 from wfc_dist.compare.cells import Cell, CellReader
 from wfc_dist.compare.figures import FORMULAS, figures, over_seeds, spread, untouched
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
@@ -61,7 +61,7 @@ class Row:
 def is_done(run: PlannedRun) -> bool:
     """Says whether a run has its last base and that base's scores."""
     paths, last = RunPaths(run.config.run_dir()), len(run.config.round_list())
-    return paths.base(last).is_dir() and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
+    return durable.is_committed(paths.base(last)) and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
 
 
 def update_norm(run_dir: Path, num_rounds: int) -> float:
