@@ -166,8 +166,10 @@ def analyze(
     console.print(verdict_table(analysis))
     for verdict in analysis.rounds[-1].verdicts:
         console.print(verdict.sentence, markup=False)
-    for path in pages:
-        typer.echo(_published(path, folder, url))
+    page, *others = pages
+    typer.echo(_published(page, folder, url))  # and what lies beside it
+    for path in others:
+        typer.echo(path)
 
 
 @app.command()
