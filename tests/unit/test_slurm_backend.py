@@ -171,6 +171,17 @@ def test_a_warned_job_of_a_run_that_stops_is_not_requeued(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("in_job")
+def test_a_job_that_gets_its_nodes_after_the_stop_leaves_at_once(tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    calls: list[Place] = []
+    with pytest.raises(SystemExit) as ended:
+        make_task(tmp_path, calls.append)()
+    found = read_result(tmp_path)
+    assert ended.value.code == os.EX_TEMPFAIL and found is not None and found["state"] == "stopped"
+    assert not calls and not (tmp_path / tasks.STARTS).exists()
+
+
+@pytest.mark.usefixtures("in_job")
 def test_requeues_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = warned(tmp_path)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")

@@ -135,6 +135,9 @@ class Task:
         failed_file(folder, place.world_rank).unlink(missing_ok=True)
         if place.world_rank == 0:
             (folder / RESULT).unlink(missing_ok=True)
+            if Path(self.stop_file).exists():  # the queue gave it the nodes of a job that stopped
+                self._write("stopped", reason="the run was asked to stop before the job began")
+                sys.exit(os.EX_TEMPFAIL)  # not 0, so that srun ends the other ranks, which wait for this one
             self._note(start=restarts, host=place.host)
         if restarts > self.max_requeues:
             self._write_failure(place, self._too_often())
