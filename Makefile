@@ -16,7 +16,7 @@ test: .venv/dev lint $(MODEL)/config.json
 	$(BIN)/python tests/short_demo.py
 
 bench: .venv/installed $(MODEL)/config.json
-	@echo "Every benchmark, each beside what you would run instead: half an hour on 2 cores. Nothing else should run meanwhile."
+	@echo "Every benchmark, each beside what you would run instead: 50 minutes on 2 cores. Nothing else should run meanwhile."
 	$(BIN)/python benchmarks/new_base.py
 	$(BIN)/python benchmarks/new_base.py --dtype float32 --shards 3 --ways ours cp
 	$(BIN)/python benchmarks/new_base.py --model 7b --shards 3 --ways ours cp --repetitions 1
