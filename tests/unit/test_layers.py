@@ -29,7 +29,7 @@ LAYERS = [
     {"backends"},
     {"offline", "stream_page", "overview", "standalone", "run"},
     {"compare", "stream_inbox", "stream_run"},
-    {"cli"},
+    {"cli", "offline_commands"},
 ]
 
 
