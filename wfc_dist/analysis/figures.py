@@ -14,7 +14,7 @@ from wfc_dist.analysis.line import Line
 from wfc_dist.analysis.measure import Matrix, ModuleMeasures
 from wfc_dist.analysis.pool import LEVELS, PROBABILITIES, Pooled
 from wfc_dist.analysis.shape import normal_quantiles
-from wfc_dist.evaluation.plots import _STYLE, BLUE, GREY, INK, RED, _panels, _svg
+from wfc_dist.evaluation.plots import BLUE, GREY, INK, RED, STYLE, as_svg, grid_of
 
 _MOST_LINES = 8  # adapters drawn in one panel
 _FARTHEST = 15.0  # quantile that is still drawn, in units of s
@@ -25,24 +25,24 @@ _ABOVE: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "borde
 
 def densities_plot(pooled: Pooled, label: str) -> str:
     """Returns densities of entries before and after averaging, linear and logarithmic, with N(0, s^2) fitted to both."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(2, columns=2, width=4.3, height=2.7)
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(2, columns=2, width=4.3, height=2.7)
         for axes, logarithmic in zip(panels, (False, True), strict=True):
             _densities(axes, pooled, logarithmic=logarithmic)
             axes.set_xlabel(label)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def factors_plot(pooled: Mapping[str, Pooled]) -> str:
     """Returns densities of the entries of lora_A and lora_B, a panel each."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(len(pooled), columns=2, width=4.3, height=2.7)
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(len(pooled), columns=2, width=4.3, height=2.7)
         for axes, (name, found) in zip(panels, pooled.items(), strict=True):
             _densities(axes, found, logarithmic=True)
             axes.set_xlabel(f"entry of {name}")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _densities(axes: Axes, pooled: Pooled, *, logarithmic: bool) -> None:
@@ -84,8 +84,8 @@ def _seen(densities: Sequence[float]) -> Any:
 
 def qq_plot(pooled: Pooled) -> str:
     """Returns quantiles of entries / s against those of N(0, 1), a panel per level of standardization."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(len(LEVELS), columns=3, width=2.9, height=2.7)
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(len(LEVELS), columns=3, width=2.9, height=2.7)
         x = normal_quantiles(PROBABILITIES)
         drawn = [*itertools.islice(pooled.adapters.values(), _MOST_LINES), pooled.averaged]
         sizes = [abs(value) for found in drawn for values in found.quantiles.values() for value in values]
@@ -102,7 +102,7 @@ def qq_plot(pooled: Pooled) -> str:
             axes.set_ylim(-limit, limit)
             axes.grid(color=_SOFT, linewidth=0.6)
         panels[0].legend(loc="upper left")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def modules_plot(
@@ -122,7 +122,7 @@ def modules_plot(
     groups: dict[tuple[str, str], list[str]] = {}
     for name in sorted(modules, key=lambda name: modules[name].depth):
         groups.setdefault((modules[name].kind, modules[name].projection), []).append(name)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.7), layout="constrained")
         axes = figure.subplots()
         start, ticks = 0, []
@@ -145,13 +145,13 @@ def modules_plot(
         if all(value >= 0 for values in series.values() for value in values.values()):
             axes.set_ylim(bottom=0)
         axes.legend(**_ABOVE)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def matrices_plot(matrices: Mapping[str, tuple[Matrix, float, float]], names: Sequence[str]) -> str:
     """Returns a square of pairs of adapters for each measure: title -> (values, what is white, what is full colour)."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(
             len(matrices), columns=4, width=0.9 + 0.35 * min(len(names), 12), height=0.8 + 0.32 * min(len(names), 12)
         )
         for position, (axes, (title, (values, white, full))) in enumerate(zip(panels, matrices.items(), strict=True)):
@@ -177,12 +177,12 @@ def matrices_plot(matrices: Mapping[str, tuple[Matrix, float, float]], names: Se
             axes.set_yticks(range(len(names)), [] if position else names)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def shrinkage_plot(curves: Mapping[str, Sequence[tuple[int, float]]], own: str, active: float) -> str:
     """Returns the total shrinkage by weight decay in percent over the steps, one line per decay, the run's `own` thick."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         axes = figure.subplots()
         for label, points in curves.items():
@@ -198,18 +198,18 @@ def shrinkage_plot(curves: Mapping[str, Sequence[tuple[int, float]]], own: str, 
         axes.set_ylim(top=300)
         axes.set_xlabel("step")
         axes.set_ylabel("total shrinkage in percent")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def line_plot(line: Line) -> str:
     """Returns loss over alpha, sets of the rounds and protected sets apart; the lowest point of each set is marked."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         chosen = {
             "sets of the rounds": [name for name in line.losses if name not in line.protected],
             "protected sets": [name for name in line.losses if name in line.protected],
         }
         shown = {title: names for title, names in chosen.items() if names}
-        figure, panels = _panels(len(shown), columns=2, width=4.3, height=3.0)
+        figure, panels = grid_of(len(shown), columns=2, width=4.3, height=3.0)
         for axes, (title, names) in zip(panels, shown.items(), strict=True):
             for name in names:
                 change = [100 * (value / line.losses[name][0] - 1) for value in line.losses[name]]
@@ -222,4 +222,4 @@ def line_plot(line: Line) -> str:
             axes.set_xlabel(f"alpha (0: base {line.round_index - 1}, 1: base {line.round_index})")
             axes.set_ylabel("change of loss in percent")
             axes.legend(ncols=2 if len(names) > 4 else 1)
-        return _svg(figure)
+        return as_svg(figure)

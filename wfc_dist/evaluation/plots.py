@@ -16,7 +16,7 @@ from wfc_dist.evaluation.metrics import Score
 
 INK, GREY, BLUE, RED = "#1a1a1a", "#8a8a8a", "#1f5fa8", "#b5442e"
 CYCLE = ("#1f5fa8", "#c47a1d", "#2f7d4f", "#b5442e", "#6a4c93", "#4a7c8c", "#8c564b", "#7f7f7f")
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "wfc_dist", "text.color": INK,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False,
@@ -33,14 +33,16 @@ class Curve:
     dev: Sequence[tuple[int, float]]
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """Returns the figure as an <svg> element to stand inside HTML."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]  # without the XML declaration, to stand inside HTML
+    return text[text.index("<svg") :]  # without the XML declaration
 
 
-def _panels(count: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def grid_of(count: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and `count` axes in rows of `columns`, each `width` x `height` inches."""
     columns = min(columns, count)
     num_rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * num_rows), layout="constrained")
@@ -59,7 +61,7 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
         protected: Names of protected sets.
         titles: Of before and after.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(pairs)), layout="constrained")
         axes = figure.subplots()
         for position, (name, (before, after)) in enumerate(pairs.items()):
@@ -80,7 +82,7 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
         axes.set_xlabel("error in percent")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequence[str]) -> str:
@@ -90,9 +92,9 @@ def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequ
         shares: Set -> model -> errors of every kind over reference tokens; from left to right, and from top to bottom.
         kinds: Names of the kinds, in the order of the stack.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         num_bars = max(map(len, shares.values()))
-        figure, panels = _panels(len(shares), columns=2, width=4.3, height=0.8 + 0.21 * num_bars)
+        figure, panels = grid_of(len(shares), columns=2, width=4.3, height=0.8 + 0.21 * num_bars)
         for axes, (name, models) in zip(panels, shares.items(), strict=True):
             lefts = [0.0] * len(models)
             for kind, color, of_kind in zip(kinds, CYCLE, zip(*models.values(), strict=True), strict=False):
@@ -104,13 +106,13 @@ def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequ
             axes.set_title(name)
             axes.set_xlabel("percent of the reference tokens")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Sequence[str]) -> str:
     """Returns error over bases, one line per set: (base index, rate); protected sets apart."""
-    with mpl.rc_context(_STYLE):
-        figure, (left, right) = _panels(2, columns=2, width=4.3, height=3.0)
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = grid_of(2, columns=2, width=4.3, height=3.0)
         for axes, title, chosen in (
             (left, "sets of the rounds", [name for name in rates if name not in protected]),
             (right, "protected sets", [name for name in rates if name in protected]),
@@ -131,7 +133,7 @@ def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Seq
                 axes.legend(ncols=2 if len(chosen) > 4 else 1)
             else:
                 axes.set_axis_off()
-        return _svg(figure)
+        return as_svg(figure)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) ->
         labels: Of x and y.
         zero: Draw both axes through the origin.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.0), layout="constrained")
         axes = figure.subplots()
         for line in sorted({mark.line for mark in marks if mark.line}):
@@ -171,7 +173,7 @@ def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) ->
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.grid(color="#eeeeee", linewidth=0.6)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,8 @@ def panels_plot(
         ringed: Which points get a ring.
         labels: Of x and y.
     """
-    with mpl.rc_context(_STYLE):
-        figure, every = _panels(len(panels), columns=2, width=4.3, height=3.4)
+    with mpl.rc_context(STYLE):
+        figure, every = grid_of(len(panels), columns=2, width=4.3, height=3.4)
         for axes, panel in zip(every, panels, strict=True):
             for line in panel.lines:
                 axes.plot(*zip(*[points[index] for index in line], strict=True), color=GREY, linewidth=0.8, zorder=1)
@@ -218,13 +220,13 @@ def panels_plot(
             axes.set_xlabel(labels[0])
             axes.set_ylabel(labels[1])
             axes.legend()
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def curves_plot(curves: Sequence[Curve]) -> str:
     """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(len(curves), columns=3, width=2.9, height=2.2)
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(len(curves), columns=3, width=2.9, height=2.2)
         for axes, curve in zip(panels, curves, strict=True):
             steps, losses = np.array([step for step, _ in curve.train]), np.array([loss for _, loss in curve.train])
             if len(steps):
@@ -237,7 +239,7 @@ def curves_plot(curves: Sequence[Curve]) -> str:
             axes.set_ylabel("loss")
             if axes.get_legend_handles_labels()[0]:
                 axes.legend()
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -256,8 +258,8 @@ def weights_plot(adapters: Mapping[str, npt.NDArray[np.float64]], averaged: npt.
         adapters: Data set -> sampled entries of scaling * B @ A.
         averaged: The same entries of the averaged update.
     """
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(2, columns=2, width=4.3, height=2.7)
+    with mpl.rc_context(STYLE):
+        figure, panels = grid_of(2, columns=2, width=4.3, height=2.7)
         limit = 4 * max(float(values.std()) for values in adapters.values()) or 1.0
         edges = np.linspace(-limit, limit, 121)
         centers = (edges[1:] + edges[:-1]) / 2
@@ -273,7 +275,7 @@ def weights_plot(adapters: Mapping[str, npt.NDArray[np.float64]], averaged: npt.
             else:
                 axes.set_ylim(bottom=0)
                 axes.legend()
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _density(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -289,7 +291,7 @@ def timeline_plot(lanes: Mapping[str, Sequence[tuple[float, float, str]]], phase
         lanes: Process -> (start, end, phase) in seconds, outer spans before those inside them.
         phases: In the order of colours and legend.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.9 + 0.27 * len(lanes)), layout="constrained")
         axes = figure.subplots()
         last_s = max(end for bars in lanes.values() for _, end, _ in bars)
@@ -307,12 +309,12 @@ def timeline_plot(lanes: Mapping[str, Sequence[tuple[float, float, str]]], phase
         axes.set_xlim(0, last_s * 1.005)
         axes.set_xlabel("seconds since the attempt began")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def modules_plot(per_module: Mapping[str, Mapping[str, float]], label: str) -> str:
     """Returns a value per adapted module, one line per round: round title -> module name -> value."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.5), layout="constrained")
         axes = figure.subplots()
         for title, values in per_module.items():
@@ -326,4 +328,4 @@ def modules_plot(per_module: Mapping[str, Mapping[str, float]], label: str) -> s
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.legend(ncols=4)
-        return _svg(figure)
+        return as_svg(figure)
