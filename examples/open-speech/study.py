@@ -1,0 +1,207 @@
+"""Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
+
+    python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
+    python examples/open-speech/study.py                             from the results that are there
+
+`make study` runs everything from the packages to the page.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.evaluation.plots import Mark, marks_plot
+
+HERE = Path(__file__).resolve().parent
+RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.md", HERE.parents[1] / "docs" / "study"
+BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
+ANALYZED = "mean-3"
+QUESTIONS = {
+    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential"],
+    "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
+    "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
+    "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
+    "Does weight decay matter?": ["mean-3", "mean-3-decay"],
+    "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6", "ihr-6"],
+    "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian"],
+    "With old data, or all data at once": ["mean-3", "replay", "joint"],
+}  # fmt: skip
+COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
+CHANGED = "relative change of the error on the {} sets, percent"
+AIM = -0.246  # of the new sets, relative to the untouched model: what the paper reports
+
+Row = Mapping[str, Any]
+
+
+def take(folder: Path) -> None:
+    """Puts what the page needs of a comparison's folder into one file."""
+    trained, taken, seconds = 0, 0, 0.0
+    for ledger in sorted(folder.glob("runs/*/ledger.jsonl")):
+        for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
+            if line["event"] == "adapter":
+                fresh = not line.get("from_pool")
+                trained, taken = trained + fresh, taken + (not fresh)
+                seconds += line.get("seconds", 0.0) if fresh else 0.0
+    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    analyses = sorted(folder.glob(f"runs/{ANALYZED}-seed*/report/analysis/analysis.json"))
+    tree = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
+        "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
+        "verdicts": [line for path in analyses for line in verdicts(path)],
+        "compare": compared,
+    }
+    RESULTS.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def verdicts(path: Path) -> list[dict[str, Any]]:
+    """Returns every round's verdicts of an analysis."""
+    return [line for found in json.loads(path.read_text(encoding="utf-8"))["rounds"] for line in found["verdicts"]]
+
+
+def percent(value: float, signed: bool = True) -> str:
+    """Returns 100 * value with one digit."""
+    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+
+
+def estimate(row: Row, name: str) -> str:
+    """Returns a figure with its interval; - where the system has none."""
+    value = row["values"].get(name)
+    if value is None:
+        return "-"
+    signed = name not in ("forgetting", "own", "new", "protected")
+    low, middle, high = (percent(value[key], signed) for key in ("low", "value", "high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def against(row: Row, name: str) -> str:
+    """Returns the paired difference to the reference in points; in bold where its interval excludes 0."""
+    value = row["values"].get(name)
+    if value is None or value["difference"] is None:
+        return "-"
+    text = f"{percent(value['difference'])} [{percent(value['difference_low'])}, {percent(value['difference_high'])}]"
+    return text if value["verdict"] == "same" else f"**{text}**"
+
+
+def lines_of(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a Markdown table, the first line its head."""
+    lines = [f"| {' | '.join(line)} |" for line in cells]
+    return [lines[0], f"|{' --- |' * len(cells[0])}", *lines[1:], ""]
+
+
+def comparison(rows: Sequence[Row], reference: str) -> list[str]:
+    """Returns the rows' figures, and their differences to the reference."""
+    heads = ["system", *COLUMNS.values(), "norm", f"new: against {reference}", f"protected: against {reference}"]
+    cells = [
+        [row["system"], *(estimate(row, name) for name in COLUMNS), f"{row['norm']:.2f}"]
+        + [against(row, name) for name in ("new", "protected")]
+        for row in rows
+    ]
+    return lines_of([heads, *cells])
+
+
+def ahead(rows: Sequence[Row], reference: str) -> list[str]:
+    """Says which systems are ahead of the reference, and whether the aim is reached."""
+    lines = []
+    for name, label in (("new", "new sets"), ("protected", "protected sets")):
+        for verdict in ("better", "worse"):
+            found = [row["system"] for row in rows if row["values"].get(name, {}).get("verdict") == verdict]
+            lines.append(f"- {label}: {verdict} than {reference}: {', '.join(found) or 'none'}.")
+    reached = [
+        row["system"] for row in rows
+        if row["values"]["new_relative"]["value"] <= AIM and row["values"]["protected_relative"]["value"] <= 0
+    ]  # fmt: skip
+    lines.append(
+        f"- {-100 * AIM:.1f} % below the untouched model on the new sets with the protected sets no worse (point estimates): "
+        f"{', '.join(reached) or 'none'}."
+    )
+    return [*lines, ""]
+
+
+def figures(tree: Mapping[str, Any]) -> list[str]:
+    """Draws the figures; returns the lines that show them."""
+    FIGURES.mkdir(exist_ok=True)
+    rows = tree["compare"]["rows"]
+
+    def triple(row: Row, name: str) -> tuple[float, float, float]:
+        value = row["values"][name]
+        return 100 * value["low"], 100 * value["value"], 100 * value["high"]
+
+    def mark(row: Row, x: tuple[float, float, float], name: str) -> Mark:
+        return Mark(row["system"], x, triple(row, name), strong=row["system"] == "untouched")
+
+    x, y = "protected_relative", "new_relative"
+    drawn = {
+        "plane": (
+            "What is learned against what is kept; left and down is better on both",
+            marks_plot(
+                [mark(row, triple(row, x), y) for row in rows], (CHANGED.format("protected"), CHANGED.format("new")), zero=True
+            ),
+        )
+    }
+    for name, label in (("new", "new sets"), ("protected", "protected sets")):
+        marks = [mark(row, (row["norm"],) * 3, name) for row in rows]
+        plot = marks_plot(marks, ("norm of the whole update, Frobenius", f"error on the {label}, percent"), zero=False)
+        drawn[f"norm-{name}"] = (f"Error on the {label} against the norm of the update", plot)
+    lines = []
+    for name, (title, svg) in drawn.items():
+        text = svg if "xmlns=" in svg[:500] else svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        (FIGURES / f"{name}.svg").write_text(text, encoding="utf-8")
+        lines += [f"![{title}](study/{name}.svg)", "", f"*{title}.*", ""]
+    return lines
+
+
+def page(tree: Mapping[str, Any]) -> str:
+    """Returns what stands between the marks of the page."""
+    compared, trained = tree["compare"], tree["trained"]
+    rows, reference = {row["system"]: row for row in compared["rows"]}, compared["reference"]
+    machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in tree["machine"].items())
+    seeds = sorted({seed for row in rows.values() for seed in row["seeds"]})
+    lines = [
+        f"`make study`; {tree['date']}, {machine}. {len(rows) - 1} systems, seed {', '.join(map(str, seeds))}; "
+        f"{trained['adapters']} adapters trained ({trained['seconds'] / 60:.0f} minutes), "
+        f"{trained['from the pool']} taken from the pool.", "",
+        f"Rates are {compared['metric'].upper()} in percent, decoded "
+        + ("in windows of several clips" if compared["packing"] else "clip by clip")
+        + f"; brackets are {100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference "
+        "excludes 0.", "",
+        "### All systems", "", *lines_of([
+            ["system", "own", "new", "protected", "FWT"],
+            *([name, *(estimate(row, figure) for figure in ("own", "new", "protected", "fwt"))] for name, row in rows.items()),
+        ]), *ahead(list(rows.values()), reference), *figures(tree),
+    ]  # fmt: skip
+    for question, systems in QUESTIONS.items():
+        found = [rows[name] for name in systems if name in rows]
+        if any(row["system"] != reference for row in found):
+            lines += [f"### {question}", "", *comparison(found, reference)]
+    if tree["verdicts"]:
+        lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
+                  *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
+                      [str(line["round_index"]), line["mechanism"], line["measured"].removeprefix("measured "),
+                       line["expected"], line["word"]]
+                      for line in tree["verdicts"])])]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Takes results over, if asked to, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--take", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
+    if options.take:
+        take(options.take)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(
+        f"{before}{BEGIN}\n{page(json.loads(RESULTS.read_text(encoding='utf-8')))}{END}{rest.partition(END)[2]}", encoding="utf-8"
+    )
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
