@@ -131,7 +131,7 @@ def report(run: Run) -> None:
     """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
     from wfc_dist import log
     from wfc_dist.remote_run import whole_run
-    from wfc_dist.run_store import require_run
+    from wfc_dist.run_layout import require_run
 
     log.quiet_libraries()
     folder, mirror = whole_run(run)  # the root's spelling table is part of every English score
@@ -151,7 +151,7 @@ def analyze(
     from wfc_dist import log
     from wfc_dist.mirror import NO_MIRROR
     from wfc_dist.remote_run import whole_run
-    from wfc_dist.run_store import require_run
+    from wfc_dist.run_layout import require_run
 
     log.quiet_libraries()
     folder, mirror = whole_run(run)

@@ -16,7 +16,7 @@ from wfc_dist.hashing import content_sha256
 from wfc_dist.lora_math import AnyDelta, Factors
 from wfc_dist.merging import catalog
 from wfc_dist.merging.recipe import Recipe, merged_update
-from wfc_dist.run_store import RunPaths, read_base, require_run
+from wfc_dist.run_layout import RunPaths, read_base, require_run
 from wfc_dist.tensor_files import write_order
 
 
@@ -149,6 +149,6 @@ def rebuild(run_dir: Path, index: int, out: Path) -> str:
 
 
 def _dtype(paths: RunPaths) -> str:
-    from wfc_dist.run_store import read_config
+    from wfc_dist.run_layout import read_config
 
     return read_config(paths.run_dir).base.dtype

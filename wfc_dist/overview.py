@@ -16,7 +16,7 @@ from safetensors import safe_open
 from wfc_dist import durable
 from wfc_dist.config import Config
 from wfc_dist.data.audit import AuditReport
-from wfc_dist.run_store import RunPaths, first_uncommitted, read_base, read_config, require_run
+from wfc_dist.run_layout import RunPaths, first_uncommitted, read_base, read_config, require_run
 from wfc_dist.stream_page import stream_table
 
 MOST_ROWS = 200  # a longer table is read by nobody and takes seconds to draw

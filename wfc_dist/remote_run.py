@@ -14,7 +14,7 @@ from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.mirror import OWN, Mirror, mirror_folder
 from wfc_dist.object_lock import STOP
 from wfc_dist.objects import Objects, at_once, is_url
-from wfc_dist.run_store import request_stop, require_run
+from wfc_dist.run_layout import request_stop, require_run
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from wfc_dist import base_chain, durable, log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.hashing import content_sha256
 from wfc_dist.mirror import AnyMirror, Mirror
-from wfc_dist.run_store import RunPaths, RunStore, read_base
+from wfc_dist.run_layout import RunPaths, read_base
+from wfc_dist.run_store import RunStore
 
 logger = logging.getLogger(__name__)
 LINK = "root"  # in a mirror, a link to the root model as this node has it

@@ -17,7 +17,8 @@ from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.mirror import CONTROL, Mirror
 from wfc_dist.object_lock import held
 from wfc_dist.objects import Objects
-from wfc_dist.run_store import RunPaths, RunStore, request_stop
+from wfc_dist.run_layout import RunPaths, request_stop
+from wfc_dist.run_store import RunStore
 
 logger = logging.getLogger(__name__)
 

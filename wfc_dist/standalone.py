@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from wfc_dist import adapters, base_chain, run_store
+from wfc_dist import adapters, base_chain, run_layout
 from wfc_dist.config import Config
 from wfc_dist.data.audio_files import AudioFile, decode
 from wfc_dist.data.sources import open_split
@@ -34,7 +34,7 @@ def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
     if is_url(name):
         folder, mirror = local_run(name)
         assert mirror is not None, "a URL has a mirror"
-        bring_base(mirror, run_store.latest_base(folder).index)
+        bring_base(mirror, run_layout.latest_base(folder).index)
     if (folder / "config.json").is_file() and (folder / "ledger.jsonl").is_file():
         folder = Path(newest_servable(folder).path)
     elif (folder / adapters.CONFIG).is_file():

@@ -15,8 +15,9 @@ from wfc_dist import configuration, durable
 from wfc_dist.config import Config
 from wfc_dist.errors import ConfigError, InputError, Interrupted
 from wfc_dist.run import Checked, check
+from wfc_dist.run_layout import RunPaths
 from wfc_dist.run_opening import record_config
-from wfc_dist.run_store import RunPaths, RunStore
+from wfc_dist.run_store import RunStore
 
 SUFFIX, REJECTED = ".yaml", ".rejected"
 LOOK_S = 0.2  # how soon a stop is heard

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from wfc_dist.run_store import RunPaths, read_config
+from wfc_dist.run_layout import RunPaths, read_config
 from wfc_dist.stream_store import staleness
 
 _COLUMNS = (

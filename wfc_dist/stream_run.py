@@ -8,7 +8,7 @@ from wfc_dist.display import Display
 from wfc_dist.errors import ConfigError
 from wfc_dist.rounds import Base
 from wfc_dist.run import Parts, run
-from wfc_dist.run_store import latest_base
+from wfc_dist.run_layout import latest_base
 from wfc_dist.stream import Centralizer, run_stream
 from wfc_dist.stream_inbox import Inbox, grown_config, record_arrivals
 from wfc_dist.stream_store import SERVING, StreamStore

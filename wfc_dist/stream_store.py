@@ -8,7 +8,8 @@ from pathlib import Path
 from wfc_dist import durable, log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.run_store import RunPaths, RunStore, latest_base, read_config
+from wfc_dist.run_layout import RunPaths, latest_base, read_config
+from wfc_dist.run_store import RunStore
 
 SERVING = "serving"  # a link in the run directory
 

@@ -23,7 +23,7 @@ import tiny
 from processes import wfc
 from ray_nodes import RayNodes
 
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 REPO = Path(__file__).resolve().parent.parent.parent
 # Long enough to be caught in the middle: some 20 s an adapter on two cores. The second round shows the broadcast.

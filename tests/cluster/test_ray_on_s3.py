@@ -15,7 +15,7 @@ from ray_nodes import RayNodes
 from s3_server import BUCKET, s3_server
 
 from wfc_dist.objects import Objects
-from wfc_dist.run_store import latest_base
+from wfc_dist.run_layout import latest_base
 
 CACHE = "/dev/shm/wfc-cache"
 

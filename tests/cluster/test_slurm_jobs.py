@@ -14,7 +14,7 @@ import tiny
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
 
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
 

@@ -14,7 +14,7 @@ import tiny
 from processes import start_wfc
 from slurm_cluster import SlurmCluster, poll
 
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 ROUND = Path(__file__).parents[2] / "slurm" / "round.sh"
 NODES = ["node1", "node2", "node3"]

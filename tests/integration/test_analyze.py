@@ -15,7 +15,7 @@ from wfc_dist.analysis.line import END, alphas, loss_along
 from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
-from wfc_dist.run_store import RunPaths, latest_base, read_base, read_config
+from wfc_dist.run_layout import RunPaths, latest_base, read_base, read_config
 
 
 @pytest.fixture(scope="module")

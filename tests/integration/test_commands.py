@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 
 from wfc_dist import base_chain, lora_math
 from wfc_dist.merging import catalog
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 
 from wfc_dist import durable
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 # In the order in which the attempts reach them; a number counts within one process of an attempt.
 MOMENTS = [

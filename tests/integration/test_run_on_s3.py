@@ -17,7 +17,7 @@ from wfc_dist import durable
 from wfc_dist.mirror import Mirror
 from wfc_dist.objects import Objects
 from wfc_dist.root import bring_base
-from wfc_dist.run_store import latest_base
+from wfc_dist.run_layout import latest_base
 
 # Parts of 5 MB, which a checkpoint of rank 1500 exceeds: large objects take other requests than small ones.
 FSSPEC = {"FSSPEC_S3": json.dumps({"default_block_size": 5 << 20})}

@@ -16,7 +16,7 @@ from wfc_dist.display import Display
 from wfc_dist.evaluation.report import write_report
 from wfc_dist.hashing import content_sha256
 from wfc_dist.run import run
-from wfc_dist.run_store import RunPaths
+from wfc_dist.run_layout import RunPaths
 from wfc_dist.standalone import open_model
 from wfc_dist.stream_run import stream
 from wfc_dist.stream_store import SERVING, newest_servable, staleness

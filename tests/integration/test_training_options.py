@@ -19,7 +19,7 @@ from wfc_dist import adapters, durable
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import Interrupted
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models
 from wfc_dist.training.job import TrainingJob

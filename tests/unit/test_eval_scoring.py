@@ -8,7 +8,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import RunScorer, ScoreTask
 from wfc_dist.mirror import NO_MIRROR
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.run_store import RunPaths
+from wfc_dist.run_layout import RunPaths
 
 HOURS = {"zh": 3.0, "cs": 1.0, "ar": 1.0, "en": 1.0, "fr": 2.0}
 

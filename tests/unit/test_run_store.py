@@ -14,8 +14,9 @@ from wfc_dist.config import Config
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
 from wfc_dist.root import ensure_root
 from wfc_dist.rounds import Base
+from wfc_dist.run_layout import RunPaths, latest_base, read_config, require_run
 from wfc_dist.run_opening import open_run
-from wfc_dist.run_store import RunPaths, RunStore, latest_base, read_config, require_run
+from wfc_dist.run_store import RunStore
 
 DATA = {"a/train": "1"}
 
@@ -57,7 +58,7 @@ def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> 
     config = make(tmp_path)
     with open_run(config, DATA):
         script = (
-            "from pathlib import Path; from wfc_dist.run_opening import locked; from wfc_dist.run_store import RunPaths\n"
+            "from pathlib import Path; from wfc_dist.run_opening import locked; from wfc_dist.run_layout import RunPaths\n"
             f"with locked(RunPaths(Path({str(tmp_path / 'r')!r}))): pass"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -18,8 +18,9 @@ from wfc_dist.config import Config  # noqa: E402
 from wfc_dist.errors import Interrupted  # noqa: E402
 from wfc_dist.overview import status_table  # noqa: E402
 from wfc_dist.rounds import Base  # noqa: E402
+from wfc_dist.run_layout import RunPaths  # noqa: E402
 from wfc_dist.run_opening import open_run  # noqa: E402
-from wfc_dist.run_store import RunPaths, RunStore  # noqa: E402
+from wfc_dist.run_store import RunStore  # noqa: E402
 
 
 def simulate(config: Config, ray: SimulatedRay) -> Base:

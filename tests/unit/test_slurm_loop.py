@@ -15,7 +15,8 @@ from wfc_dist.backends.slurm.submission import Shape, Submission
 from wfc_dist.backends.slurm.tasks import Task
 from wfc_dist.config import ClusterConfig
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
-from wfc_dist.run_store import RunPaths, RunStore
+from wfc_dist.run_layout import RunPaths
+from wfc_dist.run_store import RunStore
 
 
 def nothing(place: object) -> dict:

@@ -12,8 +12,8 @@ import yaml
 
 from wfc_dist.errors import ConfigError, Interrupted
 from wfc_dist.run import check
+from wfc_dist.run_layout import RunPaths, read_config
 from wfc_dist.run_opening import open_run
-from wfc_dist.run_store import RunPaths, read_config
 from wfc_dist.stream_inbox import Inbox, grown_config
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}

@@ -19,7 +19,7 @@ from wfc_dist.errors import InputError
 from wfc_dist.evaluation.weights import read_adapters
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.root import bring_base
-from wfc_dist.run_store import RunPaths, read_base, read_config, require_run
+from wfc_dist.run_layout import RunPaths, read_base, read_config, require_run
 from wfc_dist.seeds import derived_seed
 
 logger = logging.getLogger(__name__)

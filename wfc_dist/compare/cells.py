@@ -17,7 +17,7 @@ from wfc_dist.evaluation.hypotheses import count_hypotheses, read_hypotheses
 from wfc_dist.evaluation.matrix import Matrix, read_matrix
 from wfc_dist.evaluation.metrics import Counts, bootstrap_rates
 from wfc_dist.evaluation.normalize import spelling_table
-from wfc_dist.run_store import read_base
+from wfc_dist.run_layout import read_base
 
 Cell = npt.NDArray[np.float64]
 _SEED = 1

@@ -10,7 +10,7 @@ from wfc_dist.compare.cells import Cell, CellReader
 from wfc_dist.compare.figures import FORMULAS, figures, over_seeds, spread, untouched
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
 from wfc_dist.evaluation.metrics import interval
-from wfc_dist.run_store import RunPaths, latest_base
+from wfc_dist.run_layout import RunPaths, latest_base
 
 HIGHER_IS_BETTER = frozenset({"bwt", "fwt"})
 

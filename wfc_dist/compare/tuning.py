@@ -24,7 +24,7 @@ from wfc_dist.compare.sweep import Sweep
 from wfc_dist.display import Display
 from wfc_dist.errors import EXIT_INTERRUPTED, Interrupted, RunLockedError
 from wfc_dist.run import SIGNALS, check
-from wfc_dist.run_store import RunPaths
+from wfc_dist.run_layout import RunPaths
 
 _SETTINGS = {  # of Ray Tune, read when it is imported or starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are enough; TensorBoard's would want another package

@@ -16,7 +16,7 @@ from rich.table import Table
 from wfc_dist.config import Config
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.metrics import Score
-from wfc_dist.run_store import read_config
+from wfc_dist.run_layout import read_config
 
 _BASE = re.compile(r"base-(\d{4,})")
 _ADAPTERS_AT_ONCE = 3  # with two bases and intervals that is 120 columns

@@ -16,7 +16,7 @@ from wfc_dist.evaluation.report_errors import errors_section
 from wfc_dist.evaluation.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
 from wfc_dist.evaluation.transfer import Change, Figure, Summary, summarize
 from wfc_dist.evaluation.weights import RoundWeights, read_weights
-from wfc_dist.run_store import RunPaths, read_base, require_run
+from wfc_dist.run_layout import RunPaths, read_base, require_run
 
 _LEDGER_ROWS = 300
 _ATTEMPTS, _LANES = 3, 40  # of the timeline: the last ones, the first ones

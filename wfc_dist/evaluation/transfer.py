@@ -168,7 +168,7 @@ class _Draws:
 
 def spelling_beside(hypotheses_path: Path) -> dict[str, str]:
     """Returns the spelling table of the run these hypotheses lie in; scores were made with its root's."""
-    from wfc_dist.run_store import read_base
+    from wfc_dist.run_layout import read_base
 
     entry = read_base(hypotheses_path.parents[3], 0)
     return spelling_table(Path(entry[0].path)) if entry else {}
