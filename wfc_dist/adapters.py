@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
 from wfc_dist.hashing import content_sha256, tensor_sha256
-from wfc_dist.lora_math import CURVATURE, Curvature, Factors
+from wfc_dist.lora_math import CURVATURE, Curvature, Factors, concatenated
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STATISTICS = "curvature.safetensors"
@@ -126,6 +126,32 @@ def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return adapter_sha256(tensors)
+
+
+def write_stacked(
+    folder: Path, adapters: Sequence[Mapping[str, Factors]], coefficients: Sequence[float], like: Path
+) -> str:  # fmt: skip
+    """Writes sum_i coefficients_i * delta_i as one PEFT folder, whose factors are those of all adapters stacked.
+
+    Args:
+        folder: An existing folder.
+        adapters: Module -> factors, of the same modules.
+        coefficients: One each; they are multiplied into lora_B, which rounds to float32.
+        like: A PEFT folder of one of them, whose configuration is taken but for rank and scaling.
+
+    Returns:
+        The sha256 of the tensors.
+    """
+    tensors, ranks = {}, {}
+    for module in adapters[0]:
+        stacked = concatenated([item[module] for item in adapters], coefficients)
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = stacked.a_RI
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = stacked.b_OR.double() * stacked.coefficients_R
+        ranks[module] = len(stacked.a_RI)
+    rank = max(ranks.values())
+    pattern = {module: other for module, other in ranks.items() if other != rank}
+    shape = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": pattern, "alpha_pattern": pattern}
+    return write_peft(folder, tensors, json.loads((like / CONFIG).read_text(encoding="utf-8")) | shape)
 
 
 def adapter_sha256(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -83,11 +83,12 @@ class CentralizeConfig(_Strict):
     """`mean` is the exact mean of the updates, sum_i w_i * scaling_i * B_i @ A_i; `wfc average --help` lists the others."""
     options: dict[str, float] = Field(default_factory=dict)
     """Of the method, such as {density: 0.3}; those not named keep their defaults."""
-    weights: Literal["uniform", "hours"] | dict[str, float] = "uniform"  # [P]
+    weights: Literal["uniform", "hours", "fitted"] | dict[str, float] = "uniform"  # [P]
+    """`fitted` searches for those of the least dev error, mean over the round's data sets (`mean` only)."""
     norm: Literal["own", "mean"] = "own"
     """`mean` gives each module's update the Frobenius norm that `mean` would have there: methods compared at equal step."""
-    scale: Annotated[float, Field(gt=0)] | Literal["inverse_round"] = 1.0
-    """Factor of the update; `inverse_round` is 1/t in round t (FTA, arXiv 2210.15282)."""
+    scale: Annotated[float, Field(gt=0)] | Literal["inverse_round", "fitted"] = 1.0
+    """Factor of the update; `inverse_round` is 1/t in round t (FTA, arXiv 2210.15282), `fitted` as with weights."""
 
     @field_validator("method")
     @classmethod
@@ -106,6 +107,23 @@ class CentralizeConfig(_Strict):
     def _step_is_the_methods_own(self) -> "CentralizeConfig":
         catalog.check_step(self.method, self.norm, self.scale)
         return self
+
+    @model_validator(mode="after")
+    def _mean_is_what_is_fitted(self) -> "CentralizeConfig":
+        if self.is_fitted and self.method != "mean":
+            raise ValueError(
+                f"weights and scale are fitted for method mean, not {self.method}: what is tried are sums of updates"
+            )
+        return self
+
+    def shown_scale(self) -> str:
+        """Returns the scale for a page."""
+        return self.scale if isinstance(self.scale, str) else f"{self.scale:g}"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Says whether a round decodes dev splits before it is merged."""
+        return "fitted" in (self.weights, self.scale)
 
 
 class SlurmConfig(_Strict):
@@ -222,10 +240,9 @@ class Config(_Strict):
                 raise ValueError(f"evaluate.protected.{name}: also a training data set; give it another name")
             if "test" not in self.evaluate.protected[name].splits:
                 raise ValueError(f"evaluate.protected.{name}.splits: a protected set needs a test split")
-        if self.train.early_stopping:
-            for name in {name for names in self.round_list() for name in names}:
-                if "dev" not in self.datasets[name].splits:
-                    raise ValueError(f"datasets.{name}.splits: train.early_stopping needs a dev split")
+        for name in sorted({name for names in self.round_list() for name in names}) if self._needs_dev() else ():
+            if "dev" not in self.datasets[name].splits:
+                raise ValueError(f"datasets.{name}.splits: {self._needs_dev()} needs a dev split")
         if isinstance(self.centralize.weights, dict):
             self._weights_cover_rounds(self.centralize.weights)
         return self
@@ -258,6 +275,10 @@ class Config(_Strict):
         if self.cluster.backend == "slurm" and is_url(self.run.dir):
             raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
         return self
+
+    def _needs_dev(self) -> str:
+        """Returns what needs dev splits, or nothing."""
+        return "train.early_stopping" if self.train.early_stopping else "a fit (centralize)" if self.centralize.is_fitted else ""
 
     def _weights_cover_rounds(self, weights: Mapping[str, float]) -> None:
         for name in weights:

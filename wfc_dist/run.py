@@ -27,6 +27,7 @@ from wfc_dist.run_store import RunStore
 if TYPE_CHECKING:
     from wfc_dist.backends.in_process import InProcessBackend
     from wfc_dist.backends.ray.admission import Admission
+    from wfc_dist.backends.ray.trainers import RayTrainers
     from wfc_dist.backends.slurm.backend import SlurmBackend
 
 logger = logging.getLogger(__name__)
@@ -180,13 +181,26 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
     if store.config.cluster.backend == "ray":
         base = _run_on_ray(store, checked, display, work)
     else:
-        from wfc_dist.evaluation.scoring import RunScorer
-
         backend = _backend_without_ray(store, checked, display)
-        scorer = RunScorer(store, backend, checked.test_hours, checked.fingerprints, display.say)
-        base = work(Parts(store, checked, display, backend, backend, scorer))
+        base = work(_parts(store, checked, display, backend, backend))
     display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
     return base
+
+
+def _parts(
+    store: RunStore,
+    checked: Checked,
+    display: Display,
+    trainers: "InProcessBackend | SlurmBackend | RayTrainers",
+    centralizer: Centralizer,
+) -> Parts:
+    from wfc_dist.evaluation.fitting import FittedCentralizer
+    from wfc_dist.evaluation.scoring import RunScorer
+
+    scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
+    if store.config.centralize.is_fitted:
+        centralizer = FittedCentralizer(store, centralizer, trainers, display.say)
+    return Parts(store, checked, display, trainers, centralizer, scorer)
 
 
 def _backend_without_ray(store: RunStore, checked: Checked, display: Display) -> "InProcessBackend | SlurmBackend":
@@ -203,7 +217,6 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Calla
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.trainers import RayTrainers
-    from wfc_dist.evaluation.scoring import RunScorer
 
     with contextlib.ExitStack() as stack:
         with log.span("start_ray"):
@@ -213,8 +226,7 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Calla
         trainers = RayTrainers(store, display, checked.hours, centralizer, fleet)
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
-        scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
-        return work(Parts(store, checked, display, trainers, centralizer, scorer))
+        return work(_parts(store, checked, display, trainers, centralizer))
 
 
 def _admission(store: RunStore, display: Display) -> "Admission | None":

@@ -34,6 +34,10 @@ class RunPaths:
         """Returns the folder of the averaged update."""
         return self.round(round_index) / "delta"
 
+    def fit(self, round_index: int) -> Path:
+        """Returns the folder of what was tried, and found, where weights or scale are fitted."""
+        return self.round(round_index) / "fit"
+
     def interim(self, round_index: int, num_adapters: int) -> Path:
         """Returns the folder of the base that the first adapters of a round make (see `stream`)."""
         return self.round(round_index) / f"interim-{num_adapters}"

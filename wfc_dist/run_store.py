@@ -14,6 +14,7 @@ from wfc_dist import durable, log
 from wfc_dist.config import Config
 from wfc_dist.errors import IntegrityError
 from wfc_dist.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.mixtures import Mixture
 from wfc_dist.pool import Pool, adapter_identity
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.run_layout import RunPaths, first_uncommitted, read_base, request_stop
@@ -176,6 +177,23 @@ class RunStore:
             self.mirror.fetch(staged)
             (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
             self.mirror.fetch_file(curve)
+
+    def fitted(self, round_index: int, adapters: Sequence[Adapter]) -> Mixture | None:
+        """Returns the mixture that was fitted to exactly these adapters, or None."""
+        path = self.paths.fit(round_index) / "fitted.json"
+        if not self.config.centralize.is_fitted or not (path.is_file() or self.mirror.fetch_file(path)):
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
+            return None
+        return Mixture(tuple(found["weights"][adapter.dataset] for adapter in adapters), found["scale"])
+
+    def commit_fitted(self, round_index: int, adapters: Sequence[Adapter], facts: Mapping[str, Any]) -> None:
+        """Makes a fit exist. `facts` holds weights (by data set), scale, and what else is worth recording."""
+        path = self.paths.fit(round_index) / "fitted.json"
+        durable.write_json(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
+        self.mirror.publish_file(path)
+        self._record("fit", round=round_index, **facts)
 
     def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
         """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""

@@ -39,6 +39,8 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
         raise ConfigError("cluster.backend slurm: a stream keeps its trainers warm; use ray (in one allocation) or in_process")
     if config.run_url() is not None:
         raise ConfigError(f"run.dir {config.run.dir}: a stream needs a folder, not object storage")
+    if config.centralize.is_fitted:
+        raise ConfigError("centralize: a stream serves every interim base at once, without a fit; give weights and scale")
     if config.cluster.max_trainers is None:  # one data set is trained at a time
         tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
     paths = RunPaths(config.run_dir())

@@ -16,7 +16,7 @@ LAYERS = [
     {"mirror"},
     {
         *("config", "merging", "object_lock", "log", "rounds", "stream", "hashing", "exact_sum", "lora_math", "low_rank"),
-        *("partial_mean", "tensor_files"),
+        *("mixtures", "partial_mean", "tensor_files"),
     },
     {"configuration"},
     {"pool"},

@@ -1,4 +1,4 @@
-"""What a round's merge is asked for: the scale of the round, its seed, and the adapters whose curvature it needs."""
+"""What a round's merge is asked for: the adapters whose curvature it needs."""
 
 from pathlib import Path
 
@@ -22,13 +22,6 @@ def make(tmp_path: Path, **centralize: object) -> Config:
             "train": {"curvature": "both"},
         }
     )
-
-
-def test_the_scale_of_a_round_is_a_number_or_one_over_the_round(tmp_path: Path) -> None:
-    with open_run(make(tmp_path / "a", scale="inverse_round"), {}) as store:
-        assert [jobs.scale_of(store, index) for index in (1, 2, 4)] == [1.0, 0.5, 0.25]
-    with open_run(make(tmp_path / "b", scale=0.3), {}) as store:
-        assert [jobs.scale_of(store, index) for index in (1, 2)] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize(("method", "expected"), [("ihr", ["z", "y"]), ("mean", []), ("fisher", [])])

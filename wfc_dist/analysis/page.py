@@ -37,7 +37,7 @@ def render(analysis: Analysis) -> str:
         "LoRA": f"r {config.lora.r}, alpha {config.lora.alpha:g}",
         "adapted matrices": str(len(last.measures.modules)),
         "weight decay": f"{config.train.weight_decay:g}",
-        "average": f"{config.centralize.method}, scale {config.centralize.scale:g}",
+        "average": f"{config.centralize.method}, scale {config.centralize.shown_scale()}",
     }
     sections = [_verdicts(analysis)]
     for found in analysis.rounds[-_ROUNDS:]:

@@ -3,6 +3,7 @@
 from wfc_dist.centralize import CentralizeJob
 from wfc_dist.config import Config, DatasetConfig
 from wfc_dist.merging import catalog
+from wfc_dist.mixtures import asked_for
 from wfc_dist.pool import data_seed, init_seed
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.run_store import RunStore
@@ -56,23 +57,6 @@ def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     return tuple(str(store.paths.adapter(index, dataset)) for index, datasets in rounds for dataset in datasets)
 
 
-def adapter_weights(store: RunStore, adapters: list[Adapter]) -> tuple[float, ...]:
-    """Returns the weight of each adapter, not yet normalized, as `centralize.weights` says."""
-    weights = store.config.centralize.weights
-    if weights == "uniform":
-        return (1.0,) * len(adapters)
-    if weights == "hours":
-        return tuple(adapter.hours for adapter in adapters)
-    assert isinstance(weights, dict)
-    return tuple(weights[adapter.dataset] for adapter in adapters)
-
-
-def scale_of(store: RunStore, round_index: int) -> float:
-    """Returns the factor of one round's update, as `centralize.scale` says."""
-    scale = store.config.centralize.scale
-    return 1 / round_index if scale == "inverse_round" else float(scale)
-
-
 def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     """Returns the adapter folders of the round that made `base`, if the merge method needs them; none for base 0."""
     if "previous" not in catalog.entry(store.config.centralize.method).needs or base.index == 0:
@@ -83,13 +67,14 @@ def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
 def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, interim: bool = False) -> CentralizeJob:
     """Returns the job of one round's average and merge, or of an interim base's; makes the empty folders of delta and base."""
     root, settings = store.manifest(0), store.config.centralize
+    mixture = store.fitted(base.index + 1, adapters) or asked_for(settings, base.index + 1, adapters)
     delta_dir, base_dir = store.stage_base(base.index + 1, len(adapters) if interim else 0)
     return CentralizeJob(
         base=base,
         adapters=tuple(adapters),
-        weights=adapter_weights(store, adapters),
+        weights=mixture.weights,
         method=settings.method,
-        scale=scale_of(store, base.index + 1),
+        scale=mixture.scale,
         dtype=store.config.base.dtype,
         root=root["root"],
         shared=root["model_path"],

@@ -169,7 +169,7 @@ class Worker:
             durable.verify_folder(Path(task.adapter.path))
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
         with log.span("evaluate", model=task.model_name(), sets=list(task.sets)):
-            splits = [open_split(name, data, "test") for name, data in task.sets.items()]
+            splits = [open_split(name, data, task.part) for name, data in task.sets.items()]
             decoded = decode_sets(model, self.warm.processor, splits, task.evaluate, device=self.device)
         self._publish_logs()
         return dict(zip(task.sets, decoded, strict=True))

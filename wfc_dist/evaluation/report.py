@@ -65,14 +65,13 @@ def _section(title: str, make: Callable[..., Section], *arguments: Any) -> Secti
 
 def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
     config, rounds = matrix.config, matrix.config.round_list()
-    scale = config.centralize.scale
     facts = [
         ("root", config.base.model),
         ("rounds", f"{matrix.last} of {len(rounds)} scored"),
         ("data sets", str(len({name for names in rounds for name in names}))),
         ("LoRA", f"r {config.lora.r}, alpha {config.lora.alpha:g}"),
         ("steps", f"{config.train.max_steps} at most, lr {config.train.lr:g}"),
-        ("average", f"{config.centralize.method}, scale {scale if isinstance(scale, str) else format(scale, 'g')}"),
+        ("average", f"{config.centralize.method}, scale {config.centralize.shown_scale()}"),
     ]
     with contextlib.suppress(*_DAMAGED):  # a run copied without its status
         facts.append(("state", json.loads(paths.status.read_text(encoding="utf-8"))["state"]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from wfc_dist import durable, log
 from wfc_dist.config import DatasetConfig, EvaluateConfig
@@ -22,19 +22,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Decode test sets with one model, together.
+    """Decode test sets, or dev splits, with one model, together.
 
     Attributes:
         base: The base to decode with.
         adapter: On top of it; None scores the base itself.
         sets: Test set -> how it is read.
         evaluate: How it is decoded.
+        part: Which split of the sets.
     """
 
     base: Base
     adapter: Adapter | None
     sets: Mapping[str, DatasetConfig]
     evaluate: EvaluateConfig
+    part: Literal["test", "dev"] = "test"
 
     def model_name(self) -> str:
         """Returns base-NNNN, interim-NNNN-k for k adapters of that round, or the adapter's data set."""

@@ -150,7 +150,9 @@ class SlurmBackend:
         return Wanted(
             label=label,
             title=f"scoring {task.model_name()}",
-            key=_key(base=task.base.sha256, adapter=adapter, sets=sets, evaluate=task.evaluate.model_dump(mode="json")),
+            key=_key(
+                base=task.base.sha256, adapter=adapter, sets=sets, evaluate=task.evaluate.model_dump(mode="json"), part=task.part
+            ),
             make=lambda: ScoreWork(task, self._ranks(task.base, label), self._store.config.train),
             shape=submission.decoder_shape(self._cluster),
             checkpoints=False,

@@ -1,0 +1,59 @@
+"""Weights and scale fitted on dev error in a whole run: decoded by the trainers, interrupted, and gone on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from processes import kill_tree, start_wfc, wait_for, wfc
+
+from wfc_dist.run_layout import RunPaths, latest_base, read_base
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("fitted")
+    path = tiny.make_config(
+        root, (("a", "b"),), centralize={"weights": "fitted", "scale": "fitted"}, evaluate={"metric": "cer", "max_clips": 1},
+        train={"lr": 0.1},
+    )  # fmt: skip
+    tiny.make_whisper(root / "model")  # one that says something, and something else after every update
+    return path
+
+
+def trials(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (RunPaths(run_dir).fit(1) / "trials.jsonl").read_text().splitlines()]
+
+
+def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
+    wfc("run", config, f"run.dir={whole.parent}", "--plain")
+    held = tmp_path / "held"
+    command = ("run", config, f"run.dir={killed.parent}", "--plain")
+    process = start_wfc(*command, log=tmp_path / "log", WFC_HOLD_AT=f"evaluate:6={held}")  # base, adapters a, b; mixtures 1, 2
+    assert wait_for(held, process), (tmp_path / "log").read_text()
+    kill_tree(process)
+    before = trials(killed)
+    wfc(*command)
+
+    tried = trials(killed)
+    assert 0 < len(before) < len(tried) and tried[: len(before)] == before
+    assert tried == trials(whole)
+    assert len({json.dumps([line["weights"], line["scale"]]) for line in tried}) == len(tried), "a mixture was decoded twice"
+    assert latest_base(killed).sha256 == latest_base(whole).sha256
+    assert [path.name for path in sorted(RunPaths(killed).fit(1).iterdir())] == ["fitted.json", "trials.jsonl"]
+
+
+def test_the_base_is_the_best_mixture_of_those_tried(config: Path, tmp_path: Path) -> None:
+    wfc("run", config, f"run.dir={tmp_path}", "--plain")
+    run_dir = tmp_path / "tiny"
+
+    fitted = json.loads((RunPaths(run_dir).fit(1) / "fitted.json").read_text())
+    entry = read_base(run_dir, 1)
+    means = [sum(line["rates"].values()) / 2 for line in trials(run_dir)]
+
+    assert entry is not None
+    assert entry[1]["weights"] == pytest.approx(fitted["weights"]) and entry[1]["scale"] == fitted["scale"]
+    assert len(set(means)) > 3, "no mixture differs from another: the test would show nothing"
+    assert fitted["dev_error"] == min(means) < means[0] == fitted["dev_error_at_start"]
+    assert list(trials(run_dir)[0]["rates"]) == ["a", "b"] and trials(run_dir)[0]["weights"] == [0.5, 0.5]
