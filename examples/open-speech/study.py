@@ -27,6 +27,7 @@ QUESTIONS = {
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
     "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
+    "Step and weights found on dev error": ["mean-3", "mean-3-fitted", "mean-6", "mean-6-fitted"],
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
     "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6", "ihr-6"],
     "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian"],
@@ -55,6 +56,7 @@ def take(folder: Path) -> None:
         "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
         "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
         "verdicts": [line for path in analyses for line in verdicts(path)],
+        "fits": [fit(path) for path in sorted(folder.glob("runs/*/round-*/fit/fitted.json"))],
         "compare": compared,
     }
     RESULTS.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
@@ -63,6 +65,13 @@ def take(folder: Path) -> None:
 def verdicts(path: Path) -> list[dict[str, Any]]:
     """Returns every round's verdicts of an analysis."""
     return [line for found in json.loads(path.read_text(encoding="utf-8"))["rounds"] for line in found["verdicts"]]
+
+
+def fit(path: Path) -> dict[str, Any]:
+    """Returns what was fitted in one round of a run."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: found[key] for key in ("weights", "scale", "dev_error", "dev_error_at_start", "num_tried")}
+    return {"run": path.parents[2].name, "round": int(path.parents[1].name.removeprefix("round-")), **kept}
 
 
 def percent(value: float, signed: bool = True) -> str:
@@ -104,6 +113,16 @@ def comparison(rows: Sequence[Row], reference: str) -> list[str]:
         for row in rows
     ]
     return lines_of([heads, *cells])
+
+
+def fitted(fits: Sequence[Row]) -> list[str]:
+    """Returns what was found on the dev splits."""
+    cells = [["run", "round", "scale found", "weights", "dev error, uniform at scale 1 -> found", "mixtures tried"]]
+    for item in fits:
+        weights = ", ".join(f"{name} {value:.2f}" for name, value in item["weights"].items())
+        errors = f"{percent(item['dev_error_at_start'], False)} -> {percent(item['dev_error'], False)}"
+        cells.append([item["run"], str(item["round"]), f"{item['scale']:.2f}", weights, errors, str(item["num_tried"])])
+    return lines_of(cells)
 
 
 def ahead(rows: Sequence[Row], reference: str) -> list[str]:
@@ -180,6 +199,8 @@ def page(tree: Mapping[str, Any]) -> str:
         found = [rows[name] for name in systems if name in rows]
         if any(row["system"] != reference for row in found):
             lines += [f"### {question}", "", *comparison(found, reference)]
+        if any(row["system"].endswith("-fitted") for row in found):
+            lines += fitted(tree["fits"])
     if tree["verdicts"]:
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
