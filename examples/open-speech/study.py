@@ -29,8 +29,8 @@ QUESTIONS = {
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
     "Step and weights found on dev error": ["mean-3", "mean-3-fitted", "mean-6", "mean-6-fitted"],
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
-    "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6", "ihr-6"],
-    "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian"],
+    "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6"],
+    "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian", "ihr", "ihr-3"],
     "With old data, or all data at once": ["mean-3", "replay", "joint"],
 }  # fmt: skip
 COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
