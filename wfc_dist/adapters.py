@@ -1,7 +1,8 @@
 """PEFT folders <-> factors. Reads safetensors only."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from wfc_dist.lora_math import CURVATURE, Curvature, Factors, concatenated
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STATISTICS = "curvature.safetensors"
 _PREFIX = "base_model.model."
-_REFUSED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
+_REFUSED = ("use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -45,16 +46,28 @@ def read_factors(folder: Path) -> dict[str, Factors]:
         InputError: Not a LoRA folder, no safetensors, keys that are no LoRA factors, or a number that is not finite.
     """
     config = read_config(folder)
-    scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: cannot read {WEIGHTS} ({error}); pickled adapters are not read") from error
-    return _pair(folder, tensors, config["r"], float(scaling))
+    pairs = _pair(folder, tensors)
+    lora_r, alpha = (_by_module(config, *keys, pairs) for keys in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")))
+    for module, (a_RI, b_OR) in pairs.items():
+        if a_RI.shape[0] != lora_r[module] or b_OR.shape[1] != lora_r[module]:
+            raise InputError(f"{folder}: the factors of {module} do not fit together with r = {lora_r[module]}")
+    scaling = {module: alpha[module] / (r**0.5 if config.get("use_rslora") else r) for module, r in lora_r.items()}
+    return {module: Factors(*pair, float(scaling[module])) for module, pair in pairs.items()}
 
 
-def _pair(folder: Path, tensors: Mapping[str, torch.Tensor], lora_r: int, scaling: float) -> dict[str, Factors]:
+def _by_module(config: Mapping[str, Any], key: str, pattern_key: str, modules: Iterable[str]) -> dict[str, Any]:
+    """Returns a setting for every module by PEFT's rule: of the first pattern that the end of the module's name matches."""
+    patterns = [(re.compile(rf"(.*\.)?({pattern})$"), value) for pattern, value in (config.get(pattern_key) or {}).items()]
+    return {module: next((value for found, value in patterns if found.match(module)), config[key]) for module in modules}
+
+
+def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Returns module -> (lora_A, lora_B), float32, in name order."""
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         module, _, side = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
@@ -64,11 +77,11 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor], lora_r: int, scalin
             raise InputError(f"{folder}: {key} has a number that is not finite; the adapter diverged, train it again")
         sides.setdefault(module, {})[side] = tensor.float()
     for module, pair in sides.items():
-        if len(pair) != 2 or pair["lora_A"].shape[0] != lora_r or pair["lora_B"].shape[1] != lora_r:
-            raise InputError(f"{folder}: the factors of {module} do not fit together with r = {lora_r}")
+        if len(pair) != 2:
+            raise InputError(f"{folder}: {module} has one factor of two; the file is not whole")
     if not sides:
         raise InputError(f"{folder}: {WEIGHTS} holds no LoRA factors")
-    return {module: Factors(pair["lora_A"], pair["lora_B"], scaling) for module, pair in sorted(sides.items())}
+    return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sorted(sides.items())}
 
 
 def with_curvature(folder: Path, factors: Mapping[str, Factors], kinds: Sequence[str]) -> dict[str, Factors]:

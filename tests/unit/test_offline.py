@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 from wfc_dist import adapters, base_chain, offline
 from wfc_dist.errors import InputError
 from wfc_dist.merging.recipe import Recipe
+from wfc_dist.training.model import lora_layers
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,25 @@ def test_mean_of_peft_adapters_of_other_shapes_matches_float64(model_dir: Path, 
     assert untouched and all(torch.equal(root[name], merged[name]) for name in untouched)
 
 
-@pytest.mark.parametrize("variant", [{}, {"use_rslora": True}, {"target_modules": ["k_proj", "fc1"]}])
+PATTERNS = {
+    "rank_pattern": {"decoder.layers.1.self_attn.q_proj": 3, r"layers\.\d\.encoder_attn\.\w+": 2, "q_proj": 5},
+    "alpha_pattern": {"v_proj": 7, "proj": 100, "self_attn.q_proj": 11},  # "proj" is no last part of a name
+}
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_ranks_and_scalings_by_module_are_read_as_peft_reads_them(model_dir: Path, tmp_path: Path, use_rslora: bool) -> None:
+    folder = make_adapter(model_dir, tmp_path / "adapter", 5, use_rslora=use_rslora, **PATTERNS)
+    theirs = PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(model_dir), folder)
+    expected = {name: (layer.r["default"], layer.scaling["default"]) for name, layer in lora_layers(theirs).items()}
+
+    found = {name: (item.a_RI.shape[0], item.scaling) for name, item in adapters.read_factors(folder).items()}
+
+    assert found == expected
+    assert len(set(found.values())) >= 5  # 2, 3, 4 and 5 with alphas of their own or 8
+
+
+@pytest.mark.parametrize("variant", [{}, {"use_rslora": True}, {"target_modules": ["k_proj", "fc1"]}, PATTERNS])
 def test_merging_one_adapter_is_what_peft_does(model_dir: Path, tmp_path: Path, variant: dict) -> None:
     folder = make_adapter(model_dir, tmp_path / "adapter", 5, **variant)
     offline.merge(str(model_dir), folder, tmp_path / "ours")
@@ -131,6 +150,10 @@ def _edit_config(folder: Path, **keys: object) -> None:
         (lambda folder: _edit_config(folder, use_dora=True), "use_dora"),
         (lambda folder: _edit_config(folder, bias="all"), "biases"),
         (lambda folder: _edit_config(folder, r=5), "r = 5"),
+        (
+            lambda folder: _edit_config(folder, rank_pattern={"decoder.layers.0.encoder_attn.v_proj": 6}),
+            "v_proj do not .* r = 6",
+        ),
         (lambda folder: _edit_config(folder, peft_type="IA3"), "only LORA"),
         (lambda folder: (folder / adapters.CONFIG).unlink(), "not a PEFT adapter"),
         (lambda folder: (folder / adapters.WEIGHTS).write_bytes(b"x" * 64), "cannot read"),
