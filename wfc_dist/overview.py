@@ -88,14 +88,16 @@ def _sizes(config: Config) -> dict[str, str]:
         with safe_open(path, framework="np") as file:
             shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
     adapted = {name: shape for name, shape in shapes.items() if len(shape) == 2 and _is_target(name, config)}
-    num_trained = sum(config.lora.r * sum(shape) for shape in adapted.values())
+    is_full = config.lora.variant == "full"
+    num_stored = sum((min(shape) if is_full else config.lora.r) * sum(shape) for shape in adapted.values())
+    num_trained = _count(adapted) if is_full else num_stored  # of a whole weight an identity is stored too
     widest = max(len(names) for names in config.round_list())
     width = {"float32": 4}.get(config.base.dtype, 2) if config.base.dtype != "auto" else files[0].stat().st_size / _count(shapes)
     total = sum(path.stat().st_size for path in files)
     return {
         "adapted matrices": f"{len(adapted)} of {len(shapes)} tensors",
-        "an adapter": f"{num_trained:,} parameters, {4 * num_trained / 1e6:.1f} MB",
-        "gathered a round": f"{4 * num_trained * widest / 1e6:.1f} MB at most",
+        "an adapter": f"{num_trained:,} parameters, {4 * num_stored / 1e6:.1f} MB",
+        "gathered a round": f"{4 * num_stored * widest / 1e6:.1f} MB at most",
         "a new base": f"{width * _count(adapted) / 1e6:.0f} MB written and broadcast, {total / 1e6:.0f} MB shared with the root",
     }
 

@@ -29,8 +29,23 @@ class LoraConfig(Strict):
     alpha: float = Field(64, gt=0)  # [C]
     dropout: float = Field(0.05, ge=0, lt=1)  # [C]
     target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
-    variant: Literal["lora", "rslora"] = "lora"  # [C] has more; they are refused until they average correctly
+    variant: Literal["lora", "rslora", "full"] = "lora"  # [C] has more; they are refused until they average correctly
+    """`full` trains the whole weight of every targeted linear layer, docs/training.md; r and alpha are not used then."""
     prior: PriorConfig | None = None
+
+    @model_validator(mode="after")
+    def _full_has_nothing_to_drop_or_to_draw(self) -> "LoraConfig":
+        if self.variant == "full" and self.dropout:
+            raise ValueError(
+                f"variant full trains the weights themselves, whose inputs nothing drops: set dropout to 0, not {self.dropout:g}"
+            )
+        if self.variant == "full" and self.prior:
+            raise ValueError("prior draws the factors A and B, variant full has none: leave prior out, or use variant lora")
+        return self
+
+    def described(self) -> str:
+        """Returns "r 32, alpha 64", or that it is none, for a table of facts."""
+        return "none: whole weights are trained" if self.variant == "full" else f"r {self.r}, alpha {self.alpha:g}"
 
 
 class EarlyStoppingConfig(Strict):

@@ -16,6 +16,7 @@ from training_gang import make_inputs, make_job, order, run_gang
 from transformers import WhisperForConditionalGeneration
 
 from wfc_dist import adapters, durable
+from wfc_dist.compare import systems
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import Interrupted
@@ -32,7 +33,8 @@ DISTILLATION = {"distillation": {"weight": 0.5, "temperature": 2.0}}
 EWC = {"ewc": {"weight": 50.0}, "curvature": "fisher", "past": ["past-1", "past-2"]}
 SGD = {"optimizer": "sgd", "schedule": "inverse_step", "warmup_steps": 0, "lr": 0.5}
 PRIOR = {"lora": {"dropout": 0.1, "prior": {"sigma": 0.05, "beta": 1e-2}}}
-OPTIONS: dict[str, dict[str, Any]] = {"distillation": DISTILLATION, "ewc": EWC, "sgd": SGD, "prior": PRIOR}
+FULL = {"lora": {"variant": "full", "dropout": 0.0, "target_modules": systems.LINEAR}, "lr": 1e-3}
+OPTIONS: dict[str, dict[str, Any]] = {"distillation": DISTILLATION, "ewc": EWC, "sgd": SGD, "prior": PRIOR, "full": FULL}
 TOLERANCE = 1e-5
 """Relative difference of two adapters, Frobenius norm; see test_training_gang."""
 
@@ -68,7 +70,9 @@ def rows(job: TrainingJob) -> list[dict[str, Any]]:
 
 
 def weights(inputs: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(inputs / name / "adapter" / adapters.WEIGHTS)
+    """Returns what was trained of an adapter: all of it but the identities of variant full."""
+    tensors = load_file(inputs / name / "adapter" / adapters.WEIGHTS)
+    return {key: value for key, value in tensors.items() if not torch.equal(value, torch.eye(len(value)))}
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -109,6 +113,20 @@ def test_a_penalty_keeps_the_update_small(inputs: Path, warm: WarmBase, world: W
         return sum(float((item.scaling * item.b_OR @ item.a_RI).square().sum()) for item in factors) ** 0.5
 
     assert norm("held", **(EWC | {"ewc": {"weight": 1e4}})) < 0.5 * norm("plain")
+
+
+def test_whole_weights_are_held_by_earlier_rounds_and_taught_by_the_base(inputs: Path, warm: WarmBase, world: World) -> None:
+    first = make_job(inputs, "full-first", curvature="both", curvature_windows=3, **FULL)
+    train_adapter(first, warm, world)
+    durable.commit_folder(Path(first.output_dir), inputs / "full-past", {})
+    held = FULL | {"ewc": {"weight": 1e7}, "curvature": "fisher", "past": ["full-past"]}
+
+    for name, settings in (("full-free", FULL), ("full-held", held), ("full-taught", FULL | DISTILLATION)):
+        train_adapter(make_job(inputs, name, **settings), warm, world)
+
+    norms = {name: sum(float(value.square().sum()) for value in weights(inputs, f"full-{name}").values()) ** 0.5
+             for name in ("free", "held", "taught")}  # fmt: skip
+    assert norms["held"] < 0.7 * norms["free"] and norms["taught"] != norms["free"]
 
 
 def test_the_prior_leaves_a_plain_adapter(inputs: Path, warm: WarmBase, world: World) -> None:
@@ -177,20 +195,21 @@ def test_a_stop_while_curvature_is_measured_measures_it_again(inputs: Path, warm
         assert (Path(stopped.output_dir) / name).read_bytes() == (Path(whole.output_dir) / name).read_bytes()
 
 
-STRATEGIES = {"distillation": ("zero0", "zero1", "zero2", "zero3"), "ewc": ("zero0", "zero1", "zero2")}
+ZERO = ("zero0", "zero1", "zero2", "zero3")
+STRATEGIES = {"distillation": ZERO, "ewc": ZERO[:3], "full": ZERO}
 SHORT = {"lora": EXACT, "max_steps": 4}
 
 
 @pytest.fixture(scope="module")
 def pair(inputs: Path) -> dict[str, list[Any]]:
     """Results of one gang of two, by name: [rank 0, rank 1]."""
-    orders = [order(f"two-{option}", **(OPTIONS[option] | SHORT)) for option in ("distillation", "ewc", "sgd")]
+    orders = [order(f"two-{option}", **(SHORT | OPTIONS[option])) for option in ("distillation", "ewc", "sgd", "full")]
     orders += [
-        order(f"two-{option}-{strategy}", strategy=strategy, **(OPTIONS[option] | SHORT))
+        order(f"two-{option}-{strategy}", strategy=strategy, **(SHORT | OPTIONS[option]))
         for option, strategies in STRATEGIES.items()
         for strategy in strategies
     ]
-    for option in ("ewc", "sgd", "prior"):
+    for option in ("ewc", "sgd", "prior", "full"):
         orders += [
             order(f"two-{option}-whole", **OPTIONS[option]),
             order(f"two-{option}-stopped", stop_at=3, **OPTIONS[option]),
@@ -201,11 +220,11 @@ def pair(inputs: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["distillation", "ewc", "sgd"])
+@pytest.mark.parametrize("option", ["distillation", "ewc", "sgd", "full"])
 def test_two_ranks_train_what_one_does(
     inputs: Path, warm: WarmBase, world: World, pair: dict[str, list[Any]], option: str
 ) -> None:
-    train_adapter(make_job(inputs, f"one-{option}", batch_size=2, **(OPTIONS[option] | SHORT)), warm, world)
+    train_adapter(make_job(inputs, f"one-{option}", batch_size=2, **(SHORT | OPTIONS[option])), warm, world)
 
     assert len({item["sha256"] for item in pair[f"two-{option}"]}) == 1
     assert distance(weights(inputs, f"one-{option}"), weights(inputs, f"two-{option}")) < TOLERANCE
@@ -227,7 +246,7 @@ def test_sharding_trains_the_same_adapter(inputs: Path, pair: dict[str, list[Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["ewc", "sgd", "prior"])
+@pytest.mark.parametrize("option", ["ewc", "sgd", "prior", "full"])
 def test_a_gang_resumes_exactly(pair: dict[str, list[Any]], option: str) -> None:
     resumed, whole = pair[f"two-{option}-stopped"], pair[f"two-{option}-whole"]
 

@@ -38,6 +38,8 @@ def tree(**blocks: Any) -> dict[str, Any]:
         ({"rounds": {"centralize_every": 0}}, "centralize_every must be 1 or more"),
         ({"lora": {"variant": "dora"}}, "lora.variant"),
         ({"lora": {"r": 0}}, "lora.r"),
+        ({"lora": {"variant": "full"}}, "set dropout to 0, not 0.05"),
+        ({"lora": {"variant": "full", "dropout": 0, "prior": {}}}, "variant full has none: leave prior out"),
         ({"train": {"strategy": "fsdp"}}, "train.strategy"),
         ({"train": {"warmup_steps": 9, "max_steps": 9}}, "must be less than max_steps"),
         ({"train": {"early_stopping": {"patience": 2}}}, "early_stopping needs eval_every"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wfc_dist import lora_math
 from wfc_dist.centralize import diagnostics
 from wfc_dist.errors import ConfigError, InputError
-from wfc_dist.lora_math import AnyDelta, Factors
+from wfc_dist.lora_math import AnyDelta, DenseDelta, Factors
 from wfc_dist.merge import merge_module
 from wfc_dist.merging import merge_method
 from wfc_dist.merging.recipe import Recipe, merged_update
@@ -49,6 +49,25 @@ def test_mean_is_the_weighted_mean_of_the_updates(ranks: list[int], scale: float
     expected = scale * reference_mean(items, weights)
     rounding = 2**-24 if lora_math.is_smaller_dense(sum(ranks), OUT, IN) else 1e-12  # a dense update is float32
     assert np.abs(delta - expected).max() <= rounding * np.abs(expected).max()
+
+
+def whole(seed: int, out: int, into: int) -> Factors:
+    """Factors of variant full: the update of a whole (out, into) weight, beside an identity on the smaller side."""
+    update, unit = 0.01 * torch.randn(out, into, generator=torch.Generator().manual_seed(seed)), torch.eye(min(out, into))
+    return Factors(unit, update, 1.0) if into <= out else Factors(update, unit, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
+@pytest.mark.parametrize("method", SUMS)
+@pytest.mark.parametrize("num_adapters", [1, 3, 8])
+def test_whole_updates_average_entry_by_entry(method: str, shape: tuple[int, int], num_adapters: int) -> None:
+    items, weights = [whole(seed, *shape) for seed in range(num_adapters)], [1.0 + seed for seed in range(num_adapters)]
+    found = averaged(items, weights, method)
+    updates = [(item.b_OR if shape[1] <= shape[0] else item.a_RI).double() for item in items]
+    expected = sum(weight * update for weight, update in zip(weights, updates, strict=True)) / sum(weights)
+    # The mean is dense, in float32; factor_mean's factors are float32, and its identity is a sum of shares of 1.
+    assert isinstance(found, DenseDelta) == (method == "mean")
+    assert (found.dense() - expected).abs().max() <= 2**-23 * expected.abs().max()
 
 
 @pytest.mark.parametrize("method", SUMS)

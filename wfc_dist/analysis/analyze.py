@@ -66,6 +66,8 @@ def analyze_run(run_dir: Path, *, num_points: int = 0, max_clips: int = 16, mirr
     """
     paths, config = require_run(run_dir), read_config(run_dir)
     notes: list[str] = []
+    if config.lora.variant == "full":
+        notes.append("lora.variant is full: what is said of A and B apart is of an update and an identity, and means nothing")
     rounds = list(_rounds(paths, config, notes))
     if not rounds:
         raise InputError(f"{run_dir} has no adapter yet; `wfc run` trains them")

@@ -34,7 +34,7 @@ def render(analysis: Analysis) -> str:
     facts = {
         "root": config.base.model,
         "rounds with adapters": f"{len(analysis.rounds)} of {len(config.round_list())}",
-        "LoRA": f"r {config.lora.r}, alpha {config.lora.alpha:g}",
+        "LoRA": config.lora.described(),
         "adapted matrices": str(len(last.measures.modules)),
         "weight decay": f"{config.train.weight_decay:g}",
         "average": f"{config.centralize.method}, scale {config.centralize.shown_scale()}",

@@ -11,6 +11,7 @@ from wfc_dist.train_config import TrainConfig
 
 Layout = Literal["none", "alone", "every", "joint"]
 JOINT = "joint"  # name of the data set made of all
+LINEAR = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]  # every linear layer of Whisper but the tied output
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
         ("root", config.base.model),
         ("rounds", f"{matrix.last} of {len(rounds)} scored"),
         ("data sets", str(len({name for names in rounds for name in names}))),
-        ("LoRA", f"r {config.lora.r}, alpha {config.lora.alpha:g}"),
+        ("LoRA", config.lora.described()),
         ("steps", f"{config.train.max_steps} at most, lr {config.train.lr:g}"),
         ("average", f"{config.centralize.method}, scale {config.centralize.shown_scale()}"),
     ]

@@ -32,7 +32,8 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     """Returns a new adapter around the warm base, in eval mode apart from LoRA's own dropout.
 
     lora_B is zero; lora_A is a pure function of `init_seed` and the module's name, so adapters of one round start from
-    the same point, on every rank, whatever else drew random numbers. The base shares storage with `warm`.
+    the same point, on every rank, whatever else drew random numbers. Of variant full the factor on the weight's smaller side
+    is a `Unit`, the other is zero: their product is the update of the whole weight. The base shares storage with `warm`.
 
     Raises:
         ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint.
@@ -40,24 +41,65 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     base = warm.model()
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
         try:
-            model = get_peft_model(base, _peft_config(lora))
+            model = get_peft_model(base, _peft_config(lora, base))
         except ValueError as error:
             raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {warm.base.path}: {error}") from error
     model.peft_config["default"].base_model_name_or_path = warm.base.path  # PEFT looks for it in the model, which has none
+    units: dict[int, Unit] = {}  # one for all layers of a width
     for name, layer in lora_layers(model).items():
         if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in warm.tensors:
             raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
-        init_lora_a_(factor(layer, "lora_A"), init_seed, name)
-        torch.nn.init.zeros_(factor(layer, "lora_B"))
+        if lora.variant == "full":
+            _train_whole_weight_(layer, units)
+        else:
+            init_lora_a_(factor(layer, "lora_A"), init_seed, name)
+            torch.nn.init.zeros_(factor(layer, "lora_B"))
     _silence_base_(model)
     check_trainable(model)
     return model
 
 
-def _peft_config(lora: LoraConfig) -> PeftLoraConfig:
+class Unit(torch.nn.Module):
+    """The identity in the place of a factor: no parameter, so that it is neither trained nor sharded, and nothing to compute.
+
+    Args:
+        size: r, which is the factor's other dimension too.
+        device: Of `weight`, which is what stands in a PEFT file.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(size, device=device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns x."""
+        return x
+
+
+def _train_whole_weight_(layer: LoraLayer, units: dict[int, Unit]) -> None:
+    linear = layer.get_base_layer()
+    assert isinstance(linear, torch.nn.Linear)
+    out_features, in_features = linear.weight.shape
+    fixed, trained = ("lora_A", "lora_B") if in_features <= out_features else ("lora_B", "lora_A")
+    weight, size = factor(layer, trained), min(out_features, in_features)
+    if size not in units:
+        units[size] = Unit(size, weight.device)
+    getattr(layer, fixed)["default"] = units[size]
+    torch.nn.init.zeros_(weight)
+
+
+def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:
+    r, alpha, others = lora.r, lora.alpha, {}
+    if lora.variant == "full":
+        layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)}
+        sizes = {name: min(layer.weight.shape) for name, layer in layers.items()}
+        r = alpha = max(sizes.values())  # of all linear layers of the Whisper models there are: the width of the model
+        others = {name: size for name, size in sizes.items() if size != r}
     return PeftLoraConfig(
-        r=lora.r,
-        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # type: ignore[arg-type]
+        r=r,
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # type: ignore[arg-type]
+        rank_pattern=others,
+        alpha_pattern=dict(others),
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         use_rslora=lora.variant == "rslora",
@@ -98,20 +140,30 @@ def lora_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
     return {name.rpartition(_PREFIX)[2]: found[name] for name in sorted(found)}
 
 
-def factor(layer: LoraLayer, side: str) -> torch.nn.Parameter:
-    """Returns the weight of `lora_A` or `lora_B` of an adapted layer."""
+def factor(layer: LoraLayer, side: str) -> torch.Tensor:
+    """Returns the weight of `lora_A` or `lora_B` of an adapted layer: a parameter, or the identity of a `Unit`."""
     weight = getattr(layer, side)["default"].weight
-    assert isinstance(weight, torch.nn.Parameter)
+    assert isinstance(weight, torch.Tensor)
     return weight
 
 
-def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Returns the trained parameters by their key in a PEFT file (`base_model.model.<module>.lora_A.weight`), in name order."""
+def _factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {
         f"{_PREFIX}{name}.{side}.weight": factor(layer, side)
         for name, layer in lora_layers(model).items()
         for side in ("lora_A", "lora_B")
     }
+
+
+def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Returns the trained factors by their key in a PEFT file (`base_model.model.<module>.lora_A.weight`), in name order."""
+    return {key: weight for key, weight in _factors(model).items() if isinstance(weight, torch.nn.Parameter)}
+
+
+def fixed_factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the factors that are not trained, by PEFT key, on the CPU: the identities of variant full, else none."""
+    fixed = {key: weight for key, weight in _factors(model).items() if not isinstance(weight, torch.nn.Parameter)}
+    return {key: weight.to("cpu", copy=True) for key, weight in fixed.items()}
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -277,17 +277,18 @@ class _Training:
         chosen = self.best or self.engine.parameter_values()
         measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
+        adapter = chosen | models.fixed_factors(self.model)
         if self._writes():
             output = Path(self.job.output_dir)
             output.mkdir(parents=True, exist_ok=True)  # the coordinator's is on another node, where storage is not shared
-            adapters.write_peft(output, chosen, models.adapter_config(self.model))
+            adapters.write_peft(output, adapter, models.adapter_config(self.model))
             if measured:
                 curvature.write(output, measured)
             self.uploads.finish(output)
         self.world.barrier()
         tally = self.tally
         return TrainingResult(
-            sha256=adapters.adapter_sha256(chosen),
+            sha256=adapters.adapter_sha256(adapter),
             hours=self.windows.hours,
             steps=tally.step,
             best_step=tally.best_step if self.best else tally.step,
