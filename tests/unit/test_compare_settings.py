@@ -51,6 +51,13 @@ def test_runs_differ_in_what_their_system_says_alone(tmp_path: Path) -> None:
     assert not ours.evaluate.adapters and ours.evaluate.interim == "learned"
 
 
+def test_full_fine_tuning_needs_no_settings_of_its_own(tmp_path: Path) -> None:
+    (run,) = make(tmp_path, {"full": {}, **SYSTEMS}, "lora.r=8").runs_of("full", 1)
+    assert run.config.round_list() == [["x"], ["y"], ["z"]]
+    assert (run.config.lora.variant, run.config.lora.dropout, run.config.train.lr) == ("full", 0.0, 1e-4)
+    assert "proj_out" not in run.config.lora.target_modules and "fc2" in run.config.lora.target_modules
+
+
 def test_joint_sees_as_much_speech_as_all_together_and_is_scored_on_each(tmp_path: Path) -> None:
     (run,) = make(tmp_path, {"joint": {}, **SYSTEMS}).runs_of("joint", 1)
     assert (run.config.train.max_steps, run.config.train.warmup_steps) == (30, 6)

@@ -36,6 +36,8 @@ PRESETS = {
     "untouched": Preset("the root, theta_0", "none"),
     "individual": Preset("one adapter, theta_0 + delta_i, for each data set, as the model for everything", "alone"),
     "sequential": Preset("fine-tuning after fine-tuning, LoRA merged after each set", "every", 1),
+    "full": Preset("fine-tuning of every linear layer itself, without LoRA, after each set", "every", 1,
+                   {"lora.variant": "full", "lora.dropout": 0.0, "lora.target_modules": LINEAR, "train.lr": 1e-4}),
     "fta": Preset("weight averaging, theta_t = theta_(t-1) + (theta_FT - theta_(t-1)) / t; arXiv 2210.15282", "every", 1,
                   {"centralize.scale": "inverse_round"}),
     "running_average": Preset("online running average after every SGD step; arXiv 2306.10860", "every", 1,
