@@ -23,7 +23,7 @@ RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.
 BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
 ANALYZED = "mean-3"
 QUESTIONS = {
-    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential"],
+    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "full"],
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
     "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
@@ -31,6 +31,7 @@ QUESTIONS = {
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
     "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6"],
     "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian", "ihr", "ihr-3"],
+    "Distillation and centralization together": ["sequential", "lwf", "mean-3", "mean-3-lwf"],
     "With old data, or all data at once": ["mean-3", "replay", "joint"],
 }  # fmt: skip
 COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
