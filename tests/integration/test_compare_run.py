@@ -15,6 +15,7 @@ SYSTEMS: dict[str, Any] = {
     "untouched": {},
     "individual": {},
     "sequential": {},
+    "full": {},
     "fta": {},
     "running_average": {},
     "lwf": {},
@@ -53,7 +54,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert wait_for(out / "runs" / "sequential-seed1" / "base-0001" / "manifest.json", process)
     kill_tree(process)
     done = wfc("compare", config, "--plain")
-    assert "tiny: 4 of 16 runs are done" in done.stderr  # each data set alone
+    assert "tiny: 4 of 17 runs are done" in done.stderr  # each data set alone
     assert done.stdout.strip() == str(out / "index.html")
     return out
 
