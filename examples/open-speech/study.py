@@ -1,6 +1,10 @@
 """Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
 
+A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
+moves by some tenths. Every system is compared to the reference of its own sitting.
+
     python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
+    python examples/open-speech/study.py --add runs/open-speech      adds them as another sitting, with systems that are not there
     python examples/open-speech/study.py                             from the results that are there
 
 `make study` runs everything from the packages to the page.
@@ -41,8 +45,8 @@ AIM = -0.246  # of the new sets, relative to the untouched model: what the paper
 Row = Mapping[str, Any]
 
 
-def take(folder: Path) -> None:
-    """Puts what the page needs of a comparison's folder into one file."""
+def sitting(folder: Path) -> dict[str, Any]:
+    """Returns what the page needs of a comparison's folder."""
     trained, taken, seconds = 0, 0, 0.0
     for ledger in sorted(folder.glob("runs/*/ledger.jsonl")):
         for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
@@ -52,7 +56,7 @@ def take(folder: Path) -> None:
                 seconds += line.get("seconds", 0.0) if fresh else 0.0
     compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     analyses = sorted(folder.glob(f"runs/{ANALYZED}-seed*/report/analysis/analysis.json"))
-    tree = {
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
         "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
@@ -60,7 +64,23 @@ def take(folder: Path) -> None:
         "fits": [fit(path) for path in sorted(folder.glob("runs/*/round-*/fit/fitted.json"))],
         "compare": compared,
     }
-    RESULTS.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def joined(sittings: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], dict[str, Row], list[str]]:
+    """Returns the largest sitting, the rows of all systems, and notes on those that others add, whose names are marked."""
+    first, *others = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
+    rows = {row["system"]: row for row in first["compare"]["rows"]}
+    reference, notes = first["compare"]["reference"], []
+    for number, tree in enumerate(others, start=2):
+        found = {row["system"]: row for row in tree["compare"]["rows"]}
+        if added := [name for name in found if name not in rows]:
+            rows |= {name: {**found[name], "system": f"{name} ({number})"} for name in added}
+            new, protected = (percent(found[reference]["values"][name]["value"], False) for name in ("new", "protected"))
+            notes.append(
+                f"({number}) of another sitting, {tree['date']}, and compared to {reference} there: {new} % on the new sets, "
+                f"{protected} % on the protected ones."
+            )
+    return first, rows, notes
 
 
 def verdicts(path: Path) -> list[dict[str, Any]]:
@@ -144,10 +164,9 @@ def ahead(rows: Sequence[Row], reference: str) -> list[str]:
     return [*lines, ""]
 
 
-def figures(tree: Mapping[str, Any]) -> list[str]:
+def figures(rows: Sequence[Row]) -> list[str]:
     """Draws the figures; returns the lines that show them."""
     FIGURES.mkdir(exist_ok=True)
-    rows = tree["compare"]["rows"]
 
     def triple(row: Row, name: str) -> tuple[float, float, float]:
         value = row["values"][name]
@@ -177,14 +196,14 @@ def figures(tree: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def page(tree: Mapping[str, Any]) -> str:
+def page(sittings: Sequence[Mapping[str, Any]]) -> str:
     """Returns what stands between the marks of the page."""
-    compared, trained = tree["compare"], tree["trained"]
-    rows, reference = {row["system"]: row for row in compared["rows"]}, compared["reference"]
+    tree, rows, notes = joined(sittings)
+    compared, trained, reference = tree["compare"], tree["trained"], tree["compare"]["reference"]
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in tree["machine"].items())
     seeds = sorted({seed for row in rows.values() for seed in row["seeds"]})
     lines = [
-        f"`make study`; {tree['date']}, {machine}. {len(rows) - 1} systems, seed {', '.join(map(str, seeds))}; "
+        f"`make study`; {tree['date']}, {machine}. {len(compared['rows']) - 1} systems, seed {', '.join(map(str, seeds))}; "
         f"{trained['adapters']} adapters trained ({trained['seconds'] / 60:.0f} minutes), "
         f"{trained['from the pool']} taken from the pool.", "",
         f"Rates are {compared['metric'].upper()} in percent, decoded "
@@ -193,15 +212,18 @@ def page(tree: Mapping[str, Any]) -> str:
         "excludes 0.", "",
         "### All systems", "", *lines_of([
             ["system", "own", "new", "protected", "FWT"],
-            *([name, *(estimate(row, figure) for figure in ("own", "new", "protected", "fwt"))] for name, row in rows.items()),
-        ]), *ahead(list(rows.values()), reference), *figures(tree),
+            *([row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in rows.values()),
+        ]),
+        *(line for note in notes for line in (note, "")),
+        *ahead(list(rows.values()), reference),
+        *figures(list(rows.values())),
     ]  # fmt: skip
     for question, systems in QUESTIONS.items():
         found = [rows[name] for name in systems if name in rows]
         if any(row["system"] != reference for row in found):
             lines += [f"### {question}", "", *comparison(found, reference)]
         if any(row["system"].endswith("-fitted") for row in found):
-            lines += fitted(tree["fits"])
+            lines += fitted([item for part in sittings for item in part.get("fits", ())])
     if tree["verdicts"]:
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
@@ -215,13 +237,17 @@ def main() -> None:
     """Takes results over, if asked to, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", type=Path, metavar="FOLDER")
+    parser.add_argument("--add", type=Path, metavar="FOLDER")
     options = parser.parse_args()
+    sittings = json.loads(RESULTS.read_text(encoding="utf-8"))["sittings"]
     if options.take:
-        take(options.take)
+        sittings = [sitting(options.take)]
+    if options.add:
+        sittings.append(sitting(options.add))
+    if options.take or options.add:
+        RESULTS.write_text(json.dumps({"sittings": sittings}, indent=1) + "\n", encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(
-        f"{before}{BEGIN}\n{page(json.loads(RESULTS.read_text(encoding='utf-8')))}{END}{rest.partition(END)[2]}", encoding="utf-8"
-    )
+    PAGE.write_text(f"{before}{BEGIN}\n{page(sittings)}{END}{rest.partition(END)[2]}", encoding="utf-8")
     print(f"wrote {PAGE}")
 
 

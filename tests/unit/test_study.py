@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,21 @@ def test_a_difference_is_bold_where_its_interval_excludes_0() -> None:
     assert study.against({"values": {"new": value}}, "new") == "**-5.0 [-8.0, -1.0]**"
     assert study.against({"values": {"new": value | {"difference_high": 0.01, "verdict": "same"}}}, "new") == "-5.0 [-8.0, +1.0]"
     assert study.against({"values": {}}, "new") == "-"
+
+
+def test_another_sitting_adds_systems_beside_its_own_reference() -> None:
+    def sitting(date: str, **new: float) -> dict[str, Any]:
+        rows = [{"system": name, "values": {"new": {"value": value}, "protected": {"value": 0.2}}} for name, value in new.items()]
+        return {"date": date, "compare": {"reference": "mean", "rows": rows}}
+
+    sittings = [sitting("May", mean=0.35, lwf=0.36), sitting("June", mean=0.34, fta=0.4, ewc=0.3)]
+    first, rows, notes = study.joined(sittings)
+
+    assert first["date"] == "June" and {name: row["values"]["new"]["value"] for name, row in rows.items()} == {
+        "mean": 0.34, "fta": 0.4, "ewc": 0.3, "lwf": 0.36,
+    }  # fmt: skip
+    assert [row["system"] for row in rows.values()] == ["mean", "fta", "ewc", "lwf (2)"]
+    assert notes == [
+        "(2) of another sitting, May, and compared to mean there: 35.0 % on the new sets, 20.0 % on the protected ones."
+    ]
+    assert study.joined(sittings[1:])[1:] == ({row["system"]: row for row in sittings[1]["compare"]["rows"]}, [])
