@@ -64,7 +64,8 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
         until(lambda: len(checkpoints(remote)) == 3, first, log)
         wfc("stop", url, HOME=str(tmp_path / "home"))
         assert first.wait(120) == 75, log.read_text()
-        at_stop = checkpoints(remote)
+        done = {line["dataset"] for line in ledger(remote, "adapter")}  # a quick host may be through before the last has begun
+        at_stop = {name: step for name, step in checkpoints(remote).items() if name not in done}
 
         cluster.hosts["node2"].run(["rm", "-r", CACHE]).check_returncode()
         log = tmp_path / "log-2"  # the coordinator is on another host now, which has seen only its trainer's part
@@ -82,7 +83,7 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
     hosts_used = {adapters[name]["host"] for name in "abc"}  # a quick one may take a second data set before the last has started
     assert len(hosts_used) >= 2 and hosts_used <= {"node1", "node2", "node3"}
     assert len(ledger_lines := list(adapters)) == 4, ledger_lines
-    assert {name: adapters[name]["resumed_from"] for name in "abc"} == at_stop, "every host went on from what the stop published"
+    assert at_stop and {name: adapters[name]["resumed_from"] for name in at_stop} == at_stop, "they went on from there"
     assert status["state"] == "done" and status["host"] == "node3"
     assert len(listed[2]) == 4 and len(listed[1]) < 4, "only the coordinator's host has everything"
     assert {"coordinator.log", "gang-0-rank-0.log", "gang-1-rank-0.log", "gang-2-rank-0.log"} <= logs
