@@ -48,13 +48,15 @@ Row = Mapping[str, Any]
 def sitting(folder: Path) -> dict[str, Any]:
     """Returns what the page needs of a comparison's folder."""
     trained, taken, seconds = 0, 0, 0.0
-    for ledger in sorted(folder.glob("runs/*/ledger.jsonl")):
+    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    systems = {row["system"] for row in compared["rows"]}
+    finished = [path for path in sorted(folder.glob("runs/*")) if path.name.partition("-seed")[0] in systems]
+    for ledger in (path / "ledger.jsonl" for path in finished):
         for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
             if line["event"] == "adapter":
                 fresh = not line.get("from_pool")
                 trained, taken = trained + fresh, taken + (not fresh)
                 seconds += line.get("seconds", 0.0) if fresh else 0.0
-    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     analyses = sorted(folder.glob(f"runs/{ANALYZED}-seed*/report/analysis/analysis.json"))
     return {
         "date": time.strftime("%Y-%m-%d"),
