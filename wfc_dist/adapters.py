@@ -78,7 +78,9 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[
         sides.setdefault(module, {})[side] = tensor.float()
     for module, pair in sides.items():
         if len(pair) != 2:
-            raise InputError(f"{folder}: {module} has one factor of two; the file is not whole")
+            raise InputError(
+                f"{folder}: {module} has one factor of two; the file is not whole, copy it again or train the adapter again"
+            )
     if not sides:
         raise InputError(f"{folder}: {WEIGHTS} holds no LoRA factors")
     return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sorted(sides.items())}
