@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
+from s3_server import BUCKET, s3_server
 
+from wfc_dist.objects import Objects
 from wfc_dist.run_layout import RunPaths, latest_base, read_base
 
 
@@ -60,3 +62,29 @@ def test_the_base_is_the_best_mixture_of_those_tried(config: Path, tmp_path: Pat
     assert fitted["dev_error"] == min(means) and fitted["dev_error_at_start"] == means[0]
     assert entry[1]["scale"] * entry[1]["weights"]["a"] == pytest.approx(chosen["scale"] * chosen["weights"][0])
     assert list(trials(run_dir)[0]["rates"]) == ["a", "b"] and trials(run_dir)[0]["weights"] == [0.5, 0.5]
+
+
+def test_a_fit_on_object_storage_goes_on_on_another_machine(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wfc("run", config, f"run.dir={tmp_path / 'here'}", "--plain")
+    with s3_server(tmp_path) as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        command = ("run", config, f"run.dir=s3://{BUCKET}/fitted", "--plain")
+        process = start_wfc(
+            *command, f"cluster.cache_dir={tmp_path / 'one'}", log=tmp_path / "log", WFC_HOLD_AT=f"evaluate:6={tmp_path / 'held'}"
+        )
+        assert wait_for(tmp_path / "held", process), (tmp_path / "log").read_text()
+        kill_tree(process)
+        remote = Objects(f"s3://{BUCKET}/fitted/tiny")
+        before = (remote.read("round-0001/fit/trials.jsonl") or b"").splitlines()
+        wfc(*command, f"cluster.cache_dir={tmp_path / 'two'}")
+
+        after = (remote.read("round-0001/fit/trials.jsonl") or b"").splitlines()
+        kept = sorted(name.split("/")[-1] for name in remote.list("round-0001/fit"))
+        bases = [json.loads(line) for line in (remote.read("ledger.jsonl") or b"").splitlines()]
+
+    assert 0 < len(before) < len(after) == len(trials(tmp_path / "here" / "tiny")) and after[: len(before)] == before
+    assert kept == ["fitted.json", "trials.jsonl"]
+    assert [line["sha256"] for line in bases if line["event"] == "base"][-1] == latest_base(tmp_path / "here" / "tiny").sha256
