@@ -162,7 +162,13 @@ class S3:
 
 @contextlib.contextmanager
 def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3]:
-    """Starts the server with one empty bucket, on loopback or where only a test's own hosts reach it; ends it after."""
+    """Starts the server with one empty bucket, on loopback or where only a test's own hosts reach it; ends it after.
+
+    This process then forgets what it opened: fsspec keeps file systems by their options, not by the endpoint of the environment,
+    and the next test would ask the server that is gone.
+    """
+    import s3fs
+
     address = folder / "s3-address"
     with open(folder / "s3-server.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -175,6 +181,7 @@ def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3]:
             time.sleep(0.05)
         yield S3(address.read_text())
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         process.kill()
         process.wait()
 

@@ -5,7 +5,6 @@ The only file that talks to fsspec. Nothing here knows what a run is.
 
 import contextlib
 import errno
-import functools
 import importlib.util
 import logging
 import random
@@ -50,7 +49,6 @@ def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
         return list(pool.map(function, items))
 
 
-@functools.lru_cache
 def _options(protocol: str) -> dict[str, Any]:
     import fsspec
 
