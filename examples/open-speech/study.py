@@ -1,10 +1,11 @@
 """Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
 
 A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
-moves by some tenths. Every system is compared to the reference of its own sitting.
+moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, the sittings are
+one. Sittings with other seeds have a table of their own.
 
     python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
-    python examples/open-speech/study.py --add runs/open-speech      adds them as another sitting, with systems that are not there
+    python examples/open-speech/study.py --add runs/open-speech      adds a sitting: missing systems, or other seeds
     python examples/open-speech/study.py                             from the results that are there
 
 `make study` runs everything from the packages to the page.
@@ -49,40 +50,74 @@ def sitting(folder: Path) -> dict[str, Any]:
     """Returns what the page needs of a comparison's folder."""
     trained, taken, seconds = 0, 0, 0.0
     compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-    systems = {row["system"] for row in compared["rows"]}
-    finished = [path for path in sorted(folder.glob("runs/*")) if path.name.partition("-seed")[0] in systems]
+    runs = {(row["system"], str(seed)) for row in compared["rows"] for seed in row["seeds"]}
+    finished = [path for path in sorted(folder.glob("runs/*")) if system_and_seed(path) in runs]
     for ledger in (path / "ledger.jsonl" for path in finished):
         for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
             if line["event"] == "adapter":
                 fresh = not line.get("from_pool")
                 trained, taken = trained + fresh, taken + (not fresh)
                 seconds += line.get("seconds", 0.0) if fresh else 0.0
-    analyses = sorted(folder.glob(f"runs/{ANALYZED}-seed*/report/analysis/analysis.json"))
+    analyzed = [path for path in finished if system_and_seed(path)[0] == ANALYZED]
+    analyses = [found for path in analyzed for found in path.glob("report/analysis/analysis.json")]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
         "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
         "verdicts": [line for path in analyses for line in verdicts(path)],
-        "fits": [fit(path) for path in sorted(folder.glob("runs/*/round-*/fit/fitted.json"))],
+        "fits": [fit(found) for path in finished for found in sorted(path.glob("round-*/fit/fitted.json"))],
         "compare": compared,
     }
 
 
-def joined(sittings: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], dict[str, Row], list[str]]:
-    """Returns the largest sitting, the rows of all systems, and notes on those that others add, whose names are marked."""
-    first, *others = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
-    rows = {row["system"]: row for row in first["compare"]["rows"]}
-    reference, notes = first["compare"]["reference"], []
-    for number, tree in enumerate(others, start=2):
-        found = {row["system"]: row for row in tree["compare"]["rows"]}
-        if added := [name for name in found if name not in rows]:
-            rows |= {name: {**found[name], "system": f"{name} ({number})"} for name in added}
-            new, protected = (percent(found[reference]["values"][name]["value"], False) for name in ("new", "protected"))
-            notes.append(
-                f"({number}) of another sitting, {tree['date']}, and compared to {reference} there: {new} % on the new sets, "
+def system_and_seed(run: Path) -> tuple[str, str]:
+    """Returns what the name of a run's directory says."""
+    system, _, rest = run.name.partition("-seed")
+    return system, rest.partition("-")[0]
+
+
+class Study:
+    """The sittings put together.
+
+    Attributes:
+        main: The largest sitting, and those with its seeds whose reference came out the same to the last digit.
+        rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
+        notes: What is to be said of the marked ones.
+        by_seed: Seeds -> system -> row, of the largest sitting with those seeds.
+    """
+
+    def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
+        first, *others = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
+        self.reference, self.main, self.notes = first["compare"]["reference"], [first], list[str]()
+        self.rows: dict[str, Row] = _rows(first)
+        self.by_seed = {_seeds(first): self.rows}
+        for tree in others:
+            if _seeds(tree) != _seeds(first):
+                self.by_seed.setdefault(_seeds(tree), _rows(tree))
+            elif _rows(tree)[self.reference] == self.rows[self.reference]:
+                self.main.append(tree)
+                self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
+        for tree in others:
+            if _seeds(tree) == _seeds(first) and tree not in self.main:
+                self._add_marked(tree)
+
+    def _add_marked(self, tree: Mapping[str, Any]) -> None:
+        found, mark = _rows(tree), len(self.notes) + 2
+        if added := [name for name in found if name not in self.rows]:
+            self.rows |= {name: {**found[name], "system": f"{name} ({mark})"} for name in added}
+            new, protected = (percent(found[self.reference]["values"][name]["value"], False) for name in ("new", "protected"))
+            self.notes.append(
+                f"({mark}) of another sitting, {tree['date']}, and compared to {self.reference} there: {new} % on the new sets, "
                 f"{protected} % on the protected ones."
             )
-    return first, rows, notes
+
+
+def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
+    return {row["system"]: row for row in tree["compare"]["rows"]}
+
+
+def _seeds(tree: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, tree["compare"]["seeds"]))
 
 
 def verdicts(path: Path) -> list[dict[str, Any]]:
@@ -198,16 +233,36 @@ def figures(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def over_seeds(study: Study) -> list[str]:
+    """Returns the table of the systems that were run with more than one seed, and what they have on the mean."""
+    seeds = list(study.by_seed)
+    systems = [name for name in study.rows if name != "untouched" and sum(name in found for found in study.by_seed.values()) > 1]
+    if not systems:
+        return []
+    differences = [f"{name}: against {study.reference}" for name in ("new", "protected")]
+    cells = [["system", "seeds", "new, relative", "mean", "protected, relative", "mean", *differences]]
+    for system in systems:
+        own = [seed for seed in seeds if system in study.by_seed[seed]]
+        rows = [study.by_seed[seed][system] for seed in own]
+        cells.append([system, "; ".join(own)])
+        for name in ("new_relative", "protected_relative"):
+            values = [row["values"][name]["value"] for row in rows]
+            cells[-1] += ["; ".join(map(percent, values)), percent(sum(values) / len(values))]
+        cells[-1] += ["; ".join(against(row, name) for row in rows) for name in ("new", "protected")]
+    return ["### Is it the seed?", "", *lines_of(cells)]
+
+
 def page(sittings: Sequence[Mapping[str, Any]]) -> str:
     """Returns what stands between the marks of the page."""
-    tree, rows, notes = joined(sittings)
-    compared, trained, reference = tree["compare"], tree["trained"], tree["compare"]["reference"]
+    study = Study(sittings)
+    tree, rows, reference = study.main[0], study.rows, study.reference
+    compared, trained = tree["compare"], [part["trained"] for part in study.main]
+    adapters, pooled, seconds = (sum(part[key] for part in trained) for key in ("adapters", "from the pool", "seconds"))
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in tree["machine"].items())
-    seeds = sorted({seed for row in rows.values() for seed in row["seeds"]})
     lines = [
-        f"`make study`; {tree['date']}, {machine}. {len(compared['rows']) - 1} systems, seed {', '.join(map(str, seeds))}; "
-        f"{trained['adapters']} adapters trained ({trained['seconds'] / 60:.0f} minutes), "
-        f"{trained['from the pool']} taken from the pool.", "",
+        f"`make study`; {' and '.join(dict.fromkeys(part['date'] for part in study.main))}, {machine}. "
+        f"{len({name for part in study.main for name in _rows(part)}) - 1} systems, seed {_seeds(tree)}; "
+        f"{adapters} adapters trained ({seconds / 60:.0f} minutes), {pooled} taken from the pool.", "",
         f"Rates are {compared['metric'].upper()} in percent, decoded "
         + ("in windows of several clips" if compared["packing"] else "clip by clip")
         + f"; brackets are {100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference "
@@ -216,7 +271,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
             ["system", "own", "new", "protected", "FWT"],
             *([row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in rows.values()),
         ]),
-        *(line for note in notes for line in (note, "")),
+        *(line for note in study.notes for line in (note, "")),
         *ahead(list(rows.values()), reference),
         *figures(list(rows.values())),
     ]  # fmt: skip
@@ -226,6 +281,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
             lines += [f"### {question}", "", *comparison(found, reference)]
         if any(row["system"].endswith("-fitted") for row in found):
             lines += fitted([item for part in sittings for item in part.get("fits", ())])
+    lines += over_seeds(study)
     if tree["verdicts"]:
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(

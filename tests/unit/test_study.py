@@ -39,19 +39,48 @@ def test_a_difference_is_bold_where_its_interval_excludes_0() -> None:
     assert study.against({"values": {}}, "new") == "-"
 
 
+def made_sitting(date: str, seeds: tuple[int, ...] = (1,), **new: float) -> dict[str, Any]:
+    rows = [
+        {"system": name, "values": {
+            "new": {"value": value, "difference": None},
+            "protected": {"value": 0.2, "difference": None},
+            "new_relative": {"value": value - 0.4},
+            "protected_relative": {"value": value / 10},
+        }} for name, value in new.items()
+    ]  # fmt: skip
+    return {"date": date, "compare": {"reference": "mean", "seeds": list(seeds), "rows": rows}}
+
+
+def new_of(made: study.Study) -> dict[str, float]:
+    return {row["system"]: row["values"]["new"]["value"] for row in made.rows.values()}
+
+
 def test_another_sitting_adds_systems_beside_its_own_reference() -> None:
-    def sitting(date: str, **new: float) -> dict[str, Any]:
-        rows = [{"system": name, "values": {"new": {"value": value}, "protected": {"value": 0.2}}} for name, value in new.items()]
-        return {"date": date, "compare": {"reference": "mean", "rows": rows}}
+    sittings = [made_sitting("May", mean=0.35, lwf=0.36), made_sitting("June", mean=0.34, fta=0.4, ewc=0.3)]
+    made = study.Study(sittings)
 
-    sittings = [sitting("May", mean=0.35, lwf=0.36), sitting("June", mean=0.34, fta=0.4, ewc=0.3)]
-    first, rows, notes = study.joined(sittings)
-
-    assert first["date"] == "June" and {name: row["values"]["new"]["value"] for name, row in rows.items()} == {
-        "mean": 0.34, "fta": 0.4, "ewc": 0.3, "lwf": 0.36,
-    }  # fmt: skip
-    assert [row["system"] for row in rows.values()] == ["mean", "fta", "ewc", "lwf (2)"]
-    assert notes == [
+    assert [tree["date"] for tree in made.main] == ["June"]
+    assert new_of(made) == {"mean": 0.34, "fta": 0.4, "ewc": 0.3, "lwf (2)": 0.36}
+    assert made.notes == [
         "(2) of another sitting, May, and compared to mean there: 35.0 % on the new sets, 20.0 % on the protected ones."
     ]
-    assert study.joined(sittings[1:])[1:] == ({row["system"]: row for row in sittings[1]["compare"]["rows"]}, [])
+    alone = study.Study(sittings[1:])
+    assert new_of(alone) == {"mean": 0.34, "fta": 0.4, "ewc": 0.3} and alone.notes == []
+
+
+def test_sittings_whose_reference_came_out_the_same_are_one() -> None:
+    made = study.Study([made_sitting("May", mean=0.34, lwf=0.36), made_sitting("June", mean=0.34, fta=0.4, ewc=0.3)])
+    assert [tree["date"] for tree in made.main] == ["June", "May"] and made.notes == []
+    assert new_of(made) == {"mean": 0.34, "fta": 0.4, "ewc": 0.3, "lwf": 0.36}
+
+
+def test_other_seeds_have_a_table_of_their_own() -> None:
+    made = study.Study([made_sitting("June", mean=0.3, fta=0.4, ewc=0.3), made_sitting("May", (2,), mean=0.35, ewc=0.2, lwf=0.1)])
+    assert list(new_of(made)) == ["mean", "fta", "ewc"] and made.notes == []
+    head, _, *lines = [line for line in study.over_seeds(made) if line.startswith("|")]
+    assert head.startswith("| system | seeds | new, relative | mean | protected, relative | mean |")
+    assert lines == [
+        "| mean | 1; 2 | -10.0; -5.0 | -7.5 | +3.0; +3.5 | +3.2 | -; - | -; - |",
+        "| ewc | 1; 2 | -10.0; -20.0 | -15.0 | +3.0; +2.0 | +2.5 | -; - | -; - |",
+    ]
+    assert study.over_seeds(study.Study([made_sitting("June", mean=0.3)])) == []
