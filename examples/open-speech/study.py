@@ -36,7 +36,7 @@ QUESTIONS = {
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
     "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6"],
     "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian", "ihr", "ihr-3"],
-    "Distillation and centralization together": ["sequential", "lwf", "mean-3", "mean-3-lwf"],
+    "Distillation and centralization together": ["lwf", "mean-3", "mean-3-lwf", "mean-3-lwf-fitted", "mean-6-lwf-fitted"],
     "With old data, or all data at once": ["mean-3", "replay", "joint"],
 }  # fmt: skip
 COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
