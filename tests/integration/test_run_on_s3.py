@@ -50,7 +50,7 @@ def command(config: Path, prefix: str, cache: Path, *more: object) -> tuple[obje
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.1)
