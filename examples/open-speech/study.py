@@ -279,8 +279,9 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         found = [rows[name] for name in systems if name in rows]
         if any(row["system"] != reference for row in found):
             lines += [f"### {question}", "", *comparison(found, reference)]
-        if any(row["system"].endswith("-fitted") for row in found):
-            lines += fitted([item for part in sittings for item in part.get("fits", ())])
+        fits = [item for part in study.main for item in part.get("fits", ())]
+        if fits := [item for item in fits if system_and_seed(Path(item["run"]))[0] in systems]:
+            lines += fitted(fits)
     lines += over_seeds(study)
     if tree["verdicts"]:
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
