@@ -27,14 +27,21 @@ def trials(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (RunPaths(run_dir).fit(1) / "trials.jsonl").read_text().splitlines()]
 
 
+def kill_in_the_fit(*command: object, folder: Path) -> None:
+    """Starts a run and kills it when four mixtures are tried."""
+    held, log = folder / "held", folder / "log"
+    process = start_wfc(*command, log=log, WFC_HOLD_AT=f"evaluate:6={held}")  # base 0, then the fifth mixture
+    try:
+        assert wait_for(held, process), log.read_text()
+    finally:
+        kill_tree(process)
+
+
 def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
     wfc("run", config, f"run.dir={whole.parent}", "--plain")
-    held = tmp_path / "held"
     command = ("run", config, f"run.dir={killed.parent}", "--plain")
-    process = start_wfc(*command, log=tmp_path / "log", WFC_HOLD_AT=f"evaluate:6={held}")  # base 0, then the fifth mixture
-    assert wait_for(held, process), (tmp_path / "log").read_text()
-    kill_tree(process)
+    kill_in_the_fit(*command, folder=tmp_path)
     before = trials(killed)
     wfc(*command)
 
@@ -72,11 +79,7 @@ def test_a_fit_on_object_storage_goes_on_on_another_machine(
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         command = ("run", config, f"run.dir=s3://{BUCKET}/fitted", "--plain")
-        process = start_wfc(
-            *command, f"cluster.cache_dir={tmp_path / 'one'}", log=tmp_path / "log", WFC_HOLD_AT=f"evaluate:6={tmp_path / 'held'}"
-        )
-        assert wait_for(tmp_path / "held", process), (tmp_path / "log").read_text()
-        kill_tree(process)
+        kill_in_the_fit(*command, f"cluster.cache_dir={tmp_path / 'one'}", folder=tmp_path)
         remote = Objects(f"s3://{BUCKET}/fitted/tiny")
         before = (remote.read("round-0001/fit/trials.jsonl") or b"").splitlines()
         wfc(*command, f"cluster.cache_dir={tmp_path / 'two'}")
