@@ -83,7 +83,7 @@ class Study:
         main: The largest sitting, and those with its seeds whose reference came out the same to the last digit.
         rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
         notes: What is to be said of the marked ones.
-        by_seed: Seeds -> system -> row, of the largest sitting with those seeds.
+        by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
     """
 
     def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
@@ -93,7 +93,7 @@ class Study:
         self.by_seed = {_seeds(first): self.rows}
         for tree in others:
             if _seeds(tree) != _seeds(first):
-                self.by_seed.setdefault(_seeds(tree), _rows(tree))
+                self.by_seed[_seeds(tree)] = _rows(tree) | self.by_seed.get(_seeds(tree), {})
             elif _rows(tree)[self.reference] == self.rows[self.reference]:
                 self.main.append(tree)
                 self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
@@ -302,7 +302,13 @@ def main() -> None:
     if options.take:
         sittings = [sitting(options.take)]
     if options.add:
-        sittings.append(sitting(options.add))
+        added, reference = sitting(options.add), sittings[0]["compare"]["reference"]
+        if reference not in _rows(added):
+            parser.error(
+                f"{options.add} has no row of {reference}, which every system is compared to in its own sitting; "
+                f"first run there: wfc compare CONFIG --only {reference}"
+            )
+        sittings.append(added)
     if options.take or options.add:
         RESULTS.write_text(json.dumps({"sittings": sittings}, indent=1) + "\n", encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

@@ -1,5 +1,6 @@
 """What docs/study.md shows is what the comparison measured."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -84,3 +85,24 @@ def test_other_seeds_have_a_table_of_their_own() -> None:
         "| ewc | 1; 2 | -10.0; -20.0 | -15.0 | +3.0; +2.0 | +2.5 | -; - | -; - |",
     ]
     assert study.over_seeds(study.Study([made_sitting("June", mean=0.3)])) == []
+
+
+def test_sittings_with_the_same_other_seeds_are_put_together() -> None:
+    sittings = [made_sitting("May", mean=0.3, ewc=0.3, lwf=0.3), made_sitting("June", (2,), mean=0.35, ewc=0.2)]
+    made = study.Study([*sittings, made_sitting("July", (2,), mean=0.4, lwf=0.1)])
+    assert {name: row["values"]["new"]["value"] for name, row in made.by_seed["2"].items()} == {
+        "mean": 0.35,
+        "ewc": 0.2,
+        "lwf": 0.1,
+    }
+
+
+def test_a_sitting_without_the_reference_is_not_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = study.RESULTS.read_bytes()
+    (tmp_path / "compare.json").write_text(json.dumps({"rows": [{"system": "lwf", "seeds": [1]}]}))
+    monkeypatch.setattr(sys, "argv", ["study.py", "--add", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "has no row of mean-3" in capsys.readouterr().err and study.RESULTS.read_bytes() == before
