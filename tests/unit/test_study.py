@@ -90,7 +90,8 @@ def test_other_seeds_have_a_table_of_their_own() -> None:
 def test_sittings_with_the_same_other_seeds_are_put_together() -> None:
     sittings = [made_sitting("May", mean=0.3, ewc=0.3, lwf=0.3), made_sitting("June", (2,), mean=0.35, ewc=0.2)]
     made = study.Study([*sittings, made_sitting("July", (2,), mean=0.4, lwf=0.1)])
-    assert {name: row["values"]["new"]["value"] for name, row in made.by_seed["2"].items()} == {
+    found = made.by_seed["2"]
+    assert {name: row["values"]["new"]["value"] for name, row in found.items()} == {
         "mean": 0.35,
         "ewc": 0.2,
         "lwf": 0.1,
