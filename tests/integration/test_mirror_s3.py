@@ -29,6 +29,17 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return server
 
 
+def test_every_server_of_a_process_is_the_one_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (folder := tmp_path / str(number)).mkdir()
+        with s3_server(folder) as one, monkeypatch.context() as patch:
+            for name, value in one.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(objects, "RETRY_FOR_S", 1.0)
+            Objects(f"s3://{BUCKET}").write("name", b"x")
+            assert Objects(f"s3://{BUCKET}").list() == {"name": 1}, "written to another server, or to none"
+
+
 def commit(folder: Path, **contents: bytes) -> Path:
     staged = durable.staging_path(folder, 1)
     for name, content in contents.items():
