@@ -192,6 +192,8 @@ class EvaluateConfig(_Strict):
     """Windows decoded together, of all the test sets of a model."""
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
+    compression_ratio_threshold: float | None = Field(2.4, gt=0)  # Whisper's own decoding
+    """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one."""
     bootstrap_samples: int = Field(1000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)
     max_clips: int | None = Field(None, ge=1)
@@ -201,6 +203,16 @@ class EvaluateConfig(_Strict):
     """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""
+
+    def decoding(self) -> dict[str, Any]:
+        """Returns the options that change a hypothesis; the batch size does not. Such as are never used yet are left out, so that
+        files from before there was a choice stay valid."""
+        options = {name: getattr(self, name) for name in ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")}
+        if self.language != "given":
+            options["language"] = self.language
+        if self.packing:
+            options["compression_ratio_threshold"] = self.compression_ratio_threshold
+        return options
 
 
 class Config(_Strict):

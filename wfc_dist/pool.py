@@ -47,7 +47,8 @@ def adapter_identity(
         earlier: sha256 of the adapters of all rounds before, in order: some objectives look at what they left.
     """
     train = {key: value for key, value in config.train.model_dump(mode="json").items() if key not in _APART}
-    cluster, index = config.cluster, base.index + 1
+    cluster, evaluate, stopping, index = config.cluster, config.evaluate, config.train.early_stopping, base.index + 1
+    by_error = stopping is not None and stopping.metric == "error"  # its best step is the one with the least dev error
     replayed = [name for names in config.round_list()[: base.index] for name in names] if config.train.replay else []
     return {
         "version": __version__,
@@ -57,9 +58,7 @@ def adapter_identity(
         "replayed": [[fingerprints.get(f"{name}/train"), config.train.replay] for name in replayed],
         "lora": config.lora.model_dump(mode="json"),
         "train": train,
-        "evaluate": config.evaluate.model_dump(
-            mode="json", include={"metric", "normalizer", "num_beams", "no_repeat_ngram_size"}
-        ),
+        "dev_error": {"metric": evaluate.metric, "normalizer": evaluate.normalizer, **evaluate.decoding()} if by_error else None,
         "seeds": [init_seed(config, index), data_seed(config, index, dataset)],
         "workers": [cluster.workers_per_trainer, cluster.threads_per_worker, cluster.gpus_per_worker > 0],
     }

@@ -15,6 +15,7 @@ from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, decode_sets, transcribe, windows_of
+from wfc_dist.evaluation.hallucinations import compression_ratio
 
 SECOND = 16_000
 
@@ -200,6 +201,38 @@ def test_packing_joins_clips_of_a_language(whisper, mixed):
     assert found[0].reference == " ".join(clip.text for clip in spanish)
     assert found[0].id == f"{spanish[0].id}..{spanish[-1].id}"
     assert found[0].duration_s == pytest.approx(sum(clip.duration_s for clip in spanish))
+
+
+@pytest.mark.parametrize("options", [{}, {"language": "detect", "num_beams": 2}])
+def test_a_window_that_is_a_loop_is_decoded_clip_by_clip(whisper, split, mixed, options):
+    model, processor = copy.deepcopy(whisper)
+    for name, parameter in model.named_parameters():
+        if "encoder_attn" in name:  # a random model hardly listens
+            torch.nn.init.normal_(parameter.data, std=2.0)
+
+    def decoded(**packed):
+        return decode_sets(model, processor, [split, mixed], EvaluateConfig(**packed, **options))
+
+    plain, alone = decoded(packing=True, compression_ratio_threshold=None), decoded()
+    ratios = sorted(compression_ratio(item.hypothesis) for items in plain for item in items)
+    limit = (ratios[0] + ratios[-1]) / 2
+    found = decoded(packing=True, compression_ratio_threshold=limit)
+
+    assert ratios[0] < limit < ratios[-1]
+    for windows, before, clips in zip(found, plain, alone, strict=True):
+        for window, old in zip(windows, before, strict=True):
+            texts = [clip for clip in clips if clip.language == window.language]
+            joined = " ".join(clip.hypothesis for clip in texts)
+            apart = dataclasses.replace(old, hypothesis=joined, detected=texts[0].detected, apart=True)
+            assert window == (apart if compression_ratio(old.hypothesis) > limit else old)
+
+
+def test_a_clip_alone_stays_as_it_was_written(whisper, split):
+    model, processor = whisper
+
+    low, none = (decode_set(model, processor, split, EvaluateConfig(compression_ratio_threshold=limit)) for limit in (0.01, None))
+
+    assert low == none
 
 
 def test_windows_hold_every_clip_once_within_30_seconds(whisper, split):

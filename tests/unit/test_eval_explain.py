@@ -158,12 +158,19 @@ def test_whatever_the_metric_hallucinations_are_judged_on_mixed_tokens():
         assert explained(item, metric=metric).figures["hallucinated_clips"].value == 0
 
 
+def test_clips_decoded_apart_are_counted_where_there_are_any():
+    found = explained(said(("a", "b"), "a b", apart=True), said("c", "c"))
+
+    assert found.figures["decoded_apart"].value == 2 / 3
+    assert "decoded_apart" not in explained(said("a", "a")).figures
+
+
 def test_as_json():
     found = explained(said("a b \u6211", "a b b"), said("c", "c" + " d" * 5, "es"), bootstrap_samples=10, metric="mer")
 
     tree = json.loads(json.dumps(found.as_tree()))
 
-    assert set(tree["figures"]) == {*FORMULAS} - {"language_errors"}
+    assert set(tree["figures"]) == {*FORMULAS} - {"language_errors", "decoded_apart"}
     assert tree["figures"]["rate"]["low"] <= tree["figures"]["rate"]["value"] == 6 / 4
     assert tree["longest_loop"] == {"ngram": ["d"], "times": 5}
     assert set(tree["languages"]) == {"en", "es"}

@@ -1,9 +1,11 @@
+import zlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfc_dist.errors import InputError
-from wfc_dist.evaluation.hallucinations import Loop, find_hallucinations, invented_loops, is_flooded, loops
+from wfc_dist.evaluation.hallucinations import Loop, compression_ratio, find_hallucinations, invented_loops, is_flooded, loops
 
 TOKENS = st.lists(st.sampled_from("abc"), max_size=30)
 
@@ -93,3 +95,30 @@ def test_characters_are_the_tokens_of_chinese():
 def test_set_without_reference_tokens_is_refused():
     with pytest.raises(InputError, match="none of the 1 references"):
         find_hallucinations([("",)], ["a a a a"])
+
+
+def test_compression_ratio_is_that_of_the_bytes():
+    text = "\u043d\u0443 \u0432\u043e\u0442 " * 30
+
+    assert compression_ratio(text) == 12 * 30 / len(zlib.compress(text.encode("utf-8")))
+    assert compression_ratio("") == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Password errata. Prego digitare la password seguita dal tasto cancelletto. Wat zullen we zeggen? " * 2,
+        "se\u00f1or, " * 12 + "la conferencia ha terminado, gracias por llamar y hasta pronto",
+        "un dos tres cuatro cinco seis siete ocho nueve diez",
+    ],
+    ids=lambda text: text[:9],
+)
+def test_a_window_that_says_a_thing_twice_is_no_failure_of_decoding(text):
+    assert compression_ratio(text) < 2.4
+
+
+@pytest.mark.parametrize("loop", ["ho ", "eee...", "heee ", "thank you for watching. "])
+def test_a_loop_of_the_length_of_a_window_is_one(loop):
+    said = "La tua voce non \u00e8 pi\u00f9 disattivata. In attesa di parlare con un operatore. "
+
+    assert compression_ratio(said + loop * (440 // max(1, len(loop) // 3))) > 2.4

@@ -36,6 +36,7 @@ def test_round_trip(tmp_path):
 
 def test_detected_and_marked_languages_make_the_round_trip(tmp_path):
     more = [dataclasses.replace(SAID[0], detected="de"), dataclasses.replace(SAID[1], word_languages=(("es", "en"), (), ("es",)))]
+    more += [dataclasses.replace(SAID[1], apart=True)]
     write_hypotheses(tmp_path / "set.jsonl", cache_key("m", "f", EvaluateConfig(language="detect")), more)
 
     assert read_hypotheses(tmp_path / "set.jsonl")[1] == more
@@ -63,6 +64,7 @@ def test_bytes_are_those_of_files_from_before_languages_were_recorded(tmp_path):
         cache_key("m" * 64, "f" * 64, EvaluateConfig(num_beams=4)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(packing=True)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(max_clips=3)),
+        cache_key("m" * 64, "f" * 64, EvaluateConfig(packing=True, compression_ratio_threshold=None)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(no_repeat_ngram_size=4)),
         cache_key("m" * 64, "f" * 64, EvaluateConfig(language="detect")),
     ],
@@ -76,6 +78,16 @@ def test_another_model_set_or_decoding_is_decoded_again(tmp_path, other):
 
 def test_metric_and_batch_size_do_not_ask_for_decoding_again():
     assert cache_key("m", "f", EvaluateConfig()) == cache_key("m", "f", EvaluateConfig(metric="cer", batch_size=2))
+
+
+def test_the_threshold_is_of_packed_windows_only():
+    alone, packed = (
+        [cache_key("m", "f", EvaluateConfig(packing=packing, compression_ratio_threshold=limit)) for limit in (2.4, 3.0, None)]
+        for packing in (False, True)
+    )
+
+    assert alone[0] == alone[1] == alone[2]
+    assert len({key["decoding_sha256"] for key in packed}) == 3
 
 
 def test_truncated_file_is_refused(tmp_path):

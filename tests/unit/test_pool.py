@@ -58,7 +58,7 @@ def identity(folder: Path, base: Base = ROOT, dataset: str = "x", **blocks: Any)
     "blocks",
     [
         {"lora": {"r": 8}}, {"train": {"lr": 0.5}}, {"cluster": {"threads_per_worker": 2}},
-        {"cluster": {"workers_per_trainer": 2}}, {"evaluate": {"metric": "cer"}}, {"base": Base(0, "root", "1")},
+        {"cluster": {"workers_per_trainer": 2}}, {"base": Base(0, "root", "1")},
         {"base": Base(1, "root", "0")}, {"dataset": "y"},
     ],
     ids=str,
@@ -73,11 +73,30 @@ def test_whatever_changes_an_adapter_changes_its_identity(tmp_path: Path, blocks
         {"rounds": [["x"], ["y"], ["z"]]}, {"train": {"checkpoint_every": 7}}, {"train": {"loader_workers": 2}},
         {"train": {"replay": 0.5}},
         {"centralize": {"method": "factor_mean"}}, {"cluster": {"backend": "in_process"}}, {"evaluate": {"batch_size": 2}},
+        {"evaluate": {"metric": "cer", "packing": True}},
     ],
     ids=str,
 )  # fmt: skip
 def test_what_changes_no_adapter_changes_no_identity(tmp_path: Path, blocks: dict[str, Any]) -> None:
     assert identity(tmp_path, **blocks) == identity(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"metric": "cer"}), ({}, {"normalizer": "none"}), ({}, {"num_beams": 2}), ({}, {"packing": True}),
+        ({}, {"max_clips": 3}), ({}, {"language": "detect"}),
+        ({"packing": True}, {"packing": True, "compression_ratio_threshold": 3}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_where_dev_error_picks_the_weights_its_measure_counts(tmp_path: Path, first: Any, second: Any) -> None:
+    picked = {
+        "train": {"eval_every": 2, "early_stopping": {"metric": "error", "patience": 1}},
+        "datasets": {name: {"source": name, "splits": {"train": "t", "dev": "d"}} for name in "xyz"},
+    }
+    assert identity(tmp_path, evaluate=first, **picked) != identity(tmp_path, evaluate=second, **picked)
+    assert identity(tmp_path, evaluate=first, **picked) == identity(tmp_path, evaluate={**first, "batch_size": 2}, **picked)
 
 
 def test_replay_depends_on_what_is_replayed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from wfc_dist.data.features import MAX_TEXT_TOKENS
 from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window, pack
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import ConfigError
+from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.hypotheses import Hypothesis
 
 Audio = npt.NDArray[np.float32]
@@ -89,12 +90,25 @@ class _Window:
             parts += [gap, self.split.audio(number)]
         return cut_at_quiet(np.concatenate(parts[1:]))
 
-    def hypothesis(self, text: str, detected: str) -> Hypothesis:
+    def apart(self) -> list["_Window"]:
+        """Returns windows of one clip each."""
+        return [_Window(self.split, (number,)) for number in self.numbers]
+
+    def hypothesis(self, written: "_Written") -> Hypothesis:
         clips = self.clips
         name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
         parts = tuple(clip.text.strip() for clip in clips)
         marks = tuple(clip.word_languages for clip in clips) if any(clip.word_languages for clip in clips) else ()
-        return Hypothesis(name, parts, text, self.language, sum(clip.duration_s for clip in clips), detected, marks)
+        seconds = sum(clip.duration_s for clip in clips)
+        return Hypothesis(name, parts, written.text, self.language, seconds, written.detected, marks, written.apart)
+
+
+class _Written(NamedTuple):
+    """What the model wrote for a window; see Hypothesis."""
+
+    text: str
+    detected: str
+    apart: bool = False
 
 
 def _generation_config(model: WhisperForConditionalGeneration, num_beams: int, no_repeat_ngram_size: int) -> GenerationConfig:
@@ -163,6 +177,11 @@ class _Decoder:
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)], detected
 
     @property
+    def tokenizer(self) -> WhisperTokenizer:
+        """That of the model."""
+        return self._processor.tokenizer
+
+    @property
     def multilingual(self) -> bool:
         """Whether the model's prompt names a language."""
         return bool(getattr(self._config, "is_multilingual", True))
@@ -204,13 +223,15 @@ def decode_sets(
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Returns what the model writes for every split, in its order; clips longer than 30 s are cut where it is quiet.
 
-    Windows of all splits share batches, whatever their languages.
+    Windows of all splits share batches, whatever their languages. A window of several clips whose text is a loop, that is, one
+    that compresses better than `evaluate.compression_ratio_threshold`, is decoded again one clip at a time: a loop runs on to the
+    end of the window, over clips that alone are written well.
 
     Args:
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
         processor: Of the same checkpoint.
         splits: The test sets; only the first `evaluate.max_clips` clips of each.
-        evaluate: Beams, batch size, packing, language. The batch size changes speed and rounding, no more.
+        evaluate: Beams, batch size, packing, threshold, language. The batch size changes speed and rounding, no more.
         device: Where the features go; by default where the model is.
         on_progress: Called with (windows decoded, windows in all) after every batch.
 
@@ -220,26 +241,24 @@ def decode_sets(
     decoder = _Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
     if evaluate.language == "detect" and not decoder.multilingual:
         raise ConfigError("evaluate.language: detect needs a multilingual model, this one knows one language; set it to given")
-    tokenizer = processor.tokenizer
-    windows = [
+    of_splits = [
         [
             _Window(split, numbers)
-            for numbers in windows_of(split.clips[: evaluate.max_clips], tokenizer, packing=evaluate.packing)
+            for numbers in windows_of(split.clips[: evaluate.max_clips], processor.tokenizer, packing=evaluate.packing)
         ]
         for split in splits
     ]
-    together = [window for of_split in windows for window in of_split]
-    written = _written(decoder, together, _batches(together, tokenizer, evaluate.batch_size), evaluate, on_progress)
-    hypotheses = (window.hypothesis(*texts) for window, texts in zip(together, written, strict=True))
-    return [list(itertools.islice(hypotheses, len(of_split))) for of_split in windows]
+    windows = list(itertools.chain(*of_splits))
+    written = _without_loops(decoder, windows, _written(decoder, windows, evaluate, on_progress), evaluate)
+    hypotheses = (window.hypothesis(texts) for window, texts in zip(windows, written, strict=True))
+    return [list(itertools.islice(hypotheses, len(of_split))) for of_split in of_splits]
 
 
 def _written(
-    decoder: _Decoder, windows: Sequence[_Window], batches: Sequence[list[int]], evaluate: EvaluateConfig,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[tuple[str, str]]:  # fmt: skip
-    """Returns (text, language detected) of every window; a batch of long windows has more pieces than the batch size and takes
-    several passes."""
+    decoder: _Decoder, windows: Sequence[_Window], evaluate: EvaluateConfig, on_progress: Callable[[int, int], None] | None = None
+) -> list[_Written]:  # fmt: skip
+    """Returns what is written for every window; a batch of long windows has more pieces than the batch size and takes several
+    passes."""
     texts: dict[int, str] = {}
     detected: dict[int, str] = {}
 
@@ -247,7 +266,7 @@ def _written(
         pieces = [(number, piece) for number in batch for piece in windows[number].pieces()]
         return [number for number, _ in pieces], decoder.features([piece for _, piece in pieces])
 
-    for _, (owners, features) in _one_ahead(prepare, batches):
+    for _, (owners, features) in _one_ahead(prepare, _batches(windows, decoder.tokenizer, evaluate.batch_size)):
         for start in range(0, len(owners), evaluate.batch_size):
             part = slice(start, start + evaluate.batch_size)
             given = [windows[number].language for number in owners[part]] if evaluate.language == "given" else None
@@ -256,7 +275,24 @@ def _written(
                 detected.setdefault(number, language)
         if on_progress is not None:
             on_progress(len(texts), len(windows))
-    return [(texts[number], detected[number]) for number in range(len(windows))]
+    return [_Written(texts[number], detected[number]) for number in range(len(windows))]
+
+
+def _without_loops(
+    decoder: _Decoder, windows: Sequence[_Window], written: Sequence[_Written], evaluate: EvaluateConfig
+) -> list[_Written]:
+    """Returns `written` where windows of several clips whose text is a loop are decoded again, one clip at a time."""
+    limit, found = evaluate.compression_ratio_threshold, list(written)
+    looped = [
+        number
+        for number, window in enumerate(windows)
+        if limit is not None and len(window.numbers) > 1 and compression_ratio(written[number].text) > limit
+    ]
+    parts = iter(_written(decoder, list(itertools.chain(*(windows[number].apart() for number in looped))), evaluate))
+    for number in looped:
+        clips = list(itertools.islice(parts, len(windows[number].numbers)))
+        found[number] = _Written(" ".join(clip.text for clip in clips if clip.text), clips[0].detected, apart=True)
+    return found
 
 
 def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:

@@ -25,6 +25,7 @@ FORMULAS = {
     "reference) tokens are inserted, or if 1 to 6 tokens are repeated at least 4 times in a row and are not so in the reference",
     "hallucinated_insertions": "I of those clips / N of all: the part of the rate that is invented text",
     "rate_without_hallucinations": "(S + D + I) / N of the other clips",
+    "decoded_apart": "clips of packed windows that were decoded clip by clip, since the window's text was a loop / clips",
     "foreign_script": "written tokens in none of the scripts of the clip and its language / written tokens with letters",
     "language_errors": "clips whose language the model took for another / clips (evaluate.language: detect)",
     "wer_switched": "word errors / words, of the words before and after each change of language",
@@ -89,6 +90,9 @@ def explain(
     if any(item.detected for item in hypotheses):
         wrong = [item.detected != item.language for item in hypotheses for _ in item.parts]
         parts["language_errors"] = (np.array(wrong, dtype=np.int64), np.ones_like(counts.lengths))
+    if any(item.apart for item in hypotheses):
+        apart = [item.apart for item in hypotheses for _ in item.parts]
+        parts["decoded_apart"] = (np.array(apart, dtype=np.int64), np.ones_like(counts.lengths))
     switch_parts = _switch_parts(hypotheses, texts, evaluate, spelling)
     by_language = _language_parts(hypotheses, counts)
     found = ratios(

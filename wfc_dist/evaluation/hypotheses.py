@@ -15,7 +15,7 @@ from wfc_dist.evaluation.metrics import Counts, Difference, Score
 from wfc_dist.evaluation.normalize import normalizer
 
 SCHEMA_VERSION = 2
-_DECODING = ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")  # what changes a hypothesis; the batch size does not
+_SELDOM = ("detected", "word_languages", "apart")  # left out of a row that has none
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Hypothesis:
         duration_s: Seconds of speech, without the gaps of packing.
         detected: Language code the model chose itself (`evaluate.language: detect`); of the first piece of long audio.
         word_languages: For every part the languages of its words, where the data set says them (`word_langs`); () where not.
+        apart: Whether its clips were decoded one by one, since the text of the window was a loop.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Hypothesis:
     duration_s: float
     detected: str = ""
     word_languages: tuple[tuple[str, ...], ...] = ()
+    apart: bool = False
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Hypothesis":
@@ -48,7 +50,7 @@ class Hypothesis:
 
     def as_row(self) -> dict[str, Any]:
         """Returns what is written of it; what the data set or the way of decoding does not give is left out."""
-        return {key: value for key, value in asdict(self).items() if value or key not in ("detected", "word_languages")}
+        return {key: value for key, value in asdict(self).items() if value or key not in _SELDOM}
 
     @property
     def reference(self) -> str:
@@ -58,9 +60,7 @@ class Hypothesis:
 
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
     """Returns the header of a hypotheses file: it is valid for exactly this model, this data and this way of decoding."""
-    options = {name: getattr(evaluate, name) for name in _DECODING}
-    if evaluate.language != "given":  # so that files from before there was a choice stay valid
-        options["language"] = evaluate.language
+    options = evaluate.decoding()
     text = json.dumps(options, sort_keys=True)
     return {
         "schema": SCHEMA_VERSION,

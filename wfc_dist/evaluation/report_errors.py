@@ -20,7 +20,8 @@ _KINDS = ("substitutions", "deletions", "insertions")
 _HEADS = {
     "rate": "rate", "substitutions": "substituted", "deletions": "deleted", "insertions": "inserted",
     "hallucinated_clips": "clips with hallucinations", "hallucinated_insertions": "inserted there",
-    "rate_without_hallucinations": "rate without them", "foreign_script": "other script", "language_errors": "language mistaken",
+    "rate_without_hallucinations": "rate without them", "decoded_apart": "decoded one by one",
+    "foreign_script": "other script", "language_errors": "language mistaken",
 }  # fmt: skip
 _INTRO = (
     "An error is a word substituted, deleted or inserted; the three add up to the rate, which passes 100 % only by insertions. "
