@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wfc_dist.evaluation.hypotheses import Hypothesis, read_hypotheses
 from wfc_dist.evaluation.plots import Mark, marks_plot
 
 HERE = Path(__file__).resolve().parent
@@ -65,6 +66,7 @@ def sitting(folder: Path) -> dict[str, Any]:
         "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
         "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
         "verdicts": [line for path in analyses for line in verdicts(path)],
+        "windows": windows(finished),
         "fits": [fit(found) for path in finished for found in sorted(path.glob("round-*/fit/fitted.json"))],
         "compare": compared,
     }
@@ -130,6 +132,19 @@ def fit(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: found[key] for key in ("weights", "scale", "dev_error", "dev_error_at_start", "num_tried")}
     return {"run": path.parents[2].name, "round": int(path.parents[1].name.removeprefix("round-")), **kept}
+
+
+def windows(runs: Sequence[Path]) -> dict[str, int]:
+    """Returns how many windows the models of these runs wrote, and how many of those were loops and were decoded clip by clip."""
+    found: dict[tuple[str, str], list[Hypothesis]] = {}
+    for path in (path for run in runs for path in run.glob("round-*/evaluation/*/*.jsonl")):
+        header, hypotheses = read_hypotheses(path)
+        found[header["model_sha256"], header["fingerprint"]] = hypotheses  # of base 0 once, however many runs have it
+    return {
+        "models": len({model for model, _ in found}),
+        "decoded": sum(map(len, found.values())),
+        "loops": sum(item.apart for hypotheses in found.values() for item in hypotheses),
+    }
 
 
 def percent(value: float, signed: bool = True) -> str:
@@ -252,6 +267,15 @@ def over_seeds(study: Study) -> list[str]:
     return ["### Is it the seed?", "", *lines_of(cells)]
 
 
+def loops(study: Study) -> list[str]:
+    """Says how many windows were loops."""
+    counts = [part["windows"] for part in study.main if "windows" in part]
+    if not counts:
+        return []
+    models, decoded, looped = (sum(count[key] for count in counts) for key in ("models", "decoded", "loops"))
+    return [f"{looped} of the {decoded} windows that {models} models wrote were loops and were decoded clip by clip.", ""]
+
+
 def page(sittings: Sequence[Mapping[str, Any]]) -> str:
     """Returns what stands between the marks of the page."""
     study = Study(sittings)
@@ -266,7 +290,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         f"Rates are {compared['metric'].upper()} in percent, decoded "
         + ("in windows of several clips" if compared["packing"] else "clip by clip")
         + f"; brackets are {100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference "
-        "excludes 0.", "",
+        "excludes 0.", "", *loops(study),
         "### All systems", "", *lines_of([
             ["system", "own", "new", "protected", "FWT"],
             *([row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in rows.values()),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ sys.path.append(str(REPO / "examples" / "open-speech"))
 import study  # noqa: E402
 
 from wfc_dist.compare import settings  # noqa: E402
+from wfc_dist.config import EvaluateConfig  # noqa: E402
+from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, write_hypotheses  # noqa: E402
 
 
 def test_the_page_can_be_written_again_without_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +110,18 @@ def test_a_sitting_without_the_reference_is_not_added(
     with pytest.raises(SystemExit):
         study.main()
     assert "has no row of mean-3" in capsys.readouterr().err and study.RESULTS.read_bytes() == before
+
+
+def test_windows_are_those_of_every_model_once(tmp_path: Path) -> None:
+    window = Hypothesis("a..b", ("a", "b"), "a b", "en", 2.0)
+    for run, model, written in (
+        ("one", "root", [window] * 3), ("two", "root", [window] * 3), ("two", "merged", [window, replace(window, apart=True)])
+    ):  # fmt: skip
+        for data in ("x", "y"):
+            path = tmp_path / run / "round-0001" / "evaluation" / model / f"{data}.jsonl"
+            write_hypotheses(path, cache_key(model, data, EvaluateConfig(packing=True)), written)
+    found = study.windows(sorted(tmp_path.iterdir()))
+    assert found == {"models": 2, "decoded": 10, "loops": 2}
+    made = study.Study([made_sitting("May", mean=0.3) | {"windows": found}])
+    assert study.loops(made) == ["2 of the 10 windows that 2 models wrote were loops and were decoded clip by clip.", ""]
+    assert study.loops(study.Study([made_sitting("May", mean=0.3)])) == []
