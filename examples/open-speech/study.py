@@ -2,10 +2,10 @@
 
 A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
 moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, the sittings are
-one. Sittings with other seeds have a table of their own.
+one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
 
     python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
-    python examples/open-speech/study.py --add runs/open-speech      adds a sitting: missing systems, or other seeds
+    python examples/open-speech/study.py --add runs/open-speech      adds a sitting: missing systems, other seeds, clip by clip
     python examples/open-speech/study.py                             from the results that are there
 
 `make study` runs everything from the packages to the page.
@@ -29,7 +29,7 @@ RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.
 BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
 ANALYZED = "mean-3"
 QUESTIONS = {
-    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "full"],
+    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "full", "full-slow"],
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
     "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
@@ -86,10 +86,15 @@ class Study:
         rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
         notes: What is to be said of the marked ones.
         by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
+        by_clip: System -> row, of the sittings that were decoded clip by clip.
     """
 
     def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
-        first, *others = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
+        largest = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
+        first, *others = [tree for tree in largest if _packed(tree)]
+        self.by_clip: dict[str, Row] = {}
+        for tree in (tree for tree in largest if not _packed(tree)):
+            self.by_clip = _rows(tree) | self.by_clip
         self.reference, self.main, self.notes = first["compare"]["reference"], [first], list[str]()
         self.rows: dict[str, Row] = _rows(first)
         self.by_seed = {_seeds(first): self.rows}
@@ -116,6 +121,10 @@ class Study:
 
 def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
     return {row["system"]: row for row in tree["compare"]["rows"]}
+
+
+def _packed(tree: Mapping[str, Any]) -> bool:
+    return bool(tree["compare"]["decoding"]["packing"])
 
 
 def _seeds(tree: Mapping[str, Any]) -> str:
@@ -276,6 +285,22 @@ def loops(study: Study) -> list[str]:
     return [f"{looped} of the {decoded} windows that {models} models wrote were loops and were decoded clip by clip.", ""]
 
 
+def clip_by_clip(study: Study) -> list[str]:
+    """Returns the table of what was decoded again clip by clip, beside the same in windows."""
+    if not study.by_clip:
+        return []
+    cells = [["system", "new", "in windows", "protected", "in windows", "new, relative", "protected, relative",
+              *(f"{name}: against {study.reference}" for name in ("new", "protected"))]]  # fmt: skip
+    for system, row in study.by_clip.items():
+        cells.append([system])
+        for name in ("new", "protected"):
+            windows = study.rows[system]["values"][name]["value"] if system in study.rows else None
+            cells[-1] += [estimate(row, name), "-" if windows is None else percent(windows, False)]
+        cells[-1] += [estimate(row, f"{name}_relative") for name in ("new", "protected")]
+        cells[-1] += [against(row, name) for name in ("new", "protected")]
+    return ["### Is it the windows? The same clip by clip", "", *lines_of(cells)]
+
+
 def page(sittings: Sequence[Mapping[str, Any]]) -> str:
     """Returns what stands between the marks of the page."""
     study = Study(sittings)
@@ -287,10 +312,9 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         f"`make study`; {' and '.join(dict.fromkeys(part['date'] for part in study.main))}, {machine}. "
         f"{len({name for part in study.main for name in _rows(part)}) - 1} systems, seed {_seeds(tree)}; "
         f"{adapters} adapters trained ({seconds / 60:.0f} minutes), {pooled} taken from the pool.", "",
-        f"Rates are {compared['metric'].upper()} in percent, decoded "
-        + ("in windows of several clips" if compared["packing"] else "clip by clip")
-        + f"; brackets are {100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference "
-        "excludes 0.", "", *loops(study),
+        f"Rates are {compared['metric'].upper()} in percent, decoded in windows of several clips; brackets are "
+        f"{100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference excludes 0.", "",
+        *loops(study),
         "### All systems", "", *lines_of([
             ["system", "own", "new", "protected", "FWT"],
             *([row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in rows.values()),
@@ -306,7 +330,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         fits = [item for part in study.main for item in part.get("fits", ())]
         if fits := [item for item in fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
-    lines += over_seeds(study)
+    lines += over_seeds(study) + clip_by_clip(study)
     if tree["verdicts"]:
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(

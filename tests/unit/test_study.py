@@ -43,16 +43,16 @@ def test_a_difference_is_bold_where_its_interval_excludes_0() -> None:
     assert study.against({"values": {}}, "new") == "-"
 
 
-def made_sitting(date: str, seeds: tuple[int, ...] = (1,), **new: float) -> dict[str, Any]:
+def made_sitting(date: str, seeds: tuple[int, ...] = (1,), packed: bool = True, **new: float) -> dict[str, Any]:
     rows = [
         {"system": name, "values": {
-            "new": {"value": value, "difference": None},
-            "protected": {"value": 0.2, "difference": None},
-            "new_relative": {"value": value - 0.4},
-            "protected_relative": {"value": value / 10},
+            "new": {"value": value, "low": value, "high": value, "difference": None},
+            "protected": {"value": 0.2, "low": 0.2, "high": 0.2, "difference": None},
+            "new_relative": {"value": value - 0.4, "low": value - 0.4, "high": value - 0.4},
+            "protected_relative": {"value": value / 10, "low": value / 10, "high": value / 10},
         }} for name, value in new.items()
     ]  # fmt: skip
-    return {"date": date, "compare": {"reference": "mean", "seeds": list(seeds), "rows": rows}}
+    return {"date": date, "compare": {"reference": "mean", "seeds": list(seeds), "decoding": {"packing": packed}, "rows": rows}}
 
 
 def new_of(made: study.Study) -> dict[str, float]:
@@ -99,6 +99,18 @@ def test_sittings_with_the_same_other_seeds_are_put_together() -> None:
         "ewc": 0.2,
         "lwf": 0.1,
     }
+
+
+def test_what_is_decoded_clip_by_clip_has_a_table_of_its_own() -> None:
+    sittings = [made_sitting("June", packed=False, mean=0.25, lwf=0.26, ewc=0.2), made_sitting("May", mean=0.35, lwf=0.3)]
+    made = study.Study([*sittings, made_sitting("July", packed=False, mean=0.25, fta=0.5)])
+    assert new_of(made) == {"mean": 0.35, "lwf": 0.3} and made.notes == [] and list(made.by_seed) == ["1"]
+    _, _, *lines = [line for line in study.clip_by_clip(made) if line.startswith("|")]
+    assert {line.split(" | ")[0] for line in lines} == {"| mean", "| lwf", "| ewc", "| fta"}
+    shown = "20.0 [20.0, 20.0]", "-14.0 [-14.0, -14.0]", "+2.6 [+2.6, +2.6]"
+    assert f"| lwf | 26.0 [26.0, 26.0] | 30.0 | {shown[0]} | 20.0 | {shown[1]} | {shown[2]} | - | - |" in lines
+    assert any(line.startswith("| fta | 50.0 [50.0, 50.0] | - |") for line in lines)
+    assert study.clip_by_clip(study.Study(sittings[1:])) == []
 
 
 def test_a_sitting_without_the_reference_is_not_added(

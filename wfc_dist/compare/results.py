@@ -142,6 +142,6 @@ def as_json(comparison: Comparison, found: Sequence[Row]) -> dict[str, Any]:
     config = comparison.runs[0].config
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
-        "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "packing": config.evaluate.packing,
+        "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "decoding": config.evaluate.decoding(),
         "confidence": config.evaluate.confidence, "formulas": FORMULAS, "rows": [asdict(row) for row in found],
     }  # fmt: skip
