@@ -1,8 +1,8 @@
 """Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
 
 A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
-moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, the sittings are
-one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
+moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, by the
+same decoding, the sittings are one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
 
     python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
     python examples/open-speech/study.py --add runs/open-speech      adds a sitting: missing systems, other seeds, clip by clip
@@ -101,21 +101,21 @@ class Study:
         for tree in others:
             if _seeds(tree) != _seeds(first):
                 self.by_seed[_seeds(tree)] = _rows(tree) | self.by_seed.get(_seeds(tree), {})
-            elif _rows(tree)[self.reference] == self.rows[self.reference]:
+            elif _decoding(tree) == _decoding(first) and _rows(tree)[self.reference] == self.rows[self.reference]:
                 self.main.append(tree)
                 self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
         for tree in others:
             if _seeds(tree) == _seeds(first) and tree not in self.main:
-                self._add_marked(tree)
+                self._add_marked(tree, "" if _decoding(tree) == _decoding(first) else ", decoded with other options")
 
-    def _add_marked(self, tree: Mapping[str, Any]) -> None:
+    def _add_marked(self, tree: Mapping[str, Any], how: str) -> None:
         found, mark = _rows(tree), len(self.notes) + 2
         if added := [name for name in found if name not in self.rows]:
             self.rows |= {name: {**found[name], "system": f"{name} ({mark})"} for name in added}
             new, protected = (percent(found[self.reference]["values"][name]["value"], False) for name in ("new", "protected"))
             self.notes.append(
-                f"({mark}) of another sitting, {tree['date']}, and compared to {self.reference} there: {new} % on the new sets, "
-                f"{protected} % on the protected ones."
+                f"({mark}) of another sitting, {tree['date']}{how}, and compared to {self.reference} there: {new} % on the "
+                f"new sets, {protected} % on the protected ones."
             )
 
 
@@ -123,8 +123,12 @@ def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
     return {row["system"]: row for row in tree["compare"]["rows"]}
 
 
+def _decoding(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    return tree["compare"]["decoding"]  # type: ignore[no-any-return]
+
+
 def _packed(tree: Mapping[str, Any]) -> bool:
-    return bool(tree["compare"]["decoding"]["packing"])
+    return bool(_decoding(tree)["packing"])
 
 
 def _seeds(tree: Mapping[str, Any]) -> str:

@@ -78,6 +78,14 @@ def test_sittings_whose_reference_came_out_the_same_are_one() -> None:
     assert new_of(made) == {"mean": 0.34, "fta": 0.4, "ewc": 0.3, "lwf": 0.36}
 
 
+def test_a_sitting_decoded_with_other_options_is_another_one() -> None:
+    first, second = made_sitting("May", mean=0.34, lwf=0.36), made_sitting("June", mean=0.34, fta=0.4, ewc=0.3)
+    first["compare"]["decoding"]["compression_ratio_threshold"] = None
+    made = study.Study([first, second])
+    assert [tree["date"] for tree in made.main] == ["June"] and "lwf (2)" in new_of(made)
+    assert made.notes[0].startswith("(2) of another sitting, May, decoded with other options, and compared to mean there")
+
+
 def test_other_seeds_have_a_table_of_their_own() -> None:
     made = study.Study([made_sitting("June", mean=0.3, fta=0.4, ewc=0.3), made_sitting("May", (2,), mean=0.35, ewc=0.2, lwf=0.1)])
     assert list(new_of(made)) == ["mean", "fta", "ewc"] and made.notes == []
