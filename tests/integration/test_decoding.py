@@ -14,8 +14,10 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
+from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, decode_sets, transcribe, windows_of
 from wfc_dist.evaluation.hallucinations import compression_ratio
+from wfc_dist.evaluation.metrics import mixed_tokens
 
 SECOND = 16_000
 
@@ -224,7 +226,23 @@ def test_a_window_that_is_a_loop_is_decoded_clip_by_clip(whisper, split, mixed, 
             texts = [clip for clip in clips if clip.language == window.language]
             joined = " ".join(clip.hypothesis for clip in texts)
             apart = dataclasses.replace(old, hypothesis=joined, detected=texts[0].detected, apart=True)
-            assert window == (apart if compression_ratio(old.hypothesis) > limit else old)
+            is_better = compression_ratio(joined) <= limit or len(mixed_tokens(joined)) <= len(mixed_tokens(old.hypothesis))
+            assert window == (apart if compression_ratio(old.hypothesis) > limit and is_better else old)
+
+
+@pytest.mark.parametrize(("alone", "kept"), [("ho " * 40, "la " * 30), ("eeee" * 90, "eeee" * 90), ("one two", "one two")])
+def test_where_clips_loop_as_well_the_text_with_fewer_words_stays(whisper, split, monkeypatch, alone, kept):
+    model, processor = whisper
+
+    def texts(self, features, languages):  # two clips or more in a window of that model; the first of them alone says `alone`
+        one = len(features) == 1
+        return (["la " * 30] if one else [alone, *[""] * (len(features) - 1)]), [""] * len(features)
+
+    monkeypatch.setattr(decoding._Decoder, "texts", texts)
+    (window,) = decode_set(model, processor, split, EvaluateConfig(packing=True))
+
+    assert window.hypothesis.strip() == kept.strip()
+    assert window.apart == (kept == alone)
 
 
 def test_a_clip_alone_stays_as_it_was_written(whisper, split):

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.hypotheses import Hypothesis
+from wfc_dist.evaluation.metrics import mixed_tokens
 
 Audio = npt.NDArray[np.float32]
 _T = TypeVar("_T")
@@ -225,7 +227,7 @@ def decode_sets(
 
     Windows of all splits share batches, whatever their languages. A window of several clips whose text is a loop, that is, one
     that compresses better than `evaluate.compression_ratio_threshold`, is decoded again one clip at a time: a loop runs on to the
-    end of the window, over clips that alone are written well.
+    end of the window, over clips that alone are written well. If a clip loops alone, the text with fewer words stays.
 
     Args:
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
@@ -281,17 +283,22 @@ def _written(
 def _without_loops(
     decoder: _Decoder, windows: Sequence[_Window], written: Sequence[_Written], evaluate: EvaluateConfig
 ) -> list[_Written]:
-    """Returns `written` where windows of several clips whose text is a loop are decoded again, one clip at a time."""
-    limit, found = evaluate.compression_ratio_threshold, list(written)
+    """Returns `written` where windows of several clips whose text is a loop are decoded again, one clip at a time.
+
+    A clip may loop alone, too, and longer than in its window: then whichever of the two texts has fewer words stays.
+    """
+    limit, found = evaluate.compression_ratio_threshold or math.inf, list(written)
     looped = [
         number
         for number, window in enumerate(windows)
-        if limit is not None and len(window.numbers) > 1 and compression_ratio(written[number].text) > limit
+        if len(window.numbers) > 1 and compression_ratio(written[number].text) > limit
     ]
     parts = iter(_written(decoder, list(itertools.chain(*(windows[number].apart() for number in looped))), evaluate))
     for number in looped:
         clips = list(itertools.islice(parts, len(windows[number].numbers)))
-        found[number] = _Written(" ".join(clip.text for clip in clips if clip.text), clips[0].detected, apart=True)
+        text = " ".join(clip.text for clip in clips if clip.text)
+        if compression_ratio(text) <= limit or len(mixed_tokens(text)) <= len(mixed_tokens(written[number].text)):
+            found[number] = _Written(text, clips[0].detected, apart=True)
     return found
 
 
