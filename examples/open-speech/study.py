@@ -29,11 +29,12 @@ RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.
 BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
 ANALYZED = "mean-3"
 QUESTIONS = {
-    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "full", "full-slow"],
+    "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "sequential-slow", "full"],
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
     "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
     "Step and weights found on dev error": ["mean-3", "mean-3-fitted", "mean-6", "mean-6-fitted"],
+    "Whole weights instead of LoRA": ["full", "full-slow", "mean-3-full", "mean-3-full-sum", "mean-6-full", "mean-6-full-double"],
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
     "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6"],
     "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian", "ihr", "ihr-3"],
@@ -82,15 +83,18 @@ class Study:
     """The sittings put together.
 
     Attributes:
-        main: The largest sitting, and those with its seeds whose reference came out the same to the last digit.
+        main: The largest sitting that is decoded like the newest, and those with its seeds whose reference came out the same to
+            the last digit.
         rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
         notes: What is to be said of the marked ones.
+        fits: What was fitted, of the main sittings and, for other runs, of the others.
         by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
         by_clip: System -> row, of the sittings that were decoded clip by clip.
     """
 
     def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
-        largest = sorted(sittings, key=lambda tree: -len(tree["compare"]["rows"]))  # stable: the older one among equals
+        newest = _decoding([tree for tree in sittings if _packed(tree)][-1])
+        largest = sorted(sittings, key=lambda tree: (_decoding(tree) != newest, -len(tree["compare"]["rows"])))  # stable
         first, *others = [tree for tree in largest if _packed(tree)]
         self.by_clip: dict[str, Row] = {}
         for tree in (tree for tree in largest if not _packed(tree)):
@@ -104,7 +108,10 @@ class Study:
             elif _decoding(tree) == _decoding(first) and _rows(tree)[self.reference] == self.rows[self.reference]:
                 self.main.append(tree)
                 self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
+        self.fits = [item for tree in self.main for item in tree.get("fits", ())]
         for tree in others:
+            known = {item["run"] for item in self.fits}
+            self.fits += [item for item in tree.get("fits", ()) if item["run"] not in known]
             if _seeds(tree) == _seeds(first) and tree not in self.main:
                 self._add_marked(tree, "" if _decoding(tree) == _decoding(first) else ", decoded with other options")
 
@@ -331,8 +338,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         found = [rows[name] for name in systems if name in rows]
         if any(row["system"] != reference for row in found):
             lines += [f"### {question}", "", *comparison(found, reference)]
-        fits = [item for part in study.main for item in part.get("fits", ())]
-        if fits := [item for item in fits if system_and_seed(Path(item["run"]))[0] in systems]:
+        if fits := [item for item in study.fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
     lines += over_seeds(study) + clip_by_clip(study)
     if tree["verdicts"]:

@@ -83,6 +83,12 @@ def test_a_sitting_decoded_with_other_options_is_another_one() -> None:
     first["compare"]["decoding"]["compression_ratio_threshold"] = None
     made = study.Study([first, second])
     assert [tree["date"] for tree in made.main] == ["June"] and "lwf (2)" in new_of(made)
+    first["fits"], second["fits"] = [{"run": "a"}, {"run": "b"}], [{"run": "b"}]
+    assert [item["run"] for item in study.Study([first, second]).fits] == ["b", "a"]
+    small = made_sitting("July", mean=0.34, fta=0.5)
+    assert [tree["date"] for tree in study.Study([first, second, small]).main] == ["June", "July"]
+    small["compare"]["decoding"]["compression_ratio_threshold"] = 3.0
+    assert [tree["date"] for tree in study.Study([first, second, small]).main] == ["July"]
     assert made.notes[0].startswith("(2) of another sitting, May, decoded with other options, and compared to mean there")
 
 
