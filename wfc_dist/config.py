@@ -205,8 +205,8 @@ class EvaluateConfig(_Strict):
     """Test sets nobody trains on: what must not be forgotten."""
 
     def decoding(self) -> dict[str, Any]:
-        """Returns the options that change a hypothesis; the batch size does not. Such as are never used yet are left out, so that
-        files from before there was a choice stay valid."""
+        """Returns the options that change a hypothesis; the batch size does not. What has no effect, or the one it had before
+        there was a choice, is left out, so that files from then stay valid."""
         options = {name: getattr(self, name) for name in ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")}
         if self.language != "given":
             options["language"] = self.language
