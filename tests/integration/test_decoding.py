@@ -15,8 +15,9 @@ from wfc_dist.config import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding
-from wfc_dist.evaluation.decoding import cut_at_quiet, decode_set, decode_sets, transcribe, windows_of
+from wfc_dist.evaluation.decoding import decode_set, decode_sets, transcribe
 from wfc_dist.evaluation.hallucinations import compression_ratio
+from wfc_dist.evaluation.windows import cut_at_quiet, windows_of
 
 SECOND = 16_000
 
@@ -286,6 +287,16 @@ def test_long_audio_is_cut_where_it_is_quiet():
     assert all(0 < len(piece) <= 30 * SECOND for piece in pieces)
 
 
+@pytest.mark.parametrize("num_samples", [2 * SECOND, 29 * SECOND + 1, 30 * SECOND])
+def test_a_cut_at_two_thirds_leaves_two_pieces_neither_of_them_short(num_samples):
+    audio = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
+
+    pieces = cut_at_quiet(audio, num_samples * 2 // 3)
+
+    np.testing.assert_array_equal(np.concatenate(pieces), audio)
+    assert len(pieces) == 2 and all(len(piece) >= num_samples / 3 for piece in pieces)
+
+
 @pytest.mark.parametrize("num_samples", [1, 30 * SECOND - 1, 30 * SECOND])
 def test_audio_of_a_window_stays_whole(num_samples):
     assert [len(piece) for piece in cut_at_quiet(np.ones(num_samples, np.float32))] == [num_samples]
@@ -306,3 +317,31 @@ def test_transcribe_takes_any_length(whisper, split):
     )
     long = transcribe(model, processor, np.tile(audio, int(31 * SECOND / len(audio)) + 1), None)
     assert isinstance(long, str)
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"),
+    [(["one", "two"], "one two"), (["la " * 10, ""], "la " * 10), (["ho " * 40, "two"], "la " * 30)],
+    ids=["no loop", "a shorter loop", "a longer loop"],
+)
+def test_transcribe_cuts_a_loop_once_more(whisper, split, monkeypatch, halves, expected):
+    model, processor = whisper
+    answers = iter([["la " * 30], halves])  # the piece; then what it is cut into
+    asked = []
+
+    def texts(self, features, languages):
+        asked.append(languages)
+        return next(answers), [""] * len(features)
+
+    monkeypatch.setattr(decoding._Decoder, "texts", texts)
+    found = transcribe(model, processor, np.tile(split.audio(0), 20)[: 10 * SECOND], "es")
+
+    assert found.split() == expected.split()
+    assert asked == [["es"], ["es", "es"]]
+
+
+def test_transcribe_leaves_a_loop_of_two_seconds(whisper, monkeypatch):
+    model, processor = whisper
+    monkeypatch.setattr(decoding._Decoder, "texts", lambda self, features, languages: (["la " * 30], [""]))
+
+    assert transcribe(model, processor, np.ones(2 * SECOND, np.float32), "es").split() == ["la"] * 30

@@ -14,59 +14,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from wfc_dist.config import EvaluateConfig
 from wfc_dist.data.audio_files import RATE_HZ, samples_in
-from wfc_dist.data.features import MAX_TEXT_TOKENS
-from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window, pack
+from wfc_dist.data.packing import Window
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.metrics import mixed_tokens
+from wfc_dist.evaluation.windows import PACKING_GAP_S, Audio, cut_at_quiet, windows_of
 
-Audio = npt.NDArray[np.float32]
 _T = TypeVar("_T")
-PACKING_GAP_S = 0.3  # silence between packed clips: a pause, as between sentences
-_SEARCH_S, _FRAME_S = 10.0, 0.1  # long audio is cut at the quietest place of a window's last ten seconds
-
-
-def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: bool) -> list[Window]:
-    """Returns windows of clip indices, every clip once, in the order of their first clips.
-
-    Args:
-        clips: Of a test set.
-        tokenizer: Counts what a window's text takes of the decoder.
-        packing: Clips of one language share windows of 30 s with gaps of 0.3 s; otherwise one clip each.
-    """
-    if not packing:
-        return [(index,) for index in range(len(clips))]
-    num_tokens = [len(tokenizer(f" {clip.text}", add_special_tokens=False).input_ids) for clip in clips]
-    sizes = [ClipSize(samples_in(clip.duration_s), tokens, clip.language) for clip, tokens in zip(clips, num_tokens, strict=True)]
-    gap_samples = samples_in(PACKING_GAP_S)
-    return sorted(pack(range(len(clips)), sizes, gap_samples=gap_samples, max_tokens=MAX_TEXT_TOKENS))
-
-
-def cut_at_quiet(audio: Audio) -> list[Audio]:
-    """Returns pieces of at most 30 s whose concatenation is `audio`, cut where it is quietest.
-
-    Args:
-        audio: (samples,), float32, 16 kHz.
-    """
-    frame = samples_in(_FRAME_S)
-    pieces = []
-    while len(audio) > WINDOW_SAMPLES:
-        start = WINDOW_SAMPLES - samples_in(_SEARCH_S)
-        energies = np.square(audio[start:WINDOW_SAMPLES].astype(np.float64)).reshape(-1, frame).mean(axis=1)
-        pairs = energies[:-1] + energies[1:]  # two frames: a pause, not a zero crossing
-        cut = start + (int(np.argmin(pairs)) + 1) * frame
-        pieces.append(audio[:cut])
-        audio = audio[cut:]
-    return [*pieces, audio]
+_SHORTEST_S = 2.0  # a piece that short is not cut once more
 
 
 @dataclass(frozen=True)
@@ -297,9 +260,14 @@ def _without_loops(
     for number in looped:
         clips = list(itertools.islice(parts, len(windows[number].numbers)))
         text = " ".join(clip.text for clip in clips if clip.text)
-        if compression_ratio(text) <= limit or len(mixed_tokens(text)) <= len(mixed_tokens(written[number].text)):
+        if _is_better(text, written[number].text, limit):
             found[number] = _Written(text, clips[0].detected, apart=True)
     return found
+
+
+def _is_better(text: str, looped: str, limit: float) -> bool:
+    """Says whether what shorter audio gave should stand for a loop: it is none, or at least has no more words."""
+    return compression_ratio(text) <= limit or len(mixed_tokens(text)) <= len(mixed_tokens(looped))
 
 
 def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:
@@ -309,9 +277,11 @@ def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: 
 
 def transcribe(
     model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None, *,
-    device: torch.device | str | None = None, num_beams: int = 1, batch_size: int = 4,
+    device: torch.device | str | None = None, num_beams: int = 1, batch_size: int = 4, compression_ratio_threshold: float = 2.4,
 ) -> str:  # fmt: skip
     """Returns the transcript of audio of any length.
+
+    A piece whose text is a loop (see `decode_sets`) is cut once more and decoded again.
 
     Args:
         model: As for `decode_sets`.
@@ -321,12 +291,24 @@ def transcribe(
         device: Where the features go; by default where the model is.
         num_beams: 1 is greedy.
         batch_size: Pieces decoded at a time.
+        compression_ratio_threshold: A text that compresses better is a loop.
     """
+    decoder = _Decoder(model, processor, device, num_beams)
+
+    def written(pieces: Sequence[Audio]) -> list[str]:
+        texts = []
+        for start in range(0, len(pieces), batch_size):
+            part = pieces[start : start + batch_size]
+            texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)[0]
+        return texts
+
     if not len(audio):
         return ""
-    decoder = _Decoder(model, processor, device, num_beams)
-    pieces, texts = cut_at_quiet(audio), []
-    for start in range(0, len(pieces), batch_size):
-        part = pieces[start : start + batch_size]
-        texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)[0]
-    return " ".join(text for text in texts if text)
+    pieces = cut_at_quiet(audio)
+    texts = written(pieces)
+    for number, piece in enumerate(pieces):
+        if compression_ratio(texts[number]) > compression_ratio_threshold and len(piece) > samples_in(_SHORTEST_S):
+            again = " ".join(filter(None, written(cut_at_quiet(piece, len(piece) * 2 // 3))))
+            if _is_better(again, texts[number], compression_ratio_threshold):
+                texts[number] = again
+    return " ".join(filter(None, texts))
