@@ -34,12 +34,13 @@ QUESTIONS = {
     "Which K? (K = 1 is sequential fine-tuning)": ["sequential", "mean-2", "mean-3", "mean-6"],
     "Which step?": ["mean-3-half", "mean-3", "mean-3-double", "mean-6", "mean-6-double", "mean-6-triple"],
     "Step and weights found on dev error": ["mean-3", "mean-3-fitted", "mean-6", "mean-6-fitted"],
-    "Whole weights instead of LoRA": ["full", "full-slow", "mean-3-full", "mean-3-full-sum", "mean-6-full", "mean-6-full-double"],
+    "Whole weights instead of LoRA": ["full", "full-slow", "mean-1-third-full", "mean-3-full", "mean-3-full-mid",
+                                      "mean-3-full-fitted", "mean-3-full-sum", "mean-6-full", "mean-6-full-double", "joint-full"],
     "Does weight decay matter?": ["mean-3", "mean-3-decay"],
     "mean or factor_mean? Other ways to merge the same adapters": ["mean-6", "factor-mean-6", "ties-6", "boosted-tsv-6"],
     "Other methods without old data": ["mean-3", "fta", "running_average", "lwf", "ewc", "bayesian", "ihr", "ihr-3"],
     "Distillation and centralization together": ["lwf", "mean-3", "mean-3-lwf", "mean-3-lwf-fitted", "mean-6-lwf-fitted"],
-    "With old data, or all data at once": ["mean-3", "replay", "joint"],
+    "With old data, or all data at once": ["mean-3", "replay", "joint", "joint-full"],
 }  # fmt: skip
 COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
 CHANGED = "relative change of the error on the {} sets, percent"
@@ -124,6 +125,14 @@ class Study:
                 f"({mark}) of another sitting, {tree['date']}{how}, and compared to {self.reference} there: {new} % on the "
                 f"new sets, {protected} % on the protected ones."
             )
+
+
+def holds(sitting: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether a sitting has all that another has: one that has gone on since it was added."""
+    rows, old = _rows(sitting), _rows(other)
+    reference = sitting["compare"]["reference"]
+    alike = _seeds(sitting) == _seeds(other) and _decoding(sitting) == _decoding(other) and rows[reference] == old[reference]
+    return alike and set(old) <= set(rows)
 
 
 def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
@@ -366,7 +375,7 @@ def main() -> None:
                 f"{options.add} has no row of {reference}, which every system is compared to in its own sitting; "
                 f"first run there: wfc compare CONFIG --only {reference}"
             )
-        sittings.append(added)
+        sittings = [tree for tree in sittings if not holds(added, tree)] + [added]
     if options.take or options.add:
         RESULTS.write_text(json.dumps({"sittings": sittings}, indent=1) + "\n", encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

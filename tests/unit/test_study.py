@@ -92,6 +92,18 @@ def test_a_sitting_decoded_with_other_options_is_another_one() -> None:
     assert made.notes[0].startswith("(2) of another sitting, May, decoded with other options, and compared to mean there")
 
 
+def test_a_sitting_that_has_gone_on_takes_the_place_of_what_it_was() -> None:
+    made = made_sitting("May", mean=0.35, lwf=0.36)
+    assert study.holds(made_sitting("June", mean=0.35, lwf=0.37, ewc=0.4), made)
+    for other in (
+        made_sitting("June", mean=0.35, ewc=0.4),
+        made_sitting("June", mean=0.34, lwf=0.36),
+        made_sitting("June", seeds=(2,), mean=0.35, lwf=0.36),
+        made_sitting("June", packed=False, mean=0.35, lwf=0.36),
+    ):
+        assert not study.holds(other, made)
+
+
 def test_other_seeds_have_a_table_of_their_own() -> None:
     made = study.Study([made_sitting("June", mean=0.3, fta=0.4, ewc=0.3), made_sitting("May", (2,), mean=0.35, ewc=0.2, lwf=0.1)])
     assert list(new_of(made)) == ["mean", "fta", "ewc"] and made.notes == []
