@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfc_dist.errors import InputError
-from wfc_dist.evaluation.hallucinations import Loop, compression_ratio, find_hallucinations, invented_loops, is_flooded, loops
+from wfc_dist.evaluation.hallucinations import (
+    Loop,
+    compression_ratio,
+    find_hallucinations,
+    invented_loops,
+    is_flooded,
+    loops,
+    num_spoken,
+)
 
 TOKENS = st.lists(st.sampled_from("abc"), max_size=30)
 
@@ -102,6 +110,19 @@ def test_compression_ratio_is_that_of_the_bytes():
 
     assert compression_ratio(text) == 12 * 30 / len(zlib.compress(text.encode("utf-8")))
     assert compression_ratio("") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", 0), ("...", 0), ("ha-ha-ha", 3), ("Eeee...eeee...", 2), ("Moet je zien.", 3), ("l'onda", 2), ("\u4f60\u597d\u3002", 2)],
+)
+def test_punctuation_parts_words_that_are_counted(text, expected):
+    assert num_spoken(text) == expected
+
+
+@given(st.text())
+def test_a_text_said_twice_counts_twice(text):
+    assert num_spoken(f"{text} {text}") == 2 * num_spoken(text)
 
 
 @pytest.mark.parametrize(

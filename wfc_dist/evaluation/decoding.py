@@ -23,9 +23,8 @@ from wfc_dist.data.audio_files import RATE_HZ, samples_in
 from wfc_dist.data.packing import Window
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import ConfigError
-from wfc_dist.evaluation.hallucinations import compression_ratio
+from wfc_dist.evaluation.hallucinations import compression_ratio, num_spoken
 from wfc_dist.evaluation.hypotheses import Hypothesis
-from wfc_dist.evaluation.metrics import mixed_tokens
 from wfc_dist.evaluation.windows import PACKING_GAP_S, Audio, cut_at_quiet, windows_of
 
 _T = TypeVar("_T")
@@ -267,7 +266,7 @@ def _without_loops(
 
 def _is_better(text: str, looped: str, limit: float) -> bool:
     """Says whether what shorter audio gave should stand for a loop: it is none, or at least has no more words."""
-    return compression_ratio(text) <= limit or len(mixed_tokens(text)) <= len(mixed_tokens(looped))
+    return compression_ratio(text) <= limit or num_spoken(text) <= num_spoken(looped)
 
 
 def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:

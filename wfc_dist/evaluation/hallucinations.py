@@ -1,6 +1,7 @@
 """Text nobody said: windows with far too many inserted tokens, or with a loop. Pure; tokens are those of MER in any case."""
 
 import itertools
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ def invented_loops(said: Sequence[str], written: Sequence[str]) -> list[Loop]:
 def is_flooded(num_inserted: int, num_said: int) -> bool:
     """Returns whether more than 3 tokens were inserted, and more than half as many as were said."""
     return num_inserted > max(MIN_INSERTED, num_said / 2)
+
+
+def num_spoken(text: str) -> int:
+    """Returns how many tokens a text has where punctuation parts words, as it does once normalised: `ha-ha-ha` is three."""
+    return len(metrics.mixed_tokens("".join(" " if unicodedata.category(letter)[0] in "PS" else letter for letter in text)))
 
 
 def compression_ratio(text: str) -> float:
