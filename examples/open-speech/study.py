@@ -106,7 +106,7 @@ class Study:
         for tree in others:
             if _seeds(tree) != _seeds(first):
                 self.by_seed[_seeds(tree)] = _rows(tree) | self.by_seed.get(_seeds(tree), {})
-            elif _decoding(tree) == _decoding(first) and _rows(tree)[self.reference] == self.rows[self.reference]:
+            elif came_out_the_same(tree, first):
                 self.main.append(tree)
                 self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
         self.fits = [item for tree in self.main for item in tree.get("fits", ())]
@@ -127,12 +127,16 @@ class Study:
             )
 
 
+def came_out_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether two sittings with the same seeds are one: by the same decoding, the reference came out to the last digit."""
+    reference = one["compare"]["reference"]
+    return _decoding(one) == _decoding(other) and _rows(one)[reference] == _rows(other)[reference]
+
+
 def holds(sitting: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Says whether a sitting has all that another has: one that has gone on since it was added."""
-    rows, old = _rows(sitting), _rows(other)
-    reference = sitting["compare"]["reference"]
-    alike = _seeds(sitting) == _seeds(other) and _decoding(sitting) == _decoding(other) and rows[reference] == old[reference]
-    return alike and set(old) <= set(rows)
+    """Says whether a sitting has all that another has: it is that one, gone on since."""
+    alike = _seeds(sitting) == _seeds(other) and came_out_the_same(sitting, other)
+    return alike and set(_rows(other)) <= set(_rows(sitting))
 
 
 def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
