@@ -32,11 +32,12 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/report.py
 
 study: .venv/installed $(MODEL)/config.json
-	@echo "Every system of configs/compare-open-speech.yaml on real speech: hours on 2 cores. Ctrl-C stops; make study goes on."
+	@echo "Every system and its variants on real speech: six hours on 2 cores. Ctrl-C stops; make study goes on."
 	test -d $(CORPORA)/ru || $(BIN)/python examples/open-speech/build_corpora.py --out $(CORPORA)
 	$(BIN)/wfc compare configs/compare-open-speech.yaml
+	$(BIN)/wfc compare configs/compare-open-speech-variants.yaml
 	$(BIN)/wfc analyze runs/open-speech/runs/mean-3-seed1
-	$(BIN)/python examples/open-speech/study.py --take runs/open-speech
+	$(BIN)/python examples/open-speech/study.py --take runs/open-speech runs/open-speech-variants
 
 lint: .venv/dev
 	$(BIN)/ruff check .

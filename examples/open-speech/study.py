@@ -4,9 +4,9 @@ A sitting is one comparison on one kind of processor: another one rounds sums di
 moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, by the
 same decoding, the sittings are one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
 
-    python examples/open-speech/study.py --take runs/open-speech     takes the results over into examples/open-speech/study.json
-    python examples/open-speech/study.py --add runs/open-speech      adds a sitting: missing systems, other seeds, clip by clip
-    python examples/open-speech/study.py                             from the results that are there
+    study.py --take runs/open-speech runs/open-speech-variants    takes the results over into study.json, which stands beside it
+    study.py --add runs/open-speech                               adds a sitting: missing systems, other seeds, clip by clip
+    study.py                                                      from the results that are there
 
 `make study` runs everything from the packages to the page.
 """
@@ -67,7 +67,7 @@ def sitting(folder: Path) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
         "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
-        "verdicts": [line for path in analyses for line in verdicts(path)],
+        "verdicts": [line for path in analyses for line in verdicts_of(path)],
         "windows": windows(finished),
         "fits": [fit(found) for path in finished for found in sorted(path.glob("round-*/fit/fitted.json"))],
         "compare": compared,
@@ -155,7 +155,7 @@ def _seeds(tree: Mapping[str, Any]) -> str:
     return ", ".join(map(str, tree["compare"]["seeds"]))
 
 
-def verdicts(path: Path) -> list[dict[str, Any]]:
+def verdicts_of(path: Path) -> list[dict[str, Any]]:
     """Returns every round's verdicts of an analysis."""
     return [line for found in json.loads(path.read_text(encoding="utf-8"))["rounds"] for line in found["verdicts"]]
 
@@ -354,29 +354,28 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
         if fits := [item for item in study.fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
     lines += over_seeds(study) + clip_by_clip(study)
-    if tree["verdicts"]:
+    if verdicts := next((part["verdicts"] for part in study.main if part["verdicts"]), None):
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
                       [str(line["round_index"]), line["mechanism"], line["measured"].removeprefix("measured "),
                        line["expected"], line["word"]]
-                      for line in tree["verdicts"])])]  # fmt: skip
+                      for line in verdicts)])]  # fmt: skip
     return "\n".join(lines)
 
 
 def main() -> None:
     """Takes results over, if asked to, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--take", type=Path, metavar="FOLDER")
-    parser.add_argument("--add", type=Path, metavar="FOLDER")
+    parser.add_argument("--take", type=Path, nargs="+", default=[], metavar="FOLDER")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="FOLDER")
     options = parser.parse_args()
-    sittings = json.loads(RESULTS.read_text(encoding="utf-8"))["sittings"]
-    if options.take:
-        sittings = [sitting(options.take)]
-    if options.add:
-        added, reference = sitting(options.add), sittings[0]["compare"]["reference"]
+    sittings = [] if options.take else json.loads(RESULTS.read_text(encoding="utf-8"))["sittings"]
+    for folder in options.take + options.add:
+        added = sitting(folder)
+        reference = (sittings or [added])[0]["compare"]["reference"]
         if reference not in _rows(added):
             parser.error(
-                f"{options.add} has no row of {reference}, which every system is compared to in its own sitting; "
+                f"{folder} has no row of {reference}, which every system is compared to in its own sitting; "
                 f"first run there: wfc compare CONFIG --only {reference}"
             )
         sittings = [tree for tree in sittings if not holds(added, tree)] + [added]

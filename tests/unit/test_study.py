@@ -18,6 +18,8 @@ from wfc_dist.compare import settings  # noqa: E402
 from wfc_dist.config import EvaluateConfig  # noqa: E402
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, write_hypotheses  # noqa: E402
 
+COMPARISONS = [REPO / "configs" / f"{name}.yaml" for name in ("compare-open-speech", "compare-open-speech-variants")]
+
 
 def test_the_page_can_be_written_again_without_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(study.PAGE, tmp_path / "study.md")
@@ -32,8 +34,18 @@ def test_the_page_can_be_written_again_without_a_change(tmp_path: Path, monkeypa
 
 
 def test_every_system_of_a_question_is_one_of_the_comparison() -> None:
-    systems = settings.load(REPO / "configs" / "compare-open-speech.yaml").systems
-    assert {name for named in study.QUESTIONS.values() for name in named} <= set(systems)
+    systems = {name for path in COMPARISONS for name in settings.load(path).systems}
+    assert {name for named in study.QUESTIONS.values() for name in named} <= systems
+
+
+def test_what_stands_in_both_comparisons_is_the_same_run_to_the_same_pool() -> None:
+    one, other = (settings.load(path) for path in COMPARISONS)
+    shared = set(one.systems) & set(other.systems) - {"untouched"}
+    assert one.reference == other.reference and one.reference in shared and one.folder != other.folder
+    for system in shared:
+        for left, right in zip(one.runs_of(system, 1), other.runs_of(system, 1), strict=True):
+            assert left.config.run.name == right.config.run.name and left.config.run.pool == right.config.run.pool
+            assert left.config.model_dump(exclude={"run"}) == right.config.model_dump(exclude={"run"}), system
 
 
 def test_a_difference_is_bold_where_its_interval_excludes_0() -> None:
