@@ -19,6 +19,8 @@ from wfc_dist.train_config import Strict as _Strict
 
 MAX_MERGE_THREADS = 4
 """Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
+LOOP_COMPRESSION_RATIO = 2.4
+"""A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
@@ -192,7 +194,7 @@ class EvaluateConfig(_Strict):
     """Windows decoded together, of all the test sets of a model."""
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
-    compression_ratio_threshold: float | None = Field(2.4, gt=0)  # Whisper's own decoding
+    compression_ratio_threshold: float | None = Field(LOOP_COMPRESSION_RATIO, gt=0)
     """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one."""
     bootstrap_samples: int = Field(1000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)

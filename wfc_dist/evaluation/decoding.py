@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from wfc_dist.config import EvaluateConfig
+from wfc_dist.config import LOOP_COMPRESSION_RATIO, EvaluateConfig
 from wfc_dist.data.audio_files import RATE_HZ, samples_in
 from wfc_dist.data.packing import Window
 from wfc_dist.data.sources import Clip, Split
@@ -276,7 +276,8 @@ def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: 
 
 def transcribe(
     model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None, *,
-    device: torch.device | str | None = None, num_beams: int = 1, batch_size: int = 4, compression_ratio_threshold: float = 2.4,
+    device: torch.device | str | None = None, num_beams: int = 1, batch_size: int = 4,
+    compression_ratio_threshold: float = LOOP_COMPRESSION_RATIO,
 ) -> str:  # fmt: skip
     """Returns the transcript of audio of any length.
 
