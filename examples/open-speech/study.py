@@ -1,8 +1,6 @@
 """Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
 
-A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
-moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, by the
-same decoding, the sittings are one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
+How sittings are put together: sittings.py.
 
     study.py --take runs/open-speech runs/open-speech-variants    takes the results over into study.json, which stands beside it
     study.py --add runs/open-speech                               adds a sitting: missing systems, other seeds, clip by clip
@@ -13,21 +11,17 @@ same decoding, the sittings are one. Sittings with other seeds, or decoded clip 
 
 import argparse
 import json
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.evaluation.hypotheses import Hypothesis, read_hypotheses
+from sittings import ANALYZED, Row, Study, holds, percent, rows_of, seeds_of, sitting, system_and_seed
+
 from wfc_dist.evaluation.plots import Mark, marks_plot
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.md", HERE.parents[1] / "docs" / "study"
 BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
-ANALYZED = "mean-3"
 QUESTIONS = {
     "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "sequential-slow", "full"],
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
@@ -45,144 +39,6 @@ QUESTIONS = {
 COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
 CHANGED = "relative change of the error on the {} sets, percent"
 AIM = -0.246  # of the new sets, relative to the untouched model: what the paper reports
-
-Row = Mapping[str, Any]
-
-
-def sitting(folder: Path) -> dict[str, Any]:
-    """Returns what the page needs of a comparison's folder."""
-    trained, taken, seconds = 0, 0, 0.0
-    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-    runs = {(row["system"], str(seed)) for row in compared["rows"] for seed in row["seeds"]}
-    finished = [path for path in sorted(folder.glob("runs/*")) if system_and_seed(path) in runs]
-    for ledger in (path / "ledger.jsonl" for path in finished):
-        for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
-            if line["event"] == "adapter":
-                fresh = not line.get("from_pool")
-                trained, taken = trained + fresh, taken + (not fresh)
-                seconds += line.get("seconds", 0.0) if fresh else 0.0
-    analyzed = [path for path in finished if system_and_seed(path)[0] == ANALYZED]
-    analyses = [found for path in analyzed for found in path.glob("report/analysis/analysis.json")]
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {"cpus": len(os.sched_getaffinity(0)), "python": platform.python_version(), "torch": version("torch")},
-        "trained": {"adapters": trained, "from the pool": taken, "seconds": round(seconds)},
-        "verdicts": [line for path in analyses for line in verdicts_of(path)],
-        "windows": windows(finished),
-        "fits": [fit(found) for path in finished for found in sorted(path.glob("round-*/fit/fitted.json"))],
-        "compare": compared,
-    }
-
-
-def system_and_seed(run: Path) -> tuple[str, str]:
-    """Returns what the name of a run's directory says."""
-    system, _, rest = run.name.partition("-seed")
-    return system, rest.partition("-")[0]
-
-
-class Study:
-    """The sittings put together.
-
-    Attributes:
-        main: The largest sitting that is decoded like the newest, and those with its seeds whose reference came out the same to
-            the last digit.
-        rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
-        notes: What is to be said of the marked ones.
-        fits: What was fitted, of the main sittings and, for other runs, of the others.
-        by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
-        by_clip: System -> row, of the sittings that were decoded clip by clip.
-    """
-
-    def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
-        newest = _decoding([tree for tree in sittings if _packed(tree)][-1])
-        largest = sorted(sittings, key=lambda tree: (_decoding(tree) != newest, -len(tree["compare"]["rows"])))  # stable
-        first, *others = [tree for tree in largest if _packed(tree)]
-        self.by_clip: dict[str, Row] = {}
-        for tree in (tree for tree in largest if not _packed(tree)):
-            self.by_clip = _rows(tree) | self.by_clip
-        self.reference, self.main, self.notes = first["compare"]["reference"], [first], list[str]()
-        self.rows: dict[str, Row] = _rows(first)
-        self.by_seed = {_seeds(first): self.rows}
-        for tree in others:
-            if _seeds(tree) != _seeds(first):
-                self.by_seed[_seeds(tree)] = _rows(tree) | self.by_seed.get(_seeds(tree), {})
-            elif came_out_the_same(tree, first):
-                self.main.append(tree)
-                self.rows |= {name: row for name, row in _rows(tree).items() if name not in self.rows}
-        self.fits = [item for tree in self.main for item in tree.get("fits", ())]
-        for tree in others:
-            known = {item["run"] for item in self.fits}
-            self.fits += [item for item in tree.get("fits", ()) if item["run"] not in known]
-            if _seeds(tree) == _seeds(first) and tree not in self.main:
-                self._add_marked(tree, "" if _decoding(tree) == _decoding(first) else ", decoded with other options")
-
-    def _add_marked(self, tree: Mapping[str, Any], how: str) -> None:
-        found, mark = _rows(tree), len(self.notes) + 2
-        if added := [name for name in found if name not in self.rows]:
-            self.rows |= {name: {**found[name], "system": f"{name} ({mark})"} for name in added}
-            new, protected = (percent(found[self.reference]["values"][name]["value"], False) for name in ("new", "protected"))
-            self.notes.append(
-                f"({mark}) of another sitting, {tree['date']}{how}, and compared to {self.reference} there: {new} % on the "
-                f"new sets, {protected} % on the protected ones."
-            )
-
-
-def came_out_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Says whether two sittings with the same seeds are one: by the same decoding, the reference came out to the last digit."""
-    reference = one["compare"]["reference"]
-    return _decoding(one) == _decoding(other) and _rows(one)[reference] == _rows(other)[reference]
-
-
-def holds(sitting: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Says whether a sitting has all that another has: it is that one, gone on since."""
-    alike = _seeds(sitting) == _seeds(other) and came_out_the_same(sitting, other)
-    return alike and set(_rows(other)) <= set(_rows(sitting))
-
-
-def _rows(tree: Mapping[str, Any]) -> dict[str, Row]:
-    return {row["system"]: row for row in tree["compare"]["rows"]}
-
-
-def _decoding(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    return tree["compare"]["decoding"]  # type: ignore[no-any-return]
-
-
-def _packed(tree: Mapping[str, Any]) -> bool:
-    return bool(_decoding(tree)["packing"])
-
-
-def _seeds(tree: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, tree["compare"]["seeds"]))
-
-
-def verdicts_of(path: Path) -> list[dict[str, Any]]:
-    """Returns every round's verdicts of an analysis."""
-    return [line for found in json.loads(path.read_text(encoding="utf-8"))["rounds"] for line in found["verdicts"]]
-
-
-def fit(path: Path) -> dict[str, Any]:
-    """Returns what was fitted in one round of a run."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: found[key] for key in ("weights", "scale", "dev_error", "dev_error_at_start", "num_tried")}
-    return {"run": path.parents[2].name, "round": int(path.parents[1].name.removeprefix("round-")), **kept}
-
-
-def windows(runs: Sequence[Path]) -> dict[str, int]:
-    """Returns how many windows the models of these runs wrote, and how many of those were loops and were decoded clip by clip."""
-    found: dict[tuple[str, str], list[Hypothesis]] = {}
-    for path in (path for run in runs for path in run.glob("round-*/evaluation/*/*.jsonl")):
-        header, hypotheses = read_hypotheses(path)
-        found[header["model_sha256"], header["fingerprint"]] = hypotheses  # of base 0 once, however many runs have it
-    return {
-        "models": len({model for model, _ in found}),
-        "decoded": sum(map(len, found.values())),
-        "loops": sum(item.apart for hypotheses in found.values() for item in hypotheses),
-    }
-
-
-def percent(value: float, signed: bool = True) -> str:
-    """Returns 100 * value with one digit."""
-    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
 
 
 def estimate(row: Row, name: str) -> str:
@@ -300,6 +156,32 @@ def over_seeds(study: Study) -> list[str]:
     return ["### Is it the seed?", "", *lines_of(cells)]
 
 
+def elsewhere(study: Study) -> list[str]:
+    """Returns the table of the systems that were run on other processors, too."""
+    found = [rows_of(tree) for tree in study.elsewhere]
+    here = {name: row for part in study.main for name, row in rows_of(part).items() if name != "untouched"}
+    systems = [name for name in here if any(name in rows for rows in found)]
+    if not systems:
+        return []
+    cells = [["system", "new", "there", "protected", "there"], *([system] for system in systems)]
+    apart = []
+    for name in ("new", "protected"):
+        differences = [0.0]
+        for system, line in zip(systems, cells[1:], strict=True):
+            value = here[system]["values"][name]["value"]
+            others = [rows[system]["values"][name]["value"] for rows in found if system in rows]
+            line += [percent(value, False), "; ".join(percent(other, False) for other in others)]
+            differences += [abs(value - other) for other in others]
+        apart.append(f"{percent(max(differences), False)} points on the {name} sets")
+    return [
+        "### Is it the processor? The same on another one",
+        "",
+        f"Largest difference: {' and '.join(apart)}.",
+        "",
+        *lines_of(cells),
+    ]
+
+
 def loops(study: Study) -> list[str]:
     """Says how many windows were loops."""
     counts = [part["windows"] for part in study.main if "windows" in part]
@@ -334,7 +216,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in tree["machine"].items())
     lines = [
         f"`make study`; {' and '.join(dict.fromkeys(part['date'] for part in study.main))}, {machine}. "
-        f"{len({name for part in study.main for name in _rows(part)}) - 1} systems, seed {_seeds(tree)}; "
+        f"{len({name for part in study.main for name in rows_of(part)}) - 1} systems, seed {seeds_of(tree)}; "
         f"{adapters} adapters trained ({seconds / 60:.0f} minutes), {pooled} taken from the pool.", "",
         f"Rates are {compared['metric'].upper()} in percent, decoded in windows of several clips; brackets are "
         f"{100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference excludes 0.", "",
@@ -353,7 +235,7 @@ def page(sittings: Sequence[Mapping[str, Any]]) -> str:
             lines += [f"### {question}", "", *comparison(found, reference)]
         if fits := [item for item in study.fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
-    lines += over_seeds(study) + clip_by_clip(study)
+    lines += over_seeds(study) + elsewhere(study) + clip_by_clip(study)
     if verdicts := next((part["verdicts"] for part in study.main if part["verdicts"]), None):
         lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
                   *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
@@ -373,7 +255,7 @@ def main() -> None:
     for folder in options.take + options.add:
         added = sitting(folder)
         reference = (sittings or [added])[0]["compare"]["reference"]
-        if reference not in _rows(added):
+        if reference not in rows_of(added):
             parser.error(
                 f"{folder} has no row of {reference}, which every system is compared to in its own sitting; "
                 f"first run there: wfc compare CONFIG --only {reference}"
