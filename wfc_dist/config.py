@@ -195,7 +195,8 @@ class EvaluateConfig(_Strict):
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
     compression_ratio_threshold: float | None = Field(LOOP_COMPRESSION_RATIO, gt=0)
-    """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one."""
+    """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one, and
+    a clip that loops alone once more, without repeats."""
     bootstrap_samples: int = Field(1000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)
     max_clips: int | None = Field(None, ge=1)

@@ -218,13 +218,15 @@ def test_a_window_that_is_a_loop_is_decoded_clip_by_clip(whisper, split, mixed, 
         return decode_sets(model, processor, [split, mixed], EvaluateConfig(**packed, **options))
 
     plain, alone = decoded(packing=True, compression_ratio_threshold=None), decoded()
+    unrepeated = decoded(no_repeat_ngram_size=4)
     ratios = sorted(compression_ratio(item.hypothesis) for items in plain for item in items)
     limit = (ratios[0] + ratios[-1]) / 2
     found = decoded(packing=True, compression_ratio_threshold=limit)
 
     assert ratios[0] < limit < ratios[-1]
     assert {window.apart for windows in found for window in windows} == {True, False}
-    for windows, before, clips in zip(found, plain, alone, strict=True):
+    for windows, before, *written in zip(found, plain, alone, unrepeated, strict=True):
+        clips = [clip if compression_ratio(clip.hypothesis) <= limit else once for clip, once in zip(*written, strict=True)]
         for window, old in zip(windows, before, strict=True):
             texts = [clip for clip in clips if clip.language == window.language]
             joined = " ".join(clip.hypothesis for clip in texts)
@@ -233,20 +235,48 @@ def test_a_window_that_is_a_loop_is_decoded_clip_by_clip(whisper, split, mixed, 
 
 
 @pytest.mark.parametrize(
-    ("alone", "kept"), [("ho " * 40, "la " * 30), ("ho-" * 40, "la " * 30), ("eeee" * 90, "eeee" * 90), ("one two", "one two")]
+    ("written", "kept"),
+    [
+        (("one two", "not asked for"), "one two"),
+        (("ho " * 400, "one ho ho"), "one ho ho"),
+        (("ho " * 400, "ho " * 20), "ho " * 20),
+        (("ho " * 400, "ho " * 500), "la " * 30),
+        (("ho-" * 40, "ho-" * 40), "la " * 30),
+        (("eeee" * 90, "e " * 90), "eeee" * 90),
+    ],
+    ids=["no loop", "ended", "shorter", "longer", "words parted by punctuation", "one word"],
 )
-def test_where_clips_loop_as_well_the_text_with_fewer_words_stays(whisper, split, monkeypatch, alone, kept):
+def test_what_takes_the_place_of_a_loop(whisper, split, monkeypatch, written, kept):
     model, processor = whisper
+    (alone, once), asked = written, []
 
-    def texts(self, features, languages):  # the window first, by itself; then its clips, of which one speaks
-        one = len(features) == 1
+    def texts(self, features, languages, *, repeats=True):
+        asked.append((len(features), repeats))
+        if not repeats:
+            return [once], [""]
+        one = len(features) == 1  # the window first, by itself; then its clips, of which one speaks
         return (["la " * 30] if one else [alone, *[""] * (len(features) - 1)]), [""] * len(features)
 
     monkeypatch.setattr(decoding._Decoder, "texts", texts)
     (window,) = decode_set(model, processor, split, EvaluateConfig(packing=True))
 
     assert window.hypothesis.strip() == kept.strip()
-    assert window.apart == (kept == alone)
+    assert window.apart == (kept != "la " * 30)
+    assert asked == [(1, True), (len(split.clips), True), (1, False)][: 2 if once == "not asked for" else 3]
+
+
+def test_a_clip_that_has_a_window_to_itself_is_decoded_again_as_well(whisper, split, monkeypatch):
+    model, processor = whisper
+    monkeypatch.setattr(
+        decoding._Decoder, "texts", lambda self, features, languages, *, repeats=True: (["la " * 30 if repeats else "la"], [""])
+    )
+
+    (packed,), (alone,) = (
+        decode_set(model, processor, split, EvaluateConfig(packing=packing, max_clips=1)) for packing in (True, False)
+    )
+
+    assert (packed.hypothesis, packed.apart) == ("la", True)
+    assert (alone.hypothesis.split(), alone.apart) == (["la"] * 30, False)
 
 
 def test_a_clip_alone_stays_as_it_was_written(whisper, split):
@@ -289,16 +319,6 @@ def test_long_audio_is_cut_where_it_is_quiet():
     assert all(0 < len(piece) <= 30 * SECOND for piece in pieces)
 
 
-@pytest.mark.parametrize("num_samples", [2 * SECOND, 29 * SECOND + 1, 30 * SECOND])
-def test_a_cut_at_two_thirds_leaves_two_pieces_neither_of_them_short(num_samples):
-    audio = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
-
-    pieces = cut_at_quiet(audio, num_samples * 2 // 3)
-
-    np.testing.assert_array_equal(np.concatenate(pieces), audio)
-    assert len(pieces) == 2 and all(len(piece) >= num_samples / 3 for piece in pieces)
-
-
 @pytest.mark.parametrize("num_samples", [1, 30 * SECOND - 1, 30 * SECOND])
 def test_audio_of_a_window_stays_whole(num_samples):
     assert [len(piece) for piece in cut_at_quiet(np.ones(num_samples, np.float32))] == [num_samples]
@@ -322,28 +342,33 @@ def test_transcribe_takes_any_length(whisper, split):
 
 
 @pytest.mark.parametrize(
-    ("halves", "expected"),
-    [(["one", "two"], "one two"), (["la " * 10, ""], "la " * 10), (["ho " * 40, "two"], "la " * 30)],
+    ("again", "expected"), [("one two", "one two"), ("la " * 10, "la " * 10), ("ho " * 40, "la " * 30)],
     ids=["no loop", "a shorter loop", "a longer loop"],
-)
-def test_transcribe_cuts_a_loop_once_more(whisper, split, monkeypatch, halves, expected):
+)  # fmt: skip
+def test_transcribe_decodes_a_loop_again_without_repeats(whisper, split, monkeypatch, again, expected):
     model, processor = whisper
-    answers = iter([["la " * 30], halves])  # the piece; then what it is cut into
     asked = []
 
-    def texts(self, features, languages):
-        asked.append(languages)
-        return next(answers), [""] * len(features)
+    def texts(self, features, languages, *, repeats=True):
+        asked.append((languages, repeats))
+        return ["la " * 30 if repeats else again], [""]
 
     monkeypatch.setattr(decoding._Decoder, "texts", texts)
-    found = transcribe(model, processor, np.tile(split.audio(0), 20)[: 10 * SECOND], "es")
+    found = transcribe(model, processor, split.audio(0), "es")
 
     assert found.split() == expected.split()
-    assert asked == [["es"], ["es", "es"]]
+    assert asked == [(["es"], True), (["es"], False)]
 
 
-def test_transcribe_leaves_a_loop_of_two_seconds(whisper, monkeypatch):
+def test_without_repeats_is_what_transformers_calls_an_ngram_size_of_four(whisper, split):
     model, processor = whisper
-    monkeypatch.setattr(decoding._Decoder, "texts", lambda self, features, languages: (["la " * 30], [""]))
+    decoder = decoding._Decoder(model, processor, None, 1)
+    features = decoder.features([split.audio(0)])
 
-    assert transcribe(model, processor, np.ones(2 * SECOND, np.float32), "es").split() == ["la"] * 30
+    (plain,), (once,) = (decoder.texts(features, ["en"], repeats=repeats)[0] for repeats in (True, False))
+
+    (asked,) = decode_set(model, processor, split, EvaluateConfig(max_clips=1, no_repeat_ngram_size=4))
+    (greedy,) = decode_set(model, processor, split, EvaluateConfig(max_clips=1))
+    assert (once, plain) == (asked.hypothesis, greedy.hypothesis)
+    assert once != plain
+    assert decoder.texts(features, ["en"])[0] == [plain]  # nothing of it stays

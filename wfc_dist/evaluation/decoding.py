@@ -28,7 +28,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.windows import PACKING_GAP_S, Audio, cut_at_quiet, windows_of
 
 _T = TypeVar("_T")
-_SHORTEST_S = 2.0  # a piece that short is not cut once more
+_LOOP_NGRAM = 4  # tokens; what loops alone is decoded once more without any n-gram of that length twice
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,13 @@ class _Decoder:
         return extracted["input_features"]
 
     @torch.inference_mode()
-    def texts(self, features: torch.Tensor, languages: Sequence[str] | None) -> tuple[list[str], list[str]]:
-        """Returns (texts, languages detected) of pieces, whose languages may differ; without `languages` they are detected."""
+    def texts(
+        self, features: torch.Tensor, languages: Sequence[str] | None, *, repeats: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Returns (texts, languages detected) of pieces, whose languages may differ; without `languages` they are detected.
+
+        Without `repeats` no n-gram of _LOOP_NGRAM tokens is written twice.
+        """
         features = features.to(device=self._device, dtype=self._model.dtype)
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=self._device)
         asked: dict[str, Any] = {}
@@ -136,8 +141,11 @@ class _Decoder:
             if languages is None:
                 languages = detected = self._detected(given, asked.get("encoder_outputs"))
             asked |= {"language": list(languages), "task": "transcribe"}
+        config = copy.deepcopy(self._config)
+        if not repeats:
+            config.no_repeat_ngram_size = _LOOP_NGRAM
         with _without_own_advice():
-            tokens = self._model.generate(given, generation_config=copy.deepcopy(self._config), attention_mask=mask, **asked)
+            tokens = self._model.generate(given, generation_config=config, attention_mask=mask, **asked)
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)], detected
 
     @property
@@ -187,9 +195,10 @@ def decode_sets(
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Returns what the model writes for every split, in its order; clips longer than 30 s are cut where it is quiet.
 
-    Windows of all splits share batches, whatever their languages. A window of several clips whose text is a loop, that is, one
-    that compresses better than `evaluate.compression_ratio_threshold`, is decoded again one clip at a time: a loop runs on to the
-    end of the window, over clips that alone are written well. If a clip loops alone, the text with fewer words stays.
+    Windows of all splits share batches, whatever their languages. With packing, a window whose text is a loop, that is, one that
+    compresses better than `evaluate.compression_ratio_threshold`, is decoded again one clip at a time: a loop runs on to the end
+    of the window, over clips that alone are written well. A clip that loops alone is decoded once more, without repeated n-grams.
+    If that does not end it, the text with fewer words stays.
 
     Args:
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
@@ -219,7 +228,8 @@ def decode_sets(
 
 
 def _written(
-    decoder: _Decoder, windows: Sequence[_Window], evaluate: EvaluateConfig, on_progress: Callable[[int, int], None] | None = None
+    decoder: _Decoder, windows: Sequence[_Window], evaluate: EvaluateConfig,
+    on_progress: Callable[[int, int], None] | None = None, *, repeats: bool = True,
 ) -> list[_Written]:  # fmt: skip
     """Returns what is written for every window; a batch of long windows has more pieces than the batch size and takes several
     passes."""
@@ -234,7 +244,8 @@ def _written(
         for start in range(0, len(owners), evaluate.batch_size):
             part = slice(start, start + evaluate.batch_size)
             given = [windows[number].language for number in owners[part]] if evaluate.language == "given" else None
-            for number, text, language in zip(owners[part], *decoder.texts(features[part], given), strict=True):
+            found = decoder.texts(features[part], given, repeats=repeats)
+            for number, text, language in zip(owners[part], *found, strict=True):
                 texts[number] = f"{texts.get(number, '')} {text}".strip()
                 detected.setdefault(number, language)
         if on_progress is not None:
@@ -245,27 +256,29 @@ def _written(
 def _without_loops(
     decoder: _Decoder, windows: Sequence[_Window], written: Sequence[_Written], evaluate: EvaluateConfig
 ) -> list[_Written]:
-    """Returns `written` where windows of several clips whose text is a loop are decoded again, one clip at a time.
-
-    A clip may loop alone, too, and longer than in its window: then whichever of the two texts has fewer words stays.
+    """Returns `written` where packed windows whose text is a loop are decoded again, one clip at a time, and a clip that loops
+    alone once more, without repeated n-grams. Of a loop and what was to take its place, the text with fewer words stays.
     """
     limit, found = evaluate.compression_ratio_threshold or math.inf, list(written)
-    looped = [
-        number
-        for number, window in enumerate(windows)
-        if len(window.numbers) > 1 and compression_ratio(written[number].text) > limit
-    ]
-    parts = iter(_written(decoder, list(itertools.chain(*(windows[number].apart() for number in looped))), evaluate))
+    looped = [number for number, one in enumerate(written) if evaluate.packing and compression_ratio(one.text) > limit]
+    apart = list(itertools.chain(*(windows[number].apart() for number in looped)))
+    clips = _written(decoder, apart, evaluate)
+    again = [place for place, clip in enumerate(clips) if compression_ratio(clip.text) > limit]
+    unrepeated = _written(decoder, [apart[place] for place in again], evaluate, repeats=False)
+    for place, clip in zip(again, unrepeated, strict=True):
+        if _is_better(clip.text, clips[place].text, limit):
+            clips[place] = clip
+    parts = iter(clips)
     for number in looped:
-        clips = list(itertools.islice(parts, len(windows[number].numbers)))
-        text = " ".join(clip.text for clip in clips if clip.text)
+        own = list(itertools.islice(parts, len(windows[number].numbers)))
+        text = " ".join(clip.text for clip in own if clip.text)
         if _is_better(text, written[number].text, limit):
-            found[number] = _Written(text, clips[0].detected, apart=True)
+            found[number] = _Written(text, own[0].detected, apart=True)
     return found
 
 
 def _is_better(text: str, looped: str, limit: float) -> bool:
-    """Says whether what shorter audio gave should stand for a loop: it is none, or at least has no more words."""
+    """Says whether a text should stand for a loop of the same audio: it is none, or at least has no more words."""
     return compression_ratio(text) <= limit or num_spoken(text) <= num_spoken(looped)
 
 
@@ -281,7 +294,7 @@ def transcribe(
 ) -> str:  # fmt: skip
     """Returns the transcript of audio of any length.
 
-    A piece whose text is a loop (see `decode_sets`) is cut once more and decoded again.
+    A piece whose text is a loop (see `decode_sets`) is decoded again without repeated n-grams.
 
     Args:
         model: As for `decode_sets`.
@@ -295,20 +308,19 @@ def transcribe(
     """
     decoder = _Decoder(model, processor, device, num_beams)
 
-    def written(pieces: Sequence[Audio]) -> list[str]:
+    def written(pieces: Sequence[Audio], repeats: bool = True) -> list[str]:
         texts = []
         for start in range(0, len(pieces), batch_size):
             part = pieces[start : start + batch_size]
-            texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None)[0]
+            texts += decoder.texts(decoder.features(part), [language] * len(part) if language else None, repeats=repeats)[0]
         return texts
 
     if not len(audio):
         return ""
     pieces = cut_at_quiet(audio)
     texts = written(pieces)
-    for number, piece in enumerate(pieces):
-        if compression_ratio(texts[number]) > compression_ratio_threshold and len(piece) > samples_in(_SHORTEST_S):
-            again = " ".join(filter(None, written(cut_at_quiet(piece, len(piece) * 2 // 3))))
-            if _is_better(again, texts[number], compression_ratio_threshold):
-                texts[number] = again
+    looped = [number for number, text in enumerate(texts) if compression_ratio(text) > compression_ratio_threshold]
+    for number, text in zip(looped, written([pieces[number] for number in looped], repeats=False), strict=True):
+        if _is_better(text, texts[number], compression_ratio_threshold):
+            texts[number] = text
     return " ".join(filter(None, texts))

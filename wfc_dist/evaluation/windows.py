@@ -13,7 +13,7 @@ from wfc_dist.data.sources import Clip
 
 Audio = npt.NDArray[np.float32]
 PACKING_GAP_S = 0.3  # silence between packed clips: a pause, as between sentences
-_SEARCHED, _FRAME_S = 3, 0.1  # long audio is cut at the quietest place of a window's last third
+_SEARCH_S, _FRAME_S = 10.0, 0.1  # long audio is cut at the quietest place of a window's last 10 s
 
 
 def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: bool) -> list[Window]:
@@ -32,19 +32,13 @@ def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: b
     return sorted(pack(range(len(clips)), sizes, gap_samples=gap_samples, max_tokens=MAX_TEXT_TOKENS))
 
 
-def cut_at_quiet(audio: Audio, max_samples: int = WINDOW_SAMPLES) -> list[Audio]:
-    """Returns pieces of at most `max_samples` (30 s) whose concatenation is `audio`, cut where it is quietest.
-
-    Args:
-        audio: (samples,), float32, 16 kHz.
-        max_samples: At least 0.6 s.
-    """
+def cut_at_quiet(audio: Audio) -> list[Audio]:
+    """Returns pieces of at most 30 s whose concatenation is `audio`, (samples,), float32, 16 kHz, cut where it is quietest."""
     frame = samples_in(_FRAME_S)
-    search = max_samples // _SEARCHED // frame * frame
+    start = WINDOW_SAMPLES - samples_in(_SEARCH_S)
     pieces = []
-    while len(audio) > max_samples:
-        start = max_samples - search
-        energies = np.square(audio[start:max_samples].astype(np.float64)).reshape(-1, frame).mean(axis=1)
+    while len(audio) > WINDOW_SAMPLES:
+        energies = np.square(audio[start:WINDOW_SAMPLES].astype(np.float64)).reshape(-1, frame).mean(axis=1)
         pairs = energies[:-1] + energies[1:]  # two frames: a pause, not a zero crossing
         cut = start + (int(np.argmin(pairs)) + 1) * frame
         pieces.append(audio[:cut])
