@@ -1,6 +1,7 @@
 """Finished adapters and decoded texts that runs share: what one run has made, another that would make the same takes.
 
-An adapter is known by everything that its bytes depend on (`adapter_identity`), a text by the header of its hypotheses file.
+An adapter is known by everything that its bytes depend on (`adapter_identity`), a text by the header of its hypotheses file and
+where the audio comes from.
 Nothing is trusted by name: an adapter is verified against its manifest, a text against its header.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import __version__, durable
-from wfc_dist.config import Config
+from wfc_dist.config import Config, DatasetConfig
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.seeds import derived_seed
@@ -54,14 +55,22 @@ def adapter_identity(
         "version": __version__,
         "base_sha256": base.sha256,
         "earlier": list(earlier),
-        "data": [fingerprints.get(f"{dataset}/{split}") for split in ("train", "dev")],
-        "replayed": [[fingerprints.get(f"{name}/train"), config.train.replay] for name in replayed],
+        "data": [*(fingerprints.get(f"{dataset}/{split}") for split in ("train", "dev")), source_of(config.datasets[dataset])],
+        "replayed": [
+            [fingerprints.get(f"{name}/train"), source_of(config.datasets[name]), config.train.replay] for name in replayed
+        ],
         "lora": config.lora.model_dump(mode="json"),
         "train": train,
         "dev_error": {"metric": evaluate.metric, "normalizer": evaluate.normalizer, **evaluate.decoding()} if by_error else None,
         "seeds": [init_seed(config, index), data_seed(config, index, dataset)],
         "workers": [cluster.workers_per_trainer, cluster.threads_per_worker, cluster.gpus_per_worker > 0],
     }
+
+
+def source_of(dataset: DatasetConfig) -> list[Any]:
+    """Returns where a data set's audio comes from, as JSON: a fingerprint knows the sizes of files, not their samples."""
+    parts = {name: source_of(part) for name, part in dataset.parts.items()}
+    return [dataset.source, dataset.subset, dataset.revision, parts]
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -104,20 +113,20 @@ class Pool:
             durable.fsync_path(final.parent)
         shutil.rmtree(staged, ignore_errors=True)
 
-    def _text(self, header: Mapping[str, Any]) -> Path:
-        return self._folder / "texts" / f"{key_of(header)}.jsonl"
+    def _text(self, header: Mapping[str, Any], dataset: DatasetConfig) -> Path:
+        return self._folder / "texts" / f"{key_of({**header, 'source': source_of(dataset)})}.jsonl"
 
-    def take_text(self, header: Mapping[str, Any], path: Path) -> bool:
+    def take_text(self, header: Mapping[str, Any], dataset: DatasetConfig, path: Path) -> bool:
         """Copies a file of hypotheses to `path`; says whether there was one. The reader verifies its header."""
-        source = self._text(header)
+        source = self._text(header, dataset)
         if source.is_file():
             durable.write_bytes(path, source.read_bytes())
         return source.is_file()
 
-    def put_text(self, header: Mapping[str, Any], path: Path) -> None:
+    def put_text(self, header: Mapping[str, Any], dataset: DatasetConfig, path: Path) -> None:
         """Makes a file of hypotheses known."""
-        if not self._text(header).is_file():
-            durable.write_bytes(self._text(header), path.read_bytes())
+        if not self._text(header, dataset).is_file():
+            durable.write_bytes(self._text(header, dataset), path.read_bytes())
 
 
 def _link_files(source: Path, target: Path, names: Sequence[str] | Mapping[str, Any]) -> None:

@@ -105,11 +105,17 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
     store.mirror.publish_file(store.paths.config)
 
 
-def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Returns what a run recorded when it began, and the keys that `config` has otherwise, without those a resume may change."""
     recorded: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
     # Parsed, since keys that are newer than the run have their defaults.
     begun = configuration.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
-    if changed := configuration.changed_keys(begun, config.model_dump(mode="json")):
+    return recorded, configuration.changed_keys(begun, config.model_dump(mode="json"))
+
+
+def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    recorded, changed = changed_since(paths, config)
+    if changed:
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
             "Set them back to go on, or choose another run.name for a new run"

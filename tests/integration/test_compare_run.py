@@ -9,6 +9,8 @@ import tiny
 import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 
+from wfc_dist.compare import settings
+from wfc_dist.compare.results import is_done
 from wfc_dist.compare.systems import PRESETS
 
 SYSTEMS: dict[str, Any] = {
@@ -70,6 +72,17 @@ def test_every_system_has_its_row(compared: Path) -> None:
     assert rows["mean-2"]["values"]["new"]["difference"] is None
     assert rows["sequential"]["values"]["new"]["difference"] is not None
     assert tree["failures"] == {}
+
+
+def test_a_run_of_another_configuration_is_not_done(compared: Path) -> None:
+    (config,) = compared.parents[1].glob("*.yaml")
+    assert all(map(is_done, settings.load(config).runs))
+    assert not any(map(is_done, settings.load(config, ["train.weight_decay=0.123"]).runs))
+    found = wfc("compare", config, "--plain", "--only", "mean-2", "train.weight_decay=0.123", check=False)
+    assert found.returncode == 1
+    assert "mean-2-seed1 failed" in found.stderr and "changed: train.weight_decay" in found.stderr
+    assert "mean-2" not in [row["system"] for row in json.loads((compared / "compare.json").read_text())["rows"]]
+    wfc("compare", config, "--plain")  # nothing is lost
 
 
 def test_every_preset_is_compared() -> None:

@@ -1,9 +1,12 @@
 """Figures of a system against numbers worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from wfc_dist.compare.cells import Cell, RunCells
+from wfc_dist import configuration
+from wfc_dist.compare.cells import Cell, RunCells, _learned
 from wfc_dist.compare.figures import figures, over_seeds, spread, untouched
 from wfc_dist.compare.results import HIGHER_IS_BETTER, _values, _verdict
 
@@ -66,6 +69,20 @@ def test_a_difference_is_paired_over_draws_and_over_the_seeds_that_both_have() -
     assert value.verdict == "better"
 
 
+def test_without_draws_nothing_is_better_or_worse() -> None:
+    value = _values({1: {"new": np.array([0.2])}}, {1: {"new": np.array([0.3])}}, 0.95)["new"]
+    assert value.difference == pytest.approx(-0.1)
+    assert (value.difference_low, value.difference_high, value.verdict) == (None, None, "same")
+
+
+@pytest.mark.parametrize("rate", [np.inf, np.nan])
+def test_what_is_no_number_is_neither_better_nor_worse(rate: float) -> None:
+    ours, theirs = {1: {"new_relative": cell(rate)}}, {1: {"new_relative": cell(np.inf)}}
+    with np.errstate(invalid="ignore"):
+        value = _values(ours, theirs, 0.95)["new_relative"]
+    assert (value.difference, value.difference_low, value.verdict) == (None, None, "same")
+
+
 @pytest.mark.parametrize(
     ("low", "high", "error", "gain"),
     [(-2.0, -1.0, "better", "worse"), (1.0, 2.0, "worse", "better"), (-1.0, 1.0, "same", "same"), (None, None, "same", "same")],
@@ -73,3 +90,16 @@ def test_a_difference_is_paired_over_draws_and_over_the_seeds_that_both_have() -
 def test_verdicts(low: float | None, high: float | None, error: str, gain: str) -> None:
     assert _verdict("new", low, high) == error
     assert {_verdict(name, low, high) for name in HIGHER_IS_BETTER} == {gain}
+
+
+def test_a_mixed_set_with_a_test_split_of_its_own_is_learned_as_well() -> None:
+    part = {"source": "s", "splits": {"train": "t", "test": "e"}}
+    mix = {"format": "mix", "parts": {"x": part, "y": part}, "splits": {"train": "train", "test": "test"}}
+    tree = {
+        "run": {"name": "r"},
+        "base": {"model": "m"},
+        "datasets": {"both": mix, "x": part, "z": part},
+        "rounds": [["both"], ["x", "z"]],
+    }
+    config = configuration.parse(tree)
+    assert _learned(SimpleNamespace(config=config)) == {"both": 1, "x": 2, "z": 2}

@@ -107,3 +107,31 @@ def test_something_must_be_trained(tmp_path: Path) -> None:
 def test_rounds_have_no_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rounds: a comparison has none"):
         make(tmp_path, SYSTEMS, rounds=[["x"]])
+
+
+def test_what_one_system_sets_below_a_block_of_its_preset_stays_its_own(tmp_path: Path) -> None:
+    systems = {"ewc-strong": {"preset": "ewc", "set": {"train.ewc.weight": 1e5}}, "ewc": {}, **SYSTEMS}
+    comparison = make(tmp_path, systems, seeds=[1, 2])
+    weights = {run.system: run.config.train.ewc.weight for run in comparison.runs if run.config.train.ewc}
+    assert weights["ewc-strong"] == 1e5 and weights["ewc"] < 1e5
+    assert PRESETS["ewc"].settings["train.ewc"] == {}
+
+
+@pytest.mark.parametrize("key", ["evaluate.num_beams", "evaluate.bootstrap_samples"])
+def test_a_system_that_is_scored_otherwise_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"compare\.systems\.mine: {key}: systems are compared by the same measure"):
+        make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {key: 5}}})
+    make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {"evaluate.batch_size": 5}}})
+
+
+def test_joint_has_a_dev_split_where_a_data_set_has_one(tmp_path: Path) -> None:
+    splits = [{"train": "t", "test": "e"}, {"train": "t", "dev": "d", "test": "e"}]
+    for given, expected in ((splits[:1], {"train"}), (splits, {"train", "dev"})):
+        data = {name: {"source": name, "splits": split} for name, split in zip("xy", given * 2, strict=False)}
+        (run,) = make(tmp_path, {"joint": {}, **SYSTEMS}, datasets=data).runs_of("joint", 1)
+        assert set(run.config.datasets["joint"].splits) == expected
+
+
+def test_a_comparison_on_object_storage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.dir: s3://bucket/runs: .*file system"):
+        make(tmp_path, SYSTEMS, "run.dir=s3://bucket/runs")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wfc_dist import configuration, durable
-from wfc_dist.config import Config
+from wfc_dist.config import Config, DatasetConfig
 from wfc_dist.errors import ConfigError
 from wfc_dist.pool import Pool, adapter_identity, key_of
 from wfc_dist.rounds import Base
@@ -17,11 +17,14 @@ ROOT = Base(0, "root", "0")
 DATA = {f"{name}/train": name for name in "xyz"}
 
 
+SOURCES: dict[str, Any] = {name: {"source": name, "splits": {"train": "t"}} for name in "xyz"}
+
+
 def make(folder: Path, name: str = "one", rounds: Any = (("x", "y"), ("z",)), **blocks: Any) -> Config:
     tree = {
         "run": {"name": name, "dir": str(folder / "runs"), "pool": str(folder / "pool")},
         "base": {"model": "m"},
-        "datasets": {name: {"source": name, "splits": {"train": "t"}} for name in "xyz"},
+        "datasets": SOURCES,
         "rounds": [list(names) for names in rounds],
     }
     return configuration.parse(tree | blocks)
@@ -60,6 +63,8 @@ def identity(folder: Path, base: Base = ROOT, dataset: str = "x", **blocks: Any)
         {"lora": {"r": 8}}, {"train": {"lr": 0.5}}, {"cluster": {"threads_per_worker": 2}},
         {"cluster": {"workers_per_trainer": 2}}, {"base": Base(0, "root", "1")},
         {"base": Base(1, "root", "0")}, {"dataset": "y"},
+        {"datasets": SOURCES | {"x": {"source": "noisy", "splits": {"train": "t"}}}},
+        {"datasets": SOURCES | {"x": {"format": "mix", "parts": {"x": SOURCES["x"]}, "splits": {"train": "t"}}}},
     ],
     ids=str,
 )  # fmt: skip
@@ -99,6 +104,12 @@ def test_where_dev_error_picks_the_weights_its_measure_counts(tmp_path: Path, fi
     assert identity(tmp_path, evaluate=first, **picked) == identity(tmp_path, evaluate={**first, "batch_size": 2}, **picked)
 
 
+def test_replay_depends_on_the_source_of_what_is_replayed(tmp_path: Path) -> None:
+    base, noisy = Base(1, "root", "1"), SOURCES | {"x": {"source": "noisy", "splits": {"train": "t"}}}
+    configs = [make(tmp_path, train={"replay": 0.5}, datasets=datasets) for datasets in (SOURCES, noisy)]
+    assert len({key_of(adapter_identity(config, DATA, base, "z", [])) for config in configs}) == 2
+
+
 def test_replay_depends_on_what_is_replayed(tmp_path: Path) -> None:
     base = Base(1, "root", "1")
     configs = [
@@ -124,13 +135,15 @@ def test_the_first_of_two_equal_adapters_is_kept(tmp_path: Path) -> None:
     durable.verify_folder(folder)
 
 
-def test_texts_are_shared_by_their_header(tmp_path: Path) -> None:
+def test_texts_are_shared_by_their_header_and_source(tmp_path: Path) -> None:
     pool, path = Pool(tmp_path / "pool"), tmp_path / "run" / "es.jsonl"
     durable.write_text(tmp_path / "made.jsonl", "said\n")
-    assert not pool.take_text({"model": "1"}, path)
-    pool.put_text({"model": "1"}, tmp_path / "made.jsonl")
-    assert not pool.take_text({"model": "2"}, path)
-    assert pool.take_text({"model": "1"}, path)
+    clean, noisy = (DatasetConfig(source=source) for source in ("clean", "noisy"))  # files of the same sizes
+    assert not pool.take_text({"model": "1"}, clean, path)
+    pool.put_text({"model": "1"}, clean, tmp_path / "made.jsonl")
+    assert not pool.take_text({"model": "2"}, clean, path)
+    assert not pool.take_text({"model": "1"}, noisy, path)
+    assert pool.take_text({"model": "1"}, clean, path)
     assert path.read_text() == "said\n"
 
 

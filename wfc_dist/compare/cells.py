@@ -29,7 +29,7 @@ class RunCells:
 
     Attributes:
         cells: (base index, test set) -> cell.
-        learned: Test set -> round that learned it, as the run's rounds say; a set made of parts teaches every part.
+        learned: Test set -> round that learned it, as the run's rounds say; a set made of parts teaches itself and every part.
         last: Index of the last base.
     """
 
@@ -86,6 +86,6 @@ def _learned(matrix: Matrix) -> dict[str, int]:
     config, found = matrix.config, {}
     for index, names in enumerate(config.round_list(), start=1):
         for name in names:
-            for part in config.datasets[name].parts or (name,):
+            for part in (name, *config.datasets[name].parts):
                 found[part] = index
     return {name: index for name, index in found.items() if name in config.test_sets()}

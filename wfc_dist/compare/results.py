@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import base_chain, durable, lora_math
+import numpy as np
+
+from wfc_dist import base_chain, durable, lora_math, run_opening
 from wfc_dist.compare.cells import Cell, CellReader
 from wfc_dist.compare.figures import FORMULAS, figures, over_seeds, spread, untouched
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
@@ -23,7 +25,8 @@ class Value:
         value: A rate, or a difference or ratio of rates.
         low, high: Bootstrap interval over the clips; the seeds are taken as they are.
         seed_deviation: Standard deviation over the seeds; None with one.
-        difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself.
+        difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself, and
+            where it is no number; the interval is None without bootstrap samples.
         verdict: `better` or `worse` than the reference when the interval of the difference excludes 0, else `same`.
     """
 
@@ -59,9 +62,10 @@ class Row:
 
 
 def is_done(run: PlannedRun) -> bool:
-    """Says whether a run has its last base and that base's scores."""
+    """Says whether a run of this very configuration has its last base and that base's scores."""
     paths, last = RunPaths(run.config.run_dir()), len(run.config.round_list())
-    return durable.is_committed(paths.base(last)) and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
+    whole = durable.is_committed(paths.base(last)) and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
+    return whole and not run_opening.changed_since(paths, run.config)[1]
 
 
 def update_norm(run_dir: Path, num_rounds: int) -> float:
@@ -123,9 +127,10 @@ def _values(
     for name in (name for name in FORMULAS if name in mine):
         low, high = interval(mine[name][1:], float(mine[name][0]), confidence)
         difference: tuple[float | None, float | None, float | None] = (None, None, None)
-        if name in theirs and name in ours:
+        if name in theirs and name in ours and np.isfinite(ours[name][0] - theirs[name][0]):
             cell = ours[name] - theirs[name]
-            difference = (float(cell[0]), *interval(cell[1:], float(cell[0]), confidence))
+            drawn = np.isfinite(cell[1:]).any()
+            difference = (float(cell[0]), *(interval(cell[1:], float(cell[0]), confidence) if drawn else (None, None)))
         deviation = spread(list(of_seeds.values()), name)
         values[name] = Value(float(mine[name][0]), low, high, deviation, *difference, _verdict(name, *difference[1:]))
     return values

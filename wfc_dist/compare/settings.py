@@ -12,8 +12,10 @@ from wfc_dist import configuration
 from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
 from wfc_dist.config import Config, Name
 from wfc_dist.errors import ConfigError, nearest
+from wfc_dist.objects import is_url
 
 UNTOUCHED = "untouched"
+_PER_SYSTEM = frozenset({"evaluate.adapters", "evaluate.interim", "evaluate.batch_size"})  # change no figure of a base
 
 
 class SystemConfig(BaseModel):
@@ -118,11 +120,19 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
     run = tree.get("run")
     if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
         raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, {block.partition('.')[0]}:")
+    if is_url(str(run.get("dir", ""))):
+        raise ConfigError(f"{path}: run.dir: {run['dir']}: the runs of a comparison need a file system that all of them see")
     named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
     folder = Path(run.get("dir", "runs")) / run["name"]
     runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
     if not runs:
         raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
+    for planned in runs:
+        if changed := _scored_otherwise(planned.config, runs[0].config):
+            raise ConfigError(
+                f"{path}: {block}.{planned.system}: {', '.join(changed)}: systems are compared by the same measure on the same "
+                "sets; set it for the whole file"
+            )
     about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
     about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
     return Comparison(run["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
@@ -138,6 +148,11 @@ def _settings(tree: Any, path: Path) -> CompareSettings:
         word = settings.reference
         raise ConfigError(f"{path}: compare.reference: {word!r} is no system{nearest(word, settings.systems)}")
     return settings
+
+
+def _scored_otherwise(config: Config, other: Config) -> list[str]:
+    one, two = ({f"evaluate.{key}": value for key, value in each.evaluate} for each in (config, other))
+    return [key for key in one if key not in _PER_SYSTEM and one[key] != two[key]]
 
 
 def _preset(name: str, system: SystemConfig, block: str) -> str:
@@ -163,7 +178,7 @@ def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int, bloc
         own["rounds"] = rounds
         own["evaluate"] = {"adapters": False, "interim": "learned"} | (own.get("evaluate") or {})
         for key, value in (settings | system.config.set).items():
-            configuration.assign(own, key, value)
+            configuration.assign(own, key, copy.deepcopy(value))  # assigning below it later must not change the preset
         config = configuration.parse(own, f"{block}.{system.name}")
         planned.append(PlannedRun(system.name, seed, suffix.removeprefix("-"), config))
     return planned

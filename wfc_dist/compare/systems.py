@@ -71,8 +71,9 @@ def joint_settings(tree: Mapping[str, Any], datasets: Sequence[str]) -> dict[str
     parts = {name: _without_test(tree["datasets"][name]) for name in datasets}
     train = TrainConfig.model_validate(tree.get("train") or {})
     longer = {"train.max_steps": len(datasets) * train.max_steps, "train.warmup_steps": len(datasets) * train.warmup_steps}
-    return {f"datasets.{JOINT}": {"format": "mix", "parts": parts, "splits": {"train": "train", "dev": "dev"}}} | longer
+    splits = {split: split for split in ("train", "dev") if any(split in part["splits"] for part in parts.values())}
+    return {f"datasets.{JOINT}": {"format": "mix", "parts": parts, "splits": splits}} | longer
 
 
 def _without_test(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dataset, "splits": {split: name for split, name in dataset["splits"].items() if split != "test"}}
+    return {**dataset, "splits": {split: name for split, name in (dataset.get("splits") or {}).items() if split != "test"}}

@@ -134,16 +134,16 @@ class RunScorer:
     def _found(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
         path, header, pool = self._folder(task) / f"{name}.jsonl", self._header(task, name), self._store.pool
         found = find_hypotheses(path, header)
-        if found is None and pool is not None and pool.take_text(header, path):
+        if found is None and pool is not None and pool.take_text(header, task.sets[name], path):
             found = find_hypotheses(path, header)
         return found
 
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
-        for name in task.sets:
+        for name, dataset in task.sets.items():
             path, header = self._folder(task) / f"{name}.jsonl", self._header(task, name)
             write_hypotheses(path, header, hypotheses[name])
             if self._store.pool is not None:
-                self._store.pool.put_text(header, path)
+                self._store.pool.put_text(header, dataset, path)
         at_once(self._store.mirror.publish_file, [self._folder(task) / f"{name}.jsonl" for name in task.sets])
 
     def _summarize(self, task: ScoreTask) -> None:
