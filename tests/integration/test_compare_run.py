@@ -77,7 +77,7 @@ def test_every_system_has_its_row(compared: Path) -> None:
 def test_a_run_of_another_configuration_is_not_done(compared: Path) -> None:
     (config,) = compared.parents[1].glob("*.yaml")
     assert all(map(is_done, settings.load(config).runs))
-    assert not any(map(is_done, settings.load(config, ["train.weight_decay=0.123"]).runs))
+    assert not is_done(*settings.load(config, ["train.weight_decay=0.123"]).runs_of("mean-2", 1))
     found = wfc("compare", config, "--plain", "--only", "mean-2", "train.weight_decay=0.123", check=False)
     assert found.returncode == 1
     assert "mean-2-seed1 failed" in found.stderr and "changed: train.weight_decay" in found.stderr
