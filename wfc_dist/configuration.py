@@ -119,7 +119,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
     before, after = _flat(dict(old)), _flat(dict(new))
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [key for key in keys if key not in RESUMABLE]
+    return [key for key in keys if not any(f"{key}.".startswith(f"{may_change}.") for may_change in RESUMABLE)]
 
 
 def config_hash(config: Config) -> str:

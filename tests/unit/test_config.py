@@ -98,6 +98,8 @@ def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
         mode="json"
     )
     assert configuration.changed_keys(old, new) == ["cluster.threads_per_worker", "train.lr"]
+    inside = {"backend": "slurm", "slurm": {"partition": "long"}, "node_labels": {"zone": "a"}}
+    assert configuration.changed_keys(old, configuration.parse(tree(cluster=inside)).model_dump(mode="json")) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
