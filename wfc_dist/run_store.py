@@ -117,10 +117,8 @@ class RunStore:
         Those of a round that has its base are in it already: they are not read again each time a run goes on.
         """
         found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
-        for folder in sorted((self.paths.round(base.index + 1) / "adapters").glob("*")):
-            manifest = durable.read_manifest(folder)
-            if manifest is None:
-                continue
+        for name, manifest in self._committed_adapters(base.index + 1):
+            folder = self.paths.round(base.index + 1) / "adapters" / name
             try:
                 if are_needed:
                     self._verified(folder)
@@ -129,8 +127,8 @@ class RunStore:
                 os.replace(folder, aside)
                 logger.warning("%s; moved to %s, it will be trained again", error, aside.name)
                 continue
-            found[folder.name] = Adapter(
-                folder.name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
+            found[name] = Adapter(
+                name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
             )  # a wrong base is refused by the centralizer, with both names
         rounds = self.config.round_list()
         if self.pool is not None and are_needed and base.index < len(rounds):
@@ -273,6 +271,8 @@ class RunStore:
 
     def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for folder in sorted((self.paths.round(round_index) / "adapters").glob("*")):
+            if ".tmp-" in folder.name:  # one that was set aside keeps its manifest
+                continue
             if (manifest := durable.read_manifest(folder)) is not None:
                 yield folder.name, manifest
 

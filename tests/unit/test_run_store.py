@@ -143,6 +143,15 @@ def test_a_damaged_adapter_is_set_aside_and_trained_again(tmp_path: Path, caplog
         assert list(store.finished_adapters(BASE)) == ["y"]
     assert "trained again" in caplog.text and not folder.exists()
     assert list(folder.parent.glob("z.tmp-damaged-*")), "nothing is thrown away"
+    with open_run(make(tmp_path), DATA) as store:
+        add_adapter(store, BASE, "z")  # trained again
+        assert list(store.finished_adapters(BASE)) == ["y", "z"]
+    with open_run(make(tmp_path), DATA) as store:
+        assert list(store.finished_adapters(BASE)) == ["y", "z"]
+    (aside,) = folder.parent.glob("*.tmp-damaged-*")
+    assert aside.name == "z.tmp-damaged-1"  # moved once
+    recorded = [json.loads(line) for line in store.paths.ledger.read_text().splitlines()]
+    assert {line["dataset"] for line in recorded if line["event"] == "adapter"} == {"y", "z"}
 
 
 def test_an_uncommitted_adapter_does_not_count(tmp_path: Path) -> None:
