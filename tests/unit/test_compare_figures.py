@@ -78,8 +78,7 @@ def test_without_draws_nothing_is_better_or_worse() -> None:
 @pytest.mark.parametrize("rate", [np.inf, np.nan])
 def test_what_is_no_number_is_neither_better_nor_worse(rate: float) -> None:
     ours, theirs = {1: {"new_relative": cell(rate)}}, {1: {"new_relative": cell(np.inf)}}
-    with np.errstate(invalid="ignore"):
-        value = _values(ours, theirs, 0.95)["new_relative"]
+    value = _values(ours, theirs, 0.95)["new_relative"]
     assert (value.difference, value.difference_low, value.verdict) == (None, None, "same")
 
 

@@ -117,6 +117,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+@np.errstate(invalid="ignore")  # of a set that the root makes no error on, a relative figure is infinite
 def _values(
     of_seeds: Mapping[int, Mapping[str, Cell]], reference: Mapping[int, Mapping[str, Cell]] | None, confidence: float
 ) -> dict[str, Value]:
@@ -127,10 +128,11 @@ def _values(
     for name in (name for name in FORMULAS if name in mine):
         low, high = interval(mine[name][1:], float(mine[name][0]), confidence)
         difference: tuple[float | None, float | None, float | None] = (None, None, None)
-        if name in theirs and name in ours and np.isfinite(ours[name][0] - theirs[name][0]):
+        if name in theirs and name in ours:
             cell = ours[name] - theirs[name]
-            drawn = np.isfinite(cell[1:]).any()
-            difference = (float(cell[0]), *(interval(cell[1:], float(cell[0]), confidence) if drawn else (None, None)))
+            if np.isfinite(cell[0]):
+                drawn = np.isfinite(cell[1:]).any()
+                difference = (float(cell[0]), *(interval(cell[1:], float(cell[0]), confidence) if drawn else (None, None)))
         deviation = spread(list(of_seeds.values()), name)
         values[name] = Value(float(mine[name][0]), low, high, deviation, *difference, _verdict(name, *difference[1:]))
     return values
