@@ -121,7 +121,9 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
     if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
         raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, {block.partition('.')[0]}:")
     if is_url(str(run.get("dir", ""))):
-        raise ConfigError(f"{path}: run.dir: {run['dir']}: the runs of a comparison need a file system that all of them see")
+        raise ConfigError(
+            f"{path}: run.dir: {run['dir']}: a comparison needs a folder, on a file system that all its runs see; name one"
+        )
     named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
     folder = Path(run.get("dir", "runs")) / run["name"]
     runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
