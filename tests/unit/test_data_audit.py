@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import soundfile as sf
 import tiny
@@ -26,11 +27,11 @@ def copy(corpus, tmp_path):
     return Path(shutil.copytree(corpus, tmp_path / "copy"))
 
 
-def make_config(folder: Path, **train) -> Config:
+def make_config(folder: Path, base: Path | str = "none", **train) -> Config:
     return configuration.parse(
         {
             "run": {"name": "run"},
-            "base": {"model": "none"},
+            "base": {"model": str(base)},
             "datasets": {"tiny": {"source": str(folder), "splits": SPLITS}},
             "rounds": [["tiny"]],
             "train": {"max_steps": 10, "warmup_steps": 0, **train},
@@ -52,7 +53,7 @@ def only(lines: list[str]) -> str:
 
 
 def test_clean_data_passes_with_its_figures(corpus):
-    report = audit(make_config(corpus), tiny.make_tokenizer(), deep=True)
+    report = audit(make_config(corpus), deep=True)
     report.raise_for_errors()
     assert not report.warnings
     row = report.rows[0]
@@ -110,7 +111,8 @@ def test_warnings_do_not_stop_anything(copy):
     text = json.loads((copy / "train.jsonl").read_text().splitlines()[3])["text"]
     change(copy, "train", {"text": "x" * 443}, {"text": "x" * 442}, {"audio_filepath": "audio/train-5.flac"})
     change(copy, "test", {"text": text.upper() + "!"})
-    report = audit(make_config(copy, max_duration_s=2.5, min_duration_s=1.5), tiny.make_tokenizer())
+    tiny.make_tokenizer().save_pretrained(copy / "base")
+    report = audit(make_config(copy, base=copy / "base", max_duration_s=2.5, min_duration_s=1.5))
     report.raise_for_errors()
     expected = [
         "2 of 6 clips of tiny/train: shorter than train.min_duration_s",
@@ -121,6 +123,26 @@ def test_warnings_do_not_stop_anything(copy):
     ]
     for start in expected:
         assert any(line.startswith(start) for line in report.warnings), (start, report.warnings)
+
+
+@pytest.mark.parametrize("model", ["a-team/a-whisper", "not/one/name", "of/nobody"])
+def test_label_tokens_are_counted_as_far_as_the_tokenizer_is_on_this_machine(copy, tmp_path, monkeypatch, model):
+    cached = tmp_path / "models--a-team--a-whisper"
+    tiny.make_tokenizer().save_pretrained(cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    change(copy, "train", {"text": "x" * 443})
+    found = [line for line in audit(make_config(copy, base=model)).warnings if "448 label tokens" in line]
+    assert len(found) == (model == "a-team/a-whisper")
+
+
+def test_a_damaged_tokenizer_is_said(copy, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert not audit(make_config(copy, base=tmp_path)).errors  # no text is long enough to ask it
+    change(copy, "train", {"text": "x" * 443})
+    with pytest.raises(InputError, match=r"tokenizer.json is no tokenizer: .*; fetch the base again"):
+        audit(make_config(copy, base=tmp_path))
 
 
 def test_long_test_clips_are_decoded_in_pieces(copy):

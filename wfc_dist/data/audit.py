@@ -4,28 +4,25 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from wfc_dist.config import Config, DatasetConfig
+from wfc_dist.config import BaseModelConfig, Config, DatasetConfig
 from wfc_dist.data.audio_files import decode, header_duration_s
 from wfc_dist.data.manifests import Row
 from wfc_dist.data.sources import SplitName, clip_language, read_rows
 from wfc_dist.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 MAX_TEXT_TOKENS = 443
 """448 label tokens less start, language, task, no timestamps and end (as in `features`, which loads torch)."""
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
-
-
-class Tokenizer(Protocol):
-    """What the audit needs of the base's tokenizer."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
-        """Returns a mapping with input_ids."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +113,17 @@ _SEEN = _Finding("warning", "the same text as a training clip", "scores on them 
 _LEAVES_OUT = frozenset({_LONG, _SHORT, _TOKENS, _EMPTY})
 
 
-def audit(config: Config, tokenizer: Tokenizer | None = None, *, deep: bool = False) -> AuditReport:
+def audit(config: Config, *, deep: bool = False) -> AuditReport:
     """Checks all splits of all data sets, and the test splits of the protected ones.
 
-    Every audio file's header is read; nothing is decoded unless `deep`.
+    Every audio file's header is read; nothing is decoded unless `deep`. Label tokens are counted if the base's tokenizer.json is
+    on this machine; nothing is fetched for it.
 
     Args:
         config: The configuration.
-        tokenizer: The base's tokenizer; without it label lengths are not checked.
         deep: Decode every clip, which also finds files that are damaged behind an intact header.
     """
-    check = partial(_check_row, config=config, tokenizer=tokenizer, deep=deep)
+    check = partial(_check_row, config=config, labels=_Labels(config.base), deep=deep)
     rows = []
     for name, dataset in config.datasets.items():
         seen = _Seen(set(), set())
@@ -150,6 +147,42 @@ class _Checked:
     duration_s: float
     language: str | None
     findings: list[tuple[_Finding, str]]
+
+
+class _Labels:
+    """Counts label tokens with the base's tokenizer, read when the first text long enough to matter comes."""
+
+    def __init__(self, base: BaseModelConfig) -> None:
+        self._base = base
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer | None":
+        from tokenizers import Tokenizer
+
+        path = self._tokenizer_file()
+        try:
+            return Tokenizer.from_file(str(path)) if path and path.is_file() else None
+        except Exception as error:  # it raises nothing narrower
+            raise InputError(f"{path} is no tokenizer: {error}; fetch the base again") from error
+
+    def _tokenizer_file(self) -> Path | None:
+        if Path(self._base.model).is_dir():
+            return Path(self._base.model, "tokenizer.json")
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
+        except HFValidationError:  # opening the run says so
+            return None
+        return Path(found) if isinstance(found, str) else None
+
+    def are_too_many(self, text: str) -> bool:
+        """Says whether a text has more tokens than the decoder has positions for it."""
+        labels = f" {text}"
+        if len(labels.encode()) <= MAX_TEXT_TOKENS or self._tokenizer is None:  # a token is one byte or more
+            return False
+        return len(self._tokenizer.encode(labels, add_special_tokens=False).ids) > MAX_TEXT_TOKENS
 
 
 def _audit_split(
@@ -190,9 +223,7 @@ def _summary(name: str, split: SplitName, checked: Sequence[_Checked], problems:
     )
 
 
-def _check_row(
-    dataset: DatasetConfig, split: SplitName, row: Row, *, config: Config, tokenizer: Tokenizer | None, deep: bool
-) -> _Checked:
+def _check_row(dataset: DatasetConfig, split: SplitName, row: Row, *, config: Config, labels: _Labels, deep: bool) -> _Checked:
     duration_s, findings = _check_audio(row, deep)
     language = None
     try:
@@ -201,7 +232,7 @@ def _check_row(
         findings.append((_LANGUAGE, str(error)))
     if not row.text:
         findings.append((_EMPTY, row.where))
-    findings += [(finding, row.where) for finding in _check_length(config, tokenizer, split, row.text, duration_s)]
+    findings += [(finding, row.where) for finding in _check_length(config, labels, split, row.text, duration_s)]
     return _Checked(duration_s, language, findings)
 
 
@@ -218,9 +249,7 @@ def _check_audio(row: Row, deep: bool) -> tuple[float, list[tuple[_Finding, str]
     return stated_s, []
 
 
-def _check_length(
-    config: Config, tokenizer: Tokenizer | None, split: SplitName, text: str, duration_s: float
-) -> Iterator[_Finding]:
+def _check_length(config: Config, labels: _Labels, split: SplitName, text: str, duration_s: float) -> Iterator[_Finding]:
     if split == "test":
         if duration_s > 30:
             yield _PIECES
@@ -229,7 +258,7 @@ def _check_length(
         yield _LONG
     if duration_s < config.train.min_duration_s:
         yield _SHORT
-    if tokenizer is not None and len(tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) > MAX_TEXT_TOKENS:
+    if labels.are_too_many(text):
         yield _TOKENS
 
 
