@@ -6,6 +6,7 @@ import pytest
 
 from wfc_dist.config import EvaluateConfig
 from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.evaluation import hypotheses
 from wfc_dist.evaluation.hypotheses import (
     Hypothesis,
     cache_key,
@@ -88,6 +89,14 @@ def test_the_threshold_is_of_packed_windows_only():
 
     assert alone[0] == alone[1] == alone[2]
     assert len({key["decoding_sha256"] for key in packed}) == 3
+
+
+def test_texts_of_an_earlier_rule_for_loops_are_decoded_again(monkeypatch):
+    now = [cache_key("m", "f", EvaluateConfig(packing=packing)) for packing in (False, True)]
+    monkeypatch.setattr(hypotheses, "LOOP_RULE", 1)
+    before = [cache_key("m", "f", EvaluateConfig(packing=packing)) for packing in (False, True)]
+
+    assert now[0] == before[0] and now[1]["decoding_sha256"] != before[1]["decoding_sha256"]
 
 
 def test_truncated_file_is_refused(tmp_path):

@@ -15,6 +15,9 @@ from wfc_dist.evaluation.metrics import Counts, Difference, Score
 from wfc_dist.evaluation.normalize import normalizer
 
 SCHEMA_VERSION = 2
+LOOP_RULE = 2
+"""How a packed window that loops is decoded again: one more whenever the same options give another text. 2: clips that loop alone
+once more without repeats."""
 _SELDOM = ("detected", "word_languages", "apart")  # left out of a row that has none
 
 
@@ -61,6 +64,8 @@ class Hypothesis:
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
     """Returns the header of a hypotheses file: it is valid for exactly this model, this data and this way of decoding."""
     options = evaluate.decoding()
+    if options.get("compression_ratio_threshold") is not None:
+        options["loop_rule"] = LOOP_RULE
     text = json.dumps(options, sort_keys=True)
     return {
         "schema": SCHEMA_VERSION,
