@@ -53,10 +53,11 @@ def test_a_share_is_taken_before_the_first_clips(folders: tuple[Path, Path]) -> 
     assert [clip.id for clip in split.clips] == [everything[0], everything[2]]
 
 
-def config_with_replay(folders: tuple[Path, Path], share: float) -> Any:
-    datasets = {folder.name: {"source": str(folder), "splits": tiny.SPLITS, "share": 0.5} for folder in folders}
+def config_with_replay(folders: tuple[Path, Path], replay: float, **keys: Any) -> Any:
+    keys = keys or {"share": 0.5}
+    datasets = {folder.name: {"source": str(folder), "splits": tiny.SPLITS, **keys} for folder in folders}
     tree = {"run": {"name": "r"}, "base": {"model": "m"}, "datasets": datasets, "rounds": [["a"], ["b"]]}
-    return configuration.parse(tree | {"train": {"replay": share}})
+    return configuration.parse(tree | {"train": {"replay": replay}})
 
 
 def test_replay_mixes_in_a_share_of_the_sets_of_earlier_rounds(folders: tuple[Path, Path]) -> None:
@@ -65,6 +66,14 @@ def test_replay_mixes_in_a_share_of_the_sets_of_earlier_rounds(folders: tuple[Pa
     mixed = training_data(config, 2, "b")
     assert [clip.id.split("/")[0] for clip in open_split("b", mixed, "train").clips] == ["b"] * 3 + ["a"]
     assert len(open_split("b", mixed, "dev")) == len(open_split("b", config.datasets["b"], "dev"))  # its own alone
+
+
+@pytest.mark.parametrize("keys", [{"max_clips": 4}, {"share": 0.7}, {"share": 0.7, "max_clips": 3}])
+def test_replay_draws_only_what_was_trained_on(folders: tuple[Path, Path], keys: dict[str, Any]) -> None:
+    config = config_with_replay(folders, 0.75, **keys)
+    trained_on = [clip.text for clip in open_split("a", training_data(config, 1, "a"), "train").clips]
+    replayed = [clip.text for clip in open_split("b", training_data(config, 2, "b"), "train").clips if clip.id.startswith("a/")]
+    assert len(replayed) == round(0.75 * len(trained_on)) and set(replayed) <= set(trained_on)
 
 
 def test_without_replay_a_set_is_trained_on_alone(folders: tuple[Path, Path]) -> None:

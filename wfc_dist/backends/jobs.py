@@ -19,9 +19,9 @@ def training_data(config: Config, round_index: int, dataset: str) -> DatasetConf
         return own
     parts = {dataset: own}
     for name in dict.fromkeys(names):
-        earlier = config.datasets[name]
-        splits = {"train": earlier.splits["train"]}
-        parts[name] = earlier.model_copy(update={"share": share * earlier.share, "splits": splits})
+        earlier = config.datasets[name].model_copy(update={"splits": {"train": config.datasets[name].splits["train"]}})
+        # a share of what was trained on, after the set's own `share` and `max_clips`
+        parts[name] = DatasetConfig(format="mix", parts={name: earlier}, splits=earlier.splits, share=share)
     return DatasetConfig(format="mix", parts=parts, splits=own.splits)
 
 
