@@ -12,6 +12,7 @@ With more ranks than cores the seconds say little, the bytes all.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import statistics
 import sys
@@ -27,8 +28,9 @@ from turbo import SHAPES, adapted_modules
 
 from wfc_dist import collectives, exchange, lora_math, merge, net
 from wfc_dist.centralize import average_owned
-from wfc_dist.lora_math import Factors
+from wfc_dist.lora_math import Factors, is_smaller_dense
 from wfc_dist.merging import merge_method
+from wfc_dist.partial_mean import size_bytes
 
 LORA_R = 32
 Loaded = dict[str, dict[str, Factors]]
@@ -156,8 +158,9 @@ def main() -> None:
             rows += found.values()
     print(f"the cheaper of the two other ways sends {min(cheapest):.2f} to {max(cheapest):.2f} times our bytes")
     size = next(iter(adapted_modules(options.model).values()))
-    crossover = size // (2 * LORA_R)
-    question = f"average: {options.model}, r {LORA_R}; dense above K = {crossover}, sums travel above {crossover * 3 // 2} a rank"
+    dense = next(k for k in itertools.count(1) if is_smaller_dense(k * LORA_R, size, size)) - 1
+    sums = size_bytes(LORA_R, size, size) // (4 * LORA_R * 2 * size)  # over the bytes of one adapter's factors
+    question = f"average: {options.model}, r {LORA_R}; dense above K = {dense}, sums travel above {sums} a rank"
     command = " ".join(["python", "benchmarks/average.py", *sys.argv[1:]])
     write_result(f"average-{options.model}", question, rows, command=command, model=options.model, lora_r=LORA_R)
 
