@@ -33,8 +33,8 @@ class Labels:
 
     A window's labels are `<|lang|><|transcribe|><|notimestamps|> text... <|endoftext|>`: Transformers shifts labels itself and
     puts <|startoftranscript|> in front, so it is not among them (but counts for the limit).
-    Texts begin with a space, as in Whisper's own transcripts: without it whisper-base's loss on prompts it transcribes well
-    is 1.5 to 2.5 times as high, and training would first unlearn the space.
+    Texts begin with a space, as in Whisper's own transcripts: without it the loss on prompts that it transcribes well is about
+    twice as high or more (docs/data.md), and training would first unlearn the space.
     """
 
     def __init__(self, clips: Sequence[Clip], tokenizer: WhisperTokenizer) -> None:
