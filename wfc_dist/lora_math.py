@@ -232,6 +232,12 @@ def exactness_gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple
     return max(gap, 0.0), squared_norm(mean.b_OR.double() * mean.coefficients_R, mean.a_RI)
 
 
+def at_norm(delta: AnyDelta, squared: float) -> AnyDelta:
+    """Returns the update at the norm of which the square is given; one that is zero stays zero."""
+    own = squared_norm_of(delta)
+    return delta.scaled(ratio_of_norms(squared, own)) if own else delta
+
+
 def ratio_of_norms(numerator_squared: float, denominator_squared: float) -> float:
     """Returns sqrt(numerator / denominator); 0 for 0/0, such as the gap of updates that are all zero."""
     if denominator_squared == 0:

@@ -23,11 +23,20 @@ def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return left.Q @ u_RR, sigma_R, v_RR @ right.Q.T
 
 
+def directions(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns what `svd` does without the singular values that are zero, whose vectors are arbitrary; of a zero update, none."""
+    u_OR, sigma_R, v_RI = svd(delta)
+    kept = sigma_R > _TOLERANCE * sigma_R.max()
+    return u_OR[:, kept], sigma_R[kept], v_RI[kept]
+
+
 def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
     """Returns P @ Q for columns = P @ diag(s) @ Q: the nearest matrix of orthonormal columns (Procrustes).
 
     Directions with s near zero are left out: they are those of repeated columns, and any matrix would be as near.
     """
+    if not columns.shape[1]:
+        return columns
     left, sigma, right = torch.linalg.svd(columns, full_matrices=False)
     kept = sigma > _TOLERANCE * sigma.max()
     return left[:, kept] @ right[kept]

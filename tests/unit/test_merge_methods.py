@@ -1,6 +1,7 @@
 """Each merge method against an independent reference: PEFT, torch's optimizer, or float64 on dense matrices."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,11 +227,12 @@ def test_ihr_solves_the_kronecker_system(damping: float) -> None:
     inputs, outputs = inputs / np.linalg.eigvalsh(inputs).mean(), outputs / np.linalg.eigvalsh(outputs).mean()
     system = np.kron(outputs + damping * np.eye(9), inputs + damping * np.eye(7)) / damping**2
     update = 0.5 * (dense(small)[0] + dense(small)[1])
-    expected = np.linalg.solve(system, update.reshape(-1)).reshape(9, 7)
+    solved = np.linalg.solve(system, update.reshape(-1)).reshape(9, 7)
+    expected = solved * np.linalg.norm(update) / np.linalg.norm(solved)
     assert_close(ihr(small, [0.5, 0.5], previous=previous, damping=damping).dense(), expected, 1e-6)
 
 
-def test_ihr_without_curvature_or_with_much_damping_is_the_mean_and_never_grows() -> None:
+def test_ihr_without_curvature_or_with_much_damping_is_the_mean_and_keeps_its_norm() -> None:
     items = adapters(2)
     whole = mean(items, [0.5, 0.5]).dense()
     curved = [Curvature(None, moments(IN, 1), moments(OUT, 2))]
@@ -238,7 +240,15 @@ def test_ihr_without_curvature_or_with_much_damping_is_the_mean_and_never_grows(
     assert torch.equal(ihr(items, [0.5, 0.5], previous=[]).dense(), whole)
     assert_close(ihr(items, [0.5, 0.5], previous=flat).dense(), whole)
     assert_close(ihr(items, [0.5, 0.5], previous=curved, damping=1e9).dense(), whole, 1e-6)
-    assert ihr(items, [0.5, 0.5], previous=curved).dense().norm() < whole.norm()
+    turned = ihr(items, [0.5, 0.5], previous=curved).dense()
+    assert float(turned.norm()) == pytest.approx(float(whole.norm()), rel=1e-6) and (turned - whole).norm() > 0.01 * whole.norm()
+
+
+def test_ihr_turns_away_from_curved_directions() -> None:
+    curved = [Curvature(None, torch.diag(torch.tensor([100.0, 1.0, 1.0])), torch.eye(2))]
+    item = Factors(torch.ones(1, 3), torch.ones(2, 1), 1.0)
+    found = ihr([item], [1.0], previous=curved, damping=0.1).dense()
+    assert (found[:, 0] < 0.1).all() and (found[:, 1:] > 1.1).all()
 
 
 def test_singular_values_of_factors_are_those_of_their_product() -> None:
@@ -253,3 +263,17 @@ def test_repeated_columns_are_one_direction() -> None:
     found = low_rank.nearest_orthonormal(torch.cat([columns, columns], dim=1))
     expected = whitened(columns.numpy()) / np.sqrt(2)
     assert_close(found, np.hstack([expected, expected]), 1e-10)
+
+
+@pytest.mark.parametrize("method", [tsv, boosted_tsv])
+def test_only_directions_that_an_adapter_has_count(method: Any) -> None:
+    one, other = adapters(2)
+    generator = torch.Generator().manual_seed(9)
+    padded = Factors(
+        torch.cat([one.a_RI, torch.randn(3, IN, generator=generator)]), torch.cat([one.b_OR, torch.zeros(OUT, 3)], 1), one.scaling
+    )
+    empty = Factors(torch.randn(4, IN, generator=generator), torch.zeros(OUT, 4), 1.0)
+    whole = method([one, other], [0.5, 0.5]).dense()
+    assert_close(method([padded, other], [0.5, 0.5]).dense(), whole, 1e-5)
+    assert torch.linalg.matrix_rank(method([one, empty], [0.5, 0.5]).dense()) == 4
+    assert not method([empty, empty], [0.5, 0.5]).dense().any()

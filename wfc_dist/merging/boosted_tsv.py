@@ -31,6 +31,8 @@ def boosted_tsv(factors: Sequence[Factors], weights: Sequence[float], *, beta: f
 
 def boosted(sigma_R: torch.Tensor, beta: float) -> torch.Tensor:
     """Returns max(sigma, sigma_c); see `boosted_tsv`."""
+    if not len(sigma_R):
+        return sigma_R
     falling = sigma_R.sort(descending=True).values
     below = falling.cumsum(0) < beta * falling.sum()
     cutoff = falling[min(int(below.sum()), len(falling) - 1)] if beta < 1 else falling[-1]

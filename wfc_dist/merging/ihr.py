@@ -1,25 +1,27 @@
-"""ihr: the mean, held back where the previous round's losses are curved (inverse-Hessian regularization).
+"""ihr: the mean, turned away from where the previous round's losses are curved (inverse-Hessian regularization).
 
 Source: Vander Eeckt and Van hamme, arXiv 2601.14751: after fine-tuning, the update passes through a Kronecker-factored inverse
-Hessian of the previous task. Its text was not at hand; scale and damping of the two factors are this project's choice.
+Hessian of the previous task; every layer then gets the norm back that its update had (the authors' supplementary code). Scale and
+damping of the two factors are this project's choice.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from wfc_dist import low_rank
+from wfc_dist import lora_math, low_rank
 from wfc_dist.lora_math import AnyDelta, Curvature, Factors, concatenated
 from wfc_dist.merging.mean import mean
 
 
 def ihr(factors: Sequence[Factors], weights: Sequence[float], *, previous: Sequence[Curvature], damping: float = 1.0) -> AnyDelta:
-    """Returns delta' = (I + G / g)^-1 @ delta @ (I + A / g)^-1, delta the mean of the updates, g the damping.
+    """Returns X ||delta|| / ||X|| with X = (I + G / g)^-1 @ delta @ (I + A / g)^-1, delta the mean of the updates, g the damping.
 
     The Hessian of the previous round's losses in the module's weight is taken for G x A (Kronecker): A is the mean over that
     round's adapters of the second moment of the module's inputs, G that of the gradients of its outputs, each over its mean
-    eigenvalue. These are g (G + g I)^-1 and g (A + g I)^-1, the damped factors of K-FAC: a direction without curvature passes
-    whole, none grows, and a large g gives the mean. Without a previous round (round 1) it is the mean.
+    eigenvalue. These are g (G + g I)^-1 and g (A + g I)^-1, the damped factors of K-FAC. The module's Frobenius norm is that of
+    the mean: directions with curvature shrink, the others grow, and a large g gives the mean. Without a previous round (round 1)
+    it is the mean.
 
     Args:
         factors: One module of each adapter; they may differ in r and alpha.
@@ -34,7 +36,7 @@ def ihr(factors: Sequence[Factors], weights: Sequence[float], *, previous: Seque
     outputs_OO = _mean([item.outputs_OO for item in previous if item.outputs_OO is not None])
     b_OR = torch.linalg.solve(_damped(outputs_OO, damping), delta.b_OR.double())
     a_RI = torch.linalg.solve(_damped(inputs_II, damping), delta.a_RI.double().T).T
-    return low_rank.update_of(b_OR, delta.coefficients_R, a_RI)
+    return lora_math.at_norm(low_rank.update_of(b_OR, delta.coefficients_R, a_RI), lora_math.squared_norm_of(delta))
 
 
 def _mean(moments: Sequence[torch.Tensor]) -> torch.Tensor:

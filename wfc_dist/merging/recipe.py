@@ -45,11 +45,5 @@ def merged_update(factors: Sequence[Factors], weights: Sequence[float], recipe: 
         weights = [weight for weight in weights if weight]
     update = merge_method(recipe.method)(factors, weights, **recipe.options, **inputs)
     if recipe.norm == "mean" and recipe.method != "mean":
-        update = _at_norm(update, lora_math.squared_norm_of(mean(factors, weights)))
+        update = lora_math.at_norm(update, lora_math.squared_norm_of(mean(factors, weights)))
     return update.scaled(recipe.scale)
-
-
-def _at_norm(update: AnyDelta, squared_norm: float) -> AnyDelta:
-    """Returns the update at the norm of which the square is given; one that is zero stays zero."""
-    own = lora_math.squared_norm_of(update)
-    return update.scaled(lora_math.ratio_of_norms(squared_norm, own)) if own else update

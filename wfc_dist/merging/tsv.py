@@ -22,11 +22,14 @@ def tsv(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
 
 
 def orthogonal_parts(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns (U', the weighted singular values, V') of TSV-M, float64."""
+    """Returns (U', the weighted singular values, V') of TSV-M, float64.
+
+    Only directions that an adapter has: of one of rank 3 stored with r 32, three.
+    """
     num_kept = max(1, min(factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]) // len(factors))
     left, sigmas, right = [], [], []
     for item, weight in zip(factors, weights, strict=True):
-        u_OR, sigma_R, v_RI = low_rank.svd(concatenated([item], [1.0]))
+        u_OR, sigma_R, v_RI = low_rank.directions(concatenated([item], [1.0]))
         left.append(u_OR[:, :num_kept])
         sigmas.append(sigma_R[:num_kept] * (weight * len(factors)))
         right.append(v_RI[:num_kept])
