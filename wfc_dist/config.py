@@ -4,7 +4,7 @@ Where a default comes from: [P] the paper (arXiv 2506.16574),
 [C] the authors' code, [H] this project's choice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,8 +89,9 @@ class CentralizeConfig(_Strict):
     """`fitted` searches for those of the least dev error, mean over the round's data sets (`mean` only)."""
     norm: Literal["own", "mean"] = "own"
     """`mean` gives each module's update the Frobenius norm that `mean` would have there: methods compared at equal step."""
-    scale: Annotated[float, Field(gt=0)] | Literal["inverse_round", "fitted"] = 1.0
-    """Factor of the update; `inverse_round` is 1/t in round t (FTA, arXiv 2210.15282), `fitted` as with weights."""
+    scale: Annotated[float, Field(gt=0)] | Literal["inverse_task", "fitted"] = 1.0
+    """Factor of the update; `inverse_task` is 1/(t + 1) in round t (FTA, arXiv 2210.15282, where the model that is adapted has
+    learned task 1), `fitted` as with weights."""
 
     @field_validator("method")
     @classmethod
@@ -312,6 +313,14 @@ class Config(_Strict):
             return self.rounds
         size, names = self.rounds["centralize_every"], list(self.datasets)
         return [names[start : start + size] for start in range(0, len(names), size)]
+
+    def with_parts(self, names: Iterable[str]) -> list[str]:
+        """Returns data sets, each followed by its parts: who learns a mix has learned what it is made of."""
+        return [part for name in names for part in (name, *self.datasets[name].parts)]
+
+    def learned_in(self, round_index: int) -> list[str]:
+        """Returns the data sets that a round (1-based) learns, with their parts."""
+        return self.with_parts(self.round_list()[round_index - 1])
 
     def run_url(self) -> str | None:
         """Returns where the run is on object storage; None for a run directory that all nodes share."""

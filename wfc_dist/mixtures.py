@@ -31,8 +31,8 @@ class Mixture:
 def asked_for(settings: CentralizeConfig, round_index: int, adapters: Sequence[Adapter]) -> Mixture:
     """Returns weights, as they are given, and scale of a round (1-based); what is to be fitted starts uniform, at scale 1."""
     weights, scale = settings.weights, settings.scale
-    if scale == "inverse_round":
-        scale = 1 / round_index
+    if scale == "inverse_task":
+        scale = 1 / (round_index + 1)
     if isinstance(weights, dict):
         given = tuple(weights[adapter.dataset] for adapter in adapters)
     else:

@@ -173,7 +173,7 @@ def tree(block: dict[str, Any]) -> dict[str, Any]:
 def test_options_come_from_files_and_overrides_and_keep_other_defaults() -> None:
     settings = configuration.parse(tree({"method": "nesterov", "options": {"momentum": 0.5}})).centralize
     assert catalog.resolved(settings.method, settings.options) == {"lr": 0.7, "momentum": 0.5}
-    assert configuration.parse(tree({"scale": "inverse_round"})).centralize.scale == "inverse_round"
+    assert configuration.parse(tree({"scale": "inverse_task"})).centralize.scale == "inverse_task"
     assert configuration.parse(tree({})).centralize.model_dump() == {
         "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0,
     }  # fmt: skip

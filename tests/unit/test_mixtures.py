@@ -81,11 +81,17 @@ def test_what_is_asked_for() -> None:
 
     assert asked_for(CentralizeConfig(), 3, round_3) == Mixture((1.0, 1.0), 1.0)
     assert asked_for(CentralizeConfig(weights="hours", scale=0.3), 3, round_3) == Mixture((2.0, 6.0), 0.3)
-    assert asked_for(CentralizeConfig(weights={"b": 1.0, "a": 0.0}, scale="inverse_round"), 4, round_3) == Mixture(
-        (0.0, 1.0), 0.25
-    )
+    assert asked_for(CentralizeConfig(weights={"b": 1.0, "a": 0.0}, scale="inverse_task"), 4, round_3) == Mixture((0.0, 1.0), 0.2)
     assert asked_for(CentralizeConfig(weights="fitted", scale="fitted"), 3, round_3) == Mixture((1.0, 1.0), 1.0)
     assert Mixture((2.0, 6.0), 0.5).coefficients() == [0.125, 0.375]
+
+
+def test_steps_of_weight_averaging_give_the_mean_of_the_root_and_all_adapted_models() -> None:
+    root, adapted = 2.0, (5.0, -1.0, 4.0, 8.0)
+    base = root
+    for round_index, model in enumerate(adapted, start=1):
+        base += asked_for(CentralizeConfig(scale="inverse_task"), round_index, []).scale * (model - base)
+    assert base == pytest.approx((root + sum(adapted)) / 5)
 
 
 def test_a_mixture_is_an_adapter_that_peft_loads(tmp_path: Path) -> None:
