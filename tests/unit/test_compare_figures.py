@@ -1,5 +1,6 @@
 """Figures of a system against numbers worked out by hand."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from wfc_dist import configuration
 from wfc_dist.compare.cells import Cell, RunCells, _learned
 from wfc_dist.compare.figures import figures, over_seeds, spread, untouched
-from wfc_dist.compare.results import HIGHER_IS_BETTER, _values, _verdict
+from wfc_dist.compare.results import HIGHER_IS_BETTER, _finite, _values, _verdict
 
 
 def cell(rate: float, *draws: float) -> Cell:
@@ -62,11 +63,29 @@ def test_seeds_are_averaged_and_their_spread_is_told() -> None:
 
 def test_a_difference_is_paired_over_draws_and_over_the_seeds_that_both_have() -> None:
     ours = {1: {"new": cell(0.2, 0.1, 0.3)}, 2: {"new": cell(0.4, 0.3, 0.5)}}
-    theirs = {1: {"new": cell(0.25, 0.15, 0.35)}}
+    theirs = {1: {"new": cell(0.25, 0.13, 0.37)}}
     value = _values(ours, theirs, 0.95)["new"]
     assert value.value == pytest.approx(0.3)
-    assert (value.difference, value.difference_low, value.difference_high) == pytest.approx((-0.05, -0.05, -0.05))
+    assert (value.difference, value.difference_low, value.difference_high) == pytest.approx((-0.05, -0.069, -0.031))
     assert value.verdict == "better"
+
+
+def test_draws_that_are_no_number_are_left_out() -> None:
+    draws = np.array([0.1, 0.2, np.inf, 0.3, np.inf, np.nan])  # of the root, a draw without an error
+    value = _values({1: {"new_relative": np.zeros(6)}}, {1: {"new_relative": -draws}}, 0.95)["new_relative"]
+    assert (value.difference, value.verdict) == (pytest.approx(0.1), "worse")
+    assert value.difference_low is not None and 0 < value.difference_low < value.difference_high < 0.3 + 1e-9
+    assert (_values({1: {"new_relative": draws}}, None, 0.95)["new_relative"].high) == pytest.approx(0.2975)
+
+
+def test_one_clip_decides_nothing() -> None:
+    value = _values({1: {"new": cell(0.2)}}, {1: {"new": cell(0.3)}}, 0.95)["new"]  # all its draws are the same
+    assert value.difference == pytest.approx(-0.1) and value.verdict == "same"
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    text = json.dumps(_finite({"value": float("inf"), "low": 0.1, "high": float("nan"), "verdict": "same"}), allow_nan=False)
+    assert json.loads(text) == {"value": None, "low": 0.1, "high": None, "verdict": "same"}
 
 
 def test_without_draws_nothing_is_better_or_worse() -> None:

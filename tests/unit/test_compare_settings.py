@@ -135,3 +135,10 @@ def test_joint_has_a_dev_split_where_a_data_set_has_one(tmp_path: Path) -> None:
 def test_a_comparison_on_object_storage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.dir: s3://bucket/runs: .*file system"):
         make(tmp_path, SYSTEMS, "run.dir=s3://bucket/runs")
+
+
+def test_new_sets_without_a_test_split_are_refused(tmp_path: Path) -> None:
+    data = {name: {"source": name, "splits": {"train": "t", "dev": "d"}} for name in "xyz"}
+    kept = {"protected": {"p": {"source": "p", "splits": {"test": "e"}}}}
+    with pytest.raises(ConfigError, match=r"no data set has a test split; .*splits\.test"):
+        make(tmp_path, SYSTEMS, datasets=data, evaluate=kept)

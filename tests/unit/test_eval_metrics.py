@@ -158,6 +158,9 @@ def test_interval_contains_the_rate_and_identity_is_zero(pairs, metric, seed):
     found = score(references, hypotheses, metric=metric, samples=50, confidence=0.5, seed=seed)
     same = score(references, references, metric=metric, samples=50, seed=seed)
 
+    if len(pairs) == 1:
+        assert (found.low, found.high, same.rate) == (None, None, 0)
+        return
     assert found.low <= found.rate <= found.high
     assert (same.rate, same.low, same.high) == (0, 0, 0)
 
@@ -244,3 +247,21 @@ def test_pairing_narrows_the_interval():
 def test_difference_needs_samples():
     with pytest.raises(InputError, match="bootstrap_samples"):
         paired_difference(["a"], ["a"], ["b"], metric="wer", samples=0)
+
+
+def test_one_clip_has_no_interval_and_improves_nothing():
+    before, after = (metrics.count([("a b c d",)], [said], "wer") for said in ("a b c x", "a b c d"))
+    found = metrics.score(before, metric="wer")
+    assert (found.rate, found.low, found.high) == (0.25, None, None)
+    difference = metrics.paired_difference(before, after)
+    assert difference.difference == -0.25 and not difference.improved and not difference.worse
+
+
+def test_shares_of_a_set_sum_to_the_set_whatever_is_in_them():
+    references, written = [("",), ("hello there",)], ["thank you for watching", "hello there"]
+    whole = metrics.count(references, written, "wer")
+    shares = [metrics.count_part(references[n : n + 1], written[n : n + 1], "wer") for n in range(2)]
+    assert [int(sum(share.errors.sum() for share in shares)), int(sum(share.lengths.sum() for share in shares))] == [4, 2]
+    assert [int(whole.errors.sum()), int(whole.lengths.sum())] == [4, 2]
+    with pytest.raises(InputError, match="none of the 1 references has a token"):
+        metrics.count(references[:1], written[:1], "wer")

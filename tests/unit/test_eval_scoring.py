@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 from scored_runs import make_config
 
+from wfc_dist import configuration
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import RunScorer, ScoreTask
 from wfc_dist.mirror import NO_MIRROR
@@ -93,3 +94,20 @@ def test_only_what_is_missing_is_decoded(tmp_path, make_scorer, base):
     assert again.tasks == [("base-0000", ["fr"])]
     assert len(other.tasks) == 4
     assert scores["sets"]["zh"]["rate"] == 0.5 and list(scores["sets"]) == list(make_config(tmp_path).test_sets())
+
+
+def test_an_interim_base_is_scored_on_the_parts_of_a_mix_that_it_has_learned(tmp_path, base):
+    part = {"source": "s", "splits": {"train": "t", "test": "e"}}
+    mix = {"format": "mix", "parts": {"x": part, "y": part}, "splits": {"train": "train", "test": "test"}}
+    tree = {
+        "run": {"name": "run", "dir": str(tmp_path)}, "base": {"model": "m"}, "evaluate": {"interim": "learned"},
+        "datasets": {"x": part, "y": part, "z": part, "both": mix, "w": part}, "rounds": [["x"], ["z"], ["both"], ["y"], ["w"]],
+    }  # fmt: skip
+    store = SimpleNamespace(config=configuration.parse(tree))
+    wanted = RunScorer(store, None, {}, {}, None)._wanted
+
+    assert set(wanted(Base(1, "", ""), None)) == {"x", "z"}
+    assert set(wanted(Base(2, "", ""), None)) == {"z", "both", "x", "y"}  # before the mix is learned
+    assert set(wanted(Base(3, "", ""), None)) == {"both", "x", "y"}
+    assert set(wanted(Base(5, "", ""), None)) == {"x", "y", "z", "both", "w"}
+    assert set(wanted(Base(2, "", "", num_pending=1), None)) == {"z", "both", "x", "y"}

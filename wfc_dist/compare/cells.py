@@ -83,9 +83,6 @@ class CellReader:
 
 
 def _learned(matrix: Matrix) -> dict[str, int]:
-    config, found = matrix.config, {}
-    for index, names in enumerate(config.round_list(), start=1):
-        for name in names:
-            for part in (name, *config.datasets[name].parts):
-                found[part] = index
+    config = matrix.config
+    found = {name: index for index in range(1, len(config.round_list()) + 1) for name in config.learned_in(index)}
     return {name: index for name, index in found.items() if name in config.test_sets()}

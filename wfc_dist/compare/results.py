@@ -139,7 +139,7 @@ def _values(
 
 
 def _verdict(name: str, low: float | None, high: float | None) -> str:
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high or not low < high:  # every draw of one clip is the same
         return "same"
     return "better" if (low > 0) == (name in HIGHER_IS_BETTER) else "worse"
 
@@ -150,5 +150,11 @@ def as_json(comparison: Comparison, found: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
         "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "decoding": config.evaluate.decoding(),
-        "confidence": config.evaluate.confidence, "formulas": FORMULAS, "rows": [asdict(row) for row in found],
+        "confidence": config.evaluate.confidence, "formulas": FORMULAS,
+        "rows": [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}} for row in found],
     }  # fmt: skip
+
+
+def _finite(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what JSON can hold: null for what is no number."""
+    return {key: None if isinstance(item, float) and not np.isfinite(item) else item for key, item in value.items()}

@@ -129,6 +129,10 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
     runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
     if not runs:
         raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
+    if not any(name in tree["datasets"] for name in runs[0].config.test_sets()):
+        raise ConfigError(
+            f"{path}: no data set has a test split; a comparison asks what is learned of them: give one its splits.test"
+        )
     for planned in runs:
         if changed := _scored_otherwise(planned.config, runs[0].config):
             raise ConfigError(

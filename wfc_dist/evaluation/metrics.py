@@ -64,13 +64,13 @@ class Difference(NamedTuple):
 
     @property
     def improved(self) -> bool:
-        """Whether the whole interval is below zero; only then may a report say so."""
-        return self.high < 0
+        """Whether the whole interval is below zero; only then may a report say so, and one clip alone has no interval."""
+        return self.low < self.high < 0
 
     @property
     def worse(self) -> bool:
         """Whether the whole interval is above zero."""
-        return self.low > 0
+        return 0 < self.low < self.high
 
 
 @dataclass(frozen=True)
@@ -138,18 +138,23 @@ def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metr
         ConfigError: Unknown metric.
         InputError: No clips, other numbers of windows and hypotheses, or no reference token in the whole set.
     """
-    if metric not in TOKENIZERS:
-        raise ConfigError(f"evaluate.metric: {metric!r} is not known; there are: {', '.join(TOKENIZERS)}")
-    if len(references) != len(hypotheses):
-        raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored; decode the set again")
-    tables = [_count_window(clips, written, metric) for clips, written in zip(references, hypotheses, strict=True)]
-    counts = Counts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
+    counts = count_part(references, hypotheses, metric)
     if counts.lengths.sum() == 0:
         raise InputError(
             f"none of the {len(counts.lengths)} references has a token after normalisation, so there is no {metric.upper()}; "
             "check the text column and evaluate.normalizer"
         )
     return counts
+
+
+def count_part(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
+    """Returns what `count` does, of a part of a set: it may have no reference token of its own."""
+    if metric not in TOKENIZERS:
+        raise ConfigError(f"evaluate.metric: {metric!r} is not known; there are: {', '.join(TOKENIZERS)}")
+    if len(references) != len(hypotheses):
+        raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored; decode the set again")
+    tables = [_count_window(clips, written, metric) for clips, written in zip(references, hypotheses, strict=True)]
+    return Counts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
 
 
 def _count_window(clips: Sequence[str], written: str, metric: str) -> npt.NDArray[np.int64]:
@@ -209,8 +214,11 @@ def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.N
 
 
 def interval(draws: npt.NDArray[np.float64], value: float, confidence: float) -> tuple[float, float]:
-    """Returns the central percentile interval of bootstrap draws, widened where needed to contain the value itself."""
-    draws = draws[~np.isnan(draws)]
+    """Returns the central percentile interval of bootstrap draws, widened where needed to contain the value itself.
+
+    Draws that are no number are left out: a rate without a reference token, a change of a rate that is zero.
+    """
+    draws = draws[np.isfinite(draws)]
     if not draws.size:
         return value, value
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -223,11 +231,12 @@ def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float
     Args:
         counts: Of one system (see `count`).
         metric: What was counted.
-        samples: Bootstrap resamples; 0 leaves the interval out.
+        samples: Bootstrap resamples; 0 leaves the interval out, as does a single clip.
         confidence: Of the interval.
         seed: Of the resampling.
     """
-    low, high = interval(bootstrap_rates([counts], samples, seed)[0], counts.rate, confidence) if samples else (None, None)
+    drawn = samples > 0 and len(counts.lengths) > 1  # every draw of one clip is that clip
+    low, high = interval(bootstrap_rates([counts], samples, seed)[0], counts.rate, confidence) if drawn else (None, None)
     parts = {name: int(getattr(counts, name).sum()) for name in ("errors", "substitutions", "deletions", "insertions")}
     return Score(
         metric, counts.rate, low, high, reference_length=int(counts.lengths.sum()), **parts, num_clips=len(counts.lengths),

@@ -108,12 +108,13 @@ class RunScorer:
         config = self._store.config
         rounds, sets, scores_all = config.round_list(), config.test_sets(), config.evaluate.interim == "all"
         if base.num_pending and adapter is None:  # what it holds, and what must not be forgotten
-            held = {*chain(*rounds[0 if scores_all else max(base.index - 1, 0) : base.index])}
-            held |= {*rounds[base.index][: base.num_pending], *(config.evaluate.protected if scores_all else ())}
+            held = {*chain(*map(config.learned_in, range(1 if scores_all else max(base.index, 1), base.index + 1)))}
+            held |= {*config.with_parts(rounds[base.index][: base.num_pending])}
+            held |= {*(config.evaluate.protected if scores_all else ())}
             return {name: data for name, data in sets.items() if name in held}
         if adapter is not None or scores_all or base.index in (0, len(rounds)):
             return sets
-        near = {*rounds[base.index - 1], *rounds[base.index]}
+        near = {*config.learned_in(base.index), *config.learned_in(base.index + 1)}
         return {name: data for name, data in sets.items() if name in near}
 
     def _missing(self, task: ScoreTask) -> ScoreTask:

@@ -145,12 +145,12 @@ class _Draws:
         return self._counts[path]
 
     def pair(self, name: str, pair: tuple[Column, Column]) -> tuple[Rates, Rates] | None:
-        """Returns rates of both on the same resamples, each (S,); None without hypotheses of the same number of clips."""
+        """Returns rates of both on the same resamples, each (S,); None without hypotheses of the same two or more clips."""
         paths = [column.folder / f"{name}.jsonl" for column in pair]
         if not self._evaluate.bootstrap_samples or not all(path.is_file() for path in paths):
             return None
         counts = [self._count(path) for path in paths]
-        if len(counts[0].lengths) != len(counts[1].lengths):
+        if len(counts[0].lengths) != len(counts[1].lengths) or len(counts[0].lengths) < 2:
             return None
         before, after = bootstrap_rates(counts, self._evaluate.bootstrap_samples, self._seeds[name])
         return before, after
@@ -163,7 +163,7 @@ class _Draws:
             return None
         with np.errstate(divide="ignore", invalid="ignore"):
             draws = formula(np.stack([item[0] for item in found]), np.stack([item[1] for item in found]))
-        return interval(np.where(np.isfinite(draws), draws, np.nan), value, self._evaluate.confidence)
+        return interval(draws, value, self._evaluate.confidence)
 
 
 def spelling_beside(hypotheses_path: Path) -> dict[str, str]:

@@ -83,7 +83,8 @@ class DevSet:
     def _count_share(self) -> tuple[int, int]:
         """Returns (errors, reference tokens) of this rank's share."""
         from wfc_dist.evaluation.decoding import decode_set
-        from wfc_dist.evaluation.hypotheses import count_hypotheses
+        from wfc_dist.evaluation.hypotheses import normalized
+        from wfc_dist.evaluation.metrics import count_part
         from wfc_dist.evaluation.normalize import spelling_table
 
         # Windows of packed clips must not depend on the number of ranks, so rank 0 makes and decodes all of them.
@@ -93,9 +94,7 @@ class DevSet:
         share = _Share(self.split, self.world.world_rank, spread, self.job.evaluate.max_clips)
         if not share.clips:
             return 0, 0
-        hypotheses = decode_set(self._model.model, self.warm.processor, share, self.job.evaluate)  # type: ignore[arg-type]
-        try:
-            counts = count_hypotheses(hypotheses, self.job.evaluate, spelling_table(Path(self.warm.base.path)))
-        except InputError:  # no reference token in this share; `error` looks at the whole
-            return 0, 0
+        evaluate, spelling = self.job.evaluate, spelling_table(Path(self.warm.base.path))
+        hypotheses = decode_set(self._model.model, self.warm.processor, share, evaluate)  # type: ignore[arg-type]
+        counts = count_part(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
         return int(counts.errors.sum()), int(counts.lengths.sum())
