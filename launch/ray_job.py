@@ -227,8 +227,8 @@ async def _print_logs(client: Any, job_id: str, printed: list[int]) -> bool:
 
 
 def named(run: str) -> str:
-    """Returns the run directory of a configuration; anything else as it is."""
-    return shared_run_dir(configuration.load(run)) if run.endswith((".yaml", ".yml")) else run
+    """Returns the run's name of a configuration, as its folder may have been given when it was submitted; all else as it is."""
+    return configuration.load(run).run.name if run.endswith((".yaml", ".yml")) else run
 
 
 def shared_run_dir(settings: Config) -> str:

@@ -18,6 +18,7 @@ line=${lines[SLURM_ARRAY_TASK_ID - 1]:-}
 [ -n "$line" ] || { echo "array.sh: $1 has ${#lines[@]} lines, none for task $SLURM_ARRAY_TASK_ID; give --array=1-${#lines[@]}" >&2; exit 2; }
 read -ra arguments <<<"$line"
 # Slurm runs a copy of this file; the original's folder has round.sh
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+# not SLURM_JOB_ID: one task's is that of the whole array
+script=$(scontrol show job "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | head -n 1)
 # shellcheck source=/dev/null
 source "$(dirname "$script")/round.sh" "${arguments[@]}"

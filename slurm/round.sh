@@ -73,6 +73,8 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
 [ $# -ge 1 ] || die "usage: sbatch slurm/round.sh CONFIG [key.path=value ...]" 2
 eval "${WFC_SETUP:-}"
 export WFC_PYTHON=${WFC_PYTHON:-python} WFC_JOB=$SLURM_JOB_ID-$restarts WFC_STORE_MB=${WFC_OBJECT_STORE_MB:-2048}
+job=$SLURM_JOB_ID # as scontrol takes it: in an array one task's SLURM_JOB_ID is that of the whole array
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 config=$1; shift
 run_dir=$("$WFC_PYTHON" -c '
 import sys
@@ -153,7 +155,7 @@ say "wfc ended with exit code $code"
 if [ "$warned" = USR1 ] && { [ $code = 75 ] || [ $code = 138 ]; }; then
     if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
         say "requeueing the job (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20})"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$job"
     else
         say "not requeued: WFC_MAX_REQUEUES=${WFC_MAX_REQUEUES:-20} is reached; the same sbatch command goes on"
     fi

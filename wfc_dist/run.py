@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SAME_SIGNAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,24 @@ def check(config: Config) -> Checked:
 class _Signals:
     """Turns the first signal into the run's stop file, which every trainer polls; a second one ends the process at once.
 
+    One that follows within SAME_SIGNAL_S is the first once more: Slurm sends SIGTERM to a batch script and to what it started.
     Before a run is opened there is nothing to checkpoint: a signal then raises Interrupted where the process is.
     """
 
     def __init__(self, display: Display) -> None:
         self._display, self.store = display, None  # type: tuple[Display, RunStore | None]
+        self._first_s: float | None = None
 
     def _stop(self, number: int, frame: object) -> None:
         name = signal.Signals(number).name
         if self.store is None:
             raise Interrupted(f"{name} before anything was started; the same command starts it")
-        if self.store.stop_reason() is not None:
+        first_s, now_s = self._first_s, time.monotonic()
+        if first_s is not None and now_s - first_s < SAME_SIGNAL_S:
+            return
+        if first_s is not None or self.store.stop_reason() is not None:
             os._exit(EXIT_INTERRUPTED)
+        self._first_s = now_s  # before the file is written: a signal may come in between
         self.store.stop(name)
         self._display.say(f"{name}: trainers checkpoint and stop; once more ends at once")
 

@@ -25,15 +25,24 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(paths: RunPaths) -> Iterator[IO[str]]:
-    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder."""
+    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder.
+
+    Raises:
+        ConfigError: The file system has no locks.
+    """
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     with open(paths.lock, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
+        except OSError as error:
+            raise ConfigError(
+                f"{paths.run_dir}: its file system cannot lock files ({error.strerror}), so two processes could work on one run; "
+                "mount it with locks (Lustre: flock; NFS: with its lock service), or put run.dir elsewhere"
+            ) from error
         file.seek(0)
         file.truncate()
         file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")

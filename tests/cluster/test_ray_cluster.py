@@ -239,8 +239,6 @@ def test_a_drained_node_stops_the_run_or_only_moves_its_trainer(
     until(lambda: caught_on(run_dir, 1).keys() == {"node2", "node3"}, first, log)
     cluster.drain("node3")
     code = first.wait(120)
-    cluster.kill("node3", boot=True)  # as the cloud does
-    cluster.add("node3")
     at_stop = {dataset: step(run_dir, dataset) for dataset in "abc"}
 
     assert code == 75, log.read_text()
@@ -249,6 +247,9 @@ def test_a_drained_node_stops_the_run_or_only_moves_its_trainer(
 
     log = tmp_path / "log-2"
     second = jobs.submit(run_dir, "cluster.on_drain=move", log=log)
+    until(lambda: caught_on(run_dir, 2, at_stop).keys() == {"node2"}, second, log)  # the drained node is still there
+    cluster.kill("node3", boot=True)  # as the cloud does
+    cluster.add("node3")
     until(lambda: "node3" in caught_on(run_dir, 2, at_stop), second, log)
     moved = caught_on(run_dir, 2, at_stop)["node3"]
     with spot_notice(cluster) as metadata:

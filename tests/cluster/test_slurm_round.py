@@ -86,13 +86,14 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
     expected = on_a_laptop(config, tmp_path, *short)
     (config.parent / "logs").mkdir(exist_ok=True)
     launcher = launched(slurm, config, f"run.dir={tmp_path / 'one'}", *short, log=tmp_path / "launch.log")
-    (tmp_path / "list").write_text(f"# a line for each run\n{config} run.dir={tmp_path / 'two'} {' '.join(short)}\n")
-    usual = ("--array=1-1", "--cpus-per-task=2", "--gpus-per-node=1")
+    # The task that starts last has the id of the whole array for its own.
+    (tmp_path / "list").write_text(f"# a line for each run\nno.yaml\n{config} run.dir={tmp_path / 'two'} {' '.join(short)}\n")
+    usual = ("--array=1-2", "--cpus-per-task=2", "--gpus-per-node=1")
     second = slurm.submit(ROUND.with_name("array.sh"), tmp_path / "list", options=usual, env=KNOBS, cwd=config.parent)
     poll("it was submitted", lambda: "slurm.py: job " in (tmp_path / "launch.log").read_text(), 60)
     first = (tmp_path / "launch.log").read_text().partition("slurm.py: job ")[2].partition(":")[0]
-    jobs = {"one": first, "two": second}
-    logs = {first: f"wfc-tiny-{first}.out", second: f"wfc-{second}_1.out"}
+    jobs = {"one": first, "two": f"{second}_2"}
+    logs = {first: f"wfc-tiny-{first}.out", jobs["two"]: f"wfc-{second}_2.out"}
     texts = {job: lambda name=name: (config.parent / "logs" / name).read_text() for job, name in logs.items()}
     for job in jobs.values():
         slurm.wait(job, "COMPLETED", timeout_s=400)
@@ -113,11 +114,12 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
         assert [(sorted(row["hosts"]), row["sha256"]) for row in sent] == [(NODES, base["sha256"])]
         assert latest_base(run_dir).sha256 == expected()
         (attempt,) = ledger(run_dir, "attempt")
-        assert attempt["slurm_job_id"] == job
+        assert attempt["slurm_job_id"] == job.partition("_")[0]
         assert slurm.info(job)["ExitCode"] == "0:0"
         assert f"node3 ({slurm.hosts['node3'].ip}, eth0): 2 CPU, 1 GPU" in texts[job]()
-        kept = run_dir / "logs" / "ray" / f"{job}-0"
+        kept = run_dir / "logs" / "ray" / f"{job.partition('_')[0]}-0"
         assert all((kept / node / "raylet.out").exists() for node in NODES)
+    assert "no.yaml" in (config.parent / "logs" / f"wfc-{second}_1.out").read_text()
     for host in slurm.hosts:
         assert "raylet" not in host.run(["ps", "axww"]).stdout, "Ray was left running"
         assert host.run(["ls", "/tmp/ray"]).stdout == "", "Ray's folder was left behind"

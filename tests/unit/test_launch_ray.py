@@ -90,6 +90,16 @@ def test_a_run_is_found_by_name_folder_and_job(ray_client: types.ModuleType) -> 
         ray_client.find(Listing(job("wfc-x-1", "/r/x"), job("wfc-x-2", "/other/x")), "x")
 
 
+def test_a_run_is_found_by_its_configuration_whatever_folder_was_given(
+    ray_client: types.ModuleType, ray_job: types.ModuleType
+) -> None:
+    config = str(REPO / "configs" / "example.yaml")  # its run.dir is relative, and was another one when it was submitted
+    assert ray_client.find(
+        Listing(job("wfc-code-switching-1", "/shared/runs/code-switching")), ray_job.named(config)
+    ).submission_id
+    assert ray_job.named("/r/x") == "/r/x"
+
+
 def test_what_a_job_would_not_see_is_refused_before_anything_is_sent(ray_job: types.ModuleType, tmp_path: Path) -> None:
     config = REPO / "configs" / "example.yaml"
     assert ray_job.shared_run_dir(configuration.load(config, ["run.dir=s3://bucket/runs/"])) == "s3://bucket/runs/code-switching"

@@ -1,5 +1,7 @@
 """The run directory: locked, unchanged, reconciled; damage is set aside and said."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -67,6 +69,18 @@ def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> 
     with open_run(config, DATA):  # free again
         pass
     assert RunLockedError.exit_code == 2
+
+
+def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(ConfigError, match=r"cannot lock files \(Function not implemented\).*Lustre"),
+        open_run(make(tmp_path), DATA),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ def test_times_as_slurm_writes_them(text: str, minutes: float | None) -> None:
         ("gpu", 10, "there is no partition 'gpu'; partitions here: debug (default), long, old"),
         ("old", 10, "partition old is drain"),
         (None, 61, "a time limit of 61 min is above partition debug's 60 min"),
+        ("debug,gpu", 10, "there is no partition 'gpu'"),
+        ("debug,old", 61, "a time limit of 61 min is above partition debug's 60 min"),
     ],
 )
 def test_a_partition_that_cannot_be_is_named_with_those_that_can(partition: str | None, time_min: float, message: str) -> None:
@@ -46,6 +48,9 @@ def test_a_partition_that_cannot_be_is_named_with_those_that_can(partition: str 
 def test_a_partition_that_can_be() -> None:
     client.check_partition(None, 60, SITE)
     client.check_partition("long", 10_000, SITE)
+    client.check_partition("debug,long", 10_000, SITE)
+    client.check_partition("old, debug", 60, SITE)
+    client.check_partition(None, 60, SITE[1:])  # no default: sbatch knows what else chooses
 
 
 def test_the_rendered_job_is_the_golden_one() -> None:

@@ -22,7 +22,8 @@ open("srun.ended", "w").close()
     "scontrol": """#!/bin/bash
 case "$*" in
     "show hostnames"*) echo node1; echo node2;;
-    "show job"*) echo "   Command=$SCRIPT";;
+    "show job "*_*) echo "   Command=$SCRIPT";;
+    "show job"*) echo "   Command=$SCRIPT"; echo "   Command=/of/another/task";; # the id of the whole array
     *) echo "$*" >> scontrol.calls;;
 esac
 """,
@@ -54,7 +55,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def start(place: Path, *arguments: str, script: str = "round.sh", **environment: str) -> subprocess.Popen[str]:
-    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "node[1-2]", "WFC_INTERFACE": "lo"}
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_ARRAY_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "WFC_INTERFACE": "lo",
+    }
     env = {**os.environ, **job, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "SCRIPT": str(SLURM / script), **environment}
     with open(place / "out", "w") as out:
         return subprocess.Popen(["bash", SLURM / script, *arguments], cwd=place, env=env, stdout=out, stderr=out, text=True)
@@ -150,6 +156,15 @@ def test_a_task_of_an_array_runs_its_line(place: Path) -> None:
     assert (place / "wfc.args").read_text().rstrip().endswith("train.lr=1e-4 run.name=second")
     assert start(place, "list", script="array.sh", SLURM_ARRAY_TASK_ID="3").wait(30) == 2
     assert "list has 2 lines, none for task 3; give --array=1-2" in (place / "out").read_text()
+
+
+def test_a_task_of_an_array_requeues_itself_alone(place: Path) -> None:
+    (place / "list").write_text("config.yaml\n")
+    process = start(place, "list", script="array.sh", SLURM_ARRAY_TASK_ID="1")
+    await_file(place / "wfc.started", process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 75
+    assert calls(place) == f"requeue {os.getpid()}_1\n"
 
 
 def test_shellcheck_has_nothing_to_say() -> None:

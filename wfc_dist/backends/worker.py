@@ -5,6 +5,7 @@ It stays warm for the whole run: imports, process group and base outlive adapter
 
 import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class WorkerSetup:
         log_dir: Folder of its log and events.
         name: Its name there, such as gang-0-rank-1.
         mirror: How the run's files get to this node and from it.
+        work_dir: The coordinator's working directory: what relative paths of the configuration mean, where the node has it.
     """
 
     world_size: int
@@ -56,6 +58,13 @@ class WorkerSetup:
     log_dir: str
     name: str
     mirror: AnyMirror = NO_MIRROR
+    work_dir: str = ""
+
+
+def adopt_work_dir(folder: str) -> None:
+    """Makes a folder the working directory, if there is such a folder here: Ray's workers begin in that of `ray start`."""
+    if folder and Path(folder).is_dir():
+        os.chdir(folder)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         log.quiet_libraries()
+        adopt_work_dir(setup.work_dir)
         setup.mirror.adopt()
         folder = Path(setup.log_dir)
         log.configure(folder / f"{setup.name}.log", console=False)

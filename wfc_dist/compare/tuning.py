@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from wfc_dist.compare.settings import Comparison, PlannedRun
 from wfc_dist.compare.sweep import Sweep
 from wfc_dist.display import Display
 from wfc_dist.errors import EXIT_INTERRUPTED, Interrupted, RunLockedError
-from wfc_dist.run import SIGNALS, check
+from wfc_dist.run import SAME_SIGNAL_S, SIGNALS, check
 from wfc_dist.run_layout import RunPaths
 
 _SETTINGS = {  # of Ray Tune, read when it is imported or starts
@@ -93,7 +94,7 @@ def _opened(comparison: Comparison) -> Iterator[TuneFolder]:
     with open(folder.path / "lock", "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunLockedError(f"{comparison.folder}: another `wfc sweep` works on it; wait for it, or stop it") from error
         folder.stop.unlink(missing_ok=True)
         shutil.rmtree(folder.path / "experiment", ignore_errors=True)
@@ -106,10 +107,14 @@ def _opened(comparison: Comparison) -> Iterator[TuneFolder]:
 @contextlib.contextmanager
 def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
     """Turns the first signal into the sweep's stop file, which every trial polls; a second one ends the process at once."""
+    first_s: list[float] = []
 
     def stop(number: int, frame: object) -> None:
-        if folder.stop.exists():
+        if first_s and time.monotonic() - first_s[0] < SAME_SIGNAL_S:
+            return
+        if first_s or folder.stop.exists():
             os._exit(EXIT_INTERRUPTED)
+        first_s.append(time.monotonic())  # before the file is written: a signal may come in between
         name = signal.Signals(number).name
         durable.write_text(folder.stop, name + "\n")
         display.say(f"{name}: runs checkpoint and stop; once more ends at once")

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.factorization import classify
 from wfc_dist.backends.ray.fleet import POLL_S, first_line
 from wfc_dist.backends.ray.placement import Node
-from wfc_dist.backends.worker import Broadcast
+from wfc_dist.backends.worker import Broadcast, adopt_work_dir
 from wfc_dist.centralize import CentralizeJob, centralize_rank
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.mirror import AnyMirror
@@ -33,8 +34,9 @@ logger = logging.getLogger(__name__)
 class RankActor:
     """One rank of the average."""
 
-    def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror) -> None:
+    def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror, work_dir: str) -> None:
         log.quiet_libraries()
+        adopt_work_dir(work_dir)
         merge.return_freed_memory()
         mirror.adopt()
         log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
@@ -156,7 +158,7 @@ class RayCentralizer:
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
             self._ranks.append(
                 _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(
-                    rank, world_size, self._log_dir(), self._store.mirror
+                    rank, world_size, self._log_dir(), self._store.mirror, os.getcwd()
                 )
             )
 

@@ -141,14 +141,14 @@ def missing_nodes(wanted: int | Sequence[str], nodes: Sequence[Node]) -> str:
 
 
 def wait_for_nodes(cluster: ClusterConfig, say: Callable[[str], None]) -> list[Node]:
-    """Waits until the nodes of `cluster.wait_for_nodes` have joined and returns all there are.
+    """Waits until the nodes of `cluster.wait_for_nodes` have joined and returns all there are; one told to go does not count.
 
     Raises:
         ConfigError: They had not after `cluster.start_timeout_s`; names those that are there and those that are not.
     """
     end, told = time.monotonic() + cluster.start_timeout_s, ""
-    while missing := missing_nodes(cluster.wait_for_nodes, nodes := alive_nodes()):
-        there = ", ".join(sorted(f"{node.name} ({node.address})" for node in nodes))
+    while missing := missing_nodes(cluster.wait_for_nodes, nodes := [node for node in alive_nodes() if not node.draining]):
+        there = ", ".join(sorted(f"{node.name} ({node.address})" for node in nodes)) or "none"
         if time.monotonic() > end:
             raise ConfigError(
                 f"cluster.wait_for_nodes: after cluster.start_timeout_s = {cluster.start_timeout_s:g} s there are {there}; "

@@ -1,6 +1,7 @@
 """A trainer gang: the Ray actors of one trainer, in one placement group, warm for the whole run."""
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -131,6 +132,7 @@ class Gang:
                 log_dir=log_dir,
                 name=f"gang-{index}-rank-{rank}",
                 mirror=mirror,
+                work_dir=os.getcwd(),
             )
             for rank in range(len(nodes))
         ]

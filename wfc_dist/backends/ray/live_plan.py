@@ -104,7 +104,7 @@ def look(config: Config) -> LivePlan:
         marker = None if config.run_url() else folder / f".shared-{os.getpid()}"
         try:
             admission = Admission(run_dir, marker, root=root, timeout_s=config.cluster.start_timeout_s)
-            admission.ask(nodes)
+            admission.ask([node for node in nodes if not node.draining])
             admission.hear(config.cluster.start_timeout_s)
         finally:
             if marker is not None:

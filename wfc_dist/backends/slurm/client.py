@@ -107,22 +107,28 @@ def partitions() -> list[Partition]:
 
 
 def check_partition(wanted: str | None, time_min: float | None, there_are: Sequence[Partition]) -> None:
-    """Checks that jobs can go to a partition (None: the default one) for so long.
+    """Checks that jobs can go to one of the partitions `wanted`, names with commas as sbatch takes them, for so long.
+
+    None is the default one; where the site has none, sbatch knows what else chooses.
 
     Raises:
-        ConfigError: No such partition, it is not up, or its time limit is shorter; names what there is.
+        ConfigError: No such partition, none of them is up, or their time limits are shorter; names what there is.
     """
     names = ", ".join(item.name + (" (default)" if item.is_default else "") for item in there_are)
-    chosen = next((item for item in there_are if (item.is_default if wanted is None else item.name == wanted)), None)
-    if chosen is None:
-        what = f"there is no partition {wanted!r}" if wanted else "the site has no default partition and none was given"
-        raise ConfigError(f"{what}; partitions here: {names}")
-    if chosen.state != "up":
-        raise ConfigError(f"partition {chosen.name} is {chosen.state}; partitions here: {names}")
-    if time_min is not None and chosen.limit_min is not None and time_min > chosen.limit_min:
+    asked = [name.strip() for name in wanted.split(",")] if wanted else []
+    for name in asked:
+        if name not in {item.name for item in there_are}:
+            raise ConfigError(f"there is no partition {name!r}; partitions here: {names}")
+    chosen = [item for item in there_are if (item.name in asked if asked else item.is_default)]
+    up = [item for item in chosen if item.state == "up"]
+    if chosen and not up:
+        said = ", ".join(f"partition {item.name} is {item.state}" for item in chosen)
+        raise ConfigError(f"{said}; partitions here: {names}")
+    if time_min is not None and up and all(item.limit_min is not None and time_min > item.limit_min for item in up):
         limits = ", ".join(f"{item.name} {item.limit_min:g}" for item in there_are if item.limit_min is not None)
+        longest = max(up, key=lambda item: item.limit_min or 0)
         raise ConfigError(
-            f"a time limit of {time_min:g} min is above partition {chosen.name}'s {chosen.limit_min:g} min (limits: {limits}); "
+            f"a time limit of {time_min:g} min is above partition {longest.name}'s {longest.limit_min:g} min (limits: {limits}); "
             "an adapter that needs longer checkpoints and goes on in the next job"
         )
 
