@@ -138,10 +138,10 @@ class SlurmCluster:
             "--innodb-buffer-pool-size=128M", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0",
         )  # fmt: skip
         client = ("--no-defaults", "-h", "127.0.0.1", "-P", port)
-        poll("mariadbd answers", lambda: self._answers("mariadb-admin", *client, "ping"), 60)
+        poll("mariadbd answers", lambda: self._answers("mariadb-admin", *client, "ping"), 180)
         self.run("mariadb", *client, "-e", "CREATE DATABASE slurm_acct_db")
         self._daemon("slurmdbd", "-D")
-        poll("slurmdbd answers", lambda: self._answers("sacctmgr", "-n", "show", "cluster"), 60)
+        poll("slurmdbd answers", lambda: self._answers("sacctmgr", "-n", "show", "cluster"), 180)
         self.run("sacctmgr", "-i", "add", "cluster", "wfctest")
 
     def start_controller(self) -> None:
