@@ -20,6 +20,7 @@ from typing import Any
 import hosts
 import pytest
 import tiny
+import yaml
 from processes import wfc
 from ray_nodes import RayNodes
 
@@ -288,6 +289,22 @@ def test_plan_shows_who_would_go_where_and_what_does_not_fit(cluster: RayNodes, 
     ]  # fmt: skip
     assert too_large.returncode == 2 and "no trainer fits: one needs 1 x (2 CPU, 0 GPU)" in too_large.stderr
     assert list(tmp_path.iterdir()) == [], "something was left behind"
+
+
+def test_relative_paths_are_the_coordinators_wherever_ray_was_started(cluster: RayNodes, project: Project) -> None:
+    shared = project.folder / "shared"
+    tree = yaml.safe_load((project.folder / "configs" / "tiny.yaml").read_text())
+    tree |= {"base": {"model": "model"}, "rounds": [["a"]], "run": {"name": "tiny", "dir": "relative"}}
+    tree["datasets"] = {"a": tree["datasets"]["a"] | {"source": "a"}}
+    (shared / "relative.yaml").write_text(yaml.safe_dump(tree))
+    run = ("run", "relative.yaml", "--plain", "train.max_steps=2", "cluster.backend=ray", f"cluster.address={cluster.address}")
+    assert Path.cwd() != shared, "Ray was started here"
+
+    command = ["env", "-C", shared, sys.executable, "-m", "wfc_dist.cli", *run]
+    done = cluster.hosts["node1"].run(command, env=cluster.node_env, timeout_s=300)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest_base(shared / "relative" / "tiny").index == 1
 
 
 def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
