@@ -70,28 +70,46 @@ def check(config: Config) -> Checked:
     )
 
 
-class _Signals:
-    """Turns the first signal into the run's stop file, which every trainer polls; a second one ends the process at once.
+@dataclass
+class SignalsSoFar:
+    """Tells a signal that is the first one once more from a later one: Slurm sends SIGTERM to a script and to what it started.
 
-    One that follows within SAME_SIGNAL_S is the first once more: Slurm sends SIGTERM to a batch script and to what it started.
+    Attributes:
+        first_s: When the first came, `time.monotonic`; None before.
+    """
+
+    first_s: float | None = None
+
+    def come(self, is_stopping: Callable[[], bool]) -> bool:
+        """Takes one in; says whether it is the first. Ends the process at one that comes SAME_SIGNAL_S after the first, or at
+        any while a stop was asked for otherwise."""
+        now_s = time.monotonic()
+        if self.first_s is not None and now_s - self.first_s < SAME_SIGNAL_S:
+            return False
+        if self.first_s is not None or is_stopping():
+            os._exit(EXIT_INTERRUPTED)
+        self.first_s = now_s  # before anything is written: a signal may come in between
+        return True
+
+
+class _Signals:
+    """Turns the first signal into the run's stop file, which every trainer polls; a later one ends the process at once.
+
     Before a run is opened there is nothing to checkpoint: a signal then raises Interrupted where the process is.
     """
 
     def __init__(self, display: Display) -> None:
         self._display, self.store = display, None  # type: tuple[Display, RunStore | None]
-        self._first_s: float | None = None
+        self._so_far = SignalsSoFar()
 
     def _stop(self, number: int, frame: object) -> None:
         name = signal.Signals(number).name
         if self.store is None:
             raise Interrupted(f"{name} before anything was started; the same command starts it")
-        first_s, now_s = self._first_s, time.monotonic()
-        if first_s is not None and now_s - first_s < SAME_SIGNAL_S:
+        store = self.store
+        if not self._so_far.come(lambda: store.stop_reason() is not None):
             return
-        if first_s is not None or self.store.stop_reason() is not None:
-            os._exit(EXIT_INTERRUPTED)
-        self._first_s = now_s  # before the file is written: a signal may come in between
-        self.store.stop(name)
+        store.stop(name)
         self._display.say(f"{name}: trainers checkpoint and stop; once more ends at once")
 
     @contextlib.contextmanager

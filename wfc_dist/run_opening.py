@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from wfc_dist import configuration, durable, remote_run
@@ -23,26 +24,40 @@ from wfc_dist.run_store import RunStore
 logger = logging.getLogger(__name__)
 
 
-@contextlib.contextmanager
-def locked(paths: RunPaths) -> Iterator[IO[str]]:
-    """Holds the run's lock; it ends with the process, however that ends. Raises RunLockedError naming the holder.
+def take_lock(file: IO[str], folder: Path) -> None:
+    """Locks an open file of `folder` for as long as it stays open.
 
     Raises:
+        BlockingIOError: Another process holds it.
+        ConfigError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: its file system cannot lock files ({error.strerror}), so two processes could work on it at once; "
+            "mount it with locks (Lustre: flock; NFS: with its lock service), or put run.dir elsewhere"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(paths: RunPaths) -> Iterator[IO[str]]:
+    """Holds the run's lock; it ends with the process, however that ends.
+
+    Raises:
+        RunLockedError: Another process holds it; names which.
         ConfigError: The file system has no locks.
     """
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     with open(paths.lock, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(file, paths.run_dir)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
-        except OSError as error:
-            raise ConfigError(
-                f"{paths.run_dir}: its file system cannot lock files ({error.strerror}), so two processes could work on one run; "
-                "mount it with locks (Lustre: flock; NFS: with its lock service), or put run.dir elsewhere"
-            ) from error
         file.seek(0)
         file.truncate()
         file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")

@@ -5,12 +5,10 @@ anew, with all points in it, and nothing of it is ever unpickled.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,10 @@ from wfc_dist.compare.results import is_done
 from wfc_dist.compare.settings import Comparison, PlannedRun
 from wfc_dist.compare.sweep import Sweep
 from wfc_dist.display import Display
-from wfc_dist.errors import EXIT_INTERRUPTED, Interrupted, RunLockedError
-from wfc_dist.run import SAME_SIGNAL_S, SIGNALS, check
+from wfc_dist.errors import Interrupted, RunLockedError
+from wfc_dist.run import SIGNALS, SignalsSoFar, check
 from wfc_dist.run_layout import RunPaths
+from wfc_dist.run_opening import take_lock
 
 _SETTINGS = {  # of Ray Tune, read when it is imported or starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are enough; TensorBoard's would want another package
@@ -93,7 +92,7 @@ def _opened(comparison: Comparison) -> Iterator[TuneFolder]:
     folder.config("").parent.mkdir(parents=True, exist_ok=True)
     with open(folder.path / "lock", "a", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(lock, folder.path)
         except BlockingIOError as error:
             raise RunLockedError(f"{comparison.folder}: another `wfc sweep` works on it; wait for it, or stop it") from error
         folder.stop.unlink(missing_ok=True)
@@ -106,15 +105,12 @@ def _opened(comparison: Comparison) -> Iterator[TuneFolder]:
 
 @contextlib.contextmanager
 def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
-    """Turns the first signal into the sweep's stop file, which every trial polls; a second one ends the process at once."""
-    first_s: list[float] = []
+    """Turns the first signal into the sweep's stop file, which every trial polls; a later one ends the process at once."""
+    so_far = SignalsSoFar()
 
     def stop(number: int, frame: object) -> None:
-        if first_s and time.monotonic() - first_s[0] < SAME_SIGNAL_S:
+        if not so_far.come(folder.stop.exists):
             return
-        if first_s or folder.stop.exists():
-            os._exit(EXIT_INTERRUPTED)
-        first_s.append(time.monotonic())  # before the file is written: a signal may come in between
         name = signal.Signals(number).name
         durable.write_text(folder.stop, name + "\n")
         display.say(f"{name}: runs checkpoint and stop; once more ends at once")
