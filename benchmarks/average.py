@@ -26,11 +26,12 @@ import torch.distributed as dist
 from measuring import Measured, peak_bytes, write_result
 from turbo import SHAPES, adapted_modules
 
-from wfc_dist import collectives, exchange, lora_math, merge, net
-from wfc_dist.centralize import average_owned
-from wfc_dist.lora_math import Factors, is_smaller_dense
+from wfc_dist.backends import net
+from wfc_dist.centralize import apply, collectives, exchange
+from wfc_dist.centralize.rank import average_owned
 from wfc_dist.merging import merge_method
-from wfc_dist.partial_mean import size_bytes
+from wfc_dist.merging.factors import Factors, concatenated, is_smaller_dense
+from wfc_dist.merging.partial_mean import size_bytes
 
 LORA_R = 32
 Loaded = dict[str, dict[str, Factors]]
@@ -60,7 +61,7 @@ def ours(loaded: Loaded, num_adapters: int, group: collectives.Group) -> None:
 
 def all_gather(loaded: Loaded, num_adapters: int, group: collectives.Group) -> None:
     mean, shares = merge_method("mean"), [1 / num_adapters] * num_adapters
-    with merge.threads() as pool:
+    with apply.threads() as pool:
         waiting = []
         for module in next(iter(loaded.values())):
             sent = exchange.pack_factors({name: factors[module] for name, factors in loaded.items()})
@@ -75,7 +76,7 @@ def all_gather(loaded: Loaded, num_adapters: int, group: collectives.Group) -> N
 def all_reduce(loaded: Loaded, num_adapters: int, group: collectives.Group) -> None:
     for module in next(iter(loaded.values())):
         items = [factors[module] for factors in loaded.values()]
-        update = lora_math.concatenated(items, [1 / num_adapters] * len(items))
+        update = concatenated(items, [1 / num_adapters] * len(items))
         dense = (update.b_OR * update.coefficients_R.float()) @ update.a_RI
         dist.all_reduce(dense, group=group.handle)
 

@@ -9,11 +9,13 @@ OUT/events-DATASET.jsonl. Seeds, threads, data and steps are the run's; in round
 import sys
 from pathlib import Path
 
-from wfc_dist import base_chain, configuration, log
-from wfc_dist.hashing import content_sha256
+from wfc_dist import log
+from wfc_dist.config import loading
 from wfc_dist.rounds import Base
 from wfc_dist.seeds import derived_seed
 from wfc_dist.training.job import TrainingJob
+from wfc_dist.weights import base_chain
+from wfc_dist.weights.hashing import content_sha256
 
 
 def main(config: Path, dataset: str, round_index: int, out: Path) -> None:
@@ -21,9 +23,9 @@ def main(config: Path, dataset: str, round_index: int, out: Path) -> None:
     log.quiet_libraries()
     from wfc_dist.training.trainer import train_adapter
     from wfc_dist.training.world import join_world
-    from wfc_dist.warm_base import WarmBase
+    from wfc_dist.weights.warm_base import WarmBase
 
-    settings = configuration.load(config)
+    settings = loading.load(config)
     log.open_events(out / f"events-{dataset}.jsonl")
     (out / "adapter").mkdir()
     threads, seed, model = settings.cluster.threads_per_worker, settings.run.seed, Path(settings.base.model)

@@ -31,7 +31,7 @@ def rows(name: str, clips: int) -> list[dict[str, str]]:
 def ours(sets: list[str], clips: int) -> Callable[[], list[str]]:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    from wfc_dist.config import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
     from wfc_dist.data.sources import open_split
     from wfc_dist.evaluation.decoding import decode_sets
 

@@ -32,7 +32,8 @@ NUM_ADAPTERS, LORA_R = 3, 32
 
 def recorded_hashes(root: Path) -> Any:
     """Returns the sha256 of every tensor and of every file, which a run records once, when it begins."""
-    from wfc_dist import base_chain, durable
+    from wfc_dist.storage import durable
+    from wfc_dist.weights import base_chain
 
     known = root.parent / f"{root.name}-sha256.json"
     if not known.exists():
@@ -42,13 +43,14 @@ def recorded_hashes(root: Path) -> Any:
 
 
 def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
-    from wfc_dist import collectives, durable, merge
-    from wfc_dist.adapters import folder_sha256
-    from wfc_dist.centralize import CentralizeJob, centralize_rank
-    from wfc_dist.hashing import content_sha256
+    from wfc_dist.centralize import apply, collectives
+    from wfc_dist.centralize.rank import CentralizeJob, centralize_rank
     from wfc_dist.rounds import Adapter, Base
+    from wfc_dist.storage import durable
+    from wfc_dist.weights.hashing import content_sha256
+    from wfc_dist.weights.peft_folder import folder_sha256
 
-    merge.return_freed_memory()  # as every rank's process does
+    apply.return_freed_memory()  # as every rank's process does
     hashes, file_hashes = recorded_hashes(root)
     base = Base(0, str(root), content_sha256(hashes))
     found = tuple(Adapter(path.name, str(path), folder_sha256(path), base.sha256, 1.0) for path in adapters)
@@ -72,7 +74,7 @@ def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
 
 
 def cp(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
-    from wfc_dist import durable
+    from wfc_dist.storage import durable
 
     def run() -> None:
         shutil.copytree(root, out)

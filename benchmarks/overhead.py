@@ -24,8 +24,8 @@ import yaml
 from measuring import Measured, write_result
 from wfc_runs import DEMO, Ended, events_spans, read_spans, run_together, short_config, wfc_run
 
-from wfc_dist import adapters
-from wfc_dist.evaluation.timeline import Span
+from wfc_dist.reports.timeline import Span
+from wfc_dist.weights import peft_folder
 
 DATASETS = ["es", "fr"]
 NEVER = 10**6  # steps between checkpoints
@@ -63,7 +63,7 @@ class Trained:
             name: [span.end_s - span.start_s for span in spans if span.name == name]
             for name in ("checkpoint", "write_checkpoint")
         }
-        hashes = {dataset: adapters.folder_sha256(folder) for dataset, folder in folders.items()}
+        hashes = {dataset: peft_folder.folder_sha256(folder) for dataset, folder in folders.items()}
         return cls(training_s, whole_s, ended.peak_bytes, lasted["checkpoint"], lasted["write_checkpoint"], hashes)
 
     def row(self, name: str, steps: int, alone: Mapping[str, float] | None = None) -> Measured:

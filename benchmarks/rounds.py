@@ -20,7 +20,7 @@ from typing import Any
 from measuring import Measured, write_result
 from wfc_runs import DEMO, read_spans, short_config, wfc_run
 
-from wfc_dist.evaluation.timeline import Span, turnaround_moments
+from wfc_dist.reports.timeline import Span, turnaround_moments
 
 ROUNDS = [["es", "fr"], ["it", "ru"], ["fr", "es"]]
 MERGE = ("average", "write_delta", "merge")

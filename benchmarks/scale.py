@@ -32,18 +32,19 @@ from rich.console import Console
 from simulated_ray import NoScorer, SimulatedCentralizer, SimulatedRay, commit_root
 from turbo import tensor_shapes
 
-from wfc_dist import configuration, durable
 from wfc_dist.backends.ray.admission import Admission
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.backends.ray.factorization import Factorization
 from wfc_dist.backends.ray.fleet import Fleet
 from wfc_dist.backends.ray.trainers import RayTrainers
-from wfc_dist.config import ClusterConfig, Config
-from wfc_dist.display import Display
-from wfc_dist.overview import status_table
+from wfc_dist.config import loading
+from wfc_dist.config.schema import ClusterConfig, Config
+from wfc_dist.progress import Display
+from wfc_dist.reports.status import status_table
 from wfc_dist.rounds import Base, run_rounds
-from wfc_dist.run_opening import open_run
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
 
 MODEL = "whisper-large-v3-turbo"
 SIZES = {
@@ -77,7 +78,7 @@ LOSE_EVERY = 100
 
 def make_config(folder: Path, num_gangs: int, num_sets: int, round_size: int) -> Config:
     datasets = {f"set-{number:05d}": {"source": "none", "splits": {"train": "t"}} for number in range(num_sets)}
-    return configuration.parse(
+    return loading.parse(
         {
             "run": {"name": "run", "dir": str(folder)},
             "base": {"model": "simulated"},
@@ -212,7 +213,7 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
     grown_bytes = peak_bytes() - before_bytes
     opened_s, resumed_s = _resumed(config, prints, num_gangs, base)
     table_s = _timed(lambda: Console(file=io.StringIO(), width=120).print(status_table(run_dir)))
-    command = [sys.executable, "-m", "wfc_dist.cli", "status", str(run_dir)]
+    command = [sys.executable, "-m", "wfc_dist", "status", str(run_dir)]
     status_s = _timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
     ledger = run_dir / "ledger.jsonl"
     lines: list[Any] = []

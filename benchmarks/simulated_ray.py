@@ -18,15 +18,15 @@ from unittest import mock
 
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from wfc_dist import adapters
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray import admission, factorization, fleet, gangs, trainers
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.errors import Interrupted
-from wfc_dist.hashing import content_sha256
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.weights import peft_folder
+from wfc_dist.weights.hashing import content_sha256
 
 START_S = 20.0
 
@@ -270,8 +270,8 @@ class _Worker:
 
 def _write_adapter(job: TrainingJob) -> TrainingResult:
     out = Path(job.output_dir)
-    (out / adapters.WEIGHTS).write_bytes(job.dataset.encode() * 8)
-    (out / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 32, "lora_alpha": 64}))
+    (out / peft_folder.WEIGHTS).write_bytes(job.dataset.encode() * 8)
+    (out / peft_folder.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 32, "lora_alpha": 64}))
     sha256 = content_sha256({job.dataset: job.base.sha256})
     return TrainingResult(sha256, 1.0, 2000, 2000, None, None, 2.5, 6_553_600, 600.0, 90_000.0, 0)
 
@@ -324,7 +324,7 @@ class NoScorer:
 def commit_root(store: RunStore, tensors: Sequence[str]) -> None:
     """Commits base 0 with as many tensors as the real one, without a model."""
     if store.base(0) is None:
-        from wfc_dist import durable
+        from wfc_dist.storage import durable
 
         staged = durable.staging_path(store.paths.base(0), store.attempt)
         hashes = dict.fromkeys(tensors, "0" * 64)

@@ -38,16 +38,16 @@ def held_out(dataset: str, folder: Path) -> Path:
 
 
 def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
-    from wfc_dist import adapters, base_chain
-    from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
-    from wfc_dist.hashing import content_sha256
+    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
     from wfc_dist.rounds import Base
     from wfc_dist.training import model as models
     from wfc_dist.training import state
     from wfc_dist.training.job import TrainingJob
     from wfc_dist.training.trainer import train_adapter
     from wfc_dist.training.world import join_world
-    from wfc_dist.warm_base import WarmBase
+    from wfc_dist.weights import base_chain, peft_folder
+    from wfc_dist.weights.hashing import content_sha256
+    from wfc_dist.weights.warm_base import WarmBase
 
     world = join_world(1, 0, 0, "127.0.0.1", 0, threads=threads)
     base = Base(0, str(MODEL), content_sha256(base_chain.hash_tensors(MODEL)))
@@ -71,7 +71,7 @@ def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable
             found = state.load_state(folder / "states", step)
             place.mkdir()
             config = models.adapter_config(models.build(warm, job.lora, SEED))
-            adapters.write_peft(place, {name: slot.parameter for name, slot in found.slots.items()}, config)
+            peft_folder.write_peft(place, {name: slot.parameter for name, slot in found.slots.items()}, config)
         report["points"] = points
 
     return run, report
@@ -99,7 +99,7 @@ def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tup
         WhisperProcessor,
     )
 
-    from wfc_dist.config import DatasetConfig
+    from wfc_dist.config.schema import DatasetConfig
     from wfc_dist.data.sources import open_split
 
     torch.set_num_threads(threads)
@@ -148,7 +148,7 @@ def errors(points: list[tuple[int, float, Path]], dataset: str, folder: Path) ->
     from peft import PeftModel
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    from wfc_dist.config import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
     from wfc_dist.data.sources import open_split
     from wfc_dist.evaluation.decoding import decode_set
     from wfc_dist.evaluation.hypotheses import score_hypotheses

@@ -124,9 +124,9 @@ def _config(name: str, dtype: torch.dtype) -> dict[str, Any]:
 
 def write_adapter(folder: Path, name: str, r: int, seed: int) -> Path:
     """Writes a random PEFT adapter of q and v, unless it is there."""
-    from wfc_dist import adapters
+    from wfc_dist.weights import peft_folder
 
-    if (folder / adapters.CONFIG).is_file():
+    if (folder / peft_folder.CONFIG).is_file():
         return folder
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
@@ -136,5 +136,5 @@ def write_adapter(folder: Path, name: str, r: int, seed: int) -> Path:
         state[f"{stem}.lora_A.weight"] = torch.randn((r, size), generator=generator) * 0.02
         state[f"{stem}.lora_B.weight"] = torch.randn((size, r), generator=generator) * 0.002
     config = {"peft_type": "LORA", "r": r, "lora_alpha": 2 * r, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
-    adapters.write_peft(folder, state, config | {"lora_dropout": 0.0, "task_type": None, "base_model_name_or_path": None})
+    peft_folder.write_peft(folder, state, config | {"lora_dropout": 0.0, "task_type": None, "base_model_name_or_path": None})
     return folder

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from wfc_dist.evaluation.timeline import Span, read_attempts
+from wfc_dist.reports.timeline import Span, read_attempts
 
 REPO = Path(__file__).resolve().parent.parent
 DEMO = REPO / "configs" / "demo.yaml"
@@ -121,7 +121,7 @@ def _high_water_bytes(pid: int) -> int:
 def wfc_run(config: Path, folder: Path, cpus: Sequence[int] | None = None) -> tuple[Ended, Path]:
     """Runs `wfc run` to its end, in a run directory below `folder`; returns how it went and the run directory."""
     overrides = [f"run.dir={folder}", "run.name=measured"]
-    ended = run_together([[sys.executable, "-m", "wfc_dist.cli", "run", config, *overrides, "--plain"]], cpus)
+    ended = run_together([[sys.executable, "-m", "wfc_dist", "run", config, *overrides, "--plain"]], cpus)
     return ended, folder / "measured"
 
 

@@ -147,7 +147,7 @@ def find(client: Any, run: str) -> Any:
             return matches[-1]
     known = ", ".join(sorted({job.metadata[RUN_KEY] for job in attempts})) or "none"
     raise ConfigError(
-        f"no run {run} was submitted to this cluster with `ray_job.py submit`; known: {known}. "
+        f"no run {run} was submitted to this cluster with `submit_ray.py submit`; known: {known}. "
         "One submitted otherwise is asked to stop with `ray job submit -- wfc stop RUN`"
     )
 

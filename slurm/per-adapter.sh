@@ -31,7 +31,7 @@ on_warning() { # SIGKILL: on any other signal wfc would stop the jobs
 trap on_warning USR1
 trap 'interrupted=yes; [ -z "$wfc" ] || kill -TERM "$wfc" 2>/dev/null' TERM
 say "job $SLURM_JOB_ID, start $((restarts + 1)), on $(hostname)"
-"${WFC_PYTHON:-python}" -m wfc_dist.cli run --plain "$@" cluster.backend=slurm &
+"${WFC_PYTHON:-python}" -m wfc_dist run --plain "$@" cluster.backend=slurm &
 wfc=$!
 code=127
 while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: no longer a child, its code is known

@@ -142,7 +142,7 @@ done
 code=75
 if [ -z "$warned" ]; then
     names=$(IFS=,; echo "${nodes[*]}")
-    "$WFC_PYTHON" -m wfc_dist.cli run --plain "$config" cluster.backend=ray cluster.address="$WFC_HEAD:$WFC_PORT" \
+    "$WFC_PYTHON" -m wfc_dist run --plain "$config" cluster.backend=ray cluster.address="$WFC_HEAD:$WFC_PORT" \
         cluster.wait_for_nodes="[$names]" "$@" 3>&- &
     wfc=$!
     await $wfc

@@ -13,7 +13,7 @@ import psutil
 def wfc(*arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, at most ten minutes."""
     done = subprocess.run(
-        [sys.executable, "-m", "wfc_dist.cli", *map(str, arguments)],
+        [sys.executable, "-m", "wfc_dist", *map(str, arguments)],
         capture_output=True, text=True, timeout=600, env={**os.environ, **environment}, check=False,
     )  # fmt: skip
     assert not check or done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -24,7 +24,7 @@ def start_wfc(*arguments: object, log: Path, **environment: str) -> subprocess.P
     """Starts the command in a session of its own; its output goes to `log`."""
     with open(log, "a", encoding="utf-8") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "wfc_dist.cli", *map(str, arguments)],
+            [sys.executable, "-m", "wfc_dist", *map(str, arguments)],
             stdout=file, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}, start_new_session=True,
         )  # fmt: skip
 

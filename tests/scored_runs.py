@@ -2,8 +2,9 @@
 
 from dataclasses import asdict
 
-from wfc_dist import configuration, durable
+from wfc_dist.config import loading
 from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, score_hypotheses, write_hypotheses
+from wfc_dist.storage import durable
 
 WORDS = "a b c d e f g h i j"
 BASES = {
@@ -17,7 +18,7 @@ def make_config(folder, rounds=(("cs", "ar"), ("zh",))):
     def data(language):
         return {"source": "x", "language": language, "splits": {"train": "train.jsonl", "test": "test.jsonl"}}
 
-    return configuration.parse(
+    return loading.parse(
         {
             "run": {"name": "r", "dir": str(folder)},
             "base": {"model": "m"},

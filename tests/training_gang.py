@@ -12,7 +12,7 @@ from typing import Any
 
 import tiny
 
-from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
+from wfc_dist.config.schema import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training.job import TrainingJob
 
@@ -99,7 +99,7 @@ def _follow(job: TrainingJob, warm: Any, world: Any, stop_at: int | None) -> dic
 def _main(inputs: Path, world_size: int, world_rank: int, port: int, orders: list[dict[str, Any]]) -> None:
     from wfc_dist import log
     from wfc_dist.training.world import join_world
-    from wfc_dist.warm_base import WarmBase
+    from wfc_dist.weights.warm_base import WarmBase
 
     log.quiet_libraries()
     log.configure()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import durable, faults
+from wfc_dist.storage import durable, faults
 
 NOISY = ("transformers", "datasets", "peft", "accelerate", "deepspeed", "DeepSpeed", "torch", "ray", "urllib3", "httpx",
          "huggingface_hub", "matplotlib", "fsspec", "torch.distributed")  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 
 from sittings import ANALYZED, Row, Study, holds, percent, rows_of, seeds_of, sitting, system_and_seed
 
-from wfc_dist.evaluation.plots import Mark, marks_plot
+from wfc_dist.reports.plots import Mark, marks_plot
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.md", HERE.parents[1] / "docs" / "study"

@@ -24,7 +24,7 @@ import yaml
 from processes import wfc
 from ray_nodes import RayNodes
 
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
 
 REPO = Path(__file__).resolve().parent.parent.parent
 # Long enough to be caught in the middle: some 20 s an adapter on two cores. The second round shows the broadcast.
@@ -93,12 +93,12 @@ class Jobs:
 
     def ray_job(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "launch/ray_job.py", *map(str, arguments)],
+            [sys.executable, "launch/submit_ray.py", *map(str, arguments)],
             capture_output=True, text=True, timeout=300, cwd=self._folder, env=self._environment, check=False,
         )  # fmt: skip
 
     def submit(self, run_dir: Path, *overrides: str, log: Path) -> "subprocess.Popen[str]":
-        command = (sys.executable, "launch/ray_job.py", "submit", "configs/tiny.yaml", *overrides_of(run_dir), *overrides)
+        command = (sys.executable, "launch/submit_ray.py", "submit", "configs/tiny.yaml", *overrides_of(run_dir), *overrides)
         return self.start(*command, log=log)
 
 
@@ -165,7 +165,7 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     alone = training_on(run_dir, 1)
     first.send_signal(signal.SIGINT)  # Ctrl-C ends the following, not the job
     left = first.wait(30)
-    first = jobs.start(sys.executable, "launch/ray_job.py", "logs", "tiny", log=log_2)
+    first = jobs.start(sys.executable, "launch/submit_ray.py", "logs", "tiny", log=log_2)
     cluster.add("node3")
     until(lambda: "node3" in caught_on(run_dir, 1), first, log_2)
     again = jobs.ray_job("submit", "configs/tiny.yaml", *overrides_of(run_dir))
@@ -175,7 +175,7 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     at_stop = {dataset: step(run_dir, dataset) for dataset in "abc"}
 
     assert alone == {"node2": "a"}, "one node has room for one trainer, b and c are queued"
-    assert left == 130 and "wfc-tiny-1 runs on; follow it with `python launch/ray_job.py logs wfc-tiny-1" in log.read_text()
+    assert left == 130 and "wfc-tiny-1 runs on; follow it with `python launch/submit_ray.py logs wfc-tiny-1" in log.read_text()
     assert "round 1: training 3 adapters" in log_2.read_text(), "followed again from the beginning"
     assert again.returncode == 2 and "is running as job wfc-tiny-1" in again.stderr
     assert stopped.returncode == 0, stopped.stderr
@@ -271,7 +271,7 @@ def test_a_drained_node_stops_the_run_or_only_moves_its_trainer(
 
 
 def test_plan_shows_who_would_go_where_and_what_does_not_fit(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wfc_dist.cli", "plan", project.folder / "configs" / "tiny.yaml"]
+    command = [sys.executable, "-m", "wfc_dist", "plan", project.folder / "configs" / "tiny.yaml"]
     given = (f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", f"cluster.address={cluster.address}")
     wide = {**cluster.node_env, "COLUMNS": "150"}
 
@@ -300,7 +300,7 @@ def test_relative_paths_are_the_coordinators_wherever_ray_was_started(cluster: R
     run = ("run", "relative.yaml", "--plain", "train.max_steps=2", "cluster.backend=ray", f"cluster.address={cluster.address}")
     assert Path.cwd() != shared, "Ray was started here"
 
-    command = ["env", "-C", shared, sys.executable, "-m", "wfc_dist.cli", *run]
+    command = ["env", "-C", shared, sys.executable, "-m", "wfc_dist", *run]
     done = cluster.hosts["node1"].run(command, env=cluster.node_env, timeout_s=300)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -310,7 +310,7 @@ def test_relative_paths_are_the_coordinators_wherever_ray_was_started(cluster: R
 def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
     def wfc_on(node: str, *overrides: str, **environment: str) -> str:
         """Returns what `wfc run` says as a driver on a node; it must refuse to start, soon."""
-        command = [sys.executable, "-m", "wfc_dist.cli", "run", project.folder / "configs" / "tiny.yaml", "--plain"]
+        command = [sys.executable, "-m", "wfc_dist", "run", project.folder / "configs" / "tiny.yaml", "--plain"]
         given = (f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", *overrides)
         done = cluster.hosts[node].run([*command, *given], env={**cluster.node_env, **environment}, timeout_s=60)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
@@ -348,7 +348,7 @@ def test_another_version_of_ray_is_refused(cluster: RayNodes, project: Project, 
     assert done.returncode == 0, done.stdout + done.stderr
 
     done = host.run(
-        [sys.executable, "-m", "wfc_dist.cli", "run", project.folder / "configs" / "tiny.yaml", f"run.dir={tmp_path}",
+        [sys.executable, "-m", "wfc_dist", "run", project.folder / "configs" / "tiny.yaml", f"run.dir={tmp_path}",
          "cluster.backend=ray", f"cluster.address={host.ip}:6380"],
         env=cluster.node_env,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from processes import wfc
 from ray_nodes import RayNodes
 from s3_server import BUCKET, s3_server
 
-from wfc_dist.objects import Objects
-from wfc_dist.run_layout import latest_base
+from wfc_dist.runs.layout import latest_base
+from wfc_dist.storage.objects import Objects
 
 CACHE = "/dev/shm/wfc-cache"
 
@@ -58,7 +58,7 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
         cluster.start("node1", "node2", "node3")
         overrides = [f"run.dir=s3://{BUCKET}/runs", f"cluster.cache_dir={CACHE}", "cluster.backend=ray"]
         overrides += [f"cluster.address={cluster.address}", "cluster.wait_for_nodes=3"]
-        command = [sys.executable, "-m", "wfc_dist.cli", "run", config, *overrides, "--plain"]
+        command = [sys.executable, "-m", "wfc_dist", "run", config, *overrides, "--plain"]
         log = tmp_path / "log-1"
         first = cluster.hosts["node1"].start(command, env=cluster.node_env, log=log)
         until(lambda: len(checkpoints(remote)) == 3, first, log)

@@ -14,7 +14,7 @@ import tiny
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
 
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
 
 ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
 
@@ -40,7 +40,7 @@ def await_true(
 
 
 def launch(config: Path, *overrides: str, log: Path, cwd: Path) -> subprocess.Popen[str]:
-    script = Path(__file__).parents[2] / "launch" / "slurm.py"
+    script = Path(__file__).parents[2] / "launch" / "submit_slurm.py"
     with open(log, "a", encoding="utf-8") as file:
         return subprocess.Popen(
             [sys.executable, script, "--per-adapter", config, *overrides],

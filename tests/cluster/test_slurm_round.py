@@ -14,7 +14,7 @@ import tiny
 from processes import start_wfc
 from slurm_cluster import SlurmCluster, poll
 
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
 
 ROUND = Path(__file__).parents[2] / "slurm" / "round.sh"
 NODES = ["node1", "node2", "node3"]
@@ -47,8 +47,8 @@ def submit(slurm: SlurmCluster, config: Path, *overrides: object, options: tuple
 
 
 def launched(slurm: SlurmCluster, config: Path, *overrides: str, log: Path) -> "subprocess.Popen[bytes]":
-    """Submits with launch/slurm.py, which watches the job to its end; its words go to `log`."""
-    script = Path(__file__).parents[2] / "launch" / "slurm.py"
+    """Submits with launch/submit_slurm.py, which watches the job to its end; its words go to `log`."""
+    script = Path(__file__).parents[2] / "launch" / "submit_slurm.py"
     options = ("--cpus-per-task=2", "--gpus-per-node=1")
     env = {**os.environ, **slurm.env, **KNOBS}
     with open(log, "wb") as file:
@@ -99,7 +99,7 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
         slurm.wait(job, "COMPLETED", timeout_s=400)
 
     assert launcher.wait(60) == 0
-    assert f"sha256 {expected()}" in (tmp_path / "launch.log").read_text(), "what launch/slurm.py prints at the end"
+    assert f"sha256 {expected()}" in (tmp_path / "launch.log").read_text(), "what launch/submit_slurm.py prints at the end"
     starts, ends = zip(*((slurm.info(job)["StartTime"], slurm.info(job)["EndTime"]) for job in jobs.values()), strict=True)
     assert max(starts) < min(ends), "they did not run at the same time"
     ports = {line.split("Ray at ")[1].split(";")[0] for job in jobs.values() for line in [texts[job]().splitlines()[0]]}

@@ -10,12 +10,12 @@ import torch
 from processes import wfc
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from wfc_dist import base_chain
-from wfc_dist.analysis.line import END, alphas, loss_along
+from wfc_dist.analysis.loss_line import END, alphas, loss_along
 from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
-from wfc_dist.run_layout import RunPaths, latest_base, read_base, read_config
+from wfc_dist.runs.layout import RunPaths, latest_base, read_base, read_config
+from wfc_dist.weights import base_chain
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,15 @@ import torch
 from centralize_ranks import run_rank
 from safetensors.torch import load_file, save_file
 
-from wfc_dist import adapters, base_chain, centralize, collectives, net, offline
-from wfc_dist.centralize import CentralizeJob
+from wfc_dist.backends import net
+from wfc_dist.centralize import collectives, offline, rank
+from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.errors import InputError, IntegrityError
-from wfc_dist.hashing import content_sha256
 from wfc_dist.merging import catalog
 from wfc_dist.merging.recipe import Recipe
 from wfc_dist.rounds import Adapter, Base
+from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights.hashing import content_sha256
 
 MODULES = [f"model.{side}.layers.{layer}.self_attn.{p}_proj" for side in ("encoder", "decoder") for layer in (0, 1) for p in "qv"]
 METHODS = sorted(catalog.METHODS)
@@ -36,7 +38,7 @@ def make_adapter(
     for module in modules:
         state[f"base_model.model.{module}.lora_A.weight"] = torch.randn(lora_r, SIZE, generator=generator)
         state[f"base_model.model.{module}.lora_B.weight"] = 0.1 * torch.randn(SIZE, lora_r, generator=generator)
-    sha256 = adapters.write_peft(folder, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": alpha, "bias": "none"})
+    sha256 = peft_folder.write_peft(folder, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": alpha, "bias": "none"})
     return Adapter(folder.name, str(folder), sha256, base.sha256, 1.0)
 
 
@@ -97,7 +99,7 @@ def test_bytes_do_not_depend_on_the_number_of_ranks(job: CentralizeJob, tmp_path
     for module in MODULES:
         expected = np.zeros((SIZE, SIZE))
         for weight, adapter in zip((0.1, 0.2, 0.3, 0.4), job.adapters, strict=True):
-            factors = adapters.read_factors(Path(adapter.path))[module]
+            factors = peft_folder.read_factors(Path(adapter.path))[module]
             expected += weight * factors.scaling * factors.b_OR.numpy().astype("f8") @ factors.a_RI.numpy().astype("f8")
         exact = torch.from_numpy(root[f"{module}.weight"].numpy().astype("f8") + expected)
         assert torch.equal(changed[f"{module}.weight"], exact.half()), module  # rounded once
@@ -120,7 +122,7 @@ def test_many_adapters_make_a_dense_update_with_the_same_bytes_from_sums_and_fro
     for module, item in base_chain.read_delta(tmp_path / "1" / "delta").items():
         expected = np.zeros((SIZE, SIZE))
         for share, adapter in zip(np.arange(1.0, 13) / 78, found, strict=True):
-            factors = adapters.read_factors(Path(adapter.path))[module]
+            factors = peft_folder.read_factors(Path(adapter.path))[module]
             expected += share * factors.scaling * factors.b_OR.numpy().astype("f8") @ factors.a_RI.numpy().astype("f8")
         assert np.array_equal(item.dense().numpy(), expected.astype(np.float32)), module  # rounded once
 
@@ -142,7 +144,7 @@ def add_curvature(folder: Path, seed: int) -> None:
         for kind in ("inputs", "outputs"):
             samples = torch.randn(SIZE, 2 * SIZE, generator=generator)
             statistics[f"{module}.{kind}"] = samples @ samples.T
-    save_file(statistics, folder / adapters.STATISTICS)
+    save_file(statistics, folder / peft_folder.STATISTICS)
 
 
 def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: CentralizeJob, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_round_without_the_curvature_it_needs_names_the_adapter(job: Centraliz
         replace(chosen, method="ihr", previous_adapters=(found[0].path, found[1].path)),
     ):
         with pytest.raises(InputError, match=r"/set1 has no curvature\.safetensors.*train\.curvature"):
-            centralize.centralize_rank(changed, collectives.Group())
+            rank.centralize_rank(changed, collectives.Group())
 
 
 def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_foreign_changed_or_mismatched_adapters_are_refused(job: CentralizeJob, 
         changed = replace(
             job, adapters=tuple(found), weights=(1.0,) * len(found), delta_dir=str(tmp_path), base_dir=str(tmp_path)
         )
-        centralize.centralize_rank(changed, collectives.Group())
+        rank.centralize_rank(changed, collectives.Group())
 
     with pytest.raises(InputError, match="was trained against base"):
         once([job.adapters[0], replace(job.adapters[1], base_sha256="0" * 64)])
@@ -229,4 +231,4 @@ def test_foreign_changed_or_mismatched_adapters_are_refused(job: CentralizeJob, 
         once([job.adapters[0], make_adapter(tmp_path / "fewer", job.base, 9, modules=MODULES[:-1])])
     with pytest.raises(InputError, match="no tensor"):
         once([make_adapter(tmp_path / "alien", job.base, 9, modules=["model.somewhere.q_proj"])])
-    assert json.loads((Path(job.adapters[0].path) / adapters.CONFIG).read_text())["r"] == 2
+    assert json.loads((Path(job.adapters[0].path) / peft_folder.CONFIG).read_text())["r"] == 2

@@ -10,9 +10,10 @@ import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 from transformers import WhisperForConditionalGeneration
 
-from wfc_dist import base_chain, lora_math
 from wfc_dist.merging import catalog
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.merging.factors import squared_norm_of
+from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.weights import base_chain
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,7 @@ def test_adapters_of_a_run_are_averaged_by_any_method(finished: Path, tmp_path: 
     adapters = [run_dir(finished) / "round-0001" / "adapters" / name for name in "ab"]
     wfc("average", *adapters, "--out", tmp_path / "ties", "--method", "ties", "--option", "density=0.5", "--norm", "mean")
     wfc("average", *adapters, "--out", tmp_path / "mean")
-    norms = [
-        sum(lora_math.squared_norm_of(item) for item in base_chain.read_delta(tmp_path / name).values())
-        for name in ("ties", "mean")
-    ]
+    norms = [sum(squared_norm_of(item) for item in base_chain.read_delta(tmp_path / name).values()) for name in ("ties", "mean")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 

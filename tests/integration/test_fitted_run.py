@@ -8,8 +8,8 @@ import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 from s3_server import BUCKET, s3_server
 
-from wfc_dist.objects import Objects
-from wfc_dist.run_layout import RunPaths, latest_base, read_base
+from wfc_dist.runs.layout import RunPaths, latest_base, read_base
+from wfc_dist.storage.objects import Objects
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist import durable
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.storage import durable
 
 # In the order in which the attempts reach them; a number counts within one process of an attempt.
 MOMENTS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from wfc_dist.config import DatasetConfig
+from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data.features import Labels, log_mel, window_audio
 from wfc_dist.data.sources import open_split
 
@@ -25,7 +25,7 @@ def processor():
     return WhisperProcessor.from_pretrained(WHISPER)
 
 
-@pytest.mark.skipif(not WHISPER.is_dir(), reason="needs models/whisper-base: python -m wfc_dist.data.whisper_packages")
+@pytest.mark.skipif(not WHISPER.is_dir(), reason="needs models/whisper-base: make models/whisper-base/config.json")
 @pytest.mark.parametrize("language", ["en", "es", "ru"])
 def test_whisper_expects_a_space_before_the_first_word(language, model, processor):
     source = str(REPO / "examples" / "demo" / "data" / language)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, S3, s3_server
 
-from wfc_dist import durable, object_lock, objects
 from wfc_dist.errors import InputError, IntegrityError, StorageError
-from wfc_dist.mirror import Mirror
-from wfc_dist.object_lock import ObjectLock
-from wfc_dist.objects import Objects
+from wfc_dist.storage import durable, lock, objects
+from wfc_dist.storage.lock import ObjectLock
+from wfc_dist.storage.mirror import Mirror
+from wfc_dist.storage.objects import Objects
 
 
 @pytest.fixture(scope="module")
@@ -110,4 +110,4 @@ def test_an_outage_ends_with_an_error_that_names_what_was_tried(s3: S3, monkeypa
 def test_of_two_who_take_the_lock_at_once_one_gets_it(s3: S3) -> None:
     remote = Objects(f"s3://{BUCKET}/race")
     assert [remote.create("control/lock-1", data) for data in (b"a", b"b")] == [True, False]
-    assert object_lock.STOP not in remote.list()
+    assert lock.STOP not in remote.list()

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
 
 
 def ledger(run_dir: Path) -> list[dict]:

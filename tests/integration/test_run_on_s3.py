@@ -13,11 +13,11 @@ import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 from s3_server import BUCKET, S3, s3_server
 
-from wfc_dist import durable
-from wfc_dist.mirror import Mirror
-from wfc_dist.objects import Objects
-from wfc_dist.root import bring_base
-from wfc_dist.run_layout import latest_base
+from wfc_dist.runs.layout import latest_base
+from wfc_dist.runs.root import bring_base
+from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import Mirror
+from wfc_dist.storage.objects import Objects
 
 # Parts of 5 MB, which a checkpoint of rank 1500 exceeds: large objects take other requests than small ones.
 FSSPEC = {"FSSPEC_S3": json.dumps({"default_block_size": 5 << 20})}

@@ -10,16 +10,17 @@ import tiny
 import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist import configuration, durable
-from wfc_dist.base_chain import hash_tensors
-from wfc_dist.display import Display
-from wfc_dist.evaluation.report import write_report
-from wfc_dist.hashing import content_sha256
-from wfc_dist.run import run
-from wfc_dist.run_layout import RunPaths
-from wfc_dist.standalone import open_model
-from wfc_dist.stream_run import stream
-from wfc_dist.stream_store import SERVING, newest_servable, staleness
+from wfc_dist.config import loading
+from wfc_dist.coordinator.run import run
+from wfc_dist.coordinator.stream import stream
+from wfc_dist.evaluation.any_model import open_model
+from wfc_dist.progress import Display
+from wfc_dist.reports.run import write_report
+from wfc_dist.runs.interim import SERVING, newest_servable, staleness
+from wfc_dist.runs.layout import RunPaths
+from wfc_dist.storage import durable
+from wfc_dist.weights.base_chain import hash_tensors
+from wfc_dist.weights.hashing import content_sha256
 
 NAMES = ["a", "b", "c", "d", "e"]  # with K = 2: two bases, and one adapter that waits
 
@@ -59,7 +60,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `wfc run` makes of all the data sets at once; returns its run directory."""
     root = tmp_path_factory.mktemp("batch")
     path = make(root, first=len(NAMES))
-    return Path(run(configuration.load(path), plain()).path).parent
+    return Path(run(loading.load(path), plain()).path).parent
 
 
 @pytest.fixture(scope="module")

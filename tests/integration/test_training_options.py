@@ -15,18 +15,19 @@ from safetensors.torch import load_file
 from training_gang import make_inputs, make_job, order, run_gang
 from transformers import WhisperForConditionalGeneration
 
-from wfc_dist import adapters, durable
 from wfc_dist.compare import systems
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import Interrupted
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.storage import durable
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.trainer import train_adapter
 from wfc_dist.training.world import World, join_world, leave_world
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.weights import peft_folder
+from wfc_dist.weights.warm_base import WarmBase
 
 EXACT = {"dropout": 0.0}
 DISTILLATION = {"distillation": {"weight": 0.5, "temperature": 2.0}}
@@ -71,7 +72,7 @@ def rows(job: TrainingJob) -> list[dict[str, Any]]:
 
 def weights(inputs: Path, name: str) -> dict[str, torch.Tensor]:
     """Returns what was trained of an adapter: all of it but the identities of variant full."""
-    tensors = load_file(inputs / name / "adapter" / adapters.WEIGHTS)
+    tensors = load_file(inputs / name / "adapter" / peft_folder.WEIGHTS)
     return {key: value for key, value in tensors.items() if not torch.equal(value, torch.eye(len(value)))}
 
 
@@ -109,7 +110,7 @@ def test_without_earlier_rounds_there_is_no_penalty(inputs: Path, warm: WarmBase
 def test_a_penalty_keeps_the_update_small(inputs: Path, warm: WarmBase, world: World) -> None:
     def norm(name: str, **settings: Any) -> float:
         train_adapter(make_job(inputs, name, **settings), warm, world)
-        factors = adapters.read_factors(inputs / name / "adapter").values()
+        factors = peft_folder.read_factors(inputs / name / "adapter").values()
         return sum(float((item.scaling * item.b_OR @ item.a_RI).square().sum()) for item in factors) ** 0.5
 
     assert norm("held", **(EWC | {"ewc": {"weight": 1e4}})) < 0.5 * norm("plain")
@@ -134,9 +135,9 @@ def test_the_prior_leaves_a_plain_adapter(inputs: Path, warm: WarmBase, world: W
 
     result = train_adapter(job, warm, world)
 
-    state = load_file(Path(job.checkpoint_dir).parent / "adapter" / adapters.WEIGHTS)
+    state = load_file(Path(job.checkpoint_dir).parent / "adapter" / peft_folder.WEIGHTS)
     assert result.num_trainable == 2 * sum(value.numel() for value in state.values())
-    assert len(adapters.read_factors(Path(job.output_dir))) == 12
+    assert len(peft_folder.read_factors(Path(job.output_dir))) == 12
     PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(job.base.path), job.output_dir)
 
 
@@ -175,7 +176,7 @@ def test_curvature_lies_beside_the_adapter_and_changes_nothing_in_it(
 
     output = Path(job.output_dir)
     assert result.sha256 == train_adapter(make_job(inputs, "plain"), warm, world).sha256
-    assert sorted(path.name for path in output.iterdir()) == sorted([*adapters.FILES, curvature.FILE])
+    assert sorted(path.name for path in output.iterdir()) == sorted([*peft_folder.FILES, curvature.FILE])
     manifest = durable.commit_folder(output, inputs / f"committed-{kind}", {})
     assert curvature.FILE in manifest["files"]
 
@@ -191,7 +192,7 @@ def test_a_stop_while_curvature_is_measured_measures_it_again(inputs: Path, warm
     result = train_adapter(stopped, warm, world)
 
     assert (result.resumed_from, result.steps) == (8, 8)
-    for name in (adapters.WEIGHTS, curvature.FILE):
+    for name in (peft_folder.WEIGHTS, curvature.FILE):
         assert (Path(stopped.output_dir) / name).read_bytes() == (Path(whole.output_dir) / name).read_bytes()
 
 

@@ -14,14 +14,15 @@ from peft import PeftModel
 from training_gang import make_inputs, make_job
 from transformers import WhisperForConditionalGeneration
 
-from wfc_dist import adapters
 from wfc_dist.errors import ConfigError, IntegrityError, Interrupted, TrainingError
 from wfc_dist.training.engine import make_engine
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
-from wfc_dist.training.model import TokenLoss, build
+from wfc_dist.training.loss import TokenLoss
+from wfc_dist.training.model import build
 from wfc_dist.training.trainer import train_adapter
 from wfc_dist.training.world import World, join_world, leave_world
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.weights import peft_folder
+from wfc_dist.weights.warm_base import WarmBase
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def test_the_adapter_loads_with_peft_and_as_factors(inputs: Path, warm: WarmBase
 
     folder = Path(job.output_dir)
     model = PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(job.base.path), folder)
-    factors = adapters.read_factors(folder)
-    assert result.sha256 == adapters.folder_sha256(folder)
+    factors = peft_folder.read_factors(folder)
+    assert result.sha256 == peft_folder.folder_sha256(folder)
     assert model.peft_config["default"].base_model_name_or_path == job.base.path
     assert len(factors) == 12 and all(item.b_OR.any() for item in factors.values())
     for name, item in factors.items():

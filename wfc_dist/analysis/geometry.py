@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wfc_dist.lora_math import Factors
+from wfc_dist.merging.factors import Factors
 
 _RANK_TOLERANCE = 1e-6  # of the largest singular value: factors are float32
 

@@ -10,11 +10,11 @@ from itertools import combinations
 import torch
 
 from wfc_dist.analysis import geometry
+from wfc_dist.analysis.distributions import Pool, Pooled
+from wfc_dist.analysis.entries import grid
 from wfc_dist.analysis.geometry import VarianceSplit
-from wfc_dist.analysis.pool import Pool, Pooled
 from wfc_dist.errors import InputError
-from wfc_dist.evaluation.weights import grid
-from wfc_dist.lora_math import AnyDelta, Factors, concatenated
+from wfc_dist.merging.factors import AnyDelta, Factors, concatenated
 
 _MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # of all updates together; of the grid of one matrix
 _MOST_PAIRED = 16  # adapters whose subspaces are compared: pairs grow with the square

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from wfc_dist.analysis.decay import AdapterPrior
+from wfc_dist.analysis.distributions import Distribution
 from wfc_dist.analysis.measure import RoundMeasures
-from wfc_dist.analysis.pool import Distribution
-from wfc_dist.analysis.prior import AdapterPrior
 
 Word = Literal["confirmed", "in part", "refuted", "cannot be told"]
 VARIANCE_WITHIN, VARIANCE_IN_PART = 0.10, 0.50  # of N * ratio - 1

@@ -5,15 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wfc_dist import collectives, net
+from wfc_dist.backends import net
 from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.worker import Worker, WorkerSetup
-from wfc_dist.centralize import centralize_rank
-from wfc_dist.display import Display
+from wfc_dist.centralize import collectives
+from wfc_dist.centralize.rank import centralize_rank
 from wfc_dist.errors import ConfigError, Interrupted
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """What is trained, scored and averaged next, made from the run store: the same for every backend, so the same bytes."""
 
-from wfc_dist.centralize import CentralizeJob
-from wfc_dist.config import Config, DatasetConfig
+from wfc_dist.centralize.rank import CentralizeJob
+from wfc_dist.centralize.weights import asked_for
+from wfc_dist.config.schema import Config, DatasetConfig
 from wfc_dist.merging import catalog
-from wfc_dist.mixtures import asked_for
-from wfc_dist.pool import data_seed, init_seed
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.shared_cache import data_seed, init_seed
+from wfc_dist.runs.store import RunStore
 from wfc_dist.seeds import derived_seed
 from wfc_dist.training.job import TrainingJob
 

@@ -17,21 +17,22 @@ import numpy as np
 import torch
 from safetensors.torch import load
 
-from wfc_dist import durable, log
-from wfc_dist.config import TrainConfig
+from wfc_dist import log
+from wfc_dist.config.schema import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.decoding import decode_sets
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
-from wfc_dist.hashing import tensor_sha256
-from wfc_dist.mirror import NO_MIRROR, AnyMirror
-from wfc_dist.root import bring_base, forget_training
 from wfc_dist.rounds import Base
+from wfc_dist.runs.root import bring_base, forget_training
+from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.trainer import train_adapter
 from wfc_dist.training.world import World, join_world
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.weights.hashing import tensor_sha256
+from wfc_dist.weights.warm_base import WarmBase
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wfc_dist.config import EvaluateConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.hypotheses import count_hypotheses, read_hypotheses
 from wfc_dist.evaluation.matrix import Matrix, read_matrix
 from wfc_dist.evaluation.metrics import Counts, bootstrap_rates
 from wfc_dist.evaluation.normalize import spelling_table
-from wfc_dist.run_layout import read_base
+from wfc_dist.runs.layout import read_base
 
 Cell = npt.NDArray[np.float64]
 _SEED = 1

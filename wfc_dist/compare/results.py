@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from wfc_dist import base_chain, durable, lora_math, run_opening
 from wfc_dist.compare.cells import Cell, CellReader
-from wfc_dist.compare.figures import FORMULAS, figures, over_seeds, spread, untouched
+from wfc_dist.compare.metrics import FORMULAS, figures, over_seeds, spread, untouched
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
 from wfc_dist.evaluation.metrics import interval
-from wfc_dist.run_layout import RunPaths, latest_base
+from wfc_dist.merging.factors import squared_sum
+from wfc_dist.runs import opening
+from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.storage import durable
+from wfc_dist.weights import base_chain
 
 HIGHER_IS_BETTER = frozenset({"bwt", "fwt"})
 
@@ -65,7 +68,7 @@ def is_done(run: PlannedRun) -> bool:
     """Says whether a run of this very configuration has its last base and that base's scores."""
     paths, last = RunPaths(run.config.run_dir()), len(run.config.round_list())
     whole = durable.is_committed(paths.base(last)) and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
-    return whole and not run_opening.changed_since(paths, run.config)[1]
+    return whole and not opening.changed_since(paths, run.config)[1]
 
 
 def update_norm(run_dir: Path, num_rounds: int) -> float:
@@ -78,7 +81,7 @@ def update_norm(run_dir: Path, num_rounds: int) -> float:
         total = first.dense()
         for delta in rest:
             total += delta.dense()
-        squared += lora_math.squared_sum(total)
+        squared += squared_sum(total)
     return float(squared**0.5)
 
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wfc_dist import configuration
 from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
-from wfc_dist.config import Config, Name
+from wfc_dist.config import loading
+from wfc_dist.config.schema import Config, Name
 from wfc_dist.errors import ConfigError, nearest
-from wfc_dist.objects import is_url
+from wfc_dist.storage.objects import is_url
 
 UNTOUCHED = "untouched"
 _PER_SYSTEM = frozenset({"evaluate.adapters", "evaluate.interim", "evaluate.batch_size"})  # change no figure of a base
@@ -99,7 +99,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
     Raises:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the system.
     """
-    tree = configuration.read_tree(path, overrides)
+    tree = loading.read_tree(path, overrides)
     return plan(tree, _settings(tree.pop("compare", None) or {}, path), path)
 
 
@@ -184,7 +184,7 @@ def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int, bloc
         own["rounds"] = rounds
         own["evaluate"] = {"adapters": False, "interim": "learned"} | (own.get("evaluate") or {})
         for key, value in (settings | system.config.set).items():
-            configuration.assign(own, key, copy.deepcopy(value))  # assigning below it later must not change the preset
-        config = configuration.parse(own, f"{block}.{system.name}")
+            loading.assign(own, key, copy.deepcopy(value))  # assigning below it later must not change the preset
+        config = loading.parse(own, f"{block}.{system.name}")
         planned.append(PlannedRun(system.name, seed, suffix.removeprefix("-"), config))
     return planned

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wfc_dist import configuration
 from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig, plan
-from wfc_dist.config import nearest
+from wfc_dist.config import loading
+from wfc_dist.config.schema import nearest
 from wfc_dist.errors import ConfigError
 
 _LAYOUT = ("every", "order")
@@ -64,7 +64,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the key or the point.
     """
-    tree = configuration.read_tree(path, overrides)
+    tree = loading.read_tree(path, overrides)
     settings = _settings(tree.pop("sweep", None) or {}, path)
     over = {key: [_read(value) for value in values] for key, values in settings.over.items()}
     _check_keys(over, path)
@@ -164,3 +164,6 @@ def _system(common: SystemConfig, point: Point, path: Path) -> SystemConfig:
     except ValidationError as error:
         lines = [f"sweep.over.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+
+
+KEPT, LEARNED = "protected_relative", "new_relative"

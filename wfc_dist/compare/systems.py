@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from wfc_dist.train_config import TrainConfig
+from wfc_dist.config.training import TrainConfig
 
 Layout = Literal["none", "alone", "every", "joint"]
 JOINT = "joint"  # name of the data set made of all

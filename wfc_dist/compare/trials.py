@@ -16,16 +16,15 @@ from ray.exceptions import RayError
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from wfc_dist import configuration
 from wfc_dist.backends.ray.cluster import address_of, alive_nodes
 from wfc_dist.compare.cells import CellReader
-from wfc_dist.compare.figures import figures
+from wfc_dist.compare.metrics import figures
 from wfc_dist.compare.results import is_done
 from wfc_dist.compare.settings import PlannedRun
-from wfc_dist.compare.sweep import Sweep
-from wfc_dist.compare.swept import KEPT, LEARNED
-from wfc_dist.compare.tuning import TuneFolder, last_words
-from wfc_dist.config import ClusterConfig, Config
+from wfc_dist.compare.sweep import KEPT, LEARNED, Sweep
+from wfc_dist.compare.tune_folder import TuneFolder, last_words
+from wfc_dist.config import loading
+from wfc_dist.config.schema import ClusterConfig, Config
 from wfc_dist.errors import WfcError
 
 POLL_S = 0.5
@@ -160,7 +159,7 @@ def _trainable(site: _Site) -> Callable[[dict[str, Any]], None]:
 
 def _run_trial(site: _Site, point: Mapping[str, Any]) -> None:
     name = point["run"]
-    config = configuration.load(site.folder.config(name))
+    config = loading.load(site.folder.config(name))
     planned = PlannedRun(point["system"], point["seed"], "", config)
     os.chdir(site.work_dir)  # the paths of a configuration are relative to it
     if not is_done(planned):

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wfc_dist.config import BaseModelConfig, Config, DatasetConfig
+from wfc_dist.config.schema import BaseModelConfig, Config, DatasetConfig
 from wfc_dist.data.audio_files import decode, header_duration_s
 from wfc_dist.data.manifests import Row
 from wfc_dist.data.sources import SplitName, clip_language, read_rows

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
+from wfc_dist.config.training import SpecAugmentConfig
 from wfc_dist.data.audio_files import RATE_HZ, samples_in
 from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import InputError
-from wfc_dist.train_config import SpecAugmentConfig
 
 MAX_LABEL_TOKENS = 448
 """Whisper's decoder length; counts everything from <|startoftranscript|> to <|endoftext|>."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wfc_dist.config import DatasetConfig
+from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data.audio_files import AudioCell, AudioFile, AudioRef
 from wfc_dist.data.manifests import Row, row_language, row_seconds, row_text, row_word_languages
 from wfc_dist.errors import InputError

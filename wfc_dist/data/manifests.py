@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.config import DatasetConfig
+from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data.audio_files import SUFFIXES, AudioFile, AudioRef
 from wfc_dist.errors import InputError
 

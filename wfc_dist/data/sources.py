@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from wfc_dist.config import DatasetConfig
+from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data import hub, manifests
 from wfc_dist.data.audio_files import AudioRef, decode, header_duration_s
 from wfc_dist.data.manifests import Row

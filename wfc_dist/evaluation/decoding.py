@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from wfc_dist.config import LOOP_COMPRESSION_RATIO, EvaluateConfig
+from wfc_dist.config.schema import LOOP_COMPRESSION_RATIO, EvaluateConfig
 from wfc_dist.data.audio_files import RATE_HZ, samples_in
 from wfc_dist.data.packing import Window
 from wfc_dist.data.sources import Clip, Split

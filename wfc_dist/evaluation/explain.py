@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wfc_dist.config import EvaluateConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.hallucinations import Loop, find_hallucinations
 from wfc_dist.evaluation.hypotheses import Hypothesis, normalized

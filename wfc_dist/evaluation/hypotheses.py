@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import durable
-from wfc_dist.config import EvaluateConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.metrics import Counts, Difference, Score
 from wfc_dist.evaluation.normalize import normalizer
+from wfc_dist.storage import durable
 
 SCHEMA_VERSION = 2
 LOOP_RULE = 2

@@ -9,13 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from wfc_dist import durable, log
-from wfc_dist.config import DatasetConfig, EvaluateConfig
+from wfc_dist import log
+from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
-from wfc_dist.objects import at_once
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+from wfc_dist.storage.objects import at_once
 
 logger = logging.getLogger(__name__)
 

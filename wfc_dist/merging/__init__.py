@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wfc_dist.merging import catalog
 
 if TYPE_CHECKING:
-    from wfc_dist.lora_math import AnyDelta
+    from wfc_dist.merging.factors import AnyDelta
 
     MergeMethod = Callable[..., AnyDelta]
 
@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 def merge_method(name: str) -> "MergeMethod":
     """Returns the method called `name`: f(factors, weights, **options and inputs). Raises ConfigError for an unknown name."""
     catalog.entry(name)
-    found: MergeMethod = getattr(importlib.import_module(f"wfc_dist.merging.{name}"), name)
+    found: MergeMethod = getattr(importlib.import_module(f"wfc_dist.merging.methods.{name}"), name)
     return found

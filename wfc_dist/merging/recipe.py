@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wfc_dist import lora_math
-from wfc_dist.lora_math import AnyDelta, Factors
 from wfc_dist.merging import merge_method
-from wfc_dist.merging.mean import mean
+from wfc_dist.merging.factors import AnyDelta, Factors, at_norm, squared_norm_of
+from wfc_dist.merging.methods.mean import mean
 
 _SUMS = ("mean", "factor_mean")  # where an adapter of weight zero adds zero
 
@@ -45,5 +44,5 @@ def merged_update(factors: Sequence[Factors], weights: Sequence[float], recipe: 
         weights = [weight for weight in weights if weight]
     update = merge_method(recipe.method)(factors, weights, **recipe.options, **inputs)
     if recipe.norm == "mean" and recipe.method != "mean":
-        update = lora_math.at_norm(update, lora_math.squared_norm_of(mean(factors, weights)))
+        update = at_norm(update, squared_norm_of(mean(factors, weights)))
     return update.scaled(recipe.scale)

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 
 from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
 from wfc_dist.training.job import TrainingJob
-from wfc_dist.training.model import TokenLoss, build, load_parameters_, lora_layers, train_mode_
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.training.loss import TokenLoss, load_parameters_
+from wfc_dist.training.model import build, lora_layers, train_mode_
+from wfc_dist.weights.warm_base import WarmBase
 
 FILE = "curvature.safetensors"
 

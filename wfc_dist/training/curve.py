@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import durable
+from wfc_dist.storage import durable
 
 
 def cut(path: Path, step: int, *, evaluated: bool) -> None:

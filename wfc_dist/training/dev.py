@@ -11,9 +11,10 @@ from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import Split, open_split
 from wfc_dist.errors import InputError
 from wfc_dist.training.job import TrainingJob
-from wfc_dist.training.model import TokenLoss, build, load_parameters_, train_mode_
+from wfc_dist.training.loss import TokenLoss, load_parameters_
+from wfc_dist.training.model import build, train_mode_
 from wfc_dist.training.world import World
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.weights.warm_base import WarmBase
 
 
 class _Share:

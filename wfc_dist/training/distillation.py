@@ -9,8 +9,8 @@ Letters of shapes: B windows, L labels, V vocabulary.
 import torch
 from torch.nn import functional
 
+from wfc_dist.config.training import DistillationConfig
 from wfc_dist.data.batching import IGNORED
-from wfc_dist.train_config import DistillationConfig
 
 
 def divergence(teacher_BLV: torch.Tensor, student_BLV: torch.Tensor, labels_BL: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -17,9 +17,10 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch.nn.parallel import DistributedDataParallel
 
-from wfc_dist.config import TrainConfig
+from wfc_dist.config.schema import TrainConfig
 from wfc_dist.errors import ConfigError, TrainingError
-from wfc_dist.training.model import TokenLoss, lora_parameters, trained_parameters
+from wfc_dist.training.loss import TokenLoss, trained_parameters
+from wfc_dist.training.model import lora_parameters
 from wfc_dist.training.world import World
 
 

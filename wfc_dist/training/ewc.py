@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from wfc_dist import adapters, durable
 from wfc_dist.errors import InputError
-from wfc_dist.objects import at_once
+from wfc_dist.storage import durable
+from wfc_dist.storage.objects import at_once
 from wfc_dist.training.curvature import FILE
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.model import factor, lora_layers
+from wfc_dist.weights import peft_folder
 
 
 def stiffness(a_RI: torch.Tensor, b_OR: torch.Tensor, scaling: float, fisher_OI: torch.Tensor) -> torch.Tensor:
@@ -32,7 +33,7 @@ def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
         InputError: It was not measured.
         IntegrityError: The folder is not what was committed.
     """
-    names = durable.verify_folder(folder, skip=frozenset(adapters.FILES))["files"]
+    names = durable.verify_folder(folder, skip=frozenset(peft_folder.FILES))["files"]
     found = {}
     if FILE in names:
         with safe_open(folder / FILE, framework="pt") as file:

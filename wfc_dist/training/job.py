@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wfc_dist.config import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
-from wfc_dist.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.config.schema import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
 from wfc_dist.rounds import Base
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 _SAME_RESULT = frozenset(
     ("strategy", "checkpoint_every", "loader_workers", "gradient_checkpointing", "curvature", "curvature_windows")

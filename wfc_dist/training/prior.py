@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 
-from wfc_dist.train_config import PriorConfig
+from wfc_dist.config.training import PriorConfig
 from wfc_dist.training.model import lora_parameters
 
 START = -5.0

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from wfc_dist import durable
 from wfc_dist.errors import IntegrityError
+from wfc_dist.storage import durable
 from wfc_dist.training.engine import Slot
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from wfc_dist import adapters, log
+from wfc_dist import log
 from wfc_dist.data.batching import Batch, TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
@@ -22,11 +22,13 @@ from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
 from wfc_dist.training.ewc import elastic_weights
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.training.loss import TokenLoss, load_parameters_, trained_parameters
 from wfc_dist.training.prior import GaussianFactors
 from wfc_dist.training.schedule import lr_at
 from wfc_dist.training.uploads import Uploads, fetch_newest
 from wfc_dist.training.world import World
-from wfc_dist.warm_base import WarmBase
+from wfc_dist.weights import peft_folder
+from wfc_dist.weights.warm_base import WarmBase
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +93,8 @@ class _Training:
         self.model = models.build(warm, job.lora, job.init_seed)
         models.check_trainable(self.model)
         prior = GaussianFactors(self.model, job.lora.prior) if job.lora.prior else None
-        self.loss = models.TokenLoss(self.model, job.train.precision, job.train.distillation, prior)
-        self.num_trainable = sum(value.numel() for value in models.trained_parameters(self.loss).values())
+        self.loss = TokenLoss(self.model, job.train.precision, job.train.distillation, prior)
+        self.num_trainable = sum(value.numel() for value in trained_parameters(self.loss).values())
         if job.train.gradient_checkpointing:
             models.checkpoint_activations_(self.model)
         self.seal = models.base_seal(warm, self.model)
@@ -100,7 +102,7 @@ class _Training:
         self.checkpoints = Checkpoints(job, self.uploads)
         begun = self._newest_state()
         self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
-        models.load_parameters_(self.loss, {name: slot.parameter for name, slot in begun.slots.items()})
+        load_parameters_(self.loss, {name: slot.parameter for name, slot in begun.slots.items()})
         self.penalties = self._make_penalties()
         self.engine = make_engine(self.loss, job.train, world)
         self.engine.write_(begun.tally.step, begun.slots, begun.tally.scaler)
@@ -127,7 +129,7 @@ class _Training:
                 mirror.publish(self.folder / f"step-{found}")  # for ranks on other nodes, if a crash left it unpublished
         self.saved_step = step = int(self.world.from_first([-1 if found is None else found])[0])
         if step < 0:
-            return state.initial_state(models.trained_parameters(self.loss))
+            return state.initial_state(trained_parameters(self.loss))
         mirror.fetch(self.folder / f"step-{step}")
         logger.info("%s: goes on from step %d", self.job.where(), step)
         return state.load_state(self.folder, step)
@@ -281,14 +283,14 @@ class _Training:
         if self._writes():
             output = Path(self.job.output_dir)
             output.mkdir(parents=True, exist_ok=True)  # the coordinator's is on another node, where storage is not shared
-            adapters.write_peft(output, adapter, models.adapter_config(self.model))
+            peft_folder.write_peft(output, adapter, models.adapter_config(self.model))
             if measured:
                 curvature.write(output, measured)
             self.uploads.finish(output)
         self.world.barrier()
         tally = self.tally
         return TrainingResult(
-            sha256=adapters.adapter_sha256(adapter),
+            sha256=peft_folder.adapter_sha256(adapter),
             hours=self.windows.hours,
             steps=tally.step,
             best_step=tally.best_step if self.best else tally.step,

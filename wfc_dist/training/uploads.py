@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError, WfcError
-from wfc_dist.mirror import AnyMirror
+from wfc_dist.storage.mirror import AnyMirror
 from wfc_dist.training.state import KEPT, steps
 
 logger = logging.getLogger(__name__)

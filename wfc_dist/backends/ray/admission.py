@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wfc_dist import net
+from wfc_dist.backends import net
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.errors import ConfigError
 

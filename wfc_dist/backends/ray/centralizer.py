@@ -15,18 +15,21 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import save
 
-from wfc_dist import base_chain, collectives, log, merge, net
+from wfc_dist import log
+from wfc_dist.backends import net
 from wfc_dist.backends.failure_policy import Decision, FailurePolicy
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.factorization import classify
 from wfc_dist.backends.ray.fleet import POLL_S, first_line
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast, adopt_work_dir
-from wfc_dist.centralize import CentralizeJob, centralize_rank
+from wfc_dist.centralize import apply, collectives
+from wfc_dist.centralize.rank import CentralizeJob, centralize_rank
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
-from wfc_dist.mirror import AnyMirror
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage.mirror import AnyMirror
+from wfc_dist.weights import base_chain
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class RankActor:
     def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror, work_dir: str) -> None:
         log.quiet_libraries()
         adopt_work_dir(work_dir)
-        merge.return_freed_memory()
+        apply.return_freed_memory()
         mirror.adopt()
         log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
         log.open_events(Path(log_dir) / f"events-centralizer-{world_rank}.jsonl")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from wfc_dist.backends.ray.placement import Node
-from wfc_dist.config import ClusterConfig
+from wfc_dist.config.schema import ClusterConfig
 from wfc_dist.errors import ConfigError
 
 logger = logging.getLogger(__name__)

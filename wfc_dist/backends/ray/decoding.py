@@ -14,7 +14,7 @@ from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Base
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from wfc_dist import adapters, durable
 from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
 from wfc_dist.backends.jobs import training_job
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet, first_line
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.display import Display
 from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
+from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+from wfc_dist.weights import peft_folder
 
 logger = logging.getLogger(__name__)
 ASK_AT_ONCE = 8  # trainers asked for their progress each POLL_S: messages a second don't grow with the number of trainers
@@ -206,6 +207,6 @@ class Factorization:
 def commit_result(store: RunStore, base: Base, item: _Running, results: Sequence[Any]) -> Adapter:
     """Commits what a gang trained. Every rank reports the same adapter, or it is none."""
     if not store.mirror.is_remote:  # else they are fetched, not seen
-        durable.await_files(Path(item.staged), adapters.FILES)
+        durable.await_files(Path(item.staged), peft_folder.FILES)
     facts = asdict(results[0]) | {"host": item.gang.host}
     return store.commit_adapter(base, item.dataset, Path(item.staged), facts)

@@ -18,7 +18,7 @@ from wfc_dist.backends.ray.cluster import alive_nodes
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs
 from wfc_dist.errors import GangFailedError
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0

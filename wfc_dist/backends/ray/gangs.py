@@ -13,14 +13,14 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from wfc_dist import net
+from wfc_dist.backends import net
 from wfc_dist.backends.ray.placement import Need
 from wfc_dist.backends.worker import Broadcast, Worker, WorkerSetup
-from wfc_dist.config import ClusterConfig, TrainConfig
+from wfc_dist.config.schema import ClusterConfig, TrainConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
-from wfc_dist.mirror import AnyMirror
 from wfc_dist.rounds import Base
+from wfc_dist.storage.mirror import AnyMirror
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Group
-from rich.table import Table
-
 from wfc_dist.backends.ray.cluster import alive_nodes, connected, missing_nodes
 from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs, room
-from wfc_dist.config import Config
+from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError
 
 
@@ -111,24 +108,3 @@ def look(config: Config) -> LivePlan:
                 marker.unlink(missing_ok=True)
         numbers = {node_id: (float(held.get("CPU", 0)), float(held.get("GPU", 0))) for node_id, held in free.items()}
         return plan_on(nodes, numbers, admission.refused, config)
-
-
-def live_table(plan: LivePlan, config: Config, hours: Mapping[str, float]) -> Group:
-    """Returns the plan as tables: nodes, and the data sets of each round in the order in which trainers take them."""
-    nodes = Table(title="the cluster now", title_justify="left", title_style="bold")
-    for column in ("node", "address", "CPU free", "GPU free", "trainer workers", "note"):
-        nodes.add_column(column)
-    for row in plan.nodes:
-        cpus, gpus = f"{row.free_cpus:g} of {row.node.cpus:g}", f"{row.free_gpus:g} of {row.node.gpus:g}"
-        nodes.add_row(row.node.name, row.node.address, cpus, gpus, str(row.num_workers), row.note)
-    rounds = Table(title="who goes where", title_justify="left", title_style="bold")
-    for column in ("round", "data set", "trainer", "on"):
-        rounds.add_column(column)
-    for index, names in enumerate(config.round_list(), start=1):
-        for position, name in enumerate(sorted(names, key=lambda name: -hours.get(name, 0.0))):
-            fits = position < len(plan.gangs)
-            trainer = str(position) if fits else "the first that is free"
-            rounds.add_row(str(index), name, trainer, ", ".join(plan.gangs[position]) if fits else "queued")
-    lines = [f"not there yet: {plan.missing}"] if plan.missing else []
-    lines += [] if plan.gangs else ["no trainer fits into what is free now; the run would wait"]
-    return Group(nodes, rounds, *lines, *(f"not used: {why}" for why in plan.refused))

@@ -14,11 +14,11 @@ from wfc_dist.backends.ray.decoding import Decoding
 from wfc_dist.backends.ray.factorization import Factorization, classify
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet, first_line
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.display import Display
 from wfc_dist.errors import Interrupted
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 

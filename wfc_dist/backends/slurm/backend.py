@@ -15,13 +15,13 @@ from wfc_dist.backends.slurm.client import JobState
 from wfc_dist.backends.slurm.loop import Active, Done, JobLoop, Wanted
 from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.backends.slurm.works import CentralizeWork, Ranks, ScoreWork, TrainWork
-from wfc_dist.config import Config
-from wfc_dist.display import Display
+from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 

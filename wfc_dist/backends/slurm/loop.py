@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import durable
 from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
@@ -20,7 +19,8 @@ from wfc_dist.backends.slurm.submission import Shape, Submission
 from wfc_dist.backends.slurm.tasks import Task, Work, read_failure, read_result
 from wfc_dist.backends.slurm.watching import Watch
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, WfcError
-from wfc_dist.run_store import RunStore
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 POLL_S = 1.0

@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wfc_dist import durable
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.tasks import STARTS, Task
-from wfc_dist.config import MAX_MERGE_THREADS, ClusterConfig
+from wfc_dist.config.schema import MAX_MERGE_THREADS, ClusterConfig
 from wfc_dist.errors import ConfigError
+from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wfc_dist import durable, net
+from wfc_dist.backends import net
 from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
+from wfc_dist.storage import durable
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

@@ -10,8 +10,8 @@ from wfc_dist.backends.slurm.tasks import Place
 
 if TYPE_CHECKING:
     from wfc_dist.backends.worker import Worker
-    from wfc_dist.centralize import CentralizeJob
-    from wfc_dist.config import TrainConfig
+    from wfc_dist.centralize.rank import CentralizeJob
+    from wfc_dist.config.schema import TrainConfig
     from wfc_dist.evaluation.scoring import ScoreTask
     from wfc_dist.training.job import TrainingJob
 
@@ -96,11 +96,12 @@ class CentralizeWork:
     def __call__(self, place: Place) -> dict[str, Any]:
         """See `Work`."""
         _prepare(1, place.local_rank, 0)
-        from wfc_dist import collectives, log, merge
-        from wfc_dist.centralize import centralize_rank
+        from wfc_dist import log
+        from wfc_dist.centralize import apply, collectives
+        from wfc_dist.centralize.rank import centralize_rank
 
         log.quiet_libraries()
-        merge.return_freed_memory()
+        apply.return_freed_memory()
         folder = Path(self.log_dir)
         log.configure(folder / f"centralizer-{place.world_rank}.log", console=False)
         log.open_events(folder / f"events-centralizer-{place.world_rank}.jsonl")

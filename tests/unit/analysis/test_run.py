@@ -1,0 +1,131 @@
+"""The analysis of run directories that were put together by hand: finished, unfinished, damaged, none."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from scored_runs import make_config, make_run
+
+from wfc_dist.analysis.entries import read_adapters
+from wfc_dist.analysis.run import analyze_run, as_tree
+from wfc_dist.errors import InputError
+from wfc_dist.merging.methods.mean import mean
+from wfc_dist.reports.analysis import render, verdict_table, write_analysis
+from wfc_dist.weights import base_chain, peft_folder
+
+MODULES = [f"model.encoder.layers.{depth}.self_attn.{name}" for depth in (0, 10, 2) for name in ("q_proj", "v_proj")]
+
+
+def put_adapter(folder, round_index, name, seed, *, lora_r=4, zero=False):
+    generator = torch.Generator().manual_seed(seed)
+    place = folder / f"round-{round_index:04d}" / "adapters" / name
+    place.mkdir(parents=True)
+    state = {}
+    for module in MODULES:
+        state[f"base_model.model.{module}.lora_A.weight"] = torch.randn(lora_r, 64, generator=generator)
+        state[f"base_model.model.{module}.lora_B.weight"] = torch.randn(48, lora_r, generator=generator) * (not zero)
+    peft_folder.write_peft(place, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": 8})
+
+
+def put_delta(folder, round_index):
+    loaded = list(read_adapters(folder / f"round-{round_index:04d}").values())
+    delta = folder / f"round-{round_index:04d}" / "delta"
+    delta.mkdir()
+    weights = [1 / len(loaded)] * len(loaded)
+    base_chain.write_delta(delta, {module: mean([item[module] for item in loaded], weights) for module in MODULES})
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = make_run(tmp_path / "r", make_config(tmp_path))
+    for seed, name in enumerate(("cs", "ar")):
+        put_adapter(folder, 1, name, seed)
+    put_delta(folder, 1)
+    put_adapter(folder, 2, "zh", 7)
+    return folder
+
+
+def test_page_and_numbers(run):
+    page, numbers = write_analysis(run, analyze_run(run))
+    text, tree = page.read_text(), json.loads(numbers.read_text())
+
+    assert page == run / "report" / "analysis" / "index.html" and numbers.name == "analysis.json"
+    # both rounds: densities, QQ, kurtosis, factors, variance, norms, prior; the one with two adapters: pairs, signs, overlap
+    assert text.count("<svg") == 2 * 7 + 3
+    assert not re.search(r"<script|<link|<img|@import|url\((?!#)", text)
+    assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:href", "href"))
+    assert "left out" not in text and "bootstrap" not in text
+    first, second = tree["rounds"]
+    assert first["adapters"] == ["cs", "ar"] and list(first["modules"]) == sorted(MODULES)
+    assert first["variance"]["ratio"] == pytest.approx(0.5, abs=0.05)
+    assert first["own"]["cosine"] == pytest.approx(1) and second["own"] is None
+    assert second["variance"]["mean_cosine"] is None and second["sign_agreement"] == [[1]]
+    assert second["verdicts"][0]["word"] == "cannot be told"
+    assert set(first["prior"]) == {"cs", "ar"} and len(first["verdicts"]) == 3
+
+
+def test_everything_is_deterministic(run):
+    first = [path.read_bytes() for path in write_analysis(run, analyze_run(run))]
+    assert [path.read_bytes() for path in write_analysis(run, analyze_run(run))] == first
+
+
+def test_what_is_missing_is_noted_and_the_rest_stands(run):
+    (run / "round-0001" / "adapters" / "ar").rename(run / "round-0001" / "adapters" / "ar.tmp-1")
+
+    analysis = analyze_run(run)
+
+    assert analysis.notes[0] == "round 1 is not finished: 1 of 2 adapters"
+    assert "norms are not compared with the weights: base 0 is not committed" in analysis.notes
+    assert all(note in render(analysis) for note in analysis.notes)
+    assert as_tree(analysis)["rounds"][0]["modules"][MODULES[0]]["weight_norm"] is None
+
+
+def test_adapters_that_are_zero_or_of_other_ranks(tmp_path):
+    other = make_run(tmp_path / "other", make_config(tmp_path, rounds=(("cs", "ar"), ("zh",), ("zh",))))
+    put_adapter(other, 1, "cs", 1)
+    put_adapter(other, 1, "ar", 2, lora_r=6)
+    put_adapter(other, 2, "zh", 1, zero=True)
+
+    analysis = analyze_run(other)
+    page = render(analysis)
+    tree = json.loads(json.dumps(as_tree(analysis), allow_nan=False))
+
+    assert "differ in r" in page and list(tree["rounds"][0]["pooled"]) == ["updates"]
+    assert tree["rounds"][1]["variance"]["ratio"] is None
+    assert tree["rounds"][1]["verdicts"][1]["word"] == "cannot be told"
+
+
+def test_opposite_adapters_cancel_to_an_average_of_nothing(tmp_path):
+    run = make_run(tmp_path / "r", make_config(tmp_path))
+    put_adapter(run, 1, "cs", 1)
+    put_adapter(run, 1, "ar", 1)
+    place = run / "round-0001" / "adapters" / "ar"
+    factors = peft_folder.read_factors(place)
+    state = {f"base_model.model.{name}.lora_A.weight": item.a_RI for name, item in factors.items()}
+    state |= {f"base_model.model.{name}.lora_B.weight": -item.b_OR for name, item in factors.items()}
+    peft_folder.write_peft(place, state, peft_folder.read_config(place))
+
+    analysis = analyze_run(run)
+
+    found = analysis.rounds[0].measures
+    assert found.variance.ratio == pytest.approx(0, abs=1e-9) and found.sign_agreement[0][1] == 0
+    assert math.isclose(found.cosines["updates"][0][1], -1) and "<svg" in render(analysis)
+
+
+def test_console_table_has_every_verdict(run):
+    table = verdict_table(analyze_run(run))
+    assert table.row_count == 6 and [column.header for column in table.columns][-1] == "verdict"
+
+
+def test_no_run_no_adapter_no_update(run, tmp_path):
+    with pytest.raises(InputError, match="not a run directory"):
+        analyze_run(tmp_path)
+    with pytest.raises(InputError, match="no adapter yet"):
+        analyze_run(make_run(tmp_path / "empty", make_config(tmp_path)))
+    with pytest.raises(InputError, match="base 0 is not committed; leave --line out"):
+        analyze_run(run, num_points=3)
+    (run / "round-0001" / "delta" / base_chain.DELTA).unlink()
+    with pytest.raises(InputError, match="no round has its update yet"):
+        analyze_run(run, num_points=3)

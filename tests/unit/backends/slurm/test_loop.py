@@ -1,0 +1,238 @@
+"""The Slurm backend's event loop, with Slurm's answers played and jobs written by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from wfc_dist.backends.slurm import client, loop, submission, tasks
+from wfc_dist.backends.slurm.client import JobState, SlurmError
+from wfc_dist.backends.slurm.endings import EXIT_NOT_SHARED, cause_of
+from wfc_dist.backends.slurm.loop import Done, JobLoop, Wanted
+from wfc_dist.backends.slurm.submission import Shape, Submission
+from wfc_dist.backends.slurm.tasks import Task
+from wfc_dist.config import loading
+from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
+from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.store import RunStore
+
+
+def nothing(place: object) -> dict:
+    """The work of jobs that nobody runs here."""
+    return {}
+
+
+class Site:
+    """Plays Slurm: jobs are numbered, their states set by the test."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, JobState] = {}
+        self.submitted: list[str] = []
+        self.cancelled: list[tuple[str, bool]] = []
+        self.refuse = 0
+
+    def submit(self, prepared: Submission, task: Task, cluster: ClusterConfig, shape: Shape) -> Submission:
+        if self.refuse:
+            self.refuse -= 1
+            raise SlurmError("sbatch: Unable to contact slurm controller")
+        self.submitted.append(prepared.folder.name)
+        job = Submission(prepared.folder, prepared.name, prepared.key, str(100 + len(self.submitted)))
+        job.write()
+        self.play(job, len(self.submitted))
+        return job
+
+    def play(self, job: Submission, number: int) -> None:
+        self.finish(job)
+
+    def set(self, job: Submission, state: str, nodes: str = "node1") -> None:
+        self.states[job.name] = JobState(str(job.job_id), state, nodes, "")
+
+    def start(self, job: Submission, host: str = "node1", restarts: int = 0) -> None:
+        with open(job.folder / tasks.STARTS, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"start": restarts, "host": host}) + "\n")
+
+    def finish(self, job: Submission) -> None:
+        self.start(job)
+        self.set(job, "COMPLETED")
+        value = {"folders": [], "said": job.folder.name}
+        (job.folder / tasks.RESULT).write_text(json.dumps({"state": "done", "value": value, "host": "node1"}))
+
+    def fail(self, job: Submission, error: str, *, refused: bool, state: str = "FAILED") -> None:
+        self.start(job)
+        self.set(job, state)
+        facts = {"refused": refused, "error": error, "message": "what happened", "host": "node1"}
+        (job.folder / "failed-0.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+    site = Site()
+    monkeypatch.setattr(client, "states", lambda names: {name: site.states[name] for name in names if name in site.states})
+    monkeypatch.setattr(client, "remembered", lambda job_id: None)
+    monkeypatch.setattr(client, "exit_code", lambda job_id: EXIT_NOT_SHARED)
+    monkeypatch.setattr(client, "cancel", lambda job_id, pending_only=False: site.cancelled.append((job_id, pending_only)))
+    monkeypatch.setattr(submission, "submit", site.submit)
+    monkeypatch.setattr(loop, "POLL_S", 0.01)
+    monkeypatch.setattr(loop, "RETRY_S", 0.01)
+    monkeypatch.setattr(loop, "SETTLE_ELSE_S", 0.0)
+    monkeypatch.setattr(loop, "SETTLE_S", {"PREEMPTED": 0.0})
+    return site
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    path = tiny.make_config(tmp_path, rounds=[["a", "b"]], cluster={"backend": "slurm", "max_failures": 1})
+    config = loading.load(path)
+    paths = RunPaths(config.run_dir())
+    paths.run_dir.mkdir(parents=True)
+    return RunStore(paths, config, 1)
+
+
+def wanted(name: str, key: str = "key") -> Wanted:
+    return Wanted(f"train-{name}", name, key, lambda: nothing, Shape(1, 1, 0), True, {"dataset": name})
+
+
+def run_loop(store: RunStore, *names: str, key: str = "key") -> dict[str, Done]:
+    found: dict[str, Done] = {}
+    taken = JobLoop(store, 1, lambda text: None, lambda item, done: found.update({item.title: done}))
+    taken.run([wanted(name, key) for name in names])
+    return found
+
+
+def ledger(store: RunStore) -> list[dict]:
+    path = store.paths.ledger
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_every_piece_gets_a_job_and_its_result(site: Site, store: RunStore) -> None:
+    found = run_loop(store, "a", "b")
+    assert site.submitted == ["train-a-1", "train-b-1"]
+    assert {name: done.value["said"] for name, done in found.items()} == {"a": "train-a-1", "b": "train-b-1"}
+    assert ledger(store) == []
+
+
+def test_a_new_coordinator_takes_what_finished_without_one(site: Site, store: RunStore) -> None:
+    run_loop(store, "a")
+    assert run_loop(store, "a", "b")["a"].job_id == "101"
+    assert site.submitted == ["train-a-1", "train-b-1"], "a was not submitted again"
+    run_loop(store, "a", key="another base")
+    assert site.submitted[-1] == "train-a-2", "the result of other work is not taken"
+
+
+def test_a_new_coordinator_goes_on_with_a_job_in_the_queue(site: Site, store: RunStore) -> None:
+    folder = store.paths.run_dir / "slurm" / "round-0001"
+    folder.mkdir(parents=True)
+    prepared = submission.prepare(folder, "train-a", "key", "tiny")
+    job = Submission(prepared.folder, prepared.name, prepared.key, "7")
+    job.write()
+    site.set(job, "RUNNING")
+    asked = iter(range(5))
+
+    def states(names: list[str]) -> dict[str, JobState]:
+        if next(asked) == 2:
+            site.finish(job)
+        return {job.name: site.states[job.name]}
+
+    client.states = states
+    assert run_loop(store, "a")["a"].job_id == "7" and site.submitted == []
+
+
+def test_a_job_whose_id_was_never_written_down_is_found_or_cancelled(site: Site, tmp_path: Path) -> None:
+    whole, orphan = (submission.prepare(tmp_path, f"train-{name}", "key", "run") for name in "ab")
+    for job, number in ((whole, "7"), (orphan, "8")):
+        site.states[job.name] = JobState(number, "PENDING", "", "Priority")
+    (whole.folder / "submitit").mkdir()
+    (whole.folder / "submitit" / "7_submitted.pkl").touch()
+
+    assert submission.adopt(whole).job_id == "7"
+    assert submission.find(tmp_path, "train-a") == submission.adopt(whole)
+    assert submission.adopt(orphan).job_id is None and site.cancelled == [("8", False)]
+
+
+def test_a_lost_job_is_replaced_and_written_down(site: Site, store: RunStore) -> None:
+    def play(job: Submission, number: int) -> None:
+        site.fail(job, "RuntimeError", refused=False) if number == 1 else site.finish(job)
+
+    site.play = play  # type: ignore[method-assign]
+    run_loop(store, "a")
+    (failure,) = ledger(store)
+    assert site.submitted == ["train-a-1", "train-a-2"]
+    assert (failure["event"], failure["dataset"], failure["host"], failure["decision"]) == ("failure", "a", "node1", "restart")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "num_jobs"), [("TrainingError", TrainingError, 1), ("RuntimeError", GangFailedError, 2)]
+)
+def test_what_cannot_be_made_good_stops_the_others(site: Site, store: RunStore, error: str, raised: type, num_jobs: int) -> None:
+    site.play = lambda job, number: site.fail(job, error, refused=error == "TrainingError")  # type: ignore[method-assign]
+    with pytest.raises(raised, match="what happened"):
+        run_loop(store, "a")
+    assert len(site.submitted) == num_jobs and store.stop_reason() == "round 1, a failed"
+    assert ledger(store)[-1]["decision"] == "give up"
+
+
+def test_an_interruption_is_no_failure(site: Site, store: RunStore) -> None:
+    def play(job: Submission, number: int) -> None:
+        site.start(job)
+        site.set(job, "TIMEOUT") if number < 4 else site.finish(job)
+
+    site.play = play  # type: ignore[method-assign]
+    run_loop(store, "a")
+    assert len(site.submitted) == 4, "max_failures is 1, but these are time limits"
+    assert [(line["event"], line["reason"]) for line in ledger(store)] == [("requeue", "the job ended: TIMEOUT")] * 3
+
+
+def test_a_cancelled_job_counts_as_lost(site: Site, store: RunStore) -> None:
+    def play(job: Submission, number: int) -> None:
+        site.start(job)
+        site.set(job, "CANCELLED")
+
+    site.play = play  # type: ignore[method-assign]
+    with pytest.raises(GangFailedError, match="ended CANCELLED without saying why"):
+        run_loop(store, "a")
+    assert len(site.submitted) == 2
+
+
+def test_a_requeue_by_slurm_is_written_down_once(site: Site, store: RunStore) -> None:
+    def play(job: Submission, number: int) -> None:
+        site.start(job, "node3")
+        site.finish(job)
+        site.start(job, "node2", restarts=1)
+
+    site.play = play  # type: ignore[method-assign]
+    assert run_loop(store, "a")["a"].num_requeues == 1
+    run_loop(store, "a")  # a coordinator that died before the commit
+    (line,) = ledger(store)
+    assert (line["event"], line["host"], line["slurm_job"]) == ("requeue", "node1", "101")
+
+
+def test_a_stop_empties_the_queue_and_waits_for_checkpoints(site: Site, store: RunStore) -> None:
+    def play(job: Submission, number: int) -> None:
+        site.set(job, "RUNNING" if number == 1 else "PENDING")
+        if number == 2:
+            store.stop("SIGTERM")
+
+    def cancel(job_id: str, pending_only: bool = False) -> None:
+        site.cancelled.append((job_id, pending_only))
+        for name, state in site.states.items():
+            after = {"PENDING": "CANCELLED", "RUNNING": "COMPLETED"}.get(state.state, state.state)
+            site.states[name] = JobState(state.job_id, after, "node1", "")
+
+    site.play, client.cancel = play, cancel  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run_loop(store, "a", "b")
+    assert ("101", True) in site.cancelled and ledger(store) == []
+
+
+def test_a_busy_slurm_is_asked_again(site: Site, store: RunStore) -> None:
+    site.refuse = 3
+    run_loop(store, "a")
+    assert site.submitted == ["train-a-4"]
+
+
+def test_a_node_that_does_not_see_the_run_directory_is_named(site: Site, tmp_path: Path) -> None:
+    job = submission.prepare(tmp_path, "train-a", "key", "run")
+    cause = cause_of("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
+    assert isinstance(cause, InputError) and "not visible on node3" in cause.message and str(job.folder) in cause.message

@@ -1,0 +1,118 @@
+"""Configuration: what is refused, and how it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wfc_dist.compare import settings as compare_settings
+from wfc_dist.compare import sweep
+from wfc_dist.config import loading
+from wfc_dist.config.schema import Config
+from wfc_dist.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def tree(**blocks: Any) -> dict[str, Any]:
+    split = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+    return {
+        "run": {"name": "x"}, "base": {"model": "m"}, "rounds": [["a", "b"]],
+        "datasets": {name: {"source": name, "splits": split} for name in "ab"}, **blocks,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({"trian": {}}, "trian: unknown key; did you mean 'train'"),
+        ({"train": {"lrate": 1}}, "train.lrate: unknown key; did you mean 'lr'|train.lrate: unknown key"),
+        ({"train": {"warmup_step": 1}}, "train.warmup_step: unknown key; did you mean 'warmup_steps'"),
+        ({"datasets": {"a": {"source": "s", "langage": "en"}}}, "datasets.a.langage: unknown key; did you mean 'language'"),
+        ({"rounds": [["a", "bb"]]}, "round 1 names 'bb', which is no data set"),
+        ({"rounds": [["a", "a"]]}, "twice"),
+        ({"centralize": {"method": "fisher"}}, "centralize.method fisher: set train.curvature to fisher"),
+        ({"centralize": {"method": "ihr"}, "train": {"curvature": "fisher"}}, "ihr: set train.curvature to kronecker"),
+        ({"rounds": []}, "at least one data set"),
+        ({"rounds": {"centralize_every": 0}}, "centralize_every must be 1 or more"),
+        ({"lora": {"variant": "dora"}}, "lora.variant"),
+        ({"lora": {"r": 0}}, "lora.r"),
+        ({"lora": {"variant": "full"}}, "set dropout to 0, not 0.05"),
+        ({"lora": {"variant": "full", "dropout": 0, "prior": {}}}, "variant full has none: leave prior out"),
+        ({"train": {"strategy": "fsdp"}}, "train.strategy"),
+        ({"train": {"warmup_steps": 9, "max_steps": 9}}, "must be less than max_steps"),
+        ({"train": {"early_stopping": {"patience": 2}}}, "early_stopping needs eval_every"),
+        ({"train": {"ewc": {}}}, "set curvature to fisher, not none"),
+        ({"train": {"ewc": {}, "curvature": "kronecker"}}, "set curvature to fisher, not kronecker"),
+        ({"train": {"ewc": {}, "curvature": "both", "strategy": "zero3"}}, "zero3 shards them"),
+        ({"train": {"optimizer": "sgd", "strategy": "zero1"}}, "optimizer sgd works with strategy ddp, not zero1"),
+        ({"train": {"distillation": {"weight": 1.5}}}, "train.distillation.weight"),
+        (
+            {"train": {"distillation": {"temprature": 2}}},
+            "temprature: unknown key; did you mean 'temperature'",
+        ),
+        ({"lora": {"prior": {"sigma": 0}}}, "lora.prior.sigma"),
+        ({"lora": {"prior": {}}, "train": {"strategy": "zero0"}}, "use train.strategy ddp"),
+        ({"lora": {"prior": {}}, "train": {"gradient_checkpointing": True}}, "without train.gradient_checkpointing"),
+        ({"centralize": {"weights": {"a": 1}}}, "no weight for b"),
+        ({"centralize": {"weights": {"a": 0, "b": 0}}}, "sum > 0"),
+        ({"evaluate": {"protected": {"a": {"source": "s", "splits": {"test": "t"}}}}}, "also a training data set"),
+        ({"evaluate": {"protected": {"p": {"source": "s"}}}}, "needs a test split"),
+        ({"datasets": {"../x": {"source": "s"}}}, "datasets"),
+        ({"run": {"name": "a/b"}}, "run.name"),
+        ({"cluster": {"gpus_per_worker": 2}}, "set workers_per_trainer to the GPUs of a trainer"),
+        ({"cluster": {"gpus_per_worker": 0.5, "workers_per_trainer": 2}}, "cannot share a GPU"),
+        ({"cluster": {"wait_for_node": 2}}, "cluster.wait_for_node: unknown key; did you mean 'wait_for_nodes'"),
+    ],
+)
+def test_wrong_configurations_are_refused_by_name(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loading.parse(tree(**blocks))
+
+
+def test_centralize_every_takes_data_sets_in_order() -> None:
+    assert loading.parse(tree(rounds={"centralize_every": 1})).round_list() == [["a"], ["b"]]
+
+
+def test_overrides_are_yaml_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(tree()))
+    loaded = loading.load(
+        path, ["train.lr=1e-4", "train.early_stopping={metric: error}", "train.eval_every=5", "base.revision=null"]
+    )
+    assert loaded.train.lr == 1e-4 and loaded.train.early_stopping and loaded.train.early_stopping.metric == "error"
+    for override, message in (("train.lr", "not key.path=value"), ("run.name.x=1", "is a value"), ("train.lrr=1", "unknown key")):
+        with pytest.raises(ConfigError, match=message):
+            loading.load(path, [override])
+    with pytest.raises(ConfigError, match="cannot read"):
+        loading.load(tmp_path / "none.yaml")
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        loading.load(path)
+
+
+def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
+    old = loading.parse(tree()).model_dump(mode="json")
+    new = loading.parse(tree(train={"lr": 2e-3}, cluster={"max_failures": 9, "threads_per_worker": 2})).model_dump(mode="json")
+    assert loading.changed_keys(old, new) == ["cluster.threads_per_worker", "train.lr"]
+    inside = {"backend": "slurm", "slurm": {"partition": "long"}, "node_labels": {"zone": "a"}}
+    assert loading.changed_keys(old, loading.parse(tree(cluster=inside)).model_dump(mode="json")) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    tree = loading.read_tree(path)
+    if "compare" in tree:
+        configs = [planned.config for planned in compare_settings.load(path).runs]
+    elif "sweep" in tree:
+        configs = [planned.config for planned in sweep.load(path).comparison.runs]
+    else:
+        configs = [loading.load(path)]
+    assert all(config.round_list() for config in configs)
+
+
+def test_schema_names_every_block() -> None:
+    assert set(Config.model_json_schema()["properties"]) == {
+        "run", "base", "datasets", "rounds", "lora", "train", "centralize", "cluster", "evaluate",
+    }  # fmt: skip

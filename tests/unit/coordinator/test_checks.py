@@ -1,0 +1,46 @@
+"""What `wfc run` refuses before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from wfc_dist.config import loading
+from wfc_dist.config.schema import Config
+from wfc_dist.coordinator.checks import check
+from wfc_dist.coordinator.run import launched_by
+from wfc_dist.errors import ConfigError
+
+
+def make_config(run_dir: str, **train: object) -> Config:
+    return loading.parse(
+        {
+            "run": {"name": "x", "dir": run_dir},
+            "base": {"model": "org/model"},
+            "datasets": {"a": {"source": "a", "splits": {"train": "t.jsonl"}}},
+            "rounds": [["a"]],
+            "train": train,
+        }
+    )
+
+
+def test_a_run_in_rays_throw_away_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=r"run.dir: 'runs' is relative .*run.dir=/shared/runs"):
+        check(make_config("runs"))
+
+
+def test_fp16_without_a_gpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fp16 needs GPUs"):
+        check(make_config("runs", precision="fp16"))
+
+
+def test_the_scheduler_of_an_attempt_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched_by() == {}
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert launched_by() == {"slurm_job_id": "17"}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "my-run-1"}}')
+    assert launched_by() == {"slurm_job_id": "17", "ray_job_id": "my-run-1"}

@@ -1,0 +1,185 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import soundfile as sf
+import tiny
+
+from wfc_dist.config import loading
+from wfc_dist.config.schema import Config
+from wfc_dist.data.audit import AuditReport, audit, normal_text
+from wfc_dist.errors import InputError
+
+SPLITS = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tiny.make_dataset(tmp_path_factory.mktemp("corpus"), seed=3)
+
+
+@pytest.fixture
+def copy(corpus, tmp_path):
+    return Path(shutil.copytree(corpus, tmp_path / "copy"))
+
+
+def make_config(folder: Path, base: Path | str = "none", **train) -> Config:
+    return loading.parse(
+        {
+            "run": {"name": "run"},
+            "base": {"model": str(base)},
+            "datasets": {"tiny": {"source": str(folder), "splits": SPLITS}},
+            "rounds": [["tiny"]],
+            "train": {"max_steps": 10, "warmup_steps": 0, **train},
+        }
+    )
+
+
+def change(folder: Path, split: str, *changes: dict) -> None:
+    """Changes the first rows of a manifest, one dictionary a row."""
+    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
+    for row, new in zip(rows, changes, strict=False):
+        row.update(new)
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def only(lines: list[str]) -> str:
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_clean_data_passes_with_its_figures(corpus):
+    report = audit(make_config(corpus), deep=True)
+    report.raise_for_errors()
+    assert not report.warnings
+    row = report.rows[0]
+    assert (row.name, row.split, row.num_clips, row.languages) == ("tiny", "train", 6, {"en": 6})
+    assert (row.min_s, row.mean_s, row.max_s) == (1.0, 2.0, 3.0) and row.hours == pytest.approx(12 / 3600)
+    assert [row.split for row in report.rows] == ["train", "dev", "test"]
+
+
+def test_protected_sets_are_checked(corpus, tmp_path):
+    protected = {"evaluate": {"protected": {"old": {"source": str(tmp_path / "none"), "splits": SPLITS}}}}
+    report = audit(loading.parse({**make_config(corpus).model_dump(), **protected}))
+    assert "old/test: cannot read the manifest" in only(report.errors)
+
+
+def test_missing_and_unreadable_audio(copy):
+    (copy / "audio" / "train-0.flac").unlink()
+    (copy / "audio" / "train-1.flac").write_bytes(b"no audio")
+    line = only(audit(make_config(copy)).errors)
+    assert line.startswith("2 of 6 clips of tiny/train: audio is missing or unreadable, first: audio file ")
+    assert "train-0.flac is missing" in line
+    with pytest.raises(InputError, match="nothing was started:\n  2 of 6 clips of tiny/train"):
+        audit(make_config(copy)).raise_for_errors()
+
+
+def test_damage_behind_the_header_is_found_by_the_deep_check_only(copy):
+    path = copy / "audio" / "train-0.flac"
+    path.write_bytes(path.read_bytes()[:4000])
+    assert not audit(make_config(copy)).errors
+    assert "audio is missing or unreadable" in only(audit(make_config(copy), deep=True).errors)
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "message"),
+    [
+        (
+            "train",
+            {"duration": 1.2},
+            "audio ends before the stated duration, first: .*train.jsonl:1 .1.20 s stated, 1.00 s there",
+        ),
+        ("train", {"offset": 5.0}, "audio ends before the stated duration"),
+        ("train", {"text": "  "}, "the text is empty, first: .*train.jsonl:1"),
+        ("train", {"lang": "klingon"}, "no language, or none that Whisper knows, first: .*train.jsonl:1.*'klingon'"),
+        ("train", {"lang": None}, "no language, or none that Whisper knows"),
+        ("test", {"audio_filepath": "audio/train-0.flac"}, "the same audio as a training clip"),
+    ],
+)
+def test_errors_name_the_first_row(copy, split, changes, message):
+    change(copy, split, changes)
+    report = audit(make_config(copy))
+    with pytest.raises(InputError, match=rf"1 of \d clips of tiny/{split}: {message}"):
+        report.raise_for_errors()
+
+
+def test_warnings_do_not_stop_anything(copy):
+    text = json.loads((copy / "train.jsonl").read_text().splitlines()[3])["text"]
+    change(copy, "train", {"text": "x" * 443}, {"text": "x" * 442}, {"audio_filepath": "audio/train-5.flac"})
+    change(copy, "test", {"text": text.upper() + "!"})
+    tiny.make_tokenizer().save_pretrained(copy / "base")
+    report = audit(make_config(copy, base=copy / "base", max_duration_s=2.5, min_duration_s=1.5))
+    report.raise_for_errors()
+    expected = [
+        "2 of 6 clips of tiny/train: shorter than train.min_duration_s",
+        "1 of 6 clips of tiny/train: more than 448 label tokens",
+        "2 of 6 clips of tiny/train: longer than train.max_duration_s",
+        "1 of 6 clips of tiny/train: the same audio as an earlier clip",
+        "1 of 3 clips of tiny/test: the same text as a training clip",
+    ]
+    for start in expected:
+        assert any(line.startswith(start) for line in report.warnings), (start, report.warnings)
+
+
+@pytest.mark.parametrize("model", ["a-team/a-whisper", "not/one/name", "of/nobody"])
+def test_label_tokens_are_counted_as_far_as_the_tokenizer_is_on_this_machine(copy, tmp_path, monkeypatch, model):
+    cached = tmp_path / "models--a-team--a-whisper"
+    tiny.make_tokenizer().save_pretrained(cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    change(copy, "train", {"text": "x" * 443})
+    found = [line for line in audit(make_config(copy, base=model)).warnings if "448 label tokens" in line]
+    assert len(found) == (model == "a-team/a-whisper")
+
+
+def test_a_damaged_tokenizer_is_said(copy, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert not audit(make_config(copy, base=tmp_path)).errors  # no text is long enough to ask it
+    change(copy, "train", {"text": "x" * 443})
+    with pytest.raises(InputError, match=r"tokenizer.json is no tokenizer: .*; fetch the base again"):
+        audit(make_config(copy, base=tmp_path))
+
+
+def test_long_test_clips_are_decoded_in_pieces(copy):
+    sf.write(copy / "audio" / "long.flac", [0.0] * 16_000 * 31, 16_000)
+    change(copy, "test", {"audio_filepath": "audio/long.flac", "duration": 31.0})
+    assert "longer than 30 s, decoded in pieces" in only(audit(make_config(copy)).warnings)
+
+
+def test_splits_with_nothing_to_train_on_are_errors(copy):
+    report = audit(make_config(copy, min_duration_s=10))
+    assert "tiny/train: no clip is left to train on" in report.errors[0]
+    (copy / "dev.jsonl").write_text("")
+    assert any("tiny/dev: no clips in" in line for line in audit(make_config(copy)).errors)
+
+
+def test_only_the_first_few_errors_of_a_set_are_listed(copy):
+    rows = [{"duration": 99.0, "lang": None}, {"text": ""}, {"audio_filepath": "none"}]
+    change(copy, "train", *rows)
+    change(copy, "dev", *rows)
+    with pytest.raises(InputError, match=r"tiny: \d more kinds of error") as caught:
+        audit(make_config(copy)).raise_for_errors()
+    assert len(str(caught.value).splitlines()) == 1 + 4 + 1
+
+
+def test_an_empty_report_raises_nothing():
+    AuditReport(()).raise_for_errors()
+
+
+def test_normal_text_forgets_case_and_punctuation_but_not_accents():
+    assert normal_text(" Él -- no,  gracias! ") == normal_text("él no gracias") != normal_text("el no gracias")
+
+
+def test_audit_loads_neither_torch_nor_ray(corpus):
+    program = (
+        "import sys; from wfc_dist.config import loading; from wfc_dist.data.audit import audit; "
+        f"c = loading.parse({make_config(corpus).model_dump(mode='json')!r}); audit(c); "
+        "print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,99 @@
+"""The Bayesian prior: divergence against torch.distributions in float64, samples, and what is trained."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from wfc_dist.config.schema import LoraConfig
+from wfc_dist.config.training import PriorConfig
+from wfc_dist.rounds import Base
+from wfc_dist.training import model as models
+from wfc_dist.training.loss import TokenLoss, trained_parameters
+from wfc_dist.training.prior import GaussianFactors, gaussian_divergence
+from wfc_dist.weights.warm_base import WarmBase
+
+LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
+ROUNDING = 1e-5  # relative; float32 against float64
+
+
+@pytest.fixture
+def loss(tmp_path: Path) -> TokenLoss:
+    model = models.build(WarmBase(Base(0, str(tiny.make_whisper(tmp_path)), "sha")), LORA, 5)
+    return TokenLoss(model, "fp32", prior=GaussianFactors(model, PriorConfig(sigma=0.2, beta=0.5)))
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "input_features": torch.randn(2, 80, 3000, generator=generator),
+        "labels": torch.randint(0, 200, (2, 6), generator=generator),
+    }
+
+
+def test_the_divergence_is_that_of_two_gaussians() -> None:
+    mu, s = torch.linspace(-1, 1, 7, dtype=torch.float64), torch.linspace(0.01, 2, 7, dtype=torch.float64)
+
+    expected = kl_divergence(Normal(mu, s), Normal(torch.zeros_like(mu), torch.full_like(mu, 0.3)))
+
+    torch.testing.assert_close(gaussian_divergence(mu, s, 0.3), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_value_and_gradient_of_the_penalty(loss: TokenLoss) -> None:
+    assert loss.prior is not None
+    penalty = loss.prior.penalty()
+    penalty.backward()
+
+    expected = 0.0
+    trained = trained_parameters(loss)
+    for key, mu in models.lora_parameters(loss).items():
+        rho = trained[f"rho/{key}"]
+        m, p = mu.detach().double(), rho.detach().double()
+        s = torch.log1p(p.exp())
+        expected += 0.5 * kl_divergence(Normal(m, s), Normal(torch.zeros_like(m), torch.full_like(m, 0.2))).mean()
+        by_s = (s / 0.2**2 - 1 / s) * torch.sigmoid(p)
+        torch.testing.assert_close(mu.grad, (0.5 * m / 0.2**2 / m.numel()).float(), rtol=ROUNDING, atol=1e-9)
+        torch.testing.assert_close(rho.grad, (0.5 * by_s / m.numel()).float(), rtol=ROUNDING, atol=1e-9)
+    assert float(penalty) == pytest.approx(float(expected), rel=ROUNDING)
+
+
+def test_a_loss_is_that_of_the_factors_drawn(loss: TokenLoss) -> None:
+    assert loss.prior is not None
+    torch.manual_seed(4)
+    drawn = loss(**batch()).detach()
+    torch.manual_seed(4)
+    for parameter, value in zip(models.lora_parameters(loss).values(), loss.prior.sample().values(), strict=True):
+        parameter.data = value.detach()
+
+    fixed = TokenLoss(loss.model, "fp32")(**batch())
+
+    torch.testing.assert_close(drawn, fixed.detach(), rtol=0, atol=0)
+
+
+def test_samples_have_the_mean_and_the_spread(loss: TokenLoss) -> None:
+    assert loss.prior is not None
+    with torch.no_grad():
+        for rho in loss.prior.rho:
+            rho.fill_(0.5)
+    torch.manual_seed(1)
+
+    draws = [torch.cat([value.flatten() for value in loss.prior.sample().values()]).detach() for _ in range(20)]
+
+    means = torch.cat([value.detach().flatten() for value in models.lora_parameters(loss).values()])
+    deviations = torch.stack(draws) - means
+    # 61,440 draws: standard errors of mean and spread are s / 248 and s / 350, and four of them are allowed.
+    assert abs(float(deviations.mean())) < 4 * 0.974 / 248
+    assert float(deviations.std()) == pytest.approx(0.974077, abs=4 * 0.974 / 350)
+
+
+def test_means_and_spreads_are_trained_and_only_the_means_are_the_adapter(loss: TokenLoss) -> None:
+    loss(**batch()).sum().backward()
+
+    trained = trained_parameters(loss)
+    assert all(value.grad is not None and value.grad.any() for name, value in trained.items() if "lora_B" in name)
+    assert all(value.grad is not None for value in trained.values())
+    assert {id(value) for value in loss.parameters() if value.requires_grad} == {id(value) for value in trained.values()}
+    assert trained_parameters(loss.model).keys() == models.lora_parameters(loss).keys()
+    assert models.check_trainable(loss.model) * 2 == sum(value.numel() for value in trained.values())

@@ -1,0 +1,84 @@
+"""safetensors files written tensor by tensor: the bytes the safetensors library writes, and what is refused."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wfc_dist.errors import InputError
+from wfc_dist.weights import tensor_files
+from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "b": torch.randn(3, 5, generator=generator).to(torch.bfloat16),
+        "a": torch.randn(7, generator=generator),
+        "c": torch.arange(4),
+        "empty": torch.zeros(0, 3, dtype=torch.float16),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "flag": torch.tensor([True, False, True]),
+    }
+
+
+def specs_of(items: dict[str, torch.Tensor]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in items.items()}
+
+
+def test_the_library_reads_back_what_was_written_and_the_hash_is_the_files(tmp_path: Path) -> None:
+    items = tensors()
+    writer = TensorFileWriter(tmp_path / "x.safetensors", specs_of(items))
+    for name in write_order(specs_of(items)):
+        writer.write(name, items[name])
+    sha256 = writer.close()
+
+    assert sha256 == hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest()
+    loaded = load_file(tmp_path / "x.safetensors")
+    assert loaded.keys() == items.keys()
+    assert all(torch.equal(loaded[name], items[name]) and loaded[name].dtype == items[name].dtype for name in items)
+
+
+def test_the_header_says_what_the_library_wrote(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "x.safetensors", {"format": "pt"})
+    assert read_header(tmp_path / "x.safetensors") == specs_of(tensors())
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\x05\0\0\0\0\0\0\0{]{]}", b"\x02\0\0\0\0\0\0\0[]"])
+def test_what_is_no_safetensors_file_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    with pytest.raises(InputError, match=r"bad\.safetensors cannot be read as safetensors"):
+        read_header(tmp_path / "bad.safetensors")
+
+
+def test_an_order_or_a_shape_that_breaks_the_layout_is_refused(tmp_path: Path) -> None:
+    items = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    writer = TensorFileWriter(tmp_path / "x.safetensors", specs_of(items))
+    with pytest.raises(AssertionError, match="out of order"):
+        writer.write("b", items["b"])
+    with pytest.raises(AssertionError, match="not what the header says"):
+        writer.write("a", torch.zeros(3))
+    writer.write("a", items["a"])
+    with pytest.raises(AssertionError, match="b was not written"):
+        writer.close()
+
+
+def test_a_disk_that_fails_while_the_file_is_being_written_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_files, "_FLUSH_BYTES", 64)
+    items = {name: torch.zeros(32) for name in "abcd"}
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):  # from `write` or from `close`, whichever comes after it
+        writer = TensorFileWriter(tmp_path / "x.safetensors", specs_of(items))
+        for name, tensor in items.items():
+            writer.write(name, tensor)
+        writer.close()

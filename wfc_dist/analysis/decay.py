@@ -1,0 +1,71 @@
+"""Is there a prior near zero? What AdamW's decay takes of a weight over a training, beside what the gradients did."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from wfc_dist.config.schema import TrainConfig
+from wfc_dist.merging.factors import Factors
+from wfc_dist.training.model import init_lora_a_
+from wfc_dist.training.schedule import lr_at
+
+
+@dataclass(frozen=True)
+class AdapterPrior:
+    """What the decay did to one adapter, beside what the gradients did. Frobenius norms over all modules.
+
+    Attributes:
+        steps: Optimizer steps of the weights that were kept.
+        shrinkage: 1 - prod(1 - lr_t * weight_decay): the share the decay takes of a factor that gets no gradient.
+        lora_A_start: ||A_0||, the common start of the round's adapters.
+        lora_A_moved: ||A - A_0||.
+        lora_B_moved: ||B||, which starts at zero.
+    """
+
+    steps: int
+    shrinkage: float
+    lora_A_start: float
+    lora_A_moved: float
+    lora_B_moved: float
+
+
+def adapter_prior(factors: Mapping[str, Factors], train: TrainConfig, steps: int, init_seed: int) -> AdapterPrior:
+    """Returns the decay of one adapter and how far its factors moved.
+
+    Args:
+        factors: Module -> factors.
+        train: Learning rate, schedule and weight decay.
+        steps: Optimizer steps of these weights.
+        init_seed: Of lora_A, the same for all adapters of a round.
+    """
+    start = moved_a = moved_b = 0.0
+    for module, item in factors.items():
+        start_RI = torch.empty_like(item.a_RI)
+        init_lora_a_(start_RI, init_seed, module)
+        start += float(start_RI.double().square().sum())
+        moved_a += float((item.a_RI.double() - start_RI.double()).square().sum())
+        moved_b += float(item.b_OR.double().square().sum())
+    return AdapterPrior(steps, shrinkage(train, steps), math.sqrt(start), math.sqrt(moved_a), math.sqrt(moved_b))
+
+
+def shrinkage(train: TrainConfig, steps: int) -> float:
+    """Returns 1 - prod_{t=1..steps} (1 - lr_t * weight_decay), lr_t from the schedule."""
+    return -math.expm1(math.fsum(_log_kept(step, train) for step in range(1, steps + 1)))
+
+
+def shrinkage_curve(train: TrainConfig, steps: int, num_points: int = 60) -> list[tuple[int, float]]:
+    """Returns (step, shrinkage up to it) at up to `num_points` steps after step 0."""
+    wanted = {round(index * steps / num_points) for index in range(num_points + 1)}
+    points, log_kept = [(0, 0.0)], 0.0
+    for step in range(1, steps + 1):
+        log_kept += _log_kept(step, train)
+        if step in wanted:
+            points.append((step, -math.expm1(log_kept)))
+    return points
+
+
+def _log_kept(step: int, train: TrainConfig) -> float:
+    decay = lr_at(step, train) * train.weight_decay
+    return math.log1p(-decay) if decay < 1 else -math.inf  # AdamW would flip the sign; nothing is kept

@@ -1,0 +1,1 @@
+"""Averages adapters with a collective and merges the average into a base."""

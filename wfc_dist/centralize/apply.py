@@ -1,0 +1,124 @@
+"""Averaged updates + root -> merged tensors, module by module, in a memory that does not grow with the model.
+
+Every module is computed by one thread, in float64 and in one order, so its bytes do not depend on how many threads there are.
+"""
+
+import contextlib
+import ctypes
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from wfc_dist.config.schema import MAX_MERGE_THREADS
+from wfc_dist.errors import InputError
+from wfc_dist.merging.factors import AnyDelta, chain_sum_rows, squared_sum
+from wfc_dist.weights import base_chain
+from wfc_dist.weights.hashing import tensor_sha256
+from wfc_dist.weights.tensor_files import TensorSpec
+
+_ROWS = 64  # merged at a time: in float64 they stay in a core's cache; the same for every machine, as part of the arithmetic
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
+
+
+@dataclass(frozen=True)
+class MergedModule:
+    """One module of a new base, with the sums of squares that its diagnostics are made of.
+
+    Attributes:
+        tensor: cast(root + past deltas + delta), (out, in).
+        sha256: Its hash.
+        update_squared: ||delta||^2.
+        lost_squared: ||what the cast lost||^2.
+    """
+
+    tensor: torch.Tensor
+    sha256: str
+    update_squared: float
+    lost_squared: float
+
+
+def num_threads() -> int:
+    """Returns how many threads merge here: as many as this process may use cores, of a Slurm task those it was given."""
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_MERGE_THREADS))
+    return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), given)
+
+
+def return_freed_memory() -> None:
+    """Has the C library map every larger tensor apart, so that a freed one goes back to the system (glibc; elsewhere nothing).
+
+    For processes that only average: mapping costs a trainer time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+
+
+def threads() -> ThreadPoolExecutor:
+    """Returns a pool whose threads compute single-threaded each, so that every module has the same bytes on any machine."""
+    return ThreadPoolExecutor(num_threads(), initializer=partial(torch.set_num_threads, 1))
+
+
+def merge_module(
+    root_OI: torch.Tensor, past: Iterable[AnyDelta], delta: AnyDelta, dtype: torch.dtype
+) -> tuple[torch.Tensor, float, float]:
+    """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
+    merged_OI = torch.empty_like(root_OI, dtype=dtype)
+    update_squared = lost_squared = 0.0
+    sums = chain_sum_rows(root_OI, past, _ROWS)
+    buffer = torch.empty(_ROWS, root_OI.shape[1], dtype=torch.float64)
+    for exact, merged, update in zip(sums, merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
+        merged.copy_(exact.add_(update))
+        exact.sub_(buffer[: len(merged)].copy_(merged))
+        update_squared += squared_sum(update)
+        lost_squared += squared_sum(exact)
+    return merged_OI, update_squared, lost_squared
+
+
+def merged_modules(
+    root: Path, past_deltas: Sequence[Path], averaged: Mapping[str, AnyDelta], dtype: str
+) -> Iterator[tuple[str, MergedModule]]:
+    """Yields (module, merged) in the order of `averaged`; a few modules are in memory at a time.
+
+    Args:
+        root: Checkpoint folder of base 0.
+        past_deltas: Delta folders of earlier rounds, in order.
+        averaged: Module -> this round's update.
+        dtype: Of the result; "auto" keeps the root's.
+
+    Raises:
+        InputError: A module of the result is not finite.
+    """
+    where = base_chain.weight_map(root)
+
+    def merge(module: str) -> MergedModule:
+        name = f"{module}.weight"
+        root_OI = base_chain.read_tensor(where[name], name)
+        past = base_chain.past_updates(past_deltas, module)
+        wanted = root_OI.dtype if dtype == "auto" else base_chain.DTYPES[dtype]
+        tensor, update, lost = merge_module(root_OI, past, averaged[module], wanted)
+        if not math.isfinite(update + lost):
+            raise InputError(f"{module} of the new base is not finite; lower centralize.scale or train.lr")
+        return MergedModule(tensor, tensor_sha256(tensor), update, lost)
+
+    with threads() as pool:
+        ahead: deque[tuple[str, Future[MergedModule]]] = deque()
+        for module in averaged:
+            ahead.append((module, pool.submit(merge, module)))
+            if len(ahead) > num_threads():  # one that is taken, and one for every thread
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for done, future in ahead:
+            yield done, future.result()
+
+
+def merged_specs(root: Path, modules: Iterable[str], dtype: str) -> dict[str, TensorSpec]:
+    """Returns tensor name -> what it becomes for the modules of an update."""
+    specs = base_chain.tensor_specs(root)
+    names = [f"{module}.weight" for module in modules]
+    return {name: specs[name] if dtype == "auto" else TensorSpec(base_chain.DTYPES[dtype], specs[name].shape) for name in names}

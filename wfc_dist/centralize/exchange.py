@@ -1,0 +1,209 @@
+"""Adapters spread over ranks -> every module's share of all adapters, at the rank that owns the module.
+
+A rank sends the smaller of its adapters' factors and, where the update will be dense, its own partial sum of them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, field
+
+import torch
+from safetensors.torch import load, save
+
+from wfc_dist.centralize import collectives
+from wfc_dist.errors import InputError
+from wfc_dist.merging import exact_sum, partial_mean
+from wfc_dist.merging.factors import CURVATURE, Curvature, DenseDelta, Factors, is_smaller_dense
+from wfc_dist.merging.partial_mean import Facts, Grid, PartialMean
+
+Loaded = Mapping[str, dict[str, Factors]]
+"""Data set -> module -> factors, of the adapters of one rank."""
+_HOLDS = "holds"
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """The factors of all adapters of one module, stacked: (out_features, total_r) and (total_r, in_features)."""
+
+    total_r: int
+    out_features: int
+    in_features: int
+
+    @property
+    def is_smaller_dense(self) -> bool:
+        """Says whether they hold more numbers than their product."""
+        return is_smaller_dense(self.total_r, self.out_features, self.in_features)
+
+
+@dataclass
+class Share:
+    """What arrived of one module.
+
+    Attributes:
+        factors: Data set -> factors.
+        sums: Partial sums over the adapters whose factors did not travel.
+        grid: Of the sums; None where the update stays in factors.
+    """
+
+    factors: dict[str, Factors] = field(default_factory=dict)
+    sums: list[PartialMean] = field(default_factory=list)
+    grid: Grid | None = None
+
+
+def same_modules(modules: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the module names all adapters share. Raises InputError naming an adapter that has others."""
+    (first, expected), *rest = [(name, sorted(names)) for name, names in modules.items()]
+    for name, names in rest:
+        if difference := sorted(set(names) ^ set(expected)):
+            raise InputError(
+                f"adapters {first} and {name} have other modules (first difference: {difference[0]}); "
+                "only adapters of the same target modules can be averaged"
+            )
+    return expected
+
+
+def agree_on_modules(loaded: Loaded, group: collectives.Group) -> dict[str, Stacked]:
+    """Returns module -> shape of the stacked factors of all adapters of all ranks, in name order. Every rank calls it.
+
+    Raises:
+        InputError: The adapters have different modules.
+    """
+    mine = {
+        dataset: {module: [item.a_RI.shape[0], item.b_OR.shape[0], item.a_RI.shape[1]] for module, item in factors.items()}
+        for dataset, factors in loaded.items()
+    }
+    everyone: dict[str, dict[str, list[int]]] = {}
+    for part in collectives.all_gather_bytes(json.dumps(mine).encode(), group):
+        everyone |= json.loads(part)
+    modules = same_modules({dataset: list(shapes) for dataset, shapes in everyone.items()})
+    shapes = {module: [of_set[module] for of_set in everyone.values()] for module in modules}
+    return {module: Stacked(sum(lora_r for lora_r, _, _ in found), *found[0][1:]) for module, found in shapes.items()}
+
+
+def agree_on_grids(
+    loaded: Loaded, shares: Mapping[str, float], modules: Sequence[str], group: collectives.Group
+) -> dict[str, Grid]:
+    """Returns module -> grid of its dense mean, the same on every rank. Every rank calls it.
+
+    Args:
+        loaded: This rank's adapters.
+        shares: Data set -> its weight in the mean, of all data sets, in data-set order.
+        modules: Those whose update will be dense.
+        group: The group.
+    """
+    if not modules:
+        return {}
+    mine = {
+        dataset: [asdict(partial_mean.facts_of(factors[module], shares[dataset])) for module in modules]
+        for dataset, factors in loaded.items()
+    }
+    everyone: dict[str, list[dict[str, float]]] = {}
+    for part in collectives.all_gather_bytes(json.dumps(mine).encode(), group):
+        everyone |= json.loads(part)
+    facts = {dataset: [Facts(**item) for item in everyone[dataset]] for dataset in shares}  # type: ignore[arg-type]
+    return {module: partial_mean.grid_of([of_set[n] for of_set in facts.values()]) for n, module in enumerate(modules)}
+
+
+def shares_of_owned(
+    loaded: Loaded,
+    ordered: Sequence[str],
+    shares: Mapping[str, float],
+    grids: Mapping[str, Grid],
+    group: collectives.Group,
+    *,
+    pool: Executor,
+) -> Iterator[tuple[str, Share]]:
+    """Yields (module, share) for the modules this rank owns; one module of each rank is on its way at a time.
+
+    Every rank must run it to its end, with the same modules. What was sent is taken out of `loaded`, so that it needn't be
+    held beside the average.
+
+    Args:
+        loaded: This rank's adapters.
+        ordered: All modules; rank n owns every world_size-th from the n-th.
+        shares: Data set -> its weight in the mean.
+        grids: From `agree_on_grids`.
+        group: The group.
+        pool: Whose threads add up what is sent.
+    """
+    for start in range(0, len(ordered), group.world_size):
+        column = ordered[start : start + group.world_size]
+        if group.world_size == 1:
+            yield column[0], Share({name: factors.pop(column[0]) for name, factors in loaded.items()}, [], grids.get(column[0]))
+            continue
+        sent = list(pool.map(lambda module: pack_share(loaded, module, shares, grids.get(module)), column))
+        received = collectives.exchange_bytes(sent + [b""] * (group.world_size - len(column)), group)
+        if group.world_rank < len(column):
+            module = column[group.world_rank]
+            yield module, unpack(received, grids.get(module))
+
+
+def pack_share(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> bytes:
+    """Takes one module out of `loaded` and returns what this rank sends of it: its sum, where `grid` allows and it is smaller."""
+    items = {dataset: factors.pop(module) for dataset, factors in loaded.items()}
+    if not items:
+        return b""
+    if grid is not None and _sums_are_smaller(list(items.values())):
+        total = partial_mean.partial_mean(list(items.values()), [shares[dataset] for dataset in items], grid)
+        parts = {"delta": total.delta_OI, "a": total.a_RI, "b": total.b_OR}
+        packed = {name: exact_sum.pack(tensor) for name, tensor in parts.items() if tensor is not None}
+        return save({f"{name}|{n}": half for name, halves in packed.items() for n, half in enumerate(halves)}, {_HOLDS: "sums"})
+    return pack_factors(items)
+
+
+def pack_factors(items: Mapping[str, Factors]) -> bytes:
+    """Returns one module's factors, data set -> factors, as bytes that `unpack` takes."""
+    tensors: dict[str, torch.Tensor] = {}
+    for dataset, item in items.items():
+        tensors[f"{dataset}|a"], tensors[f"{dataset}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
+        tensors[f"{dataset}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
+        found = {kind: getattr(item.curvature, name) for kind, name in CURVATURE.items()} if item.curvature else {}
+        tensors |= {f"{dataset}|{kind}": tensor.contiguous() for kind, tensor in found.items() if tensor is not None}
+    return save(tensors, {_HOLDS: "factors"})
+
+
+def _sums_are_smaller(items: Sequence[Factors]) -> bool:
+    lora_r = items[0].a_RI.shape[0]
+    out_features, in_features = items[0].b_OR.shape[0], items[0].a_RI.shape[1]
+    in_factors = _FLOAT32_BYTES * sum(item.a_RI.shape[0] for item in items) * (out_features + in_features)
+    return partial_mean.size_bytes(lora_r, out_features, in_features) < in_factors
+
+
+def metadata(part: bytes) -> dict[str, str]:
+    """Returns the text a safetensors byte string carries."""
+    found: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
+    return found
+
+
+def unpack(parts: Sequence[bytes], grid: Grid | None) -> Share:
+    """Returns what all ranks sent of one module; empty parts are of ranks without adapters."""
+    share = Share(grid=grid)
+    for part in filter(None, parts):
+        tensors = load(part)
+        if metadata(part)[_HOLDS] == "sums":
+            names = ("delta", "a", "b")
+            sums = [
+                exact_sum.unpack(tensors[f"{name}|0"], tensors[f"{name}|1"]) if f"{name}|0" in tensors else None for name in names
+            ]
+            assert sums[0] is not None
+            share.sums.append(PartialMean(sums[0], *sums[1:]))
+            continue
+        for dataset in {key.rpartition("|")[0] for key in tensors}:
+            a_RI, b_OR, scaling = (tensors[f"{dataset}|{letter}"] for letter in "abs")
+            found = {name: tensors[f"{dataset}|{kind}"] for kind, name in CURVATURE.items() if f"{dataset}|{kind}" in tensors}
+            share.factors[dataset] = Factors(a_RI, b_OR, float(scaling), Curvature(**found) if found else None)
+    return share
+
+
+def mean_of(share: Share, shares: Mapping[str, float]) -> tuple[DenseDelta, float | None, float | None]:
+    """Returns the dense mean of a share that has a grid, and its sums of squares (see `partial_mean.finished`)."""
+    assert share.grid is not None
+    items = list(share.factors.items())
+    sums = list(share.sums)
+    if items:
+        sums.append(partial_mean.partial_mean([item for _, item in items], [shares[dataset] for dataset, _ in items], share.grid))
+    for other in sums[1:]:
+        sums[0].add_(other)
+    return partial_mean.finished(sums[0], share.grid)

@@ -1,0 +1,44 @@
+"""What a merge method needs besides factors and weights, read from where earlier rounds left it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.merging import catalog
+from wfc_dist.merging.recipe import Recipe
+from wfc_dist.seeds import derived_seed
+from wfc_dist.weights import base_chain, peft_folder
+
+_KINDS = {"fisher": ("fisher",), "previous": ("inputs", "outputs")}
+
+
+def own_curvature(method: str) -> tuple[str, ...]:
+    """Returns the kinds of curvature that a method needs of the adapters it merges."""
+    return _KINDS["fisher"] if "fisher" in catalog.entry(method).needs else ()
+
+
+def method_inputs(
+    recipe: Recipe, module: str, shape: tuple[int, int], past_deltas: Sequence[Path], previous_adapters: Sequence[Path]
+) -> dict[str, Any]:
+    """Returns the keyword arguments for one module, as `catalog.INPUTS` names them.
+
+    Args:
+        recipe: The method and its seed.
+        module: Name.
+        shape: (out, in).
+        past_deltas: Delta folders of all earlier rounds, in order.
+        previous_adapters: Adapter folders of the last round.
+
+    Raises:
+        InputError: A previous adapter without curvature.
+    """
+    needs = catalog.entry(recipe.method).needs
+    inputs: dict[str, Any] = {}
+    if "seed" in needs:
+        inputs["seed"] = derived_seed(recipe.seed, module)
+    if "past" in needs:
+        inputs["past"] = list(base_chain.past_updates(past_deltas, module))
+    if "previous" in needs:
+        kinds = _KINDS["previous"]
+        inputs["previous"] = [peft_folder.read_curvature(folder, {module: shape}, kinds)[module] for folder in previous_adapters]
+    return inputs

@@ -1,0 +1,293 @@
+"""The distributed average and the merge: K adapters on N ranks -> one delta -> the next base.
+
+Every rank reads and verifies its adapters, sends its share of each module to the rank that owns the module, averages and
+merges the modules it owns, and rank 0 writes. K is the number of adapters, not the world size.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+
+from wfc_dist import log
+from wfc_dist.centralize import apply, collectives, exchange, inputs
+from wfc_dist.centralize.apply import MergedModule
+from wfc_dist.centralize.exchange import Share, Stacked
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.merging import catalog
+from wfc_dist.merging.factors import AnyDelta, Factors, exactness_gap, normalized, ratio_of_norms
+from wfc_dist.merging.recipe import Recipe, merged_update
+from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs.root import bring_base
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.storage.objects import at_once
+from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights.hashing import content_sha256
+from wfc_dist.weights.tensor_files import TensorSpec, write_order
+
+
+@dataclass(frozen=True)
+class CentralizeJob:
+    """What every rank must know.
+
+    Attributes:
+        base: The base the adapters were trained against.
+        adapters: In data-set order, which is the order of summation.
+        weights: One per adapter, any positive sum.
+        method, options, norm: As configured.
+        scale: Of this round.
+        dtype: The new base's data type; "auto" keeps the root's.
+        root: Checkpoint folder of base 0 as it was found, and `shared`, the folder whose files the new base links to.
+        past_deltas: Delta folders of rounds 1 to base.index, in order.
+        tensor_hashes: sha256 of every tensor of `shared`.
+        delta_dir, base_dir: Empty staging folders that rank 0 fills.
+        mirror: What each rank fetches its adapters and the past deltas with; rank 0 runs where the run is committed.
+        seed: Of the round, for methods that draw.
+        previous_adapters: Adapter folders of the round before, for methods that need their curvature; else empty.
+    """
+
+    base: Base
+    adapters: tuple[Adapter, ...]
+    weights: tuple[float, ...]
+    method: str
+    scale: float
+    dtype: str
+    root: str
+    shared: str
+    past_deltas: tuple[str, ...]
+    tensor_hashes: Mapping[str, str]
+    delta_dir: str
+    base_dir: str
+    mirror: AnyMirror = NO_MIRROR
+    options: Mapping[str, float] = field(default_factory=dict)
+    norm: str = "own"
+    seed: int = 0
+    previous_adapters: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe:
+        """Returns what is done to the adapters of every module. Raises ConfigError for options the method does not have."""
+        return Recipe(self.method, catalog.resolved(self.method, self.options), self.norm, self.scale, self.seed)
+
+
+@dataclass(frozen=True)
+class AveragedModule:
+    """One module's update, and how far `factor_mean` is from `mean` there (sums of squares; None where it does not exist)."""
+
+    delta: AnyDelta
+    gap_squared: float | None
+    mean_squared: float | None
+
+
+def load_adapters(found: Sequence[Adapter], base: Base, kinds: Sequence[str] = ()) -> dict[str, dict[str, Factors]]:
+    """Reads and verifies adapters, with `kinds` of curvature: data set -> module -> factors.
+
+    Raises:
+        InputError: An adapter of another base, not finite, no LoRA, or without the curvature.
+        IntegrityError: Its tensors are not the ones that were committed.
+    """
+    loaded = {}
+    for adapter in found:
+        if adapter.base_sha256 != base.sha256:
+            raise InputError(f"{adapter.path} was trained against base {adapter.base_sha256[:12]}, not {base.sha256[:12]}")
+        if peft_folder.folder_sha256(Path(adapter.path)) != adapter.sha256:
+            raise IntegrityError(f"{adapter.path} is not the adapter that was committed; remove it and run again to retrain it")
+        factors = peft_folder.read_factors(Path(adapter.path))
+        loaded[adapter.dataset] = peft_folder.with_curvature(Path(adapter.path), factors, kinds) if kinds else factors
+    return loaded
+
+
+def average_owned(
+    loaded: exchange.Loaded,
+    modules: Mapping[str, Stacked],
+    shares: Mapping[str, float],
+    group: collectives.Group,
+    *,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    past_deltas: Sequence[Path] = (),
+    previous_adapters: Sequence[Path] = (),
+) -> dict[str, AveragedModule]:
+    """Returns the averaged updates of the modules this rank owns. Every rank calls it, with its own adapters.
+
+    Args:
+        loaded: This rank's adapters: data set -> module -> factors. Emptied.
+        modules: All modules, in an order of which rank n owns every world_size-th from the n-th.
+        shares: Data set -> weight, sum 1, of all data sets, in data-set order.
+        group: The group.
+        recipe: Method, norm and scale.
+        past_deltas, previous_adapters: See `inputs.method_inputs`.
+    """
+    # Only the mean is a sum over the adapters; the form of its update depends on the adapters, never on the ranks.
+    dense = [module for module, stacked in modules.items() if stacked.is_smaller_dense] if recipe.method == "mean" else []
+    grids = exchange.agree_on_grids(loaded, shares, dense, group)
+
+    def average(module: str, share: Share) -> AveragedModule:
+        if share.grid is not None:
+            mean, *squares = exchange.mean_of(share, shares)
+            return AveragedModule(mean.scaled(recipe.scale), *squares)
+        items, weights = [share.factors[dataset] for dataset in shares], list(shares.values())
+        alike = len({(item.a_RI.shape[0], item.scaling) for item in items}) == 1
+        gap = exactness_gap(items, weights) if alike else (None, None)
+        shape = (modules[module].out_features, modules[module].in_features)
+        extra = inputs.method_inputs(recipe, module, shape, past_deltas, previous_adapters)
+        return AveragedModule(merged_update(items, weights, recipe, extra), *gap)  # normalizing them again would round
+
+    with apply.threads() as pool:
+        arrived = exchange.shares_of_owned(loaded, list(modules), shares, grids, group, pool=pool)
+        waiting = {module: pool.submit(average, module, share) for module, share in arrived}
+        return {module: future.result() for module, future in waiting.items()}
+
+
+def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
+    tensors: dict[str, torch.Tensor] = {}
+    for module, item in averaged.items():
+        tensors |= base_chain.delta_tensors(module, item.delta)
+    return save(
+        tensors, {"gaps": json.dumps({module: [item.gap_squared, item.mean_squared] for module, item in averaged.items()})}
+    )
+
+
+def _unpack_averaged(parts: Sequence[bytes]) -> dict[str, AveragedModule]:
+    averaged = {}
+    for part in parts:
+        tensors = load(part)
+        for module, gap in json.loads(exchange.metadata(part)["gaps"]).items():
+            averaged[module] = AveragedModule(base_chain.delta_from(module, tensors, tensors.__getitem__), *gap)
+    return dict(sorted(averaged.items()))
+
+
+def _pack_merged(module: str, item: MergedModule) -> bytes:
+    facts = {"module": module, "sha256": item.sha256, "sums": json.dumps([item.update_squared, item.lost_squared])}
+    return save({"w": item.tensor.contiguous()}, facts)
+
+
+def _unpack_merged(part: bytes) -> tuple[str, MergedModule]:
+    facts = exchange.metadata(part)
+    return facts["module"], MergedModule(load(part)["w"], facts["sha256"], *json.loads(facts["sums"]))
+
+
+def _gather_merged(
+    mine: Iterator[tuple[str, MergedModule]], num_modules: int, group: collectives.Group
+) -> Iterator[tuple[str, MergedModule]]:
+    """Yields on rank 0 the merged modules of all ranks, in order; one of each rank is on its way at a time."""
+    if group.world_size == 1:
+        yield from mine
+        return
+    for _ in range(math.ceil(num_modules / group.world_size)):
+        item = next(mine, None)
+        parts = collectives.gather_bytes(_pack_merged(*item) if item else b"", group, 0)
+        yield from (_unpack_merged(part) for part in parts or () if part)
+
+
+def diagnostics(averaged: Mapping[str, AveragedModule], squares: Mapping[str, tuple[float, float]]) -> dict[str, object]:
+    """Returns what the round records about itself, in all and per module (Frobenius norms).
+
+    exactness_gap = ||factor_mean - mean|| / ||mean||, update_loss = ||cast(W + delta) - W - delta|| / ||delta||.
+
+    Args:
+        averaged: Module -> update.
+        squares: Module -> (||delta||^2, ||what the cast lost||^2).
+    """
+    pairs = {module: (item.gap_squared, item.mean_squared) for module, item in averaged.items()}
+    known = {module: (gap, norm) for module, (gap, norm) in pairs.items() if gap is not None and norm is not None}
+    ratio = ratio_of_norms
+    updates, losses = sum(update for update, _ in squares.values()), sum(lost for _, lost in squares.values())
+    return {
+        "exactness_gap": ratio(sum(gap for gap, _ in known.values()), sum(norm for _, norm in known.values())) if known else None,
+        "update_loss": ratio(losses, updates),
+        "update_norm": float(updates**0.5),
+        "gap_per_module": {module: ratio(gap, norm) for module, (gap, norm) in known.items()},
+        "update_norm_per_module": {module: update**0.5 for module, (update, _) in squares.items()},
+    }
+
+
+def _write(
+    job: CentralizeJob,
+    averaged: Mapping[str, AveragedModule],
+    specs: Mapping[str, TensorSpec],
+    merged: Iterator[tuple[str, MergedModule]],
+) -> StagedBase:
+    changed: dict[str, str] = {}
+    squares: dict[str, tuple[float, float]] = {}
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for module, item in merged:
+            changed[f"{module}.weight"], squares[module] = item.sha256, (item.update_squared, item.lost_squared)
+            yield f"{module}.weight", item.tensor
+
+    def write_delta() -> None:
+        with log.span("write_delta"):
+            base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
+
+    with ThreadPoolExecutor(1) as beside, log.span("write_base"):
+        delta = beside.submit(write_delta)  # it waits for the disk while modules are merged
+        links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
+        delta.result()
+    tensor_hashes = dict(job.tensor_hashes) | changed
+    facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
+        "tensors": tensor_hashes,
+        "changed": sorted(changed),
+        "links": links,
+        "written": {base_chain.CHANGED: update_sha256},
+        **asdict(job.recipe()),  # method, options, norm, scale, seed
+        "weights": dict(zip([adapter.dataset for adapter in job.adapters], normalized(job.weights), strict=True)),
+        "adapters": {adapter.dataset: adapter.sha256 for adapter in job.adapters},
+        "parent_sha256": job.base.sha256,
+    }
+    return StagedBase(job.base.index + 1, job.base_dir, job.delta_dir, content_sha256(tensor_hashes), facts)
+
+
+def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:
+    """Does one rank's share of averaging and merging. Every rank calls it with the same job.
+
+    Single-threaded float64 arithmetic per module: the bytes do not depend on the number of ranks or threads.
+
+    Returns:
+        On rank 0 the staged base, written to the job's folders; None elsewhere.
+    """
+    torch.set_num_threads(1)
+    mine = job.adapters[group.world_rank :: group.world_size]
+    if job.mirror.is_remote:
+        with log.span("fetch"):
+            bring_base(job.mirror, 0)
+            wanted = (*(adapter.path for adapter in mine), *job.past_deltas, *job.previous_adapters)
+            at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
+    with log.span("average"):
+        averaged, specs = _average(job, load_adapters(mine, job.base, inputs.own_curvature(job.method)), group)
+        gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
+    with log.span("merge"):
+        deltas = {module: item.delta for module, item in averaged.items()}
+        owned = apply.merged_modules(Path(job.root), [Path(folder) for folder in job.past_deltas], deltas, job.dtype)
+        merged = _gather_merged(owned, len(specs), group)
+        if group.world_rank == 0:
+            return _write(job, _unpack_averaged(gathered) if gathered else averaged, specs, merged)
+        for _ in merged:
+            raise AssertionError("only rank 0 gets merged modules")
+        return None
+
+
+def _average(
+    job: CentralizeJob, loaded: exchange.Loaded, group: collectives.Group
+) -> tuple[dict[str, AveragedModule], dict[str, TensorSpec]]:
+    """Returns the updates of the modules this rank owns, and what every changed tensor becomes."""
+    modules = exchange.agree_on_modules(loaded, group)
+    for factors in loaded.values():
+        shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
+        base_chain.check_fits(Path(job.root), shapes)
+    specs = apply.merged_specs(Path(job.root), modules, job.dtype)
+    ordered = [name.removesuffix(".weight") for name in write_order(specs)]
+    shares = dict(zip((adapter.dataset for adapter in job.adapters), normalized(job.weights), strict=True))
+    averaged = average_owned(
+        loaded,
+        {module: modules[module] for module in ordered},
+        shares,
+        group,
+        recipe=job.recipe(),
+        past_deltas=[Path(folder) for folder in job.past_deltas],
+        previous_adapters=[Path(folder) for folder in job.previous_adapters],
+    )
+    return averaged, specs

@@ -1,0 +1,19 @@
+"""Weights and scale of a round as the configuration asks for them."""
+
+from collections.abc import Sequence
+
+from wfc_dist.config.schema import CentralizeConfig
+from wfc_dist.merging.mixtures import Mixture
+from wfc_dist.rounds import Adapter
+
+
+def asked_for(settings: CentralizeConfig, round_index: int, adapters: Sequence[Adapter]) -> Mixture:
+    """Returns weights, as they are given, and scale of a round (1-based); what is to be fitted starts uniform, at scale 1."""
+    weights, scale = settings.weights, settings.scale
+    if scale == "inverse_task":
+        scale = 1 / (round_index + 1)
+    if isinstance(weights, dict):
+        given = tuple(weights[adapter.dataset] for adapter in adapters)
+    else:
+        given = tuple(adapter.hours if weights == "hours" else 1.0 for adapter in adapters)
+    return Mixture(given, 1.0 if scale == "fitted" else float(scale))

@@ -1,0 +1,18 @@
+"""The `wfc` command: arguments in, messages and exit codes out; what it does is the public API of `wfc_dist`."""
+
+import sys
+
+from wfc_dist.errors import EXIT_FAILED, WfcError
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    from wfc_dist.cli.commands import app
+
+    try:
+        app()
+    except WfcError as error:
+        print(f"wfc: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_FAILED)

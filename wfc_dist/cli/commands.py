@@ -1,0 +1,300 @@
+"""The commands of `wfc`. Heavy libraries are imported by the commands that need them: `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wfc_dist import __version__
+from wfc_dist.cli import models
+from wfc_dist.cli.models import Run
+from wfc_dist.errors import EXIT_FAILED, InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's schema, or a resolved configuration.")
+app.add_typer(config_app, name="config")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live table, for logs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Continual learning of speech models on clusters: factorize, centralize, broadcast, and the next round."""
+    if version:
+        typer.echo(f"wfc_dist {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
+    """Run all rounds, or go on where an earlier attempt stopped."""
+    from wfc_dist import log
+    from wfc_dist.config import loading
+
+    settings = loading.load(config, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.coordinator.run import run as run_all
+    from wfc_dist.evaluation.matrix import read_matrix
+    from wfc_dist.progress import Display
+    from wfc_dist.reports.matrix import summary_tables
+    from wfc_dist.reports.run import write_report
+
+    display = Display(plain=True if plain else None)
+    base = run_all(settings, display)
+    for table in summary_tables(read_matrix(settings.run_dir())):
+        display.console.print(table)
+    display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_dir(), settings.run_url())}")
+    display.say(f"try it: wfc transcribe {settings.run_url() or settings.run_dir()} AUDIO...")
+    typer.echo(base.path)
+
+
+@app.command()
+def stream(
+    config: ConfigPath,
+    inbox: Annotated[Path, typer.Option("--inbox", metavar="DIR", help="Watched folder of files NAME.yaml.")],
+    overrides: Overrides = None,
+    *,
+    poll: Annotated[float, typer.Option("--poll", help="Seconds between two looks.", min=0.1)] = 5.0,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End where nothing new is there.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Learn data sets as they arrive: a base to serve after each, a committed one every K; or go on with it."""
+    from wfc_dist import log
+
+    log.quiet_libraries()
+    from wfc_dist.coordinator.stream import stream as run_stream
+    from wfc_dist.progress import Display
+    from wfc_dist.reports.stream import stream_table
+    from wfc_dist.runs.interim import newest_servable
+
+    display = Display(plain=True if plain else None)
+    run_dir = run_stream(config, overrides or [], inbox, display, None if until_empty else poll)
+    if (table := stream_table(run_dir)) is not None:
+        display.console.print(table)
+    typer.echo(newest_servable(run_dir).path)
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
+    from wfc_dist.backends.ray.cluster import address_of, prepare_environment
+    from wfc_dist.config import loading
+    from wfc_dist.coordinator.checks import check
+    from wfc_dist.reports.plan import plan_table
+
+    settings = loading.load(config, overrides or [])
+    hours, console = check(settings).hours, _console()
+    console.print(plan_table(settings, hours))
+    if settings.cluster.backend == "ray" and address_of(settings.cluster):
+        prepare_environment(settings.cluster)
+        from wfc_dist.backends.ray.live_plan import look
+        from wfc_dist.reports.plan import live_table
+
+        console.print(live_table(look(settings), settings, hours))
+
+
+@app.command()
+def audit(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
+) -> None:
+    """Check every data set before a GPU is taken."""
+    from wfc_dist.config import loading
+    from wfc_dist.data.audit import audit as audit_data
+    from wfc_dist.reports.status import audit_table
+
+    report = audit_data(loading.load(config, overrides or []), deep=deep)
+    _console().print(audit_table(report))
+    report.raise_for_errors()
+
+
+@app.command()
+def status(run: Run) -> None:
+    """Show how far a run is."""
+    from wfc_dist.reports.status import status_table
+    from wfc_dist.runs.remote import local_run
+
+    _console().print(status_table(local_run(run)[0]))
+
+
+@app.command()
+def lineage(run: Run) -> None:
+    """Show the family tree of a run's bases: which data made this model."""
+    from wfc_dist.reports.status import lineage_tree
+    from wfc_dist.runs.remote import local_run
+
+    _console().print(lineage_tree(local_run(run)[0]))
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
+    from wfc_dist import log
+    from wfc_dist.runs.layout import require_run
+    from wfc_dist.runs.remote import whole_run
+
+    log.quiet_libraries()
+    folder, mirror = whole_run(run)  # the root's spelling table is part of every English score
+    require_run(folder)
+    from wfc_dist.reports.run import write_report
+
+    typer.echo(_published(write_report(folder), folder, mirror.objects.url if mirror else None))
+
+
+@app.command()
+def analyze(
+    run: Run,
+    line: Annotated[int, typer.Option(metavar="N", help="Loss at N points of the last update, on the CPU; 0 leaves it out.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each set for --line.")] = 16,
+) -> None:
+    """Say whether the method's mechanisms hold in a run: variance, Gaussianity, prior. Writes RUN/report/analysis."""
+    from wfc_dist import log
+    from wfc_dist.runs.layout import require_run
+    from wfc_dist.runs.remote import whole_run
+    from wfc_dist.storage.mirror import NO_MIRROR
+
+    log.quiet_libraries()
+    folder, mirror = whole_run(run)
+    require_run(folder)
+    from wfc_dist.analysis.run import analyze_run
+    from wfc_dist.reports.analysis import verdict_table, write_analysis
+
+    analysis = analyze_run(folder, num_points=line, max_clips=clips, mirror=mirror or NO_MIRROR)
+    pages, console, url = write_analysis(folder, analysis), _console(), mirror.objects.url if mirror else None
+    console.print(verdict_table(analysis))
+    for verdict in analysis.rounds[-1].verdicts:
+        console.print(verdict.sentence, markup=False)
+    page, *others = pages
+    typer.echo(_published(page, folder, url))  # and what lies beside it
+    for path in others:
+        typer.echo(path)
+
+
+@app.command()
+def stop(run: Run) -> None:
+    """Checkpoint everything and stop; `wfc run` goes on."""
+    import getpass
+    import socket
+
+    from wfc_dist.runs.remote import ask_to_stop
+
+    ask_to_stop(run, f"wfc stop by {getpass.getuser()} on {socket.gethostname()}")
+    typer.echo(f"{run}: asked to stop; `wfc status` says when it has")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory or URL, base, adapter folder or hub model.")],
+    on: Annotated[Path, typer.Option("--on", metavar="CONFIG", help="Whose test sets and evaluate block are used.")],
+    overrides: Overrides = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
+) -> None:
+    """Score any base, adapter or hub model on the test sets of a configuration."""
+    from wfc_dist import log
+    from wfc_dist.config import loading
+
+    settings = loading.load(on, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.evaluation.any_model import evaluate_model
+
+    console = _console()
+    for table in evaluate_model(model, settings, threads=threads, say=lambda text: console.print(text, markup=False)):
+        console.print(table)
+
+
+@app.command()
+def compare(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="SYSTEM", help="Just this system; repeatable.")] = None,
+    plain: Plain = False,
+) -> None:
+    """Run methods side by side on one sequence of data sets, or go on; table, plots and compare.json of what is done."""
+    from wfc_dist import log
+    from wfc_dist.compare import settings
+    from wfc_dist.errors import nearest
+
+    comparison = settings.load(config, overrides or [])
+    for name in only or []:
+        if name not in comparison.systems:
+            raise InputError(f"--only {name!r} is no system{nearest(name, comparison.systems)}")
+    log.quiet_libraries()
+    from wfc_dist.compare import results
+    from wfc_dist.compare.runner import run_all
+    from wfc_dist.progress import Display
+    from wfc_dist.reports import comparison as page
+
+    display = Display(plain=True if plain else None)
+    failures = run_all(comparison, display, only or [])
+    rows = results.rows(comparison)
+    display.console.print(page.table(comparison, rows))
+    typer.echo(page.write(comparison, rows, failures))
+    if failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
+    """Run a grid of settings under Ray Tune, or go on; table, Pareto front, plots and compare.json of what is done."""
+    from wfc_dist import log
+    from wfc_dist.compare import sweep as settings
+
+    swept_over = settings.load(config, overrides or [])
+    log.quiet_libraries()
+    from wfc_dist.compare import results
+    from wfc_dist.compare.tune import run_all
+    from wfc_dist.progress import Display
+    from wfc_dist.reports import comparison
+    from wfc_dist.reports.sweep import swept
+
+    display = Display(plain=True if plain else None)
+    failures = run_all(swept_over, display)
+    found = swept(swept_over, results.rows(swept_over.comparison))
+    display.console.print(comparison.table(swept_over.comparison, found.rows, found.front))
+    typer.echo(comparison.write(swept_over.comparison, found.rows, failures, found))
+    if failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+models.add_to(app)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    from wfc_dist.config.schema import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=1))
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print the resolved configuration: the file, the overrides and every default."""
+    import yaml
+
+    from wfc_dist.config import loading
+
+    typer.echo(yaml.safe_dump(loading.load(config, overrides or []).model_dump(mode="json"), sort_keys=False))
+
+
+def _published(page: Path, run_dir: Path, url: str | None) -> str:
+    """Publishes a report, and the files beside it, of a run on object storage; returns where it is."""
+    if url is None:
+        return str(page)
+    from wfc_dist.storage.objects import Objects
+
+    for path in sorted(path for path in page.parent.iterdir() if path.is_file()):
+        Objects(url).write(path.relative_to(run_dir).as_posix(), path.read_bytes())
+    return f"{page} and {url}/{page.relative_to(run_dir).as_posix()}"
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)

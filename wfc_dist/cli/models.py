@@ -1,0 +1,95 @@
+"""The commands of `wfc` that make or try models from what is on the disk: average, merge, rebuild, transcribe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wfc_dist.errors import InputError
+from wfc_dist.merging import catalog
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, run.dir/run.name.")]
+Out = Annotated[Path, typer.Option("--out", help="New folder; never written over.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Makes them commands of `app`."""
+    app.command(epilog="\b\nMethods:\n" + catalog.listing())(average)
+    for command in (merge, rebuild, transcribe):
+        app.command()(command)
+
+
+def average(
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="PEFT LoRA folders, in the order of summation.")],
+    out: Out,
+    *,
+    method: Annotated[str, typer.Option(help="One of the methods below.")] = "mean",
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Of the method; repeatable.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Comma-separated, one per adapter; uniform by default.")] = None,
+    norm: Annotated[str, typer.Option(help="own, or mean: every module's update at the norm `mean` would have.")] = "own",
+    scale: Annotated[float, typer.Option(help="Factor of the update.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of methods that draw; a round's is in its manifest.")] = 0,
+    past: Annotated[list[Path] | None, typer.Option(help="Delta of an earlier round (nesterov); repeat in order.")] = None,
+    previous: Annotated[list[Path] | None, typer.Option(help="Adapter of the round before (ihr); repeat.")] = None,
+) -> None:
+    """Average adapters into a delta."""
+    from wfc_dist.centralize.offline import average as average_folders
+    from wfc_dist.merging.recipe import Recipe
+
+    if norm not in ("own", "mean"):
+        raise InputError(f"--norm {norm!r} is not own or mean")
+    try:
+        numbers = [float(word) for word in weights.split(",")] if weights else None
+    except ValueError as error:
+        raise InputError(f"--weights {weights!r} is not a list of numbers such as 0.5,0.3,0.2") from error
+    recipe = Recipe(method, _options(option or []), norm, scale, seed)
+    average_folders(adapters, out, recipe=recipe, weights=numbers, past_deltas=past or [], previous_adapters=previous or [])
+    typer.echo(out)
+
+
+def _options(assignments: list[str]) -> dict[str, float]:
+    """Returns what `--option NAME=NUMBER` said."""
+    try:
+        return {name: float(number) for name, number in (word.split("=") for word in assignments)}
+    except ValueError as error:
+        raise InputError(f"--option {' '.join(assignments)!r} is not NAME=NUMBER, such as density=0.2") from error
+
+
+def merge(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Model folder or hub id.")],
+    update: Annotated[Path, typer.Argument(metavar="DELTA|ADAPTER", help="From `wfc average`, a run's delta, or a PEFT folder.")],
+    out: Out,
+    revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+) -> None:
+    """Merge a delta or an adapter into a base."""
+    from wfc_dist.centralize.offline import merge as merge_folders
+
+    if dtype not in ("auto", "float32", "float16", "bfloat16"):
+        raise InputError(f"--dtype {dtype!r} is not auto, float32, float16 or bfloat16")
+    merge_folders(base, update, out, revision=revision, dtype=dtype)
+    typer.echo(out)
+
+
+def rebuild(run: Run, base: Annotated[int, typer.Option("--base", help="Index of the base.")], out: Out) -> None:
+    """Make a base again from the root and the deltas, bit for bit, as one complete checkpoint."""
+    from wfc_dist.centralize.offline import rebuild as rebuild_base
+    from wfc_dist.runs.remote import whole_run
+
+    folder, _ = whole_run(run)
+    typer.echo(f"{out} {rebuild_base(folder, base, out)}")
+
+
+def transcribe(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, base, adapter folder or hub model.")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="wav, flac, ogg, opus or mp3 files.")],
+    language: Annotated[str | None, typer.Option(help="Whisper language code; detected by default.")] = None,
+) -> None:
+    """Try a model on your own recordings."""
+    from wfc_dist import log
+
+    log.quiet_libraries()
+    from wfc_dist.evaluation.any_model import transcribe_files
+
+    for path, text in transcribe_files(model, audio, language):
+        typer.echo(f"{path}\t{text}" if len(audio) > 1 else text)

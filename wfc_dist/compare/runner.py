@@ -1,0 +1,61 @@
+"""Runs every run of a comparison, one after the other; those that are done are not looked at again."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from wfc_dist.backends.ray.cluster import connected, prepare_environment
+from wfc_dist.compare.results import is_done
+from wfc_dist.compare.settings import Comparison, PlannedRun
+from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.coordinator.checks import check
+from wfc_dist.coordinator.run import run
+from wfc_dist.errors import Interrupted, RunLockedError, WfcError
+from wfc_dist.progress import Display
+
+
+def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) -> dict[str, str]:
+    """Runs, or goes on with, everything that is not done; returns run name -> what went wrong, for those that failed.
+
+    A run that fails, such as one whose loss is not finite, leaves the others alone. A run that another process works on is
+    left to it, so that several may share a comparison.
+
+    Args:
+        comparison: What is compared.
+        display: Shows progress.
+        only: Just these systems; all by default.
+
+    Raises:
+        ConfigError, InputError: The data cannot be used; nothing was started.
+        Interrupted: A stop was asked for; the same call goes on.
+    """
+    wanted = [planned for planned in comparison.runs if not only or planned.system in only]
+    todo = [planned for planned in wanted if not is_done(planned)]
+    display.say(f"{comparison.name}: {len(wanted) - len(todo)} of {len(wanted)} runs are done")
+    if todo:
+        check(todo[0].config)  # all have the same data
+    failures = {}
+    with _one_ray(todo):
+        for number, planned in enumerate(todo, start=1):
+            name = planned.config.run.name
+            display.say(f"run {number} of {len(todo)}: {name}")
+            try:
+                run(planned.config, display)
+            except Interrupted:
+                raise
+            except RunLockedError as error:
+                display.say(f"{name}: {error}")
+            except WfcError as error:
+                failures[name] = str(error)
+                display.say(f"{name} failed: {error}")
+    return failures
+
+
+@contextlib.contextmanager
+def _one_ray(todo: Sequence[PlannedRun]) -> Iterator[None]:
+    clusters: list[ClusterConfig] = [planned.config.cluster for planned in todo if planned.config.cluster.backend == "ray"]
+    if not clusters:
+        yield
+        return
+    prepare_environment(clusters[0])
+    with connected(clusters[0]):  # the runs join it
+        yield

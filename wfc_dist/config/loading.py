@@ -1,0 +1,127 @@
+"""YAML in, a checked configuration out; what may change between the attempts of a run. Loads neither torch nor ray.
+
+Unknown keys are refused with the nearest valid name.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wfc_dist.config.schema import Config
+from wfc_dist.errors import ConfigError, nearest
+
+RESUMABLE = (  # may change between attempts: who computes where, never what
+    *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
+    *("cluster.centralizer_ranks", "cluster.start_timeout_s", "cluster.wait_for_nodes", "cluster.node_labels"),
+    *("cluster.on_drain", "cluster.cache_dir", "cluster.slurm", "train.loader_workers", "run.pool"),
+)
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            inner = [arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+            model = inner[-1] if inner else None
+            if part not in getattr(model, "model_fields", {}):
+                continue
+        model = model.model_fields[part].annotation if model and part in model.model_fields else None
+    inner = [model, *get_args(model)]
+    return [name for cls in inner if isinstance(cls, type) and issubclass(cls, BaseModel) for name in cls.model_fields]
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            names = _fields_at(item["loc"][:-1])
+            lines.append(f"{key}: unknown key{nearest(str(item['loc'][-1]), names) if names else ''}")
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {text}" if key else text)
+    return f"{where}: " + "\n  ".join(lines)
+
+
+def _override(tree: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {assignment!r} is not key.path=value, such as train.lr=1e-4")
+    assign(tree, key, yaml.safe_load(text))
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `key.path` of a nested dictionary, in place. Raises ConfigError where the path goes through a value."""
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {key}: {part!r} is a value, not a block")
+    node[last] = value
+
+
+def parse(tree: Any, where: str = "configuration") -> Config:
+    """Checks a nested dictionary. Raises ConfigError naming every wrong key."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected blocks such as run:, base:, datasets:, rounds:")
+    try:
+        config = Config.model_validate(tree)
+        return config.model_copy(update={"rounds": config.round_list()})  # resolved once, by the file's order of data sets
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from error
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a YAML file and applies `key.path=value` overrides; nothing is checked yet.
+
+    Raises:
+        ConfigError: Missing file, no YAML, no blocks.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected blocks such as run:, base:, datasets:, rounds:")
+    for assignment in overrides:
+        _override(tree, assignment)
+    return tree
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, applies `key.path=value` overrides and checks the result.
+
+    Relative paths stay relative to the working directory, as in the shell.
+
+    Raises:
+        ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
+    """
+    return parse(read_tree(path, overrides), str(path))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: value}
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
+    before, after = _flat(dict(old)), _flat(dict(new))
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return [key for key in keys if not any(f"{key}.".startswith(f"{may_change}.") for may_change in RESUMABLE)]
+
+
+def config_hash(config: Config) -> str:
+    """Returns the hex sha256 of the resolved configuration."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

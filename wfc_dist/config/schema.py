@@ -1,0 +1,345 @@
+"""The configuration, block by block (read by `configuration`; lora and train: `train_config`). Loads neither torch nor ray.
+
+Where a default comes from: [P] the paper (arXiv 2506.16574),
+[C] the authors' code, [H] this project's choice.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from wfc_dist.config.training import LoraConfig, TrainConfig
+from wfc_dist.config.training import Strict as _Strict
+from wfc_dist.errors import ConfigError, nearest
+from wfc_dist.merging import catalog
+from wfc_dist.storage.mirror import mirror_folder
+from wfc_dist.storage.objects import is_url
+
+MAX_MERGE_THREADS = 4
+"""Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
+LOOP_COMPRESSION_RATIO = 2.4
+"""A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class RunConfig(_Strict):
+    """Name and place of the run; the run directory is `dir/name`."""
+
+    name: Name
+    dir: str = "runs"
+    """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
+    pool: str | None = None
+    """A shared folder where runs put finished adapters and decoded texts, so that none is made twice (see `pool`)."""
+    seed: int = Field(1, ge=0, lt=2**31)
+
+
+class BaseModelConfig(_Strict):
+    """The root model: a hub id or a folder. `dtype: auto` keeps the root's own."""
+
+    model: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class DatasetConfig(_Strict):
+    """One data set: where it is, how it is read, which language token its labels carry."""
+
+    source: str = ""
+    """A folder, a file, or a hub id (`format: hub`); of a `mix` nothing."""
+    format: Literal["jsonl", "hub", "saved", "folder", "mix"] = "jsonl"
+    language: str | None = None
+    """Whisper language code; without it every row names its own (`lang`)."""
+    splits: dict[Literal["train", "dev", "test"], str] = Field(default_factory=dict)
+    """Our split -> file name (jsonl), split name (hub, saved) or sub-folder (folder)."""
+    subset: str | None = None
+    """The hub data set's configuration name."""
+    revision: str | None = None
+    text_column: str = "text"
+    audio_column: str = "audio"
+    share: float = Field(1.0, gt=0, le=1)
+    """Keep this share of the clips of each split, evenly spread over it; at least one."""
+    max_clips: int | None = Field(None, ge=1)
+    """Only the first clips of each split, to try things out."""
+    parts: dict[Name, "DatasetConfig"] = Field(default_factory=dict)
+    """Of a `mix`: the data sets that make it up, one after the other. A part without the split asked for is left out."""
+
+    def where(self) -> str:
+        """Returns the source, or the names of the parts, for messages."""
+        return self.source or f"the parts {', '.join(self.parts)}"
+
+    @model_validator(mode="after")
+    def _source_or_parts(self) -> "DatasetConfig":
+        if (self.format == "mix") != bool(self.parts):
+            raise ValueError("format mix needs parts, and only format mix has them")
+        if (self.format == "mix") == bool(self.source):
+            raise ValueError("source: name a folder, a file or a hub id (only format mix has none)")
+        return self
+
+
+class CentralizeConfig(_Strict):
+    """How adapters become one update: delta = scale * method(adapters, weights); docs/merging.md has every method's formula."""
+
+    method: str = "mean"
+    """`mean` is the exact mean of the updates, sum_i w_i * scaling_i * B_i @ A_i; `wfc average --help` lists the others."""
+    options: dict[str, float] = Field(default_factory=dict)
+    """Of the method, such as {density: 0.3}; those not named keep their defaults."""
+    weights: Literal["uniform", "hours", "fitted"] | dict[str, float] = "uniform"  # [P]
+    """`fitted` searches for those of the least dev error, mean over the round's data sets (`mean` only)."""
+    norm: Literal["own", "mean"] = "own"
+    """`mean` gives each module's update the Frobenius norm that `mean` would have there: methods compared at equal step."""
+    scale: Annotated[float, Field(gt=0)] | Literal["inverse_task", "fitted"] = 1.0
+    """Factor of the update; `inverse_task` is 1/(t + 1) in round t (FTA, arXiv 2210.15282, where the model that is adapted has
+    learned task 1), `fitted` as with weights."""
+
+    @field_validator("method")
+    @classmethod
+    def _method_exists(cls, method: str) -> str:
+        catalog.entry(method)
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_the_method(cls, options: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if "method" in info.data:
+            catalog.resolved(info.data["method"], options)
+        return options
+
+    @model_validator(mode="after")
+    def _step_is_the_methods_own(self) -> "CentralizeConfig":
+        catalog.check_step(self.method, self.norm, self.scale)
+        return self
+
+    @model_validator(mode="after")
+    def _mean_is_what_is_fitted(self) -> "CentralizeConfig":
+        if self.is_fitted and self.method != "mean":
+            raise ValueError(
+                f"weights and scale are fitted for method mean, not {self.method}: what is tried are sums of updates"
+            )
+        return self
+
+    def shown_scale(self) -> str:
+        """Returns the scale for a page."""
+        return self.scale if isinstance(self.scale, str) else f"{self.scale:g}"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Says whether a round decodes dev splits before it is merged."""
+        return "fitted" in (self.weights, self.scale)
+
+
+class SlurmConfig(_Strict):
+    """What the site wants to know of the small jobs of `backend: slurm`; None leaves it to the site's defaults."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_min: int = Field(240, ge=1)
+    """Time limit of one job in minutes; an adapter that needs longer checkpoints and is requeued."""
+    mem_gb: float | None = Field(None, gt=0)
+    max_requeues: int = Field(20, ge=0)
+    """Preemptions and time-outs of one job that are made good."""
+    parameters: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Other sbatch options by their long name, such as {constraint: a100}."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines before the program starts, such as `module load cuda`."""
+
+
+class ClusterConfig(_Strict):
+    """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
+
+    backend: Literal["ray", "slurm", "in_process"] = "ray"
+    """`slurm` submits one small job per adapter instead of holding all nodes at once."""
+    address: str | None = None
+    """A running Ray cluster; none starts one on this machine, for this run, on loopback."""
+    wait_for_nodes: int | list[str] = 1
+    """Nodes, by number or host name, that must have joined before anything starts."""
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    """Only nodes with these Ray labels get trainers, such as {ray.io/accelerator-type: H100}."""
+    on_drain: Literal["stop", "move"] = "stop"
+    """A node's drain notice: checkpoint everything and exit 75, or checkpoint and move only that node's trainers."""
+    cache_dir: str | None = None
+    """Folder on each node for a run on object storage; by default below ~/.cache/wfc_dist."""
+    slurm: SlurmConfig = SlurmConfig()
+    workers_per_trainer: int = Field(1, ge=1)
+    gpus_per_worker: float = Field(0, ge=0)
+    cpus_per_worker: float = Field(1, gt=0)
+    threads_per_worker: int = Field(1, ge=1)
+    max_trainers: int | None = Field(None, ge=1)
+    max_failures: int = Field(3, ge=0)
+    """Lost gangs per adapter before the run gives up."""
+    centralizer_ranks: int | None = Field(None, ge=1)
+    """Processes of the average; one per node by default. Does not change a byte."""
+    start_timeout_s: float = Field(300, gt=0)
+
+    @model_validator(mode="after")
+    def _one_gpu_a_worker(self) -> "ClusterConfig":
+        if self.gpus_per_worker > 1:
+            raise ValueError("gpus_per_worker: a worker uses one GPU at most; set workers_per_trainer to the GPUs of a trainer")
+        if 0 < self.gpus_per_worker < 1 and self.workers_per_trainer > 1:
+            raise ValueError("gpus_per_worker: workers of one trainer cannot share a GPU (NCCL); use 1, or one worker")
+        return self
+
+
+class EvaluateConfig(_Strict):
+    """How bases and adapters are scored."""
+
+    metric: Literal["wer", "cer", "mer"] = "wer"
+    normalizer: Literal["whisper", "paper", "none"] = "whisper"
+    num_beams: int = Field(1, ge=1)  # [C] 4
+    no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
+    language: Literal["given", "detect"] = "given"  # [C] detect
+    """Decode with the data set's language, or with the one the model detects; then its errors in that are counted, too."""
+    batch_size: int = Field(16, ge=1)
+    """Windows decoded together, of all the test sets of a model."""
+    packing: bool = False
+    """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
+    compression_ratio_threshold: float | None = Field(LOOP_COMPRESSION_RATIO, gt=0)
+    """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one, and
+    a clip that loops alone once more, without repeats."""
+    bootstrap_samples: int = Field(1000, ge=0)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    max_clips: int | None = Field(None, ge=1)
+    adapters: bool = True
+    """Score every single adapter beside the merged base."""
+    interim: Literal["all", "learned"] = "all"
+    """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
+    protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
+    """Test sets nobody trains on: what must not be forgotten."""
+
+    def decoding(self) -> dict[str, Any]:
+        """Returns the options that change a hypothesis; the batch size does not. What has no effect, or the one it had before
+        there was a choice, is left out, so that files from then stay valid."""
+        options = {name: getattr(self, name) for name in ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")}
+        if self.language != "given":
+            options["language"] = self.language
+        if self.packing:
+            options["compression_ratio_threshold"] = self.compression_ratio_threshold
+        return options
+
+
+class Config(_Strict):
+    """A whole run."""
+
+    run: RunConfig
+    base: BaseModelConfig
+    datasets: dict[Name, DatasetConfig] = Field(min_length=1)
+    rounds: list[list[str]] | dict[Literal["centralize_every"], int]
+    lora: LoraConfig = LoraConfig()
+    train: TrainConfig = TrainConfig()
+    centralize: CentralizeConfig = CentralizeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("rounds")
+    @classmethod
+    def _rounds_not_empty(cls, rounds: Any) -> Any:
+        if isinstance(rounds, dict) and rounds["centralize_every"] < 1:
+            raise ValueError("centralize_every must be 1 or more")
+        if isinstance(rounds, list) and (not rounds or not all(rounds)):
+            raise ValueError("every round needs at least one data set")
+        return rounds
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Config":
+        for index, names in enumerate(self.round_list(), start=1):
+            for name in names:
+                if name not in self.datasets:
+                    raise ValueError(f"rounds: round {index} names {name!r}, which is no data set{nearest(name, self.datasets)}")
+                if "train" not in self.datasets[name].splits:
+                    raise ValueError(f"datasets.{name}.splits: a data set of a round needs a train split")
+            if len(set(names)) < len(names):
+                raise ValueError(f"rounds: round {index} names a data set twice")
+        for name in self.evaluate.protected:
+            if name in self.datasets:
+                raise ValueError(f"evaluate.protected.{name}: also a training data set; give it another name")
+            if "test" not in self.evaluate.protected[name].splits:
+                raise ValueError(f"evaluate.protected.{name}.splits: a protected set needs a test split")
+        for name in sorted({name for names in self.round_list() for name in names}) if self._needs_dev() else ():
+            if "dev" not in self.datasets[name].splits:
+                raise ValueError(f"datasets.{name}.splits: {self._needs_dev()} needs a dev split")
+        if isinstance(self.centralize.weights, dict):
+            self._weights_cover_rounds(self.centralize.weights)
+        return self
+
+    @model_validator(mode="after")
+    def _merge_method_finds_its_curvature(self) -> "Config":
+        method, kinds = self.centralize.method, {"fisher": ("fisher", "both"), "previous": ("kronecker", "both")}
+        for need in set(catalog.entry(method).needs) & kinds.keys():
+            if self.train.curvature not in kinds[need]:
+                raise ValueError(f"centralize.method {method}: set train.curvature to {kinds[need][0]}, it needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _pool_is_a_folder(self) -> "Config":
+        if self.run.pool is not None and (is_url(self.run.dir) or is_url(self.run.pool)):
+            raise ValueError("run.pool: needs run.dir and run.pool on folders that all nodes share, not on object storage")
+        return self
+
+    @model_validator(mode="after")
+    def _priors_need_whole_factors(self) -> "Config":
+        if self.lora.prior and (self.train.strategy != "ddp" or self.train.gradient_checkpointing):
+            raise ValueError(
+                "lora.prior draws whole factors for every micro-batch, which must not be sharded, or drawn again to recompute: "
+                "use train.strategy ddp without train.gradient_checkpointing"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slurm_jobs_share_a_folder(self) -> "Config":
+        if self.cluster.backend == "slurm" and is_url(self.run.dir):
+            raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
+        return self
+
+    def _needs_dev(self) -> str:
+        """Returns what needs dev splits, or nothing."""
+        return "train.early_stopping" if self.train.early_stopping else "a fit (centralize)" if self.centralize.is_fitted else ""
+
+    def _weights_cover_rounds(self, weights: Mapping[str, float]) -> None:
+        for name in weights:
+            if name not in self.datasets:
+                raise ValueError(f"centralize.weights: {name!r} is no data set{nearest(name, self.datasets)}")
+        for index, names in enumerate(self.round_list(), start=1):
+            missing = [name for name in names if name not in weights]
+            if missing:
+                raise ValueError(f"centralize.weights: no weight for {', '.join(missing)} (round {index})")
+            if any(weights[name] < 0 for name in names) or sum(weights[name] for name in names) <= 0:
+                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a sum > 0")
+
+    def round_list(self) -> list[list[str]]:
+        """Returns the data-set names of every round; `centralize_every: K` takes them in the order of `datasets`."""
+        if isinstance(self.rounds, list):
+            return self.rounds
+        size, names = self.rounds["centralize_every"], list(self.datasets)
+        return [names[start : start + size] for start in range(0, len(names), size)]
+
+    def with_parts(self, names: Iterable[str]) -> list[str]:
+        """Returns data sets, each followed by its parts: who learns a mix has learned what it is made of."""
+        return [part for name in names for part in (name, *self.datasets[name].parts)]
+
+    def learned_in(self, round_index: int) -> list[str]:
+        """Returns the data sets that a round (1-based) learns, with their parts."""
+        return self.with_parts(self.round_list()[round_index - 1])
+
+    def run_url(self) -> str | None:
+        """Returns where the run is on object storage; None for a run directory that all nodes share."""
+        return f"{self.run.dir.rstrip('/')}/{self.run.name}" if is_url(self.run.dir) else None
+
+    def run_dir(self) -> Path:
+        """Returns the run directory, `run.dir/run.name`; of a run on object storage its mirror, the same on every node."""
+        url = self.run_url()
+        return mirror_folder(url, self.cluster.cache_dir, self.run.name) if url else Path(self.run.dir) / self.run.name
+
+    def require_lasting_run_dir(self) -> None:
+        """Raises ConfigError for a run.dir that would lie in the throw-away copy of the files that a Ray job carries."""
+        if not is_url(self.run.dir) and not Path(self.run.dir).is_absolute():
+            raise ConfigError(
+                f"run.dir: {self.run.dir!r} is relative and would lie in Ray's temporary copy of the working directory, "
+                "on one node; name a folder that every node sees, or object storage: run.dir=/shared/runs, run.dir=s3://bucket/runs"
+            )
+
+    def test_sets(self) -> dict[str, DatasetConfig]:
+        """Returns every set that is scored: the test splits of the data sets, then the protected ones."""
+        own = {name: dataset for name, dataset in self.datasets.items() if "test" in dataset.splits}
+        return own | dict(self.evaluate.protected)

@@ -1,0 +1,51 @@
+"""What can be checked of a configuration and its data before anything starts."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wfc_dist.config.schema import Config
+from wfc_dist.data.audit import audit
+from wfc_dist.data.sources import open_split
+from wfc_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+
+RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of the data before anything starts.
+
+    Attributes:
+        hours: Data set -> hours of speech in its training split.
+        test_hours: Test set -> hours of speech that scoring decodes.
+        fingerprints: `<set>/<split>` -> sha256 over its rows.
+    """
+
+    hours: dict[str, float]
+    test_hours: dict[str, float]
+    fingerprints: dict[str, str]
+
+
+def check(config: Config) -> Checked:
+    """Checks all that can be checked before anything is started. Raises ConfigError or InputError."""
+    if config.train.precision == "fp16" and not config.cluster.gpus_per_worker:
+        raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
+    if RAY_WORKING_DIRS in Path.cwd().parts:
+        config.require_lasting_run_dir()
+    report = audit(config)
+    report.raise_for_errors()
+    sets = dict(config.datasets) | config.evaluate.protected
+    tested = [row for row in report.rows if row.split == "test"]
+    most = config.evaluate.max_clips or math.inf
+    wanted = {f"{row.name}/{row.split}": (row.name, row.split) for row in report.rows}
+    return Checked(
+        {row.name: row.hours for row in report.rows if row.split == "train"},
+        {row.name: row.hours * min(1.0, most / row.num_clips) for row in tested},
+        {key: open_split(name, sets[name], split).fingerprint for key, (name, split) in wanted.items()},
+    )

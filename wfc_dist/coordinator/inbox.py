@@ -1,0 +1,192 @@
+"""The watched folder of a stream: which data sets came, in which order, and why one was turned away."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wfc_dist.config import loading
+from wfc_dist.config.schema import Config
+from wfc_dist.coordinator.checks import Checked, check
+from wfc_dist.errors import ConfigError, InputError, Interrupted
+from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.opening import record_config
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+
+SUFFIX, REJECTED = ".yaml", ".rejected"
+LOOK_S = 0.2  # how soon a stop is heard
+
+
+def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
+    """Reads a stream's configuration, with the data sets that have arrived since, and returns it with K.
+
+    Raises:
+        ConfigError: As for a run; no `rounds: {centralize_every: K}`; something a stream can't be; or the run was ended by
+            `wfc run` in the middle of a round.
+    """
+    tree = loading.read_tree(path, overrides)
+    config = loading.parse(tree, str(path))  # says first what is wrong with the file itself
+    if not isinstance(tree["rounds"], dict):
+        raise ConfigError(f"{path}: rounds: a stream needs rounds: {{centralize_every: K}}, since more data sets will come")
+    every = int(tree["rounds"]["centralize_every"])
+    if config.cluster.backend == "slurm":
+        raise ConfigError("cluster.backend slurm: a stream keeps its trainers warm; use ray (in one allocation) or in_process")
+    if config.run_url() is not None:
+        raise ConfigError(f"run.dir {config.run.dir}: a stream needs a folder, not object storage")
+    if config.centralize.is_fitted:
+        raise ConfigError("centralize: a stream serves every interim base at once, without a fit; give weights and scale")
+    if config.cluster.max_trainers is None:  # one data set is trained at a time
+        tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
+    paths = RunPaths(config.run_dir())
+    if paths.config.is_file():
+        recorded = json.loads(paths.config.read_text(encoding="utf-8"))["config"]["datasets"]
+        tree["datasets"] = tree["datasets"] | {name: data for name, data in recorded.items() if name not in tree["datasets"]}
+    config = loading.parse(tree, str(path))
+    for index, names in enumerate(config.round_list(), start=1):
+        if len(names) < every and durable.is_committed(paths.base(index)):
+            raise ConfigError(
+                f"{paths.run_dir}: round {index} was ended with {len(names)} of {every} data sets; choose another run.name"
+            )
+    return config, every
+
+
+@dataclass
+class Inbox:
+    """The data sets of a stream, in the order of arrival (see `stream.Arrivals`).
+
+    A file INBOX/NAME.yaml holds the block `datasets.NAME` of a configuration. Files are taken in the order (mtime, name) and
+    left where they are; one that can't be used becomes NAME.yaml.rejected, with the reason in NAME.yaml.rejected.txt.
+
+    Attributes:
+        folder: The watched folder.
+        every: K.
+        store: The opened run; its configuration grows.
+        checked: What is known of the data; grows, too.
+        arrived_s: Data set -> when it arrived, seconds since the epoch; grows.
+        say: Gets a line for every data set that is taken or turned away.
+        poll_s: Seconds between two looks; None ends the stream where nothing new is there.
+    """
+
+    folder: Path
+    every: int
+    store: RunStore
+    checked: Checked
+    arrived_s: dict[str, float]
+    say: Callable[[str], None]
+    poll_s: float | None
+    _known: set[tuple[str, int]] = field(default_factory=set)  # files of data sets that are in the run
+
+    def since(self, num_passed: int) -> Iterator[str]:
+        """See `stream.Arrivals`. A data set is in the run's configuration before it is yielded.
+
+        Raises:
+            Interrupted: A stop was asked for.
+        """
+        is_waiting = False
+        while True:
+            self._heed_stop()
+            names = list(self.store.config.datasets)
+            if num_passed < len(names):
+                if is_waiting:
+                    self.store.write_status("running")
+                    is_waiting = False
+                yield names[num_passed]
+                num_passed += 1
+            elif not self._take_next():
+                if self.poll_s is None:
+                    return
+                if not is_waiting:
+                    self.store.write_status("running", f"waits for data sets in {self.folder}")
+                    is_waiting = True
+                self._wait(self.poll_s)
+
+    def _heed_stop(self) -> None:
+        if (reason := self.store.stop_reason()) is not None:
+            raise Interrupted(f"{reason}: stopped between two data sets; the same command goes on")
+
+    def _wait(self, poll_s: float) -> None:
+        end = time.monotonic() + poll_s
+        while (left_s := end - time.monotonic()) > 0:
+            self._heed_stop()
+            time.sleep(min(left_s, LOOK_S))
+
+    def _take_next(self) -> bool:
+        """Takes the oldest new file that can be used; says whether there was one."""
+        for mtime_ns, file_name, path in _files(self.folder):
+            if (file_name, mtime_ns) in self._known:
+                continue
+            self._heed_stop()
+            try:
+                is_new = self._take(path, mtime_ns / 1e9)
+            except (ConfigError, InputError) as error:
+                self._reject(path, error.message)
+                continue
+            self._known.add((file_name, mtime_ns))
+            if is_new:
+                return True
+        return False
+
+    def _take(self, path: Path, arrived_s: float) -> bool:
+        """Appends a data set to the run's configuration; False when it is there already. Raises ConfigError or InputError."""
+        name, config = path.name.removesuffix(SUFFIX), self.store.config
+        block = _read_block(path)
+        tree = config.model_dump(mode="json")
+        with_block: dict[str, Any] = {**tree, "rounds": {"centralize_every": self.every}}
+        with_block["datasets"] = {**tree["datasets"], name: block}
+        grown = loading.parse(with_block, str(path))
+        if name in config.datasets:
+            if grown.datasets[name] == config.datasets[name]:
+                return False
+            raise ConfigError(f"{path}: the run has another data set {name!r}; give this one a name of its own")
+        one = {"datasets": {name: grown.datasets[name]}, "evaluate": grown.evaluate.model_copy(update={"protected": {}})}
+        new = check(grown.model_copy(update=one))
+        self.checked.hours.update(new.hours)
+        self.checked.test_hours.update(new.test_hours)
+        self.checked.fingerprints.update(new.fingerprints)
+        self.arrived_s[name] = arrived_s
+        self.store.config = grown
+        record_arrivals(self.store, self.checked, self.arrived_s)  # from here on it is part of the run
+        round_index = len(grown.round_list())
+        self.store.record("arrival", round=round_index, dataset=name, hours=new.hours[name], waited_s=time.time() - arrived_s)
+        self.say(f"{name} arrived: data set {len(grown.round_list()[-1])} of {self.every} of round {round_index}")
+        return True
+
+    def _reject(self, path: Path, reason: str) -> None:
+        if not path.exists():
+            return  # taken back by who wrote it
+        aside = path.with_name(path.name + REJECTED)
+        durable.write_text(aside.with_name(aside.name + ".txt"), reason + "\n")
+        os.replace(path, aside)
+        self.store.record("rejected", file=path.name, reason=reason)
+        self.say(f"{path.name} was turned away, see {aside.name}.txt: {reason}")
+
+
+def record_arrivals(store: RunStore, checked: Checked, arrived_s: dict[str, float]) -> None:
+    """Writes the run's config.json with the data sets it has by now and when each arrived."""
+    record_config(store, checked.fingerprints, {"arrivals": arrived_s})
+
+
+def _files(folder: Path) -> list[tuple[int, str, Path]]:
+    """Returns (mtime in ns, name, path) of the files that hold a data set, oldest first."""
+    found = []
+    for path in folder.glob(f"[!.]*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # taken back by who wrote it
+            found.append((path.stat().st_mtime_ns, path.name, path))
+    return sorted(found)
+
+
+def _read_block(path: Path) -> dict[str, Any]:
+    try:
+        block = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(block, dict):
+        raise ConfigError(f"{path}: expected the keys of one data set, such as source:, language:, splits:")
+    return block

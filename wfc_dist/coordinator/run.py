@@ -1,0 +1,179 @@
+"""`wfc run`: from a configuration to the last base. Puts the parts together; the algorithm is in `rounds`."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wfc_dist import log
+from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment, wait_for_nodes
+from wfc_dist.config.schema import Config
+from wfc_dist.coordinator.checks import Checked, check
+from wfc_dist.coordinator.signals import StopOnSignal
+from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
+from wfc_dist.progress import Display
+from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
+from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from wfc_dist.backends.in_process import InProcessBackend
+    from wfc_dist.backends.ray.admission import Admission
+    from wfc_dist.backends.ray.trainers import RayTrainers
+    from wfc_dist.backends.slurm.backend import SlurmBackend
+
+logger = logging.getLogger(__name__)
+
+
+def launched_by() -> dict[str, object]:
+    """Returns what the scheduler says of this attempt, for the ledger."""
+    names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT", "slurm_nodes": "SLURM_JOB_NODELIST"}
+    facts: dict[str, object] = {key: os.environ[name] for key, name in names.items() if name in os.environ}
+    ray_job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An opened run, and how the words of the algorithm are done there."""
+
+    store: RunStore
+    checked: Checked
+    display: Display
+    trainers: Trainers
+    centralizer: Centralizer
+    scorer: Scorer
+
+
+def all_rounds(parts: Parts) -> Base:
+    """Runs, or goes on with, every round of the configuration (see `rounds.run_rounds`)."""
+    return run_rounds(parts.store.config.round_list(), parts.store, parts.trainers, parts.centralizer, parts.scorer)
+
+
+def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_rounds) -> Base:
+    """Runs, or goes on with, all rounds of a configuration and returns the last base.
+
+    Args:
+        config: The resolved configuration.
+        display: Shows progress.
+        work: What is done once everything is up; `wfc stream` does something else than all rounds.
+
+    Writes the run directory. Raises WfcError children; each carries its exit code, also written to RUN/status.json.
+    """
+    with StopOnSignal(display).caught() as signals:
+        checked = check(config)
+        if config.cluster.backend == "slurm":
+            from wfc_dist.backends.slurm.backend import check as check_slurm
+
+            check_slurm(config)
+        prepare_environment(config.cluster)  # before anything imports ray
+        with open_run(config, checked.fingerprints, display.say) as store:
+            signals.store = store
+            try:
+                return _run_locked(store, checked, display, work)
+            finally:
+                signals.store = None
+
+
+def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+    logs = store.paths.logs(store.current_round(), store.attempt)
+    log.configure(logs / "coordinator.log", console=False)
+    log.open_events(logs / "events-coordinator.jsonl")
+    store.record("attempt", round=store.current_round(), host=socket.gethostname(), before=store.last_state(), **launched_by())
+    store.write_status("running")
+    try:
+        base = _run_opened(store, checked, display, work)
+    except Interrupted as error:
+        store.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
+        store.write_status("interrupted", error.message, error.exit_code)
+        raise
+    except Exception as error:
+        code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
+        store.write_status("failed", str(error), code)
+        logger.exception("failed")
+        raise
+    store.write_status("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
+    return base
+
+
+def _run_opened(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+    from wfc_dist.runs.root import ensure_root
+
+    start = time.monotonic()
+    ensure_root(store)
+    rounds = store.config.round_list()
+    first = store.current_round()
+    if store.attempt > 1:
+        display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
+    if store.config.cluster.backend == "ray":
+        base = _run_on_ray(store, checked, display, work)
+    else:
+        backend = _backend_without_ray(store, checked, display)
+        base = work(_parts(store, checked, display, backend, backend))
+    display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
+    return base
+
+
+def _parts(
+    store: RunStore,
+    checked: Checked,
+    display: Display,
+    trainers: "InProcessBackend | SlurmBackend | RayTrainers",
+    centralizer: Centralizer,
+) -> Parts:
+    from wfc_dist.coordinator.fitting import FittedCentralizer
+    from wfc_dist.evaluation.scoring import RunScorer
+
+    scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
+    if store.config.centralize.is_fitted:
+        centralizer = FittedCentralizer(store, centralizer, trainers, display.say)
+    return Parts(store, checked, display, trainers, centralizer, scorer)
+
+
+def _backend_without_ray(store: RunStore, checked: Checked, display: Display) -> "InProcessBackend | SlurmBackend":
+    if store.config.cluster.backend == "slurm":
+        from wfc_dist.backends.slurm.backend import SlurmBackend
+
+        return SlurmBackend(store, display, checked.hours)
+    from wfc_dist.backends.in_process import InProcessBackend
+
+    return InProcessBackend(store, display)
+
+
+def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+    from wfc_dist.backends.ray.centralizer import RayCentralizer
+    from wfc_dist.backends.ray.fleet import Fleet
+    from wfc_dist.backends.ray.trainers import RayTrainers
+
+    with contextlib.ExitStack() as stack:
+        with log.span("start_ray"):
+            stack.enter_context(connected(store.config.cluster))
+        fleet = Fleet(store, display.say, _admission(store, display))
+        centralizer = RayCentralizer(store, fleet.nodes)
+        trainers = RayTrainers(store, display, checked.hours, centralizer, fleet)
+        stack.callback(centralizer.shutdown)
+        stack.callback(trainers.shutdown)
+        return work(_parts(store, checked, display, trainers, centralizer))
+
+
+def _admission(store: RunStore, display: Display) -> "Admission | None":
+    """Waits for the nodes asked for and checks each; None for the embedded node, which is this machine."""
+    from wfc_dist.backends.ray.admission import Admission, announce
+
+    cluster = store.config.cluster
+    if address_of(cluster) is None:
+        return None
+    nodes = wait_for_nodes(cluster, display.say)
+    root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
+    marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
+    admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
+    with log.span("admission", num_nodes=len(nodes)):
+        admission.require(nodes)
+    announce(admission, nodes, display.say)
+    return admission

@@ -1,0 +1,69 @@
+"""Singular values of updates in factors, by QR and a small SVD: R x R is decomposed, not out x in, while R is the smaller.
+
+Letters of shapes as in `lora_math`. float64 throughout.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, is_smaller_dense
+
+_TOLERANCE = 1e-8  # of the largest singular value: what is below is a repeated direction, not a direction
+
+
+def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns (u_OR, sigma_R, v_RI) with delta = u @ diag(sigma) @ v, sigma falling, R <= min(out, in, rank of the factors)."""
+    if isinstance(delta, DenseDelta):
+        u_OR, sigma_R, v_RI = torch.linalg.svd(delta.dense(), full_matrices=False)
+        return u_OR, sigma_R, v_RI
+    left, right = torch.linalg.qr(delta.b_OR.double() * delta.coefficients_R), torch.linalg.qr(delta.a_RI.double().T)
+    u_RR, sigma_R, v_RR = torch.linalg.svd(left.R @ right.R.T, full_matrices=False)
+    return left.Q @ u_RR, sigma_R, v_RR @ right.Q.T
+
+
+def directions(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns what `svd` does without the singular values that are zero, whose vectors are arbitrary; of a zero update, none."""
+    u_OR, sigma_R, v_RI = svd(delta)
+    kept = sigma_R > _TOLERANCE * sigma_R.max()
+    return u_OR[:, kept], sigma_R[kept], v_RI[kept]
+
+
+def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
+    """Returns P @ Q for columns = P @ diag(s) @ Q: the nearest matrix of orthonormal columns (Procrustes).
+
+    Directions with s near zero are left out: they are those of repeated columns, and any matrix would be as near.
+    """
+    if not columns.shape[1]:
+        return columns
+    left, sigma, right = torch.linalg.svd(columns, full_matrices=False)
+    kept = sigma > _TOLERANCE * sigma.max()
+    return left[:, kept] @ right[kept]
+
+
+def update_of(b_OR: torch.Tensor, coefficients_R: torch.Tensor, a_RI: torch.Tensor) -> AnyDelta:
+    """Returns the update b @ diag(coefficients) @ a, rounded to float32: in factors, or dense where that is the smaller."""
+    if is_smaller_dense(a_RI.shape[0], b_OR.shape[0], a_RI.shape[1]):
+        return DenseDelta(((b_OR * coefficients_R) @ a_RI).float(), 1.0)
+    return ModuleDelta(a_RI.float().contiguous(), b_OR.float().contiguous(), coefficients_R)
+
+
+def weighted_sum(terms: Sequence[tuple[float, AnyDelta]]) -> AnyDelta:
+    """Returns sum of coefficient * update, in the order given: the factors stacked, which is exact, or dense in float32.
+
+    Dense where one term is, or where the stack would hold more numbers.
+    """
+    deltas = [delta.scaled(coefficient) for coefficient, delta in terms]
+    out_features, in_features = deltas[0].shape
+    stacked = [delta for delta in deltas if isinstance(delta, ModuleDelta)]
+    total_r = sum(delta.a_RI.shape[0] for delta in stacked)
+    if len(stacked) < len(deltas) or is_smaller_dense(total_r, out_features, in_features):
+        total_OI = deltas[0].dense()
+        for delta in deltas[1:]:
+            total_OI += delta.dense()
+        return DenseDelta(total_OI.float(), 1.0)
+    return ModuleDelta(
+        torch.cat([delta.a_RI for delta in stacked]),
+        torch.cat([delta.b_OR for delta in stacked], dim=1),
+        torch.cat([delta.coefficients_R for delta in stacked]),
+    )

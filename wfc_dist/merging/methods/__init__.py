@@ -1,0 +1,1 @@
+"""Merge methods: pure functions of factors, each with its source."""

@@ -1,0 +1,37 @@
+"""tsv: TSV-M, the sum of the updates with their singular vectors made orthogonal. Source: Gargiulo et al., arXiv 2412.00081."""
+
+from collections.abc import Sequence
+
+import torch
+
+from wfc_dist.merging import low_rank
+from wfc_dist.merging.factors import AnyDelta, Factors, concatenated
+
+
+def tsv(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
+    """Returns delta = U' @ diag(K w_1 sigma_1, ..., K w_K sigma_K) @ V', without the interference of the plain sum.
+
+    U_i, sigma_i, V_i are the largest floor(min(out, in) / K) singular values of delta_i with their vectors, U' and V' the nearest
+    orthonormal matrices to [U_1 ... U_K] and [V_1 ... V_K]. It is as large as a sum: compare with `norm: mean`.
+
+    Args:
+        factors: One module of each adapter; they may differ in r and alpha.
+        weights: w_i, sum 1; uniform in the source.
+    """
+    return low_rank.update_of(*orthogonal_parts(factors, weights))
+
+
+def orthogonal_parts(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns (U', the weighted singular values, V') of TSV-M, float64.
+
+    Only directions that an adapter has: of one of rank 3 stored with r 32, three.
+    """
+    num_kept = max(1, min(factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]) // len(factors))
+    left, sigmas, right = [], [], []
+    for item, weight in zip(factors, weights, strict=True):
+        u_OR, sigma_R, v_RI = low_rank.directions(concatenated([item], [1.0]))
+        left.append(u_OR[:, :num_kept])
+        sigmas.append(sigma_R[:num_kept] * (weight * len(factors)))
+        right.append(v_RI[:num_kept])
+    u_OR, v_IR = low_rank.nearest_orthonormal(torch.cat(left, dim=1)), low_rank.nearest_orthonormal(torch.cat(right).T)
+    return u_OR, torch.cat(sigmas), v_IR.T

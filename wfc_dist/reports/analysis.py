@@ -1,0 +1,82 @@
+"""RUN/report/analysis: the page, laid out by the report's template, and all numbers; and the table on the console."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from wfc_dist.analysis.run import Analysis, as_tree
+from wfc_dist.reports.analysis_sections import MOST_ROWS, line_section, round_sections
+from wfc_dist.reports.pieces import HEAT_ENDS, Cell, Part, Section, Table
+from wfc_dist.storage import durable
+
+FOLDER, NUMBERS, PAGE = "report/analysis", "analysis.json", "index.html"
+_ROUNDS = 3  # drawn: the last ones
+
+
+def write_analysis(run_dir: Path, analysis: Analysis) -> list[Path]:
+    """Writes RUN/report/analysis/index.html and analysis.json; returns both paths, the page first."""
+    folder = run_dir / FOLDER
+    durable.write_json(folder / NUMBERS, as_tree(analysis))
+    durable.write_text(folder / PAGE, render(analysis))
+    return [folder / PAGE, folder / NUMBERS]
+
+
+def render(analysis: Analysis) -> str:
+    """Returns the page: one file, readable offline."""
+    template = Environment(autoescape=True).from_string(
+        resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
+    )
+    config, last = analysis.config, analysis.rounds[-1]
+    facts = {
+        "root": config.base.model,
+        "rounds with adapters": f"{len(analysis.rounds)} of {len(config.round_list())}",
+        "LoRA": config.lora.described(),
+        "adapted matrices": str(len(last.measures.modules)),
+        "weight decay": f"{config.train.weight_decay:g}",
+        "average": f"{config.centralize.method}, scale {config.centralize.shown_scale()}",
+    }
+    sections = [_verdicts(analysis)]
+    for found in analysis.rounds[-_ROUNDS:]:
+        sections += round_sections(found.measures, found.priors, config.train)
+    if analysis.line:
+        sections.append(line_section(analysis.line))
+    words = "; ".join(f"{item.mechanism}: {item.word}" for item in last.verdicts)
+    return template.render(
+        title=f"{config.run.name}: analysis", facts=list(facts.items()), sections=sections, figures=[], heat_ends=HEAT_ENDS,
+        sentence=f"Round {last.measures.round_index}. {words}.",
+    )  # fmt: skip
+
+
+def _verdicts(analysis: Analysis) -> Section:
+    rows: list[Sequence[Cell] | str] = []
+    for found in analysis.rounds:
+        rows.append(f"round {found.measures.round_index}: {_names(found.measures.adapters)}")
+        for item in found.verdicts:
+            rows.append([Cell(item.mechanism), Cell(item.measured, css="wrap"), Cell(item.expected), Cell(item.word)])
+    notes = [Part(note=note) for note in analysis.notes]
+    rules = [Part(note=f"{item.mechanism}: {item.rule}.") for item in analysis.rounds[-1].verdicts]
+    table = Table(["mechanism", "measured", "expected", "verdict"], rows, left=True)
+    intro = (
+        "Does what the method rests on hold in this run? All numbers, of every matrix too, are in analysis.json beside this page."
+    )
+    return Section(intro, [*notes, Part(table=table), *rules], "The mechanisms")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_ROWS]) + (f" and {len(names) - MOST_ROWS} more" if len(names) > MOST_ROWS else "")
+
+
+def verdict_table(analysis: Analysis) -> RichTable:
+    """Returns the verdicts of the last rounds for the console."""
+    table = RichTable(title=f"{analysis.config.run.name}: do the mechanisms hold?", title_justify="left", title_style="bold")
+    for column in ("round", "mechanism", "measured", "expected", "verdict"):
+        table.add_column(column)
+    for found in analysis.rounds[-_ROUNDS:]:
+        for item in found.verdicts:
+            table.add_row(*map(escape, (str(item.round_index), item.mechanism, item.measured, item.expected, item.word)))
+        table.add_section()
+    return table

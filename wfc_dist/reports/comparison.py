@@ -1,0 +1,164 @@
+"""The table of a comparison for the terminal, and its page with plots."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from wfc_dist.compare.metrics import FORMULAS
+from wfc_dist.compare.results import Row, Value, as_json
+from wfc_dist.compare.settings import UNTOUCHED, Comparison
+from wfc_dist.reports import pieces
+from wfc_dist.reports.html import render
+from wfc_dist.reports.plots import Mark, marks_plot
+from wfc_dist.reports.sweep import Swept
+from wfc_dist.storage import durable
+
+TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
+          "bwt": "BWT", "fwt": "FWT", "forgetting": "forgetting"}  # fmt: skip
+STAR = "; * on the Pareto front of what is kept and what is learned"
+MARKS = {"better": "+", "worse": "-", "same": ""}
+_SIGNED = frozenset({"new_relative", "protected_relative", "bwt", "fwt"})
+
+
+def _number(name: str, value: float) -> str:
+    return f"{100 * value:+.1f}" if name in _SIGNED else f"{100 * value:.1f}"
+
+
+def _between(name: str, value: Value) -> str:
+    return f"[{_number(name, value.low)}, {_number(name, value.high)}]"
+
+
+def caption(comparison: Comparison) -> str:
+    """Returns what the numbers are."""
+    evaluate = comparison.runs[0].config.evaluate
+    decoded = "windows of several clips" if evaluate.packing else "clip by clip"
+    return (
+        f"{evaluate.metric.upper()} in percent, {decoded}; + better, - worse than {comparison.reference}: the "
+        f"{100 * evaluate.confidence:.0f} % interval of the paired difference over clips excludes 0 (seeds averaged, not "
+        "corrected for many comparisons)"
+    )
+
+
+def table(comparison: Comparison, found: Sequence[Row], front: Sequence[str] = ()) -> RichTable:
+    """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
+
+    Args:
+        comparison: What is compared.
+        found: Its rows.
+        front: Systems that get a star: the Pareto front of a sweep.
+    """
+    made = RichTable(title=escape(comparison.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("system", no_wrap=not front, overflow="fold")
+    for title in (*TITLES.values(), "norm", "seeds"):
+        made.add_column(title, justify="right", no_wrap=True)
+    for row in found:
+        cells = [f"{_number(name, row.values[name].value)}{MARKS[row.values[name].verdict]:1}" if name in row.values else "- "
+                 for name in TITLES]  # fmt: skip
+        made.add_row(escape(_starred(row.system, front)), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
+    made.caption, made.caption_justify = escape(caption(comparison) + (STAR if front else "")), "left"
+    return made
+
+
+def _starred(system: str, front: Sequence[str]) -> str:
+    return f"{system} *" if system in front else system
+
+
+def write(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], swept: Swept | None = None) -> Path:
+    """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
+
+    Args:
+        comparison: What is compared.
+        found: Its rows.
+        failures: Run -> what went wrong.
+        swept: What a sweep adds: its plots in place of one with all names, its front marked, its points in compare.json.
+    """
+    tree = as_json(comparison, found) | {"failures": failures}
+    if swept:
+        tree |= {"front": swept.front, "points": swept.points}
+    durable.write_text(comparison.folder / "compare.json", json.dumps(tree, indent=1) + "\n")
+    facts = [("reference", comparison.reference), ("seeds", ", ".join(map(str, comparison.seeds))),
+             ("data sets", ", ".join(comparison.datasets))]  # fmt: skip
+    front = swept.front if swept else ()
+    named = [UNTOUCHED, *front] if swept else [row.system for row in found]
+    plane = swept.sections if swept else [_plane(found)]
+    sections = [_table(comparison, found, failures, front), *plane, _norms(found, named), _formulas(comparison)]
+    sentence = swept.sentence if swept else _sentence(comparison, found)
+    evaluate = comparison.runs[0].config.evaluate
+    page = comparison.folder / "index.html"
+    durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=evaluate.confidence))
+    return page
+
+
+def _sentence(comparison: Comparison, found: Sequence[Row]) -> str:
+    others = [row for row in found if row.system not in (comparison.reference, UNTOUCHED)]
+    said = []
+    for figure, label in (("new", "on the new sets"), ("protected", "on the protected sets")):
+        better = [row.system for row in others if figure in row.values and row.values[figure].verdict == "better"]
+        said.append(f"{', '.join(better) or 'nothing'} is better than {comparison.reference} {label}")
+    return "; ".join(said) + "."
+
+
+def _table(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], front: Sequence[str] = ()) -> pieces.Section:
+    rows: list[Sequence[pieces.Cell] | str] = []
+    for row in found:
+        name = _starred(row.system, front)
+        cells = [pieces.Cell(name, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
+        cells += [_cell(name, row.values.get(name)) for name in TITLES]
+        rows.append([*cells, pieces.Cell(f"{row.norm:.2f}")])
+    rows += [[pieces.Cell(name), pieces.Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
+    made = pieces.Table(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison) + (STAR if front else ""))
+    return pieces.Section(title="Systems", parts=[pieces.Part(table=made)])
+
+
+def _cell(name: str, value: Value | None) -> pieces.Cell:
+    if value is None:
+        return pieces.Cell("-")
+    shade = {"better": pieces.colour(-0.25), "worse": pieces.colour(0.25), "same": ""}[value.verdict]
+    return pieces.Cell(_number(name, value.value) + MARKS[value.verdict], _between(name, value), shade)
+
+
+def _triple(value: Value) -> tuple[float, float, float]:
+    return 100 * value.low, 100 * value.value, 100 * value.high
+
+
+def _plane(found: Sequence[Row]) -> pieces.Section:
+    x, y = "protected_relative", "new_relative"
+    marks = [
+        Mark(row.system, _triple(row.values[x]), _triple(row.values[y]), strong=row.system == UNTOUCHED)
+        for row in found
+        if {x, y} <= row.values.keys()
+    ]
+    labels = ("protected sets: relative change of the mean error, percent", "new sets: mean relative change of error, percent")
+    intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
+    parts = (
+        [pieces.Part(svg=marks_plot(marks, labels, zero=True))] if len(marks) > 1 else [pieces.Part(note="No protected sets.")]
+    )
+    return pieces.Section(intro, parts, "What is learned against what is kept")
+
+
+def _norms(found: Sequence[Row], named: Sequence[str]) -> pieces.Section:
+    parts = []
+    for figure, label in (("new", "error on the new sets, percent"), ("protected", "error on the protected sets, percent")):
+        marks = [
+            Mark(row.system if row.system in named else "", (row.norm,) * 3, _triple(row.values[figure]),
+                 strong=row.system == UNTOUCHED)
+            for row in found if figure in row.values
+        ]  # fmt: skip
+        if len(marks) > 1:
+            parts.append(pieces.Part(svg=marks_plot(marks, ("||theta_T - theta_0||, Frobenius", label), zero=False)))
+    intro = "A smaller step can pass for a better method: systems can only be told apart at equal norm of the update."
+    return pieces.Section(intro, parts, "Error against the norm of the update")
+
+
+def _formulas(comparison: Comparison) -> pieces.Section:
+    rows: list[Sequence[pieces.Cell] | str] = [
+        [pieces.Cell(TITLES[name]), pieces.Cell(formula, css="wrap")] for name, formula in FORMULAS.items()
+    ]
+    rows += [[pieces.Cell(system), pieces.Cell(about, css="wrap")] for system, about in comparison.about.items()]
+    made = pieces.Table(["", ""], rows, left=True)
+    return pieces.Section("R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base.",
+                          [pieces.Part(table=made)], "Figures and systems")  # fmt: skip

@@ -1,0 +1,169 @@
+"""The report's chapter on what the errors are, and RUN/report/errors.json with the same numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from wfc_dist.evaluation.continual import spelling_beside
+from wfc_dist.evaluation.explain import FORMULAS, Explanation, explain, in_words, shortened
+from wfc_dist.evaluation.hypotheses import read_hypotheses
+from wfc_dist.evaluation.matrix import Column, Matrix
+from wfc_dist.evaluation.ratios import Ratio
+from wfc_dist.reports import plots
+from wfc_dist.reports.pieces import Cell, Part, Section, Table
+from wfc_dist.storage import durable
+
+SCHEMA_VERSION = 1
+_MODELS = 40  # in the chapter: reading what hundreds of adapters wrote takes minutes
+_WORST = 4  # sets in the plot
+_OPEN_ROWS = 24
+_KINDS = ("substitutions", "deletions", "insertions")
+_HEADS = {
+    "rate": "rate", "substitutions": "substituted", "deletions": "deleted", "insertions": "inserted",
+    "hallucinated_clips": "clips with hallucinations", "hallucinated_insertions": "inserted there",
+    "rate_without_hallucinations": "rate without them", "decoded_apart": "decoded one by one",
+    "foreign_script": "other script", "language_errors": "language mistaken",
+}  # fmt: skip
+_INTRO = (
+    "An error is a word substituted, deleted or inserted; the three add up to the rate, which passes 100 % only by insertions. "
+    "Much of that can be invented: text flooded with words nobody said, or one phrase over and over. Such clips are counted, and "
+    "the rate is given without them. Text in an alphabet that the set does not use shows an answer in another language; between "
+    "languages of one alphabet that can't be seen in a text."
+)
+_SWITCH_INTRO = (
+    "Words at a switch are the last before and the first after a change of language within a clip; the rest are the other words "
+    "of the same clips. A positive gap says that switching itself is hard for the model."
+)
+
+Explained = Mapping[str, Mapping[str, Explanation]]  # set -> model's title -> why
+
+
+def _models(matrix: Matrix) -> list[Column]:
+    """Returns base 0, the last base and every adapter, those of each round together."""
+    bases = [matrix.bases[index] for index in dict.fromkeys((0, matrix.last)) if index in matrix.bases]
+    return [*bases, *matrix.adapters.values()]
+
+
+def _explained(matrix: Matrix, models: Sequence[Column]) -> Explained:
+    found: dict[str, dict[str, Explanation]] = {}
+    spelling: dict[str, str] | None = None
+    for name in [*matrix.own, *matrix.protected]:
+        for column in models:
+            path = column.folder / f"{name}.jsonl"
+            if name in column.scores and path.is_file():
+                spelling = spelling_beside(path) if spelling is None else spelling
+                explanation = explain(read_hypotheses(path)[1], matrix.config.evaluate, spelling)
+                found.setdefault(name, {})[column.title] = explanation
+    return found
+
+
+def errors_section(matrix: Matrix, json_path: Path) -> Section:
+    """Returns the chapter; writes its numbers as JSON. Base 0, the last base and the adapters, from their hypotheses on disk.
+
+    Raises:
+        InputError, IntegrityError: Hypotheses of another schema or damaged ones.
+    """
+    models = _models(matrix)
+    explained = _explained(matrix, models[:_MODELS])
+    if not explained:
+        return Section(parts=[Part(note="No hypotheses are on disk.")])
+    sets = {name: {title: item.as_tree() for title, item in of_set.items()} for name, of_set in explained.items()}
+    durable.write_json(
+        json_path, {"schema": SCHEMA_VERSION, "metric": matrix.config.evaluate.metric, "formulas": FORMULAS, "sets": sets}
+    )
+    worst = sorted(explained, key=lambda name: -max(item.figures["rate"].value for item in explained[name].values()))[:_WORST]
+    shares = {
+        name: {title: [item.figures[kind].value for kind in _KINDS] for title, item in explained[name].items()} for name in worst
+    }
+    parts = [Part(title="Where they are most", svg=plots.errors_plot(shares, _KINDS)), _worst_part(matrix, explained)]
+    if len(models) > _MODELS:
+        parts.insert(0, Part(note=f"the first {_MODELS} of {len(models)} models"))
+    parts += [_table_part(explained), *_switch_part(explained), *_language_part(explained), _formulas_part()]
+    return Section(_INTRO, parts)
+
+
+def _worst_part(matrix: Matrix, explained: Explained) -> Part:
+    """Returns each model's worst set in words."""
+    worst: dict[str, tuple[str, Explanation]] = {}
+    for name, of_set in explained.items():
+        for title, item in of_set.items():
+            if title not in worst or item.figures["rate"].value > worst[title][1].figures["rate"].value:
+                worst[title] = (name, item)
+    rows = [[Cell(title), Cell(name), Cell(in_words(item), css="wrap")] for title, (name, item) in worst.items()]
+    text = f"{matrix.config.evaluate.metric.upper()}, in percent of the reference tokens"
+    return Part("Each model's worst set", table=Table(["model", "set", ""], rows, caption=text, left=True))
+
+
+def _cell(ratio: Ratio | None, sign: str = "") -> Cell:
+    if ratio is None:
+        return Cell("-")
+    number = format(100 * ratio.value, f"{sign}.1f")
+    if ratio.low is None or ratio.high is None:
+        return Cell(number)
+    return Cell(number, f"[{100 * ratio.low:{sign}.1f}, {100 * ratio.high:{sign}.1f}]")
+
+
+def _kept(title: str, heads: Sequence[str], rows: Sequence[Sequence[Cell] | str], caption: str, note: str = "") -> Part:
+    folded = f"{len(rows)} rows" if len(rows) > _OPEN_ROWS else ""
+    return Part(title, note, table=Table(heads, rows, caption=caption), folded=folded)
+
+
+def _rows(explained: Explained) -> Iterable[tuple[str, str, Explanation]]:
+    return ((name, title, item) for name, of_set in explained.items() for title, item in of_set.items())
+
+
+def _table_part(explained: Explained) -> Part:
+    shown = {key: head for key, head in _HEADS.items() if any(key in item.figures for _, _, item in _rows(explained))}
+    rows: list[Sequence[Cell] | str] = []
+    for name, of_set in explained.items():
+        rows.append(name)
+        for title, item in of_set.items():
+            loop = shortened(item.longest_loop) if item.longest_loop else "-"
+            rows.append([Cell(title), *(_cell(item.figures.get(key)) for key in shown), Cell(loop, _scripts(item))])
+    text = "percent; longest loop: the phrase that was repeated most, beside it the scripts that are foreign to the set"
+    return _kept("Every set", ["model", *shown.values(), "longest loop"], rows, text)
+
+
+def _scripts(item: Explanation) -> str:
+    return ", ".join(f"{script.lower()} {number}" for script, number in list(item.scripts.items())[:3])
+
+
+def _switch_part(explained: Explained) -> list[Part]:
+    keys = [f"{metric}_{side}" for metric in ("wer", "mer") for side in ("switched", "rest", "gap")]
+    rows = [
+        [Cell(name), Cell(title), *(_cell(item.figures.get(key), "+" if "gap" in key else "") for key in keys),
+         Cell(f"{item.num_switched} of {item.num_switched + item.num_rest}")]
+        for name, title, item in _rows(explained) if item.num_switched
+    ]  # fmt: skip
+    if not rows:
+        return []
+    heads = ["set", "model", "WER at a switch", "WER, rest", "gap", "MER at a switch", "MER, rest", "gap", "words at a switch"]
+    return [_kept("Words at a change of language", heads, rows, "percent, gaps in points", _SWITCH_INTRO)]
+
+
+def _language_part(explained: Explained) -> list[Part]:
+    rows: list[Sequence[Cell] | str] = []
+    heads = ["model", "rate of each language"]
+    for name, of_set in explained.items():
+        if any(item.languages for item in of_set.values()):
+            rows.append(name)
+        for title, item in of_set.items():
+            if item.languages:
+                rows.append([Cell(title), *(_language_cell(language, ratio) for language, ratio in item.languages.items())])
+    width = max((len(row) for row in rows if not isinstance(row, str)), default=0)
+    return [_kept("Sets of several languages", [*heads, *[""] * (width - 2)], rows, "percent")] if rows else []
+
+
+def _language_cell(language: str, ratio: Ratio) -> Cell:
+    cell = _cell(ratio)
+    return Cell(f"{language} {cell.text}", cell.small)
+
+
+def _formulas_part() -> Part:
+    rows = [[Cell(name), Cell(formula, css="wrap")] for name, formula in FORMULAS.items()]
+    table = Table(
+        ["figure in errors.json", "formula"],
+        rows,
+        left=True,
+        caption="S, D, I: substitutions, deletions, insertions; N: reference tokens",
+    )
+    return Part("Formulas", table=table, folded="what every figure is")

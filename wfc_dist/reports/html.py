@@ -1,0 +1,29 @@
+"""One HTML file, readable offline, from a title, figures and sections: the look of every report."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment
+
+from wfc_dist.reports.pieces import HEAT_ENDS, Section
+
+
+def render(
+    title: str, facts: Sequence[tuple[str, str]], sentence: str, sections: Sequence[Section], *,
+    figures: Sequence[dict[str, str]] = (), confidence: float = 0.95,
+) -> str:  # fmt: skip
+    """Returns the page as HTML.
+
+    Args:
+        title: Of the page.
+        facts: (name, value) pairs below it.
+        sentence: What the page says, in one sentence.
+        sections: Its chapters.
+        figures: Boxes of name, number, interval, formula and over.
+        confidence: Of the intervals.
+    """
+    text = resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
+    return Environment(autoescape=True).from_string(text).render(
+        title=title, facts=facts, sentence=sentence, sections=sections, figures=figures, heat_ends=HEAT_ENDS,
+        confidence=f"{100 * confidence:.0f}",
+    )  # fmt: skip

@@ -1,0 +1,275 @@
+"""RUN/report/index.html: one file, readable offline, of what a run learned, what it forgot, why, and how it got there."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.analysis.entries import RoundWeights, read_weights
+from wfc_dist.errors import WfcError
+from wfc_dist.evaluation.continual import Change, Figure, Summary, summarize
+from wfc_dist.evaluation.matrix import Column, Matrix, read_matrix
+from wfc_dist.reports import plots
+from wfc_dist.reports.errors import errors_section
+from wfc_dist.reports.html import render
+from wfc_dist.reports.matrix import caption
+from wfc_dist.reports.pieces import Cell, Part, Section, Table, colour
+from wfc_dist.reports.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
+from wfc_dist.runs.layout import RunPaths, read_base, require_run
+from wfc_dist.storage import durable
+
+_LEDGER_ROWS = 300
+_ATTEMPTS, _LANES = 3, 40  # of the timeline: the last ones, the first ones
+_DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable piece becomes a note
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes RUN/report/index.html, and errors.json beside it, and returns the page's path.
+
+    Pieces a run does not have (yet) are noted, not missed.
+
+    Raises:
+        InputError: Not a run directory.
+        IntegrityError: A damaged scores file.
+    """
+    paths = require_run(run_dir)
+    matrix = read_matrix(run_dir)
+    summary = summarize(matrix)
+    sections = [
+        _section("What changed", _changes, matrix, summary),
+        _section("Every model on every test set", _matrix, matrix),
+        _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json"),
+        _section("From base to base", _rounds, matrix),
+        _section("Learning curves", _curves, paths, matrix),
+        _section("Weights before and after averaging", _weights, paths, matrix),
+        _section("Exactness of the average and of the merge", _exactness, paths, matrix),
+        _section("Where the time went", _times, paths),
+        _section("Ledger", _ledger, paths),
+    ]
+    figures = [_figure(figure) for figure in summary.figures] if matrix.last else []
+    title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
+    text = render(title, _facts(paths, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
+    out = run_dir / "report" / "index.html"
+    durable.write_text(out, text)
+    return out
+
+
+def _section(title: str, make: Callable[..., Section], *arguments: Any) -> Section:
+    try:
+        section = make(*arguments)
+    except _DAMAGED as error:
+        section = Section(parts=[Part(note=f"left out: {error}")])
+    section.title = title
+    return section
+
+
+def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
+    config, rounds = matrix.config, matrix.config.round_list()
+    facts = [
+        ("root", config.base.model),
+        ("rounds", f"{matrix.last} of {len(rounds)} scored"),
+        ("data sets", str(len({name for names in rounds for name in names}))),
+        ("LoRA", config.lora.described()),
+        ("steps", f"{config.train.max_steps} at most, lr {config.train.lr:g}"),
+        ("average", f"{config.centralize.method}, scale {config.centralize.shown_scale()}"),
+    ]
+    with contextlib.suppress(*_DAMAGED):  # a run copied without its status
+        facts.append(("state", json.loads(paths.status.read_text(encoding="utf-8"))["state"]))
+    return facts
+
+
+def _figure(figure: Figure) -> dict[str, str]:
+    number, _, between = figure.text.partition(" [")
+    return {"name": figure.name, "number": number, "interval": f"[{between}" if between else "",
+            "formula": figure.formula, "over": figure.over}  # fmt: skip
+
+
+def _changes(matrix: Matrix, summary: Summary) -> Section:
+    if not summary.changes:
+        return Section(parts=[Part(note="Nothing to compare yet: base 0 and a later base need scores.")])
+    first, last = matrix.bases[0], matrix.bases[matrix.last]
+    pairs = {change.name: (first.scores[change.name], last.scores[change.name]) for change in summary.changes}
+    svg = plots.changes_plot(pairs, matrix.protected, (first.title, last.title))
+    heads = ["test set", first.title, last.title, "difference", "relative", ""]
+    return Section(parts=[Part(svg=svg, table=Table(heads, [_change_row(change) for change in summary.changes]))])
+
+
+def _change_row(change: Change) -> list[Cell]:
+    difference = change.difference
+    between = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" if difference else ""
+    relative = f"{100 * (change.after / change.before - 1):+.1f} %" if change.before else "-"
+    name = f"{change.name} (protected)" if change.protected else change.name
+    verdict = change.verdict if change.verdict != "unknown" else "no interval"
+    return [
+        Cell(name), Cell(f"{100 * change.before:.1f}"), Cell(f"{100 * change.after:.1f}"),
+        Cell(f"{100 * (change.after - change.before):+.1f}", between), Cell(relative), Cell(verdict),
+    ]  # fmt: skip
+
+
+def _matrix(matrix: Matrix) -> Section:
+    if not matrix.bases:
+        return Section(parts=[Part(note="No model has been scored yet.")])
+    parts = []
+    for index, names in enumerate(matrix.config.round_list(), start=1):
+        columns = matrix.columns(index)
+        if any(column.index == index for column in columns) or index == 1:
+            parts.append(Part(title=f"Round {index}: {', '.join(names)}", table=_matrix_table(matrix, columns)))
+    return Section(parts=parts)
+
+
+def _matrix_table(matrix: Matrix, columns: Sequence[Column]) -> Table:
+    groups: list[tuple[str, list[str]]] = [("", matrix.own), ("protected", matrix.protected)]
+    rows: list[list[Cell] | str] = []
+    for title, names in groups:
+        if title and names:
+            rows.append(title)
+        rows += [[Cell(name), *(_score_cell(matrix, column, name) for column in columns)] for name in names]
+    text = caption(matrix).partition("; *")[0] + "; framed: the set an adapter was trained on"
+    return Table(["test set", *(column.title for column in columns)], rows, caption=text, legend=True)
+
+
+def _score_cell(matrix: Matrix, column: Column, name: str) -> Cell:
+    score = column.scores.get(name)
+    if score is None:
+        return Cell("-")
+    root = matrix.bases[0].scores.get(name) if 0 in matrix.bases else None
+    shade = colour(score.rate / root.rate - 1) if root and root.rate and column.title != "base 0" else ""
+    between = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
+    return Cell(f"{100 * score.rate:.1f}", between, shade, "own" if column.dataset == name else "")
+
+
+def _rounds(matrix: Matrix) -> Section:
+    if matrix.last < 1:
+        return Section(parts=[Part(note="A second base has not been scored yet.")])
+    rates = {
+        name: [(index, column.scores[name].rate) for index, column in matrix.bases.items() if name in column.scores]
+        for name in [*matrix.own, *matrix.protected]
+    }
+    return Section(
+        parts=[Part(svg=plots.rounds_plot({name: points for name, points in rates.items() if points}, matrix.protected))]
+    )
+
+
+def _each_round(matrix: Matrix) -> Iterable[tuple[int, list[str]]]:
+    return enumerate(matrix.config.round_list(), start=1)
+
+
+def _curves(paths: RunPaths, matrix: Matrix) -> Section:
+    parts = []
+    for index, names in _each_round(matrix):
+        curves = [_curve(name, paths.curve(index, name)) for name in names if paths.curve(index, name).is_file()]
+        if curves:
+            parts.append(Part(title=f"Round {index}", svg=plots.curves_plot(curves)))
+    return Section(parts=parts or [Part(note="No learning curves are on disk.")])
+
+
+def _curve(name: str, path: Path) -> plots.Curve:
+    rows = [json.loads(line) for line in durable.read_lines(path)]
+    train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    return plots.Curve(name, train, [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row])
+
+
+def _weights(paths: RunPaths, matrix: Matrix) -> Section:
+    parts = []
+    for index, _ in _each_round(matrix):
+        if paths.delta(index).is_dir():
+            try:
+                parts.append(_round_weights(f"Round {index}", read_weights(paths.round(index))))
+            except _DAMAGED as error:
+                parts.append(Part(title=f"Round {index}", note=f"left out: {error}"))
+    intro = (
+        "Entries of scaling * B @ A of every adapter, and of the averaged update, on one grid of every adapted matrix. "
+        "Averaging N independent updates leaves 1/N of the variance; N identical ones keep all of it."
+    )
+    return Section(intro, parts or [Part(note="No round has been averaged yet.")])
+
+
+def _round_weights(title: str, found: RoundWeights) -> Part:
+    rows = [[Cell(name), Cell(f"{values.std():.2e}")] for name, values in found.adapters.items()]
+    rows.append([Cell("averaged"), Cell(f"{found.averaged.std():.2e}")])
+    expected = f"1/N = {1 / len(found.adapters):.3f}"
+    rows.append([Cell("variance, averaged / adapters"), Cell(f"{found.variance_ratio:.3f}", expected)])
+    return Part(
+        title, svg=plots.weights_plot(found.adapters, found.averaged), table=Table(["update", "standard deviation"], rows)
+    )
+
+
+def _exactness(paths: RunPaths, matrix: Matrix) -> Section:
+    rows: list[list[Cell] | str] = []
+    gaps: dict[str, dict[str, float]] = {}
+    for index, _ in _each_round(matrix):
+        entry = read_base(paths.run_dir, index)
+        if entry is None:
+            continue
+        facts = entry[1]
+        numbers = [facts.get(key) for key in ("exactness_gap", "update_loss", "update_norm")]
+        rows.append([Cell(f"round {index}"), Cell(str(facts.get("method", "-"))), *(Cell(_short(number)) for number in numbers)])
+        if facts.get("gap_per_module"):
+            gaps[f"round {index}"] = facts["gap_per_module"]
+    if not rows:
+        return Section(parts=[Part(note="No round has been merged yet.")])
+    intro = (
+        "Exactness gap: ||factor_mean - mean|| / ||mean||, what averaging the factors apart would have missed. "
+        "Update loss: ||cast(W + delta) - W - delta|| / ||delta||, what the base's data type rounded away."
+    )
+    table = Table(["", "method", "exactness gap", "update loss", "norm of the update"], rows)
+    return Section(intro, [Part(svg=plots.modules_plot(gaps, "exactness gap") if gaps else "", table=table)])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str) and len(value) == 64:
+        return value[:12]  # a sha256
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    return "-" if value is None else str(value)
+
+
+def _times(paths: RunPaths) -> Section:
+    attempts = read_attempts(paths.run_dir)
+    if not attempts:
+        return Section(parts=[Part(note="No events are on disk.")])
+    shown = list(attempts.items())[-_ATTEMPTS:]
+    parts = [_attempt_times(f"Attempt {number}", spans) for number, spans in shown if spans]
+    if len(shown) < len(attempts):
+        parts.insert(0, Part(note=f"the last {len(shown)} of {len(attempts)} attempts"))
+    intro = (
+        "Every process of an attempt, by its host's own clock. Inside a span that holds another one the inner one counts. "
+        "Turnaround: from the end of a round's last adapter to the first optimizer step of the next round, scoring left out."
+    )
+    return Section(intro, parts)
+
+
+def _attempt_times(title: str, spans: Sequence[Span]) -> Part:
+    known = [span for span in spans if span.phase in PHASES]
+    last_s = max(span.end_s for span in spans)
+    names = sorted({span.process for span in known}, key=lambda name: (name != "coordinator", name))
+    lanes = {name: [span for span in known if span.process == name] for name in names}
+    drawn = dict(list(lanes.items())[:_LANES])
+    bars = {name: [(span.start_s, span.end_s, span.phase) for span in of_lane] for name, of_lane in drawn.items()}
+    phases = [phase for phase in (*PHASES, IDLE) if phase == IDLE or any(span.phase == phase for span in known)]
+    rows: list[Sequence[Cell] | str] = []
+    for name, of_lane in drawn.items():
+        seconds = time_by_phase(of_lane, min(span.start_s for span in of_lane), last_s)
+        rows.append([Cell(name), *(Cell(f"{seconds[phase]:.1f}" if phase in seconds else "-") for phase in phases)])
+    found = ", ".join(f"{seconds:.1f} s" for seconds in turnarounds(spans))
+    more = f"; {len(lanes) - len(drawn)} more processes" if len(lanes) > len(drawn) else ""
+    caption = f"seconds of each process since it began{more}" + (f"; turnaround: {found}" if found else "")
+    return Part(
+        f"{title}: {last_s:.0f} s", svg=plots.timeline_plot(bars, list(PHASES)), table=Table(["", *phases], rows, caption=caption)
+    )
+
+
+def _ledger(paths: RunPaths) -> Section:
+    lines = [json.loads(line) for line in durable.read_lines(paths.ledger)]
+    if not lines:
+        return Section(parts=[Part(note="The ledger is empty.")])
+    known = ("time", "attempt", "event", "round", "dataset")
+    rows: list[list[Cell] | str] = []
+    for line in lines[-_LEDGER_ROWS:]:
+        rest = "; ".join(f"{key} {_short(value)}" for key, value in line.items() if key not in known)
+        rows.append([*(Cell(_short(line.get(key))) for key in known), Cell(rest, css="wrap")])
+    table = Table(["time", "attempt", "event", "round", "data set", ""], rows, left=True)
+    return Section(parts=[Part(table=table, folded=f"{len(rows)} of {len(lines)} lines" if len(rows) > 12 else "")])

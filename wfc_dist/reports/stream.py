@@ -1,0 +1,64 @@
+"""What a stream was worth, as a table: how soon each data set was served, and the error next to waiting for the K-th."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from wfc_dist.runs.interim import staleness
+from wfc_dist.runs.layout import RunPaths, read_config
+
+_COLUMNS = (
+    "round",
+    "data set",
+    "served after",
+    "committed after",
+    "own error",
+    "had one waited",
+    "sets so far",
+    "had one waited",
+)
+
+
+def stream_table(run_dir: Path) -> Table | None:
+    """Returns a row for each data set that arrived; None where the run is no stream.
+
+    "Own error" is that of the base served once it was learned, on its test set; "sets so far" the mean over the test sets
+    learned until then. "Had one waited" is the same of the base committed before: what is served without interim bases.
+    """
+    ages = staleness(run_dir)
+    if not ages:
+        return None
+    config, paths = read_config(run_dir), RunPaths(run_dir)
+    table = Table(title=f"arrivals; {config.evaluate.metric.upper()} in percent", title_justify="left", title_style="bold")
+    for column in _COLUMNS:
+        table.add_column(column)
+    so_far: list[str] = []
+    for index, names in enumerate(config.round_list(), start=1):
+        waited = _rates(paths, index - 1, 0)
+        for position, name in enumerate(names, start=1):
+            so_far += [name] if "test" in config.datasets[name].splits else []
+            served = _rates(paths, index - 1, position) or _rates(paths, index, 0)
+            cells = [_mean(rates, wanted) for wanted in ([name], so_far) for rates in (served, waited)]
+            if name in ages:
+                table.add_row(str(index) if position == 1 else "", name, *map(_seconds, ages[name]), *cells)
+    return table
+
+
+def _rates(paths: RunPaths, index: int, num_pending: int) -> dict[str, float]:
+    model = f"interim-{index + 1:04d}-{num_pending}" if num_pending else f"base-{index:04d}"
+    path = paths.evaluation(index + 1 if num_pending else max(index, 1), model) / "scores.json"
+    if not path.is_file():
+        return {}
+    return {name: score["rate"] for name, score in json.loads(path.read_text(encoding="utf-8"))["sets"].items()}
+
+
+def _mean(rates: dict[str, float], names: Sequence[str]) -> str:
+    if not names or not set(names) <= rates.keys():
+        return "-"
+    return f"{100 * sum(rates[name] for name in names) / len(names):.1f}"
+
+
+def _seconds(age_s: float | None) -> str:
+    return "-" if age_s is None else f"{age_s:.0f} s"

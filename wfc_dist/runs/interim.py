@@ -1,0 +1,128 @@
+"""What a stream keeps in the run directory beside the rounds: interim bases, and which base is served since when."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from wfc_dist import log
+from wfc_dist.storage import durable
+from wfc_dist.errors import IntegrityError
+from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs.layout import RunPaths, latest_base, read_config
+from wfc_dist.runs.store import RunStore
+
+SERVING = "serving"  # a link in the run directory
+
+
+def newest_servable(run_dir: Path) -> Base:
+    """Returns a run's newest base: the interim one with the most adapters after the last commit, or the last committed.
+
+    Raises:
+        InputError: Not a run, or nothing is committed yet.
+    """
+    base = latest_base(run_dir)
+    return max(_interims(run_dir, base), key=lambda found: found.num_pending, default=base)
+
+
+def _interims(run_dir: Path, base: Base) -> Iterator[Base]:
+    for folder in RunPaths(run_dir).round(base.index + 1).glob("interim-*"):
+        manifest = durable.read_manifest(folder)
+        if manifest is not None and folder.name.removeprefix("interim-").isdecimal():
+            yield Base(base.index, str(folder), manifest["sha256"], len(manifest["adapters"]))
+
+
+class StreamStore:
+    """A run opened for a stream (see `stream.Store`).
+
+    Args:
+        store: The opened run.
+        arrived_s: Data set -> when it arrived, seconds since the epoch. Grows as they do.
+    """
+
+    def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
+        self._store, self._arrived_s = store, arrived_s
+        lines = [json.loads(line) for line in durable.read_lines(store.paths.ledger)]
+        self._told = {(line["base"], line["num_pending"]) for line in lines if line["event"] == "served"}
+
+    def newest_base(self) -> Base:
+        """See `stream.Store`."""
+        base = self._store.base(latest_base(self._store.paths.run_dir).index)
+        assert base is not None, "it was found a moment ago"
+        return base
+
+    def base(self, index: int) -> Base | None:
+        """See `stream.Store`."""
+        return self._store.base(index)
+
+    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
+        """See `stream.Store`."""
+        return self._store.finished_adapters(base)
+
+    def interim(self, base: Base, adapters: Sequence[Adapter]) -> Base | None:
+        """See `stream.Store`; a damaged one counts as none, and the next commit replaces it."""
+        folder = self._store.paths.interim(base.index + 1, len(adapters))
+        try:
+            manifest = durable.read_manifest(folder)
+            if manifest is None or manifest["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
+                return None
+            durable.verify_folder(folder, frozenset(manifest["links"]))  # the root's own files were verified at the start
+        except IntegrityError:
+            return None
+        return Base(base.index, str(folder), manifest["sha256"], len(adapters))
+
+    def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
+        """See `stream.Store`."""
+        return self._store.commit_interim(base, adapters, staged)
+
+    def commit(self, staged: StagedBase) -> Base:
+        """See `stream.Store`."""
+        return self._store.commit(staged)
+
+    def serve(self) -> None:
+        """See `stream.Store`. The link is replaced, never missing; the ledger says how old each data set was by then."""
+        run_dir = self._store.paths.run_dir
+        base = newest_servable(run_dir)
+        path, link = Path(base.path), run_dir / SERVING
+        target = path.relative_to(run_dir) if path.is_relative_to(run_dir) else path
+        with log.span("serve", base_index=base.index):
+            if not link.is_symlink() or Path(os.readlink(link)) != target:
+                _replace_link(link, target)
+            self._tell(base, link.lstat().st_mtime)
+            for folder in self._store.paths.round(base.index).glob("interim-*"):  # of the round that made this base
+                durable.remove_folder(folder)
+
+    def _tell(self, base: Base, since_s: float) -> None:
+        if (base.index, base.num_pending) in self._told:
+            return
+        rounds, index = self._store.config.round_list(), base.index
+        names = rounds[index][: base.num_pending] if base.num_pending else rounds[index - 1] if index else []
+        ages_s = {name: round(since_s - self._arrived_s[name], 3) for name in names if name in self._arrived_s}
+        facts = {"round": index + 1 if base.num_pending else index, "base": index, "num_pending": base.num_pending}
+        self._store.record("served", **facts, sha256=base.sha256, age_s=ages_s)
+        self._told.add((base.index, base.num_pending))
+
+
+def _replace_link(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}.tmp")  # one process at a time: a leftover is a dead one's
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    durable.fsync_path(link.parent)
+
+
+def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
+    """Returns data set -> seconds from its arrival to the first base served that holds it, and to the committed one.
+
+    In the order of arrival; None for what has not happened yet. Empty where the run is no stream.
+    """
+    tree = json.loads(RunPaths(run_dir).config.read_text(encoding="utf-8"))
+    first: dict[str, float] = {}
+    committed: dict[str, float] = {}
+    for line in map(json.loads, durable.read_lines(RunPaths(run_dir).ledger)):
+        for name, age_s in line["age_s"].items() if line["event"] == "served" else ():
+            first.setdefault(name, age_s)
+            if not line["num_pending"]:
+                committed.setdefault(name, age_s)
+    names = [name for names in read_config(run_dir).round_list() for name in names if name in tree.get("arrivals", {})]
+    return {name: (first.get(name), committed.get(name)) for name in names}

@@ -1,0 +1,154 @@
+"""Opening a run for writing: locked, unchanged since its first attempt, reconciled; on object storage also pulled."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from wfc_dist.config import loading
+from wfc_dist.runs import remote
+from wfc_dist.storage import durable
+from wfc_dist.config.schema import Config
+from wfc_dist.errors import ConfigError, RunLockedError
+from wfc_dist.storage.mirror import CONTROL, Mirror
+from wfc_dist.storage.lock import held
+from wfc_dist.storage.objects import Objects
+from wfc_dist.runs.layout import RunPaths, request_stop
+from wfc_dist.runs.store import RunStore
+
+logger = logging.getLogger(__name__)
+
+
+def take_lock(file: IO[str], folder: Path) -> None:
+    """Locks an open file of `folder` for as long as it stays open.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        ConfigError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: its file system cannot lock files ({error.strerror}), so two processes could work on it at once; "
+            "mount it with locks (Lustre: flock; NFS: with its lock service), or put run.dir elsewhere"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(paths: RunPaths) -> Iterator[IO[str]]:
+    """Holds the run's lock; it ends with the process, however that ends.
+
+    Raises:
+        RunLockedError: Another process holds it; names which.
+        ConfigError: The file system has no locks.
+    """
+    paths.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(paths.lock, "a+", encoding="utf-8") as file:
+        try:
+            take_lock(file, paths.run_dir)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield file
+
+
+@contextlib.contextmanager
+def open_run(config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning) -> Iterator[RunStore]:
+    """Opens, or makes, the run of a configuration, locked for as long as the context lasts.
+
+    Args:
+        config: The resolved configuration.
+        fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
+        say: Told of a lock that is waited for or taken over.
+
+    Raises:
+        ConfigError: The folder is no run and not empty, or its run had another configuration or other data.
+        RunLockedError: Another process is working on it.
+        InputError: Object storage refuses access.
+    """
+    paths, url = RunPaths(config.run_dir()), config.run_url()
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
+                raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
+            stack.enter_context(locked(paths))
+            yield _opened(RunStore(paths, config, 1), fingerprints, "")
+            return
+        objects = Objects(url)
+        with remote.opening(paths.run_dir):
+            stack.enter_context(locked(paths))
+            lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
+            mirror = _pulled(paths, objects)
+        yield _opened(RunStore(paths, config, 1, mirror, lock.require), fingerprints, mirror.run_id)
+
+
+def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
+    run_id, names = remote.read_run_id(objects), objects.list()
+    if run_id is None and any(not name.startswith(f"{CONTROL}/") for name in names):
+        raise ConfigError(f"{objects.url} is not empty and not a run; choose another run.name or run.dir")
+    mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
+    mirror.adopt()
+    if run_id is not None:
+        remote.sweep(mirror, names)
+        remote.pull(mirror, names, checkpoints=False)
+        remote.publish_unpublished(mirror, names)
+    return mirror
+
+
+def _opened(store: RunStore, fingerprints: Mapping[str, str], run_id: str) -> RunStore:
+    paths, config = store.paths, store.config
+    more: dict[str, Any] = {"run_id": run_id} if run_id else {}
+    if paths.config.exists():
+        recorded = _check_unchanged(paths, config, fingerprints)
+        store.attempt = int(recorded["attempt"]) + 1
+        more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
+    record_config(store, fingerprints, more)
+    paths.stop_file.unlink(missing_ok=True)
+    store.reconcile()
+    return store
+
+
+def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    """Writes RUN/config.json: the configuration, which data it is about, and `more`."""
+    tree = {"config": store.config.model_dump(mode="json"), "config_sha256": loading.config_hash(store.config),
+            "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
+    durable.write_json(store.paths.config, {**tree, **more})
+    store.mirror.publish_file(store.paths.config)
+
+
+def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Returns what a run recorded when it began, and the keys that `config` has otherwise, without those a resume may change."""
+    recorded: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
+    # Parsed, since keys that are newer than the run have their defaults.
+    begun = loading.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
+    return recorded, loading.changed_keys(begun, config.model_dump(mode="json"))
+
+
+def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    recorded, changed = changed_since(paths, config)
+    if changed:
+        raise ConfigError(
+            f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
+            "Set them back to go on, or choose another run.name for a new run"
+        )
+    if other := sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value):
+        raise ConfigError(
+            f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
+            "Restore it to go on, or choose another run.name for a new run"
+        )
+    return recorded

@@ -1,0 +1,167 @@
+"""What a local mirror needs of a run on object storage: for going on with it, and for looking at it."""
+
+import contextlib
+import fcntl
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.storage import durable
+from wfc_dist.storage.durable import MANIFEST
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.storage.mirror import Mirror, OWN, mirror_folder
+from wfc_dist.storage.lock import STOP
+from wfc_dist.storage.objects import Objects, at_once, is_url
+from wfc_dist.runs.layout import request_stop, require_run
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[bool]:
+    """Keeps two processes of this machine from filling one mirror at once; yields whether a run works on it already."""
+    Mirror(folder, Objects("")).own()
+    with open(folder / OWN / "opening", "a", encoding="utf-8") as door, open(folder / "lock", "a", encoding="utf-8") as lock:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            yield False
+        except BlockingIOError:
+            yield True
+
+
+def read_run_id(objects: Objects) -> str | None:
+    """Returns the id of the run at a URL, or None where there is none."""
+    data = objects.read("config.json")
+    return None if data is None else str(json.loads(data)["run_id"])
+
+
+def pull(mirror: Mirror, names: Mapping[str, int], *, checkpoints: bool) -> None:
+    """Brings everything small to the mirror: configuration, ledger, status, manifests, evaluations, curves.
+
+    A folder whose manifest differs from the one on object storage is removed here: what is there is the truth.
+
+    Args:
+        mirror: Adopted.
+        names: What is on object storage, name -> size.
+        checkpoints: Also the manifests of training states, to show them.
+    """
+    manifests = [name for name in names if name.endswith(f"/{MANIFEST}") and ".tmp-" not in name]
+    at_once(lambda name: _pull_manifest(mirror, name), [name for name in manifests if checkpoints or "/training/" not in name])
+    files = [name for name, size in names.items() if "/evaluation/" in name and _size(mirror.folder / name) != size]
+    files += [name for name in names if "/training-curves/" in name and _size(mirror.folder / name) is None]
+    files += [name for name in ("config.json", "status.json") if name in names]
+    at_once(lambda name: mirror.fetch_file(mirror.folder / name), files)
+    _pull_ledger(mirror)
+
+
+def _size(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return None
+
+
+def _pull_manifest(mirror: Mirror, name: str) -> None:
+    data, path = mirror.objects.read(name), mirror.folder / name
+    if data is None or (path.is_file() and path.read_bytes() == data):
+        return
+    durable.remove_folder(path.parent)
+    durable.write_bytes(path, data)
+
+
+def _pull_ledger(mirror: Mirror) -> None:
+    path = mirror.folder / "ledger.jsonl"
+    data = mirror.objects.read(path.name) or b""
+    here = path.read_bytes() if path.is_file() else b""
+    if here.startswith(data):
+        return  # lines a crash kept from being published; the next record publishes them
+    durable.write_bytes(path, data)
+
+
+def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
+    """Publishes what was committed here and not published before a crash, if it is whole: work is not lost."""
+    found = [path.parent for pattern in ("round-*/adapters/*", "round-*/delta", "base-*") for path in _manifests(mirror, pattern)]
+    for folder in found:
+        name = folder.relative_to(mirror.folder).as_posix()
+        if f"{name}/{MANIFEST}" in names:
+            continue
+        try:
+            durable.verify_folder(folder)
+        except IntegrityError as error:
+            logger.warning("not published: %s", error)
+            continue
+        logger.info("%s was committed but not published before; publishing it", name)
+        mirror.publish(folder)
+    evaluations = [path for path in mirror.folder.glob("round-*/evaluation/*/*") if not path.name.startswith(".")]
+    at_once(mirror.publish_file, [path for path in evaluations if path.relative_to(mirror.folder).as_posix() not in names])
+
+
+def _manifests(mirror: Mirror, pattern: str) -> list[Path]:
+    return sorted(path for path in mirror.folder.glob(f"{pattern}/{MANIFEST}") if ".tmp-" not in path.parent.name)
+
+
+def sweep(mirror: Mirror, names: Collection[str]) -> None:
+    """Removes from object storage what an attempt that was killed left: staged folders, training states of finished rounds."""
+    done = {name.removeprefix("base-").removesuffix(f"/{MANIFEST}") for name in names if name.startswith("base-")}
+    left = [name for name in names if ".tmp-" in name or _is_training_of(name, done)]
+    mirror.objects.remove(*(name for name in left if name.endswith(MANIFEST)))
+    mirror.objects.remove(*(name for name in left if not name.endswith(MANIFEST)))
+
+
+def _is_training_of(name: str, rounds: Collection[str]) -> bool:
+    first, _, rest = name.partition("/")
+    return rest.startswith("training/") and first.removeprefix("round-") in rounds
+
+
+def local_run(text: str) -> tuple[Path, Mirror | None]:
+    """Returns a run's folder on this machine, everything small of it up to date, and the mirror it is, if it is one.
+
+    Args:
+        text: A run directory, or the URL of one.
+
+    Raises:
+        InputError: There is no run.
+    """
+    if not is_url(text):
+        return Path(text), None
+    objects = Objects(text.rstrip("/"))
+    data = objects.read("config.json")
+    if data is None:
+        raise InputError(f"{text} is not a run (it has no config.json); give the URL `run.dir/run.name`")
+    tree: dict[str, Any] = json.loads(data)
+    cache_dir = tree["config"]["cluster"]["cache_dir"]
+    here = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's may not be on this machine
+    folder = mirror_folder(objects.url, here, tree["config"]["run"]["name"])
+    mirror = Mirror(folder, objects, tree["run_id"])
+    with opening(folder) as is_live:
+        if not is_live:  # else this machine is the one that writes it: nothing is newer
+            mirror.adopt()
+            pull(mirror, objects.list(), checkpoints=True)
+    return folder, mirror
+
+
+def whole_run(text: str) -> tuple[Path, Mirror | None]:
+    """As `local_run`, with the committed adapters and deltas and the root model on this machine, too."""
+    folder, mirror = local_run(text)
+    if mirror is not None:
+        from wfc_dist.runs.root import bring_base
+
+        bring_base(mirror, 0)
+        at_once(
+            mirror.fetch, [path.parent for glob in ("round-*/adapters/*", "round-*/delta") for path in _manifests(mirror, glob)]
+        )
+    return folder, mirror
+
+
+def ask_to_stop(text: str, reason: str) -> None:
+    """Asks whoever works on a run, wherever it is, to checkpoint and stop."""
+    if not is_url(text):
+        request_stop(require_run(Path(text)), reason)
+        return
+    objects = Objects(text.rstrip("/"))
+    if read_run_id(objects) is None:
+        raise InputError(f"{text} is not a run (it has no config.json); give the URL `run.dir/run.name`")
+    objects.write(STOP, reason.encode())

@@ -1,0 +1,121 @@
+"""Base 0: the root model, found, hashed and recorded once; verified whenever a run goes on."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wfc_dist import log
+from wfc_dist.storage import durable
+from wfc_dist.weights import base_chain
+from wfc_dist.errors import IntegrityError
+from wfc_dist.weights.hashing import content_sha256
+from wfc_dist.storage.mirror import AnyMirror, Mirror
+from wfc_dist.runs.layout import RunPaths, read_base
+from wfc_dist.runs.store import RunStore
+
+logger = logging.getLogger(__name__)
+LINK = "root"  # in a mirror, a link to the root model as this node has it
+
+
+def ensure_root(store: RunStore) -> None:
+    """Commits base 0 as a pointer to the root model, or checks that the root is still what it was.
+
+    When `base.dtype` is not the root's own, base 0 holds a cast copy, which later bases share files with;
+    they are still computed from the root's own numbers.
+
+    Raises:
+        InputError: The root model cannot be had. IntegrityError: It changed since the run began.
+    """
+    if store.base(0) is not None:
+        facts = store.manifest(0)
+        link_root(store.mirror, facts)
+        with log.span("verify_root"):
+            base_chain.verify_root(Path(facts["root"]), facts["root_tensors"])
+        return
+    settings = store.config.base
+    with log.span("open_root"):
+        root = base_chain.resolve_root(settings.model, settings.revision)
+        root_tensors = base_chain.hash_tensors(root)
+        staged = durable.staging_path(store.paths.base(0), store.attempt)
+        cast = settings.dtype != "auto" and any(
+            tensor.is_floating_point() and tensor.dtype != base_chain.DTYPES[settings.dtype]
+            for _, tensor in base_chain.read_tensors(root)
+        )
+        if cast:
+            base_chain.write_standalone(root, staged, settings.dtype)
+        shared = staged if cast else root
+        tensors = base_chain.hash_tensors(shared) if cast else root_tensors
+        files = sorted(set(base_chain.weight_map(shared).values()))
+        facts = {
+            "model": settings.model,
+            "revision": settings.revision,
+            "root": LINK if store.mirror.is_remote else str(root),
+            "found": str(root),
+            "root_tensors": root_tensors,
+            "tensors": tensors,
+            "root_files": {path.name: durable.sha256_file(path) for path in files},
+            "model_path": _model_path(store, root, cast),
+        }
+        link_root(store.mirror, facts)
+        store.commit_root(staged, content_sha256(tensors), facts)
+    logger.info("base 0 is %s (%s)", settings.model, content_sha256(tensors)[:12])
+
+
+def _model_path(store: RunStore, root: Path, cast: bool) -> str:
+    if store.mirror.is_remote:
+        return store.paths.base(0).name if cast else LINK
+    return str(store.paths.base(0).resolve() if cast else root)
+
+
+def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
+    """Makes a mirror's `root` a link to the root model on this node, found and verified; does nothing without a mirror.
+
+    Args:
+        mirror: The run's.
+        facts: Of base 0: model, revision, where the coordinator found it, tensor hashes.
+
+    Raises:
+        InputError: The root model cannot be had on this node. IntegrityError: It is another one here.
+    """
+    if not isinstance(mirror, Mirror) or (mirror.folder / LINK).is_dir():
+        return
+    found = Path(facts["found"])
+    root = found if found.is_dir() else base_chain.resolve_root(facts["model"], facts["revision"])
+    with log.span("verify_root"):
+        base_chain.verify_root(root, facts["root_tensors"])
+    temporary = mirror.folder / f".{LINK}.tmp-{os.getpid()}"
+    temporary.symlink_to(root)
+    os.replace(temporary, mirror.folder / LINK)  # several processes of this node may do so at once
+
+
+def bring_base(mirror: AnyMirror, index: int) -> None:
+    """Makes sure a committed base is on this node: its own files from object storage, the root's shared with the root here.
+
+    Does nothing where the run directory is shared. Every process that reads a base's folder calls it first.
+    """
+    if not isinstance(mirror, Mirror):
+        return
+    paths = RunPaths(mirror.folder)
+    with log.span("fetch_base", base_index=index):
+        _fetch_base(mirror, paths.base(0), None)
+        entry = read_base(mirror.folder, 0)
+        assert entry is not None, "base 0 was fetched"
+        link_root(mirror, entry[1])
+        if index:
+            _fetch_base(mirror, paths.base(index), Path(entry[1]["model_path"]))
+
+
+def _fetch_base(mirror: Mirror, folder: Path, shared: Path | None) -> None:
+    if not mirror.fetch(folder, shared):
+        raise IntegrityError(f"{folder.name} is not on {mirror.objects.url}: it was never committed; run `wfc run` again")
+
+
+def forget_training(mirror: AnyMirror, index: int) -> None:
+    """Removes from this node's mirror what the trainings that made base `index` left: the coordinator cleans its own only."""
+    if isinstance(mirror, Mirror) and index > 0:
+        folder = RunPaths(mirror.folder).round(index)
+        for path in (folder / "training", *folder.glob("adapters/*.tmp-*")):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,307 @@
+"""Writes the run directory, whose layout is in `run_layout`: what is committed, by whom it is locked, what is next."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wfc_dist import log
+from wfc_dist.storage import durable
+from wfc_dist.config.schema import Config
+from wfc_dist.errors import IntegrityError
+from wfc_dist.storage.mirror import AnyMirror, NO_MIRROR
+from wfc_dist.merging.mixtures import Mixture
+from wfc_dist.runs.shared_cache import Pool, adapter_identity
+from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, request_stop
+
+logger = logging.getLogger(__name__)
+_LONG_FACTS = (
+    *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
+    *("gap_per_module", "update_norm_per_module", "dataset", "round", "config", "written"),
+)
+STATES = ("running", "done", "failed", "interrupted")
+
+
+class RunStore:
+    """A run directory opened for writing; one process at a time. Use `run_opening.open_run`.
+
+    Args:
+        paths, config, attempt: Where, what and for which time.
+        mirror: Stands for object storage, where the run is there: what is committed here is published.
+        require_lock: Raises RunLockedError when another process has taken the run over; asked before anything is published.
+    """
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        config: Config,
+        attempt: int,
+        mirror: AnyMirror = NO_MIRROR,
+        require_lock: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
+        self.pool = Pool(Path(config.run.pool)) if config.run.pool else None
+        self._require_lock = require_lock
+        self._current_round = 1
+
+    def base(self, index: int) -> Base | None:
+        """Returns a committed base, or None. Raises IntegrityError when its files are damaged.
+
+        Of a base that another one has followed only names and sizes are looked at; a trainer that loads it verifies its tensors.
+        """
+        entry = read_base(self.paths.run_dir, index)
+        if entry is None:
+            return None
+        base, manifest = entry
+        shared = Path(self.manifest(0)["model_path"]) if index else None
+        is_past = index > 0 and durable.is_committed(self.paths.base(index + 1))  # base 0 holds what others link to
+        self._verified(self.paths.base(index), frozenset(manifest["files"] if is_past else manifest.get("links", ())), shared)
+        return base
+
+    def _verified(self, folder: Path, skip: frozenset[str] = frozenset(), shared: Path | None = None) -> None:
+        self.mirror.fetch(folder, shared)
+        try:
+            durable.verify_folder(folder, skip)
+        except IntegrityError as error:
+            if not self.mirror.discard(folder):
+                raise
+            logger.warning("%s; fetched again", error)
+            self.mirror.fetch(folder, shared)
+
+    def _commit(self, staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+        self._require_lock()
+        durable.commit_folder(staged, final, facts, known)
+        self.mirror.publish(final)
+
+    def current_round(self) -> int:
+        """Returns the 1-based index of the first round without a committed base; the last round when all have one."""
+        self._current_round = first_uncommitted(self.paths, self._current_round)  # from where it was: it only grows
+        return min(self._current_round, len(self.config.round_list()))
+
+    def stop(self, reason: str) -> None:
+        """Asks every trainer to checkpoint and stop (see `request_stop`)."""
+        request_stop(self.paths, reason)
+
+    def stop_reason(self) -> str | None:
+        """Returns why the run was asked to stop, or None when it was not."""
+        try:
+            return self.paths.stop_file.read_text(encoding="utf-8").strip() or "stop file"
+        except FileNotFoundError:
+            return None
+
+    def manifest(self, index: int) -> dict[str, Any]:
+        """Returns the manifest of a committed base: tensor hashes, diagnostics, weights, adapters."""
+        entry = read_base(self.paths.run_dir, index)
+        assert entry is not None, f"base {index} is committed"
+        return entry[1]
+
+    def tensor_hashes(self, base: Base) -> dict[str, str]:
+        """Returns tensor name -> sha256 of a committed base or of an interim one."""
+        manifest = durable.read_manifest(Path(base.path)) if base.num_pending else self.manifest(base.index)
+        assert manifest is not None, f"{base.path} is committed"
+        return dict(manifest["tensors"])
+
+    def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
+        """Commits base 0, a pointer to the root model."""
+        self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
+        self._record("base", round=0, sha256=sha256)
+
+    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
+        """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again.
+
+        Those of a round that has its base are in it already: they are not read again each time a run goes on.
+        """
+        found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
+        for name, manifest in self._committed_adapters(base.index + 1):
+            folder = self.paths.round(base.index + 1) / "adapters" / name
+            try:
+                if are_needed:
+                    self._verified(folder)
+            except IntegrityError as error:
+                aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
+                os.replace(folder, aside)
+                logger.warning("%s; moved to %s, it will be trained again", error, aside.name)
+                continue
+            found[name] = Adapter(
+                name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
+            )  # a wrong base is refused by the centralizer, with both names
+        rounds = self.config.round_list()
+        if self.pool is not None and are_needed and base.index < len(rounds):
+            found |= self._from_pool(base, [name for name in rounds[base.index] if name not in found])
+        return found
+
+    def _from_pool(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
+        assert self.pool is not None
+        taken = {}
+        for dataset in datasets:
+            staged = self.stage_adapter(base, dataset)
+            facts = self.pool.take_adapter(self._identity(base, dataset), staged)
+            if facts is None:
+                shutil.rmtree(staged)
+                continue
+            known = {key: value for key, value in facts.items() if key not in ("files", "schema", "dataset", "base_sha256")}
+            taken[dataset] = self.commit_adapter(base, dataset, staged, known | {"from_pool": True})
+        return taken
+
+    def _identity(self, base: Base, dataset: str) -> dict[str, Any]:
+        fingerprints = json.loads(self.paths.config.read_text(encoding="utf-8"))["data"]
+        earlier = [sha256 for index in range(1, base.index + 1) for sha256 in self.manifest(index)["adapters"].values()]
+        return adapter_identity(self.config, fingerprints, base, dataset, earlier)
+
+    def stage_adapter(self, base: Base, dataset: str) -> Path:
+        """Returns an empty folder for a trainer to write its PEFT files to."""
+        return durable.staging_path(self.paths.adapter(base.index + 1, dataset), self.attempt)
+
+    def commit_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> Adapter:
+        """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
+        final = self.paths.adapter(base.index + 1, dataset)
+        with log.span("commit_adapter", dataset=dataset):
+            self._receive(staged, self.paths.curve(base.index + 1, dataset))
+            self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+            if self.pool is not None and "from_pool" not in facts:
+                self.pool.put_adapter(self._identity(base, dataset), final)
+            self.mirror.remove(staged)
+            self._record("adapter", round=base.index + 1, dataset=dataset, **_brief(facts))
+        return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
+
+    def _receive(self, staged: Path, curve: Path) -> None:
+        """Brings what a trainer on another node has published."""
+        if self.mirror.is_remote:
+            self.mirror.fetch(staged)
+            (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
+            self.mirror.fetch_file(curve)
+
+    def fitted(self, round_index: int, adapters: Sequence[Adapter]) -> Mixture | None:
+        """Returns the mixture that was fitted to exactly these adapters, or None."""
+        path = self.paths.fit(round_index) / "fitted.json"
+        if not self.config.centralize.is_fitted or not (path.is_file() or self.mirror.fetch_file(path)):
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
+            return None
+        return Mixture(tuple(found["weights"][adapter.dataset] for adapter in adapters), found["scale"])
+
+    def commit_fitted(self, round_index: int, adapters: Sequence[Adapter], facts: Mapping[str, Any]) -> None:
+        """Makes a fit exist. `facts` holds weights (by data set), scale, and what else is worth recording."""
+        path = self.paths.fit(round_index) / "fitted.json"
+        durable.write_json(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
+        self.mirror.publish_file(path)
+        self._record("fit", round=round_index, **facts)
+
+    def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
+        """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""
+        final = self.paths.interim(index, num_pending) if num_pending else self.paths.base(index)
+        return durable.staging_path(self.paths.delta(index), self.attempt), durable.staging_path(final, self.attempt)
+
+    def commit(self, staged: StagedBase) -> Base:
+        """Makes the round exist: its delta, then its base, then the ledger's line; then prunes training states."""
+        delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
+        with log.span("commit_base"):
+            self._commit(Path(staged.delta_path), delta, {"round": staged.index})
+            self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
+            self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
+        self._prune(staged.index)
+        self.mirror.remove(self.paths.round(staged.index) / "training")
+        self.publish_logs()
+        return Base(staged.index, str(final), staged.sha256)
+
+    def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
+        """Makes an interim base exist: `base` and the update of the first adapters of its round. Its delta is not kept."""
+        final = self.paths.interim(staged.index, len(adapters))
+        with log.span("commit_interim"):
+            self._commit_overlay(staged, final)
+            facts = {"dataset": adapters[-1].dataset, "num_adapters": len(adapters), "sha256": staged.sha256}
+            self._record("interim", round=staged.index, **facts)
+        shutil.rmtree(staged.delta_path, ignore_errors=True)
+        return Base(base.index, str(final), staged.sha256, len(adapters))
+
+    def _commit_overlay(self, staged: StagedBase, final: Path, **more: Any) -> None:
+        facts = {**staged.facts, "sha256": staged.sha256, **more}
+        links, written = facts["links"], facts.pop("written", {})  # on the disk already, hashed on the way there
+        assert isinstance(links, dict)
+        known = self._known_hashes(links) | (written if isinstance(written, dict) else {})
+        self._commit(Path(staged.path), final, facts, known)
+
+    def _known_hashes(self, links: Mapping[str, str]) -> dict[str, str]:
+        files = self.manifest(0)["root_files"]
+        return {link: files[Path(path).name] for link, path in links.items()}
+
+    def _prune(self, round_index: int) -> None:
+        shutil.rmtree(self.paths.round(round_index) / "training", ignore_errors=True)
+        folder, base = self.paths.round(round_index), self.paths.base(round_index)
+        # of this round only: jobs that outlive their coordinator may still be writing those of the next one
+        for leftover in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
+            if leftover.is_dir() and "damaged" not in leftover.name:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _record(self, event: str, **facts: Any) -> None:
+        with log.span("append_ledger"):
+            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "attempt": self.attempt, "event": event, **facts}
+            durable.append_line(self.paths.ledger, json.dumps(line, sort_keys=True))
+            self.mirror.publish_file(self.paths.ledger)
+
+    def record(self, event: str, **facts: Any) -> None:
+        """Appends a line to the ledger: attempts, scores, failures."""
+        self._record(event, **facts)
+
+    def reconcile(self) -> None:
+        """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line.
+
+        A round whose base has its line was complete before: only the last such round, which a crash may have kept from being
+        pruned, and those after it are read, however long the run is.
+        """
+        lines = [json.loads(line) for line in durable.read_lines(self.paths.ledger, repair=True)]
+        known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
+        told, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
+        first = next((index for index in range(last + 1) if index not in told), last)
+        for index in range(max(first, 0), len(self.config.round_list()) + 1):
+            for name, manifest in self._committed_adapters(index) if index not in told else ():
+                if ("adapter", index, name, manifest["sha256"]) not in known:
+                    self._record("adapter", round=index, dataset=name, recovered=True, **_brief(manifest))
+            entry = read_base(self.paths.run_dir, index)
+            if entry and ("base", index, None, entry[0].sha256) not in known:
+                self._record("base", round=index, recovered=True, **_brief(entry[1]))
+            if entry:
+                self._prune(index)
+
+    def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        for folder in sorted((self.paths.round(round_index) / "adapters").glob("*")):
+            if ".tmp-" in folder.name:  # one that was set aside keeps its manifest
+                continue
+            if (manifest := durable.read_manifest(folder)) is not None:
+                yield folder.name, manifest
+
+    def last_state(self) -> str:
+        """Returns how the attempt before this one ended; one that is still "running" was lost without a word."""
+        try:
+            state = json.loads(self.paths.status.read_text(encoding="utf-8"))["state"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return "none"
+        return "lost" if state == "running" else state
+
+    def write_status(self, state: str, message: str = "", exit_code: int | None = None, **facts: Any) -> None:
+        """Writes RUN/status.json, which says the same to schedulers as the exit code."""
+        assert state in STATES
+        durable.write_json(
+            self.paths.status,
+            {"state": state, "message": message, "exit_code": exit_code, "attempt": self.attempt, "host": socket.gethostname(),
+             "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts},
+        )  # fmt: skip
+        self.mirror.publish_file(self.paths.status)
+        self.publish_logs()
+
+    def publish_logs(self) -> None:
+        """Makes the coordinator's logs of this attempt visible; the other processes publish their own."""
+        for path in self.paths.run_dir.glob(f"round-*/logs/attempt-{self.attempt}/*coordinator*"):
+            self.mirror.publish_file(path)
+
+
+def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the facts short enough for a ledger line."""
+    return {key: value for key, value in facts.items() if key not in _LONG_FACTS}

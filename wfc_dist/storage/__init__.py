@@ -1,0 +1,1 @@
+"""Bytes that survive a crash: durable files, object storage, its mirror and its lock."""

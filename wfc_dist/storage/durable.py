@@ -1,0 +1,208 @@
+"""Durable files and folders: what is there under its name is whole, or it has no manifest.
+
+The commit protocol (DESIGN section 6): write to `X.tmp-<attempt>`, fsync, rename to `X`, write `X/manifest.json` last.
+A folder without a manifest was never committed, whatever else it holds.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.errors import IntegrityError
+from wfc_dist.storage import faults
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fsync_path(path: Path) -> None:
+    """Flushes one file, or the entries of one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `path` so that a reader sees the old bytes or the new ones, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_path(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `path` atomically (see `write_bytes`) as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, keys in the order given, atomically (see `write_text`)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends one line and flushes it; a line torn by a crash is cut off by `read_lines(..., repair=True)`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, (line + "\n").encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path, *, repair: bool = False) -> list[str]:
+    """Returns the complete lines of an append-only file.
+
+    Args:
+        path: The file; a missing one has no lines.
+        repair: Cut a torn last line off the file, so that the next append starts a line of its own.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if repair and len(whole) < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+            os.fsync(file.fileno())
+    return whole.decode().splitlines()
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes `target` share the file `source`: a hard link, or a symbolic one across file systems."""
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(source)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            yield path
+
+
+def staging_path(final: Path, attempt: int) -> Path:
+    """Returns an empty folder `X.tmp-<attempt>` next to `final`; leftovers of the same attempt are removed."""
+    staged = final.with_name(f"{final.name}.tmp-{attempt}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    return staged
+
+
+def await_files(folder: Path, names: Sequence[str], timeout_s: float = 60.0) -> None:
+    """Waits until files another node has written are seen here: a network file system may lag behind its messages.
+
+    Raises:
+        IntegrityError: They did not appear in time; names them.
+    """
+    end = time.monotonic() + timeout_s
+    while missing := [name for name in names if not (folder / name).is_file()]:
+        if time.monotonic() > end:
+            raise IntegrityError(
+                f"{folder}: {', '.join(missing)} did not appear within {timeout_s:g} s of being written on another node; "
+                "is run.dir on a file system that all nodes share?"
+            )
+        os.listdir(folder)  # asks the server again where a lookup would be answered from a cache
+        time.sleep(0.2)
+
+
+def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Makes `staged` the committed folder `final` and returns its manifest.
+
+    Args:
+        staged: A folder made by `staging_path`, complete.
+        final: Its name from now on. A folder there is replaced (the manifest goes first, so it is never half there).
+        facts: Recorded in the manifest beside schema version, sizes and sha256.
+        known: sha256 of files (relative names) whose bytes need not be read again, such as links to a verified file.
+    """
+    known = known or {}
+    files = {}
+    for path in _files(staged):
+        name = path.relative_to(staged).as_posix()
+        if name not in known:
+            fsync_path(path)
+        files[name] = {"size_bytes": path.stat().st_size, "sha256": known.get(name) or sha256_file(path)}
+    manifest = {"schema": SCHEMA_VERSION, "files": files, **facts}
+    for folder in {path.parent for path in _files(staged)} | {staged}:
+        fsync_path(folder)
+    remove_folder(final)
+    os.replace(staged, final)
+    fsync_path(final.parent)
+    faults.reached("write_manifest")
+    write_json(final / MANIFEST, manifest)
+    return manifest
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, its manifest first: a crash in the middle leaves something uncommitted, not something broken."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / MANIFEST)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_committed(folder: Path) -> bool:
+    """Returns whether a folder has its manifest, without reading it."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Returns the manifest of a committed folder, or None when there is none (never committed)."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise IntegrityError(f"{folder / MANIFEST} is not JSON ({error}); remove {folder} and run again") from error
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{folder / MANIFEST} has schema {manifest.get('schema')}, this version reads {SCHEMA_VERSION}; "
+            "use the wfc_dist that wrote it"
+        )
+    return manifest
+
+
+def verify_folder(folder: Path, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Checks every file of a committed folder against its manifest and returns the manifest.
+
+    Args:
+        folder: The committed folder.
+        skip: File names not to hash (sizes are checked all the same).
+
+    Raises:
+        IntegrityError: No manifest, a missing file, another size or another sha256; names the file.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise IntegrityError(f"{folder} was never committed (no {MANIFEST}); run the same command again")
+    for name, fact in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing; remove {folder} and run again")
+        if path.stat().st_size != fact["size_bytes"]:
+            raise IntegrityError(f"{path} has {path.stat().st_size} bytes, its manifest says {fact['size_bytes']}")
+        if name not in skip and sha256_file(path) != fact["sha256"]:
+            raise IntegrityError(f"{path} does not have the sha256 of its manifest: the file was changed or is damaged")
+    return manifest

@@ -1,0 +1,263 @@
+"""root + deltas -> base: `base_t = cast(float64(root) + sum of deltas 1..t)`, and how bases lie in safetensors files.
+
+Rounding never accumulates: every base is made from the root, so any of them can be rebuilt bit for bit.
+A base folder holds one file of the tensors that changed; the rest are hard links (or symbolic links across file
+systems) to the root's own files. `model.safetensors.index.json` says which tensor is read from where. The changed
+file sorts last, because Transformers reads shards in name order and keeps the last tensor of a name.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta
+from wfc_dist.storage import durable
+from wfc_dist.weights.hashing import tensor_sha256
+from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CHANGED, DELTA = "model-update.safetensors", "delta.safetensors"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_COMPANIONS = ("*.json", "*.txt", "*.model", "LICENSE*")  # configuration, tokenizer, feature extractor
+
+
+def resolve_root(model: str, revision: str | None = None) -> Path:
+    """Returns the folder of a root model: `model` itself if it is one, else the hub's snapshot (safetensors only).
+
+    Raises:
+        InputError: No such folder and no such model on the hub, or one without safetensors.
+    """
+    if Path(model).is_dir():
+        folder = Path(model).resolve()
+    else:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            patterns = ["*.json", "*.txt", "*.safetensors"]
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise InputError(
+                f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
+                "give a folder, or check the name, the network and HF_TOKEN"
+            ) from error
+    weight_map(folder)
+    return folder
+
+
+def weight_map(folder: Path) -> dict[str, Path]:
+    """Returns tensor name -> file of a checkpoint folder. Raises InputError when it has no safetensors."""
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in sorted(index.items())}
+    if not (folder / SINGLE).is_file():
+        raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first")
+    with _open(folder / SINGLE) as file:
+        return dict.fromkeys(sorted(file.keys()), folder / SINGLE)
+
+
+def _open(path: Path) -> "safe_open":
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields (name, tensor) of a checkpoint folder in name order, one in memory at a time.
+
+    Args:
+        folder: A checkpoint folder.
+        names: Only these; all by default.
+
+    Raises:
+        InputError: A name the checkpoint does not have.
+    """
+    where = weight_map(folder)
+    wanted = sorted(where if names is None else names)
+    if unknown := [name for name in wanted if name not in where]:
+        raise InputError(f"{folder} has no tensor {unknown[0]}; the adapter was made for another model")
+    opened: dict[Path, safe_open] = {}
+    for name in wanted:
+        path = where[name]
+        if path not in opened:
+            opened[path] = _open(path)
+        yield name, opened[path].get_tensor(name)
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """Returns one tensor of a safetensors file; nothing of the file stays mapped but the tensor."""
+    with _open(path) as file:
+        return file.get_tensor(name)  # type: ignore[no-any-return]
+
+
+def past_updates(folders: Sequence[Path], module: str) -> Iterator[AnyDelta]:
+    """Yields the update of one module in each delta folder that has it, one in memory at a time."""
+    for folder in folders:
+        yield from read_delta(folder, [module]).values()
+
+
+def hash_tensors(folder: Path) -> dict[str, str]:
+    """Returns tensor name -> sha256 for every tensor of a checkpoint folder."""
+    return {name: tensor_sha256(tensor) for name, tensor in read_tensors(folder)}
+
+
+def generation_config(folder: Path) -> "GenerationConfig":
+    """Returns the folder's generation configuration, which holds Whisper's language and task tokens."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(folder)
+
+
+def copy_companions(root: Path, out: Path) -> None:
+    """Copies configuration, tokenizer and feature-extractor files of a checkpoint. Writes into `out`."""
+    for pattern in _COMPANIONS:
+        for path in sorted(root.glob(pattern)):
+            if path.name not in (INDEX, "manifest.json", "root.json") and not path.name.startswith("pytorch_model"):
+                shutil.copyfile(path, out / path.name)
+
+
+def write_overlay(
+    root: Path, specs: Mapping[str, TensorSpec], changed: Iterable[tuple[str, torch.Tensor]], out: Path
+) -> tuple[dict[str, str], str]:
+    """Writes a base that shares all unchanged tensors with `root`. `CHANGED` is on the disk when it returns.
+
+    Args:
+        root: The folder whose files are shared.
+        specs: Tensor name -> what it becomes, for those that change.
+        changed: (name, new value) of each, in name order; one is in memory at a time.
+        out: An existing, empty folder.
+
+    Returns:
+        Name of each link in `out` -> path of the root's file, for hashes that are already known; and the sha256 of `CHANGED`.
+    """
+    copy_companions(root, out)
+    where, links = weight_map(root), {}
+    for number, path in enumerate(sorted(set(where.values())), start=1):
+        link = f"model-root-{number:05d}.safetensors"
+        durable.link(path, out / link)
+        links[link] = str(path)
+    writer = TensorFileWriter(out / CHANGED, specs)
+    for name, tensor in changed:
+        writer.write(name, tensor)
+    sha256 = writer.close()
+    names = {path: name for name, path in links.items()}
+    index = {name: CHANGED if name in specs else names[str(path)] for name, path in where.items()}
+    sizes = sum((out / file).stat().st_size for file in set(index.values()))
+    text = json.dumps({"metadata": {"total_size": sizes}, "weight_map": index}, indent=1, sort_keys=True)
+    (out / INDEX).write_text(text + "\n", encoding="utf-8")
+    return links, sha256
+
+
+def write_standalone(
+    source: Path,
+    out: Path,
+    dtype: str = "auto",
+    changed: Iterable[tuple[str, torch.Tensor]] = (),
+    changed_names: Collection[str] = (),
+) -> None:
+    """Writes a checkpoint of its own, one file, sharing nothing: to hand on, or to change the data type.
+
+    Args:
+        source: The folder every tensor not in `changed` is taken from.
+        out: An existing, empty folder.
+        dtype: Data type of the floating-point tensors written; `auto` keeps each tensor's.
+        changed: (name, new value) of each of `changed_names`, in `write_order`; one is in memory at a time.
+        changed_names: Known beforehand.
+    """
+    copy_companions(source, out)
+    where, specs = weight_map(source), tensor_specs(source)
+    if dtype != "auto":
+        wanted = DTYPES[dtype]
+        specs = {name: TensorSpec(wanted, spec.shape) if spec.dtype.is_floating_point else spec for name, spec in specs.items()}
+    writer, values = TensorFileWriter(out / SINGLE, specs), iter(changed)
+    for name in write_order(specs):
+        if name in changed_names:
+            given, value = next(values)
+            assert given == name, f"{given} came where {name} belongs"
+        else:
+            value = read_tensor(where[name], name).to(specs[name].dtype)
+        writer.write(name, value)
+    writer.close()
+    if dtype != "auto":
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        config.pop("torch_dtype", None)
+        (out / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=1) + "\n", encoding="utf-8")
+
+
+def delta_tensors(module: str, item: AnyDelta) -> dict[str, torch.Tensor]:
+    """Returns one module's update as named tensors.
+
+    `<module>.lora_A`, `.lora_B` (float32), `.coefficients` (R, float64); or `.delta` (float32), `.coefficients` (1, float64).
+    """
+    if isinstance(item, DenseDelta):
+        coefficient = torch.tensor([item.coefficient], dtype=torch.float64)
+        return {f"{module}.delta": item.dense_OI.contiguous(), f"{module}.coefficients": coefficient}
+    parts = {"lora_A": item.a_RI, "lora_B": item.b_OR, "coefficients": item.coefficients_R}
+    return {f"{module}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+
+
+def delta_from(module: str, names: Collection[str], get: Callable[[str], torch.Tensor]) -> AnyDelta:
+    """Returns the update that `delta_tensors` named, reading each tensor with `get`."""
+    coefficients = get(f"{module}.coefficients")
+    if f"{module}.delta" in names:
+        return DenseDelta(get(f"{module}.delta"), float(coefficients))
+    return ModuleDelta(get(f"{module}.lora_A"), get(f"{module}.lora_B"), coefficients)
+
+
+def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
+    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it; it is on the disk when it returns."""
+    tensors: dict[str, torch.Tensor] = {}
+    for module, item in delta.items():
+        tensors |= delta_tensors(module, item)
+    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    writer = TensorFileWriter(out / DELTA, specs)
+    for name in write_order(specs):
+        writer.write(name, tensors[name])
+    writer.close()
+
+
+def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
+    """Reads a delta folder (only `modules`, if given). Raises InputError when it is none."""
+    if not (folder / DELTA).is_file():
+        raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
+    with _open(folder / DELTA) as file:
+        names = set(file.keys())
+        found = sorted({name.rpartition(".")[0] for name in names})
+        return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
+
+
+def tensor_specs(folder: Path) -> dict[str, TensorSpec]:
+    """Returns tensor name -> data type and shape of a checkpoint folder, from the headers of its files."""
+    where = weight_map(folder)
+    headers = {path: read_header(path) for path in set(where.values())}
+    return {name: headers[path][name] for name, path in where.items()}
+
+
+def check_fits(root: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InputError unless every module of an update is a matrix of the root of the same (out, in) shape."""
+    specs = tensor_specs(root)
+    for module, shape in shapes.items():
+        name = f"{module}.weight"
+        if name not in specs:
+            raise InputError(f"{root} has no tensor {name}; the adapter was made for another model")
+        if specs[name].shape != shape:
+            raise InputError(
+                f"{name} is {list(specs[name].shape)} in {root}, the update is {list(shape)}; it was made for another model"
+            )
+
+
+def verify_root(folder: Path, recorded: Mapping[str, str]) -> None:
+    """Raises IntegrityError when the root's tensors are no longer the ones the run began with."""
+    found = hash_tensors(folder)
+    if changed := sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name)):
+        raise IntegrityError(f"the root model {folder} has changed since the run began (first: {changed[0]}); restore it")
