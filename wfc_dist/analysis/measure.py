@@ -14,7 +14,7 @@ from wfc_dist.analysis.distributions import Pool, Pooled
 from wfc_dist.analysis.entries import grid
 from wfc_dist.analysis.geometry import VarianceSplit
 from wfc_dist.errors import InputError
-from wfc_dist.merging.factors import AnyDelta, Factors, concatenated
+from wfc_dist.merging.factors import ROWS, AnyDelta, Factors, concatenated
 
 _MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # of all updates together; of the grid of one matrix
 _MOST_PAIRED = 16  # adapters whose subspaces are compared: pairs grow with the square
@@ -175,7 +175,7 @@ class _Round:
             return None
         squared = with_mean = 0.0
         mean = concatenated(factors, [1 / len(factors)] * len(factors))
-        for own, averaged in zip(self.own[name].rows(64), mean.rows(64), strict=True):
+        for own, averaged in zip(self.own[name].rows(ROWS), mean.rows(ROWS), strict=True):
             squared += float(own.square().sum())
             with_mean += float((own * averaged).sum())
         self.own_squared += squared

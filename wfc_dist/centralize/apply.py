@@ -18,12 +18,11 @@ import torch
 
 from wfc_dist.config.schema import MAX_MERGE_THREADS
 from wfc_dist.errors import InputError
-from wfc_dist.merging.factors import AnyDelta, chain_sum_rows, squared_sum
+from wfc_dist.merging.factors import ROWS, AnyDelta, chain_sum_rows, squared_sum
 from wfc_dist.weights import base_chain
 from wfc_dist.weights.hashing import tensor_sha256
 from wfc_dist.weights.tensor_files import TensorSpec
 
-_ROWS = 64  # merged at a time: in float64 they stay in a core's cache; the same for every machine, as part of the arithmetic
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
 
 
@@ -70,9 +69,9 @@ def merge_module(
     """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
     merged_OI = torch.empty_like(root_OI, dtype=dtype)
     update_squared = lost_squared = 0.0
-    sums = chain_sum_rows(root_OI, past, _ROWS)
-    buffer = torch.empty(_ROWS, root_OI.shape[1], dtype=torch.float64)
-    for exact, merged, update in zip(sums, merged_OI.split(_ROWS), delta.rows(_ROWS), strict=True):
+    sums = chain_sum_rows(root_OI, past, ROWS)
+    buffer = torch.empty(ROWS, root_OI.shape[1], dtype=torch.float64)
+    for exact, merged, update in zip(sums, merged_OI.split(ROWS), delta.rows(ROWS), strict=True):
         merged.copy_(exact.add_(update))
         exact.sub_(buffer[: len(merged)].copy_(merged))
         update_squared += squared_sum(update)

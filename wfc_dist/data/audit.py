@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from wfc_dist.config.schema import BaseModelConfig, Config, DatasetConfig
 from wfc_dist.data.audio_files import decode, header_duration_s
 from wfc_dist.data.manifests import Row
+from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS
 from wfc_dist.data.sources import SplitName, clip_language, read_rows
 from wfc_dist.errors import InputError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
-MAX_TEXT_TOKENS = 443
-"""448 label tokens less start, language, task, no timestamps and end (as in `features`, which loads torch)."""
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
 
@@ -106,7 +105,7 @@ _LANGUAGE = _Finding("error", "no language, or none that Whisper knows", "set la
 _LONG = _Finding("warning", "longer than train.max_duration_s, left out", "cut them, or raise the limit (at most 30)")
 _SHORT = _Finding("warning", "shorter than train.min_duration_s, left out", "nothing to do unless there are many")
 _PIECES = _Finding("warning", "longer than 30 s, decoded in pieces", "cut them where nobody speaks")
-_TOKENS = _Finding("warning", "more than 448 label tokens, left out", "cut them into shorter clips")
+_TOKENS = _Finding("warning", f"more than {MAX_LABEL_TOKENS} label tokens, left out", "cut them into shorter clips")
 _TWICE = _Finding("warning", "the same audio as an earlier clip", "take the rows out, they weigh double")
 _LEAKED = _Finding("error", "the same audio as a training clip", "take them out of one of the two splits")
 _SEEN = _Finding("warning", "the same text as a training clip", "scores on them are too good; split by text")

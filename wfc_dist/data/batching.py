@@ -17,8 +17,8 @@ from transformers import WhisperProcessor
 
 from wfc_dist.config.schema import TrainConfig
 from wfc_dist.data.audio_files import RATE_HZ
-from wfc_dist.data.features import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, Labels, clip_sizes, log_mel, spec_augment, window_audio
-from wfc_dist.data.packing import WINDOW_SAMPLES, Window, pack
+from wfc_dist.data.features import Labels, clip_sizes, log_mel, spec_augment, window_audio
+from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, WINDOW_SAMPLES, Window, pack
 from wfc_dist.data.sources import Split
 from wfc_dist.errors import InputError
 

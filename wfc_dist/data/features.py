@@ -12,10 +12,6 @@ from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import InputError
 
-MAX_LABEL_TOKENS = 448
-"""Whisper's decoder length; counts everything from <|startoftranscript|> to <|endoftext|>."""
-MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - 5
-"""What is left for text beside start, language, task, no timestamps and end."""
 HOP_SAMPLES = 160
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages whose transcripts Whisper does not begin with a space."""

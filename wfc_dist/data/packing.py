@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 WINDOW_SAMPLES = 30 * 16_000
 """Whisper's encoder reads windows of 30 s at 16 kHz."""
+MAX_LABEL_TOKENS = 448
+"""Whisper's decoder length; counts everything from <|startoftranscript|> to <|endoftext|>."""
+MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - 5
+"""What is left for text beside start, language, task, no timestamps and end."""
 OPEN_WINDOWS = 8
 """Windows per language that still take clips: how far a clip may move ahead in the permuted order."""
 

@@ -7,8 +7,7 @@ import numpy.typing as npt
 from transformers import WhisperTokenizer
 
 from wfc_dist.data.audio_files import samples_in
-from wfc_dist.data.features import MAX_TEXT_TOKENS
-from wfc_dist.data.packing import WINDOW_SAMPLES, ClipSize, Window, pack
+from wfc_dist.data.packing import MAX_TEXT_TOKENS, WINDOW_SAMPLES, ClipSize, Window, pack
 from wfc_dist.data.sources import Clip
 
 Audio = npt.NDArray[np.float32]

@@ -12,7 +12,9 @@ import torch
 
 from wfc_dist.errors import InputError
 
-_ROWS = 64  # computed at a time: in float64 they stay in a core's cache; part of the arithmetic, the same on every machine
+ROWS = 64
+"""Rows of an update that are computed at a time: in float64 they stay in a core's cache. Part of the arithmetic: another number
+gives other bytes."""
 CURVATURE = {"fisher": "fisher_OI", "inputs": "inputs_II", "outputs": "outputs_OO"}
 """Kind of statistic, as files name it -> field of `Curvature`."""
 
@@ -167,9 +169,9 @@ def stacked_rows(factors: Sequence[Factors]) -> Iterator[torch.Tensor]:
     """
     pairs = [(item.b_OR.double() * item.scaling, item.a_RI.double()) for item in factors]
     out_features, in_features = factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]
-    buffer = torch.empty(len(factors), _ROWS, in_features, dtype=torch.float64)
-    for start in range(0, out_features, _ROWS):
-        num_rows = min(_ROWS, out_features - start)
+    buffer = torch.empty(len(factors), ROWS, in_features, dtype=torch.float64)
+    for start in range(0, out_features, ROWS):
+        num_rows = min(ROWS, out_features - start)
         for (b_OR, a_RI), block in zip(pairs, buffer, strict=True):
             torch.mm(b_OR[start : start + num_rows], a_RI, out=block[:num_rows])
         yield buffer[:, :num_rows]

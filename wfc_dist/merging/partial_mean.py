@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from wfc_dist.merging import exact_sum
-from wfc_dist.merging.factors import DenseDelta, Factors, squared_sum
-
-_ROWS = 64  # computed at a time: in float64 they stay in a core's cache; part of the arithmetic, the same on every machine
+from wfc_dist.merging.factors import ROWS, DenseDelta, Factors, squared_sum
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,11 @@ def partial_mean(items: Sequence[Factors], weights: Sequence[float], grid: Grid)
         weights: Their shares of the whole mean.
         grid: Of all adapters of the mean.
     """
-    buffer = torch.empty(_ROWS, items[0].a_RI.shape[1], dtype=torch.float64)
+    buffer = torch.empty(ROWS, items[0].a_RI.shape[1], dtype=torch.float64)
     delta_OI = torch.zeros(items[0].b_OR.shape[0], items[0].a_RI.shape[1], dtype=torch.float64)
     for item, weight in zip(items, weights, strict=True):
         b_OR, a_RI = item.b_OR.double() * (weight * item.scaling / grid.delta), item.a_RI.double()
-        for total, block in zip(delta_OI.split(_ROWS), b_OR.split(_ROWS), strict=True):
+        for total, block in zip(delta_OI.split(ROWS), b_OR.split(ROWS), strict=True):
             total.add_(torch.mm(block, a_RI, out=buffer[: len(block)]).round_())
     if grid.scaling is None:
         return PartialMean(delta_OI, None, None)

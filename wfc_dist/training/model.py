@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -15,12 +15,9 @@ from transformers import WhisperForConditionalGeneration
 from wfc_dist.config.schema import LoraConfig
 from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
 from wfc_dist.weights.hashing import content_sha256
+from wfc_dist.weights.peft_folder import PREFIX
 from wfc_dist.weights.warm_base import WarmBase
 
-if TYPE_CHECKING:
-    pass
-
-_PREFIX = "base_model.model."
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "layerdrop")
 
 
@@ -133,7 +130,7 @@ def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
 def lora_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
     """Returns the adapted layers by their name in the base's checkpoint, in name order."""
     found = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-    return {name.rpartition(_PREFIX)[2]: found[name] for name in sorted(found)}
+    return {name.rpartition(PREFIX)[2]: found[name] for name in sorted(found)}
 
 
 def factor(layer: LoraLayer, side: str) -> torch.Tensor:
@@ -145,7 +142,7 @@ def factor(layer: LoraLayer, side: str) -> torch.Tensor:
 
 def _factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {
-        f"{_PREFIX}{name}.{side}.weight": factor(layer, side)
+        f"{PREFIX}{name}.{side}.weight": factor(layer, side)
         for name, layer in lora_layers(model).items()
         for side in ("lora_A", "lora_B")
     }

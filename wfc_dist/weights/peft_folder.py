@@ -17,7 +17,8 @@ from wfc_dist.weights.hashing import content_sha256, tensor_sha256
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STATISTICS = "curvature.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of a module in the base."""
 _REFUSED = ("use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias")
 
 
@@ -70,7 +71,7 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[
     """Returns module -> (lora_A, lora_B), float32, in name order."""
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        module, _, side = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        module, _, side = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
         if side not in ("lora_A", "lora_B") or tensor.dim() != 2:
             raise InputError(f"{folder}: {key} is no LoRA factor of a linear layer")
         if not torch.isfinite(tensor).all():
@@ -160,8 +161,8 @@ def write_stacked(
     tensors, ranks = {}, {}
     for module in adapters[0]:
         stacked = concatenated([item[module] for item in adapters], coefficients)
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = stacked.a_RI
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = stacked.b_OR.double() * stacked.coefficients_R
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = stacked.a_RI
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = stacked.b_OR.double() * stacked.coefficients_R
         ranks[module] = len(stacked.a_RI)
     rank = max(ranks.values())
     pattern = {module: other for module, other in ranks.items() if other != rank}
