@@ -42,7 +42,7 @@ from wfc_dist.config.schema import ClusterConfig, Config
 from wfc_dist.progress import Display
 from wfc_dist.reports.status import status_table
 from wfc_dist.rounds import Base, run_rounds
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -192,7 +192,7 @@ def _timed(call: Any) -> float:
 def _resumed(config: Config, prints: dict[str, str], num_gangs: int, base: Base) -> tuple[float, float]:
     """Goes on with a finished run; returns the seconds until it is open, and until all of its rounds were found committed."""
     start = time.perf_counter()
-    with open_run(config, prints) as store:
+    with opened_for_writing(config, prints) as store:
         opened_s = time.perf_counter() - start
         assert run_all(store, SimulatedRay(num_gangs, train_s)) == base
     return opened_s, time.perf_counter() - start
@@ -205,7 +205,7 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
     ray = SimulatedRay(num_gangs, train_s, LOSE_EVERY)
     costs = Costs(ray)
     before_bytes = peak_bytes()
-    with open_run(config, prints) as store, costs.watched(), _progress(ray, num_sets):
+    with opened_for_writing(config, prints) as store, costs.watched(), _progress(ray, num_sets):
         cpu_s = time.process_time()
         base = run_all(store, ray)
         cpu_s = time.process_time() - cpu_s - ray.cpu_s

@@ -19,7 +19,7 @@ from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_ro
 
             check_slurm(config)
         prepare_environment(config.cluster)  # before anything imports ray
-        with open_run(config, checked.fingerprints, display.say) as store:
+        with opened_for_writing(config, checked.fingerprints, display.say) as store:
             signals.store = store
             try:
                 return _run_locked(store, checked, display, work)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wfc_dist import log
-from wfc_dist.storage import durable
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.layout import RunPaths, latest_base, read_config
 from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
 
 SERVING = "serving"  # a link in the run directory
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist.config import loading
-from wfc_dist.storage import durable
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError
 from wfc_dist.rounds import Base
+from wfc_dist.storage import durable
 
 
 class RunPaths:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from wfc_dist.config import loading
-from wfc_dist.runs import remote
-from wfc_dist.storage import durable
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, RunLockedError
-from wfc_dist.storage.mirror import CONTROL, Mirror
-from wfc_dist.storage.lock import held
-from wfc_dist.storage.objects import Objects
+from wfc_dist.runs import remote
 from wfc_dist.runs.layout import RunPaths, request_stop
 from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+from wfc_dist.storage.lock import held
+from wfc_dist.storage.mirror import CONTROL, Mirror
+from wfc_dist.storage.objects import Objects
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ def locked(paths: RunPaths) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def open_run(config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning) -> Iterator[RunStore]:
+def opened_for_writing(
+    config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning
+) -> Iterator[RunStore]:
     """Opens, or makes, the run of a configuration, locked for as long as the context lasts.
 
     Args:

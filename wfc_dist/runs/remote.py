@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.runs.layout import request_stop, require_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.durable import MANIFEST
-from wfc_dist.errors import InputError, IntegrityError
-from wfc_dist.storage.mirror import Mirror, OWN, mirror_folder
 from wfc_dist.storage.lock import STOP
+from wfc_dist.storage.mirror import OWN, Mirror, mirror_folder
 from wfc_dist.storage.objects import Objects, at_once, is_url
-from wfc_dist.runs.layout import request_stop, require_run
 
 logger = logging.getLogger(__name__)
 

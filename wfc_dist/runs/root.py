@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import log
-from wfc_dist.storage import durable
-from wfc_dist.weights import base_chain
 from wfc_dist.errors import IntegrityError
-from wfc_dist.weights.hashing import content_sha256
-from wfc_dist.storage.mirror import AnyMirror, Mirror
 from wfc_dist.runs.layout import RunPaths, read_base
 from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import AnyMirror, Mirror
+from wfc_dist.weights import base_chain
+from wfc_dist.weights.hashing import content_sha256
 
 logger = logging.getLogger(__name__)
 LINK = "root"  # in a mirror, a link to the root model as this node has it

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import __version__
-from wfc_dist.storage import durable
 from wfc_dist.config.schema import Config, DatasetConfig
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.seeds import derived_seed
+from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 _APART = frozenset({"checkpoint_every", "loader_workers", "replay"})  # keys of train that no adapter depends on by themselves

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import log
-from wfc_dist.storage import durable
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError
-from wfc_dist.storage.mirror import AnyMirror, NO_MIRROR
 from wfc_dist.merging.mixtures import Mixture
-from wfc_dist.runs.shared_cache import Pool, adapter_identity
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, request_stop
+from wfc_dist.runs.shared_cache import Pool, adapter_identity
+from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 logger = logging.getLogger(__name__)
 _LONG_FACTS = (
@@ -29,7 +29,7 @@ STATES = ("running", "done", "failed", "interrupted")
 
 
 class RunStore:
-    """A run directory opened for writing; one process at a time. Use `run_opening.open_run`.
+    """A run directory opened for writing; one process at a time. Use `opening.opened_for_writing`.
 
     Args:
         paths, config, attempt: Where, what and for which time.

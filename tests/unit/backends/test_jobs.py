@@ -8,7 +8,7 @@ from wfc_dist.backends import jobs
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.rounds import Base
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 
 
 def make(tmp_path: Path, **centralize: object) -> Config:
@@ -26,7 +26,7 @@ def make(tmp_path: Path, **centralize: object) -> Config:
 
 @pytest.mark.parametrize(("method", "expected"), [("ihr", ["z", "y"]), ("mean", []), ("fisher", [])])
 def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, method: str, expected: list[str]) -> None:
-    with open_run(make(tmp_path, method=method), {}) as store:
+    with opened_for_writing(make(tmp_path, method=method), {}) as store:
         assert jobs.previous_adapters(store, Base(0, "root", "0")) == ()
         found = jobs.previous_adapters(store, Base(1, "base", "1"))
         assert list(found) == [str(store.paths.adapter(1, name)) for name in expected]  # in the file's order

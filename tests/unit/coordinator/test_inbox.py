@@ -14,7 +14,7 @@ from wfc_dist.coordinator.checks import check
 from wfc_dist.coordinator.inbox import Inbox, grown_config
 from wfc_dist.errors import ConfigError, Interrupted
 from wfc_dist.runs.layout import RunPaths, read_config
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
 
@@ -48,7 +48,7 @@ def drop(tmp_path: Path, name: str, arrived_s: float, **block: Any) -> Path:
 def opened(tmp_path: Path) -> Iterator[Inbox]:
     config, every = grown_config(make(tmp_path), [])
     checked = check(config)
-    with open_run(config, checked.fingerprints) as store:
+    with opened_for_writing(config, checked.fingerprints) as store:
         yield Inbox(tmp_path / "inbox", every, store, checked, {"first": 1.0}, lambda _: None, None)
 
 
@@ -142,14 +142,14 @@ def test_a_stream_goes_on_with_the_data_sets_that_came(tmp_path: Path, opened: I
 def test_anything_else_that_changed_is_refused(tmp_path: Path) -> None:
     path = make(tmp_path)
     config, _ = grown_config(path, [])
-    with open_run(config, {}):
+    with opened_for_writing(config, {}):
         pass
     changed, _ = grown_config(path, ["train.lr=0.5"])
-    with pytest.raises(ConfigError, match=r"another configuration; changed: train.lr"), open_run(changed, {}):
+    with pytest.raises(ConfigError, match=r"another configuration; changed: train.lr"), opened_for_writing(changed, {}):
         pass
     block = {"source": str(tmp_path / "third"), "splits": SPLITS}
     longer, _ = grown_config(make(tmp_path, datasets={"third": block, "first": block}), [])
-    with pytest.raises(ConfigError, match=r"changed: datasets.first.source, datasets.third"), open_run(longer, {}):
+    with pytest.raises(ConfigError, match=r"changed: datasets.first.source, datasets.third"), opened_for_writing(longer, {}):
         pass
 
 

@@ -11,7 +11,7 @@ from wfc_dist.config import loading
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.interim import SERVING, StreamStore, newest_servable, staleness
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
         }
     )
     (tmp_path / "root").mkdir()
-    with open_run(config, {}) as opened:
+    with opened_for_writing(config, {}) as opened:
         staged = durable.staging_path(opened.paths.base(0), 1)
         opened.commit_root(staged, "0", {"model_path": str(tmp_path / "root"), "root_files": {}, "tensors": {}})
         yield opened

@@ -11,7 +11,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, InputError, RunLockedError
 from wfc_dist.rounds import Base
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.remote import ask_to_stop, local_run
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable, lock
@@ -51,10 +51,10 @@ def train(store: RunStore, dataset: str, text: str = "weights") -> Path:
 
 
 def test_another_machine_goes_on_with_what_was_published(tmp_path: Path, remote: Objects) -> None:
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         train(store, "a")
         store.write_status("interrupted")
-    with open_run(make(tmp_path, "two"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "two"), DATA) as store:
         found = store.finished_adapters(BASE)
         assert (store.attempt, list(found), store.last_state()) == (2, ["a"], "interrupted")
         assert (Path(found["a"].path) / "adapter_model.safetensors").read_text() == "weights"
@@ -69,7 +69,7 @@ def test_what_a_crash_left_unpublished_is_published_by_the_next_attempt_there(
     def crash(self: Mirror, folder: Path) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), open_run(make(tmp_path, "one"), DATA) as store:
+    with pytest.raises(KeyboardInterrupt), opened_for_writing(make(tmp_path, "one"), DATA) as store:
         staged = store.stage_adapter(BASE, "a")
         (staged / "adapter_model.safetensors").write_text("weights")
         store.mirror.publish_staged(staged)
@@ -78,7 +78,7 @@ def test_what_a_crash_left_unpublished_is_published_by_the_next_attempt_there(
     monkeypatch.undo()
     assert any(".tmp-" in name for name in remote.list())
 
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         assert list(store.finished_adapters(BASE)) == ["a"]
     assert "round-0001/adapters/a/manifest.json" in remote.list()
     assert not [name for name in remote.list() if ".tmp-" in name]
@@ -86,33 +86,33 @@ def test_what_a_crash_left_unpublished_is_published_by_the_next_attempt_there(
 
 
 def test_object_storage_is_right_where_a_mirror_says_otherwise(tmp_path: Path) -> None:
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         old = train(store, "a", "old-one")
-    with open_run(make(tmp_path, "two"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "two"), DATA) as store:
         train(store, "a", "another")
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         store.finished_adapters(BASE)
         assert (old / "adapter_model.safetensors").read_text() == "another"
 
 
 def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_trained_again(tmp_path: Path, remote: Objects) -> None:
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         folder = train(store, "a")
         (folder / "adapter_model.safetensors").write_text("WEIGHTS")
         assert list(store.finished_adapters(BASE)) == ["a"]
         assert (folder / "adapter_model.safetensors").read_text() == "weights"
     remote.write("round-0001/adapters/a/adapter_model.safetensors", b"WEIGHTS")
-    with open_run(make(tmp_path, "two"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "two"), DATA) as store:
         assert store.finished_adapters(BASE) == {}
         train(store, "a")
         assert list(store.finished_adapters(BASE)) == ["a"]
 
 
 def test_a_new_run_at_an_old_url_does_not_meet_the_old_mirror(tmp_path: Path, remote: Objects) -> None:
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         train(store, "a")
     shutil.rmtree(tmp_path / "remote")
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         assert store.attempt == 1 and store.finished_adapters(BASE) == {}
     assert [path.name.split(".")[1].split("-")[0] for path in (tmp_path / "one").glob("*.aside-*")] == ["aside"]
 
@@ -120,14 +120,14 @@ def test_a_new_run_at_an_old_url_does_not_meet_the_old_mirror(tmp_path: Path, re
 def test_a_second_process_is_refused_on_the_same_machine_and_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("RENEW_S", 0.2), ("LOOK_S", 0.05)):
         monkeypatch.setattr(lock, name, seconds)
-    with open_run(make(tmp_path, "one"), DATA):
+    with opened_for_writing(make(tmp_path, "one"), DATA):
         for machine in ("one", "two"):
-            with pytest.raises(RunLockedError, match="is in use by `wfc run`"), open_run(make(tmp_path, machine), DATA):
+            with pytest.raises(RunLockedError, match="is in use by `wfc run`"), opened_for_writing(make(tmp_path, machine), DATA):
                 pass
 
 
 def test_a_holder_that_was_taken_over_commits_nothing_more(tmp_path: Path, remote: Objects) -> None:
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         remote.write("control/lock-9", b"{}")
         with pytest.raises(RunLockedError, match="taken over"):
             train(store, "a")
@@ -136,19 +136,19 @@ def test_a_holder_that_was_taken_over_commits_nothing_more(tmp_path: Path, remot
 
 def test_the_stop_object_becomes_the_stop_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOOK_S", 0.05)
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         ask_to_stop(f"file://{tmp_path}/remote/r/", "enough")
         end = time.monotonic() + 10
         while store.stop_reason() is None and time.monotonic() < end:
             time.sleep(0.02)
         assert store.stop_reason() == "enough"
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         assert store.stop_reason() is None
 
 
 def test_wrong_urls_are_refused_in_words(tmp_path: Path, remote: Objects) -> None:
     remote.write("something.txt", b"else")
-    with pytest.raises(ConfigError, match="not empty and not a run"), open_run(make(tmp_path, "one"), DATA):
+    with pytest.raises(ConfigError, match="not empty and not a run"), opened_for_writing(make(tmp_path, "one"), DATA):
         pass
     with pytest.raises(InputError, match="is not a run"):
         local_run(remote.url)
@@ -160,7 +160,7 @@ def test_wrong_urls_are_refused_in_words(tmp_path: Path, remote: Objects) -> Non
 
 def test_who_looks_does_not_disturb_who_works(tmp_path: Path, remote: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with open_run(make(tmp_path, "one"), DATA) as store:
+    with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         train(store, "a")
         durable.append_line(store.paths.ledger, "not yet published")
         folder, mirror = local_run(remote.url)

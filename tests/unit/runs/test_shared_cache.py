@@ -10,7 +10,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config, DatasetConfig
 from wfc_dist.errors import ConfigError
 from wfc_dist.rounds import Base
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.shared_cache import Pool, adapter_identity, key_of
 from wfc_dist.storage import durable
 
@@ -32,14 +32,14 @@ def make(folder: Path, name: str = "one", rounds: Any = (("x", "y"), ("z",)), **
 
 
 def train(config: Config, dataset: str, base: Base = ROOT) -> None:
-    with open_run(config, DATA) as store:
+    with opened_for_writing(config, DATA) as store:
         staged = store.stage_adapter(base, dataset)
         (staged / "adapter_model.safetensors").write_bytes(f"weights of {dataset}".encode())
         store.commit_adapter(base, dataset, staged, {"sha256": f"of {dataset}", "hours": 0.5, "steps": 3})
 
 
 def finished(config: Config, base: Base = ROOT) -> dict[str, str]:
-    with open_run(config, DATA) as store:
+    with opened_for_writing(config, DATA) as store:
         return {name: Path(adapter.path, "adapter_model.safetensors").read_text() for name, adapter in
                 store.finished_adapters(base).items()}  # fmt: skip
 

@@ -16,7 +16,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
 from wfc_dist.rounds import Base
 from wfc_dist.runs.layout import RunPaths, latest_base, read_config, require_run
-from wfc_dist.runs.opening import open_run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -47,10 +47,10 @@ BASE = Base(0, "root", "0")
 
 
 def test_a_run_goes_on_with_what_was_committed(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         add_adapter(store, BASE, "z")
         assert store.attempt == 1
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         assert store.attempt == 2
         assert list(store.finished_adapters(BASE)) == ["z"]
         assert store.current_round() == 1
@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_what_was_committed(tmp_path: Path) -> None:
 
 def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     config = make(tmp_path)
-    with open_run(config, DATA):
+    with opened_for_writing(config, DATA):
         script = (
             "from pathlib import Path; from wfc_dist.runs.opening import locked; from wfc_dist.runs.layout import RunPaths\n"
             f"with locked(RunPaths(Path({str(tmp_path / 'r')!r}))): pass"
@@ -67,7 +67,7 @@ def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> 
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert f"process {os.getpid()}" in done.stderr and "RunLockedError" in done.stderr
-    with open_run(config, DATA):  # free again
+    with opened_for_writing(config, DATA):  # free again
         pass
     assert RunLockedError.exit_code == 2
 
@@ -79,7 +79,7 @@ def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path:
     monkeypatch.setattr(fcntl, "flock", flock)
     with (
         pytest.raises(ConfigError, match=r"cannot lock files \(Function not implemented\).*Lustre"),
-        open_run(make(tmp_path), DATA),
+        opened_for_writing(make(tmp_path), DATA),
     ):
         pass
 
@@ -93,18 +93,18 @@ def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path:
     ],
 )
 def test_a_changed_configuration_or_changed_data_is_refused(tmp_path: Path, blocks: dict, data: dict, message: str) -> None:
-    with open_run(make(tmp_path), DATA):
+    with opened_for_writing(make(tmp_path), DATA):
         pass
     before = (tmp_path / "r" / "config.json").read_bytes()
     if "run" in blocks:
         blocks = {"run": {"name": "r", "dir": str(tmp_path), **blocks["run"]}}
-    with pytest.raises(ConfigError, match=message), open_run(make(tmp_path, **blocks), data):
+    with pytest.raises(ConfigError, match=message), opened_for_writing(make(tmp_path, **blocks), data):
         pass
     assert (tmp_path / "r" / "config.json").read_bytes() == before
 
 
 def test_a_run_of_a_version_with_fewer_keys_goes_on_and_notices_their_use(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         path = store.paths.config
     tree = json.loads(path.read_text())
     for key in ("optimizer", "distillation", "curvature"):
@@ -113,24 +113,24 @@ def test_a_run_of_a_version_with_fewer_keys_goes_on_and_notices_their_use(tmp_pa
 
     with (
         pytest.raises(ConfigError, match=r"changed: train.optimizer\."),
-        open_run(make(tmp_path, train={"optimizer": "sgd"}), DATA),
+        opened_for_writing(make(tmp_path, train={"optimizer": "sgd"}), DATA),
     ):
         pass
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         assert store.attempt == 2
 
 
 def test_cluster_settings_may_change_between_attempts(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA):
+    with opened_for_writing(make(tmp_path), DATA):
         pass
-    with open_run(make(tmp_path, cluster={"backend": "in_process", "max_failures": 9}), DATA) as store:
+    with opened_for_writing(make(tmp_path, cluster={"backend": "in_process", "max_failures": 9}), DATA) as store:
         assert store.attempt == 2
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match="not empty and not a run"), open_run(make(tmp_path), DATA):
+    with pytest.raises(ConfigError, match="not empty and not a run"), opened_for_writing(make(tmp_path), DATA):
         pass
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["thesis.tex"]
     with pytest.raises(InputError, match="not a run directory"):
@@ -138,30 +138,30 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_crash_between_manifest_and_ledger_is_made_good(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         add_adapter(store, BASE, "z")
         ledger = store.paths.ledger
     ledger.write_text("")
-    with open_run(make(tmp_path), DATA):
+    with opened_for_writing(make(tmp_path), DATA):
         pass
-    with open_run(make(tmp_path), DATA):
+    with opened_for_writing(make(tmp_path), DATA):
         pass
     (line,) = map(json.loads, ledger.read_text().splitlines())
     assert line["event"] == "adapter" and line["dataset"] == "z" and line["recovered"] and line["attempt"] == 2
 
 
 def test_a_damaged_adapter_is_set_aside_and_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         folder = add_adapter(store, BASE, "z")
         add_adapter(store, BASE, "y")
         (folder / "adapter_model.safetensors").write_bytes(b"Z")
         assert list(store.finished_adapters(BASE)) == ["y"]
     assert "trained again" in caplog.text and not folder.exists()
     assert list(folder.parent.glob("z.tmp-damaged-*")), "nothing is thrown away"
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         add_adapter(store, BASE, "z")  # trained again
         assert list(store.finished_adapters(BASE)) == ["y", "z"]
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         assert list(store.finished_adapters(BASE)) == ["y", "z"]
     (aside,) = folder.parent.glob("*.tmp-damaged-*")
     assert aside.name == "z.tmp-damaged-1"  # moved once
@@ -170,7 +170,7 @@ def test_a_damaged_adapter_is_set_aside_and_trained_again(tmp_path: Path, caplog
 
 
 def test_an_uncommitted_adapter_does_not_count(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         folder = add_adapter(store, BASE, "z")
         (folder / durable.MANIFEST).unlink()
         assert store.finished_adapters(BASE) == {}
@@ -178,12 +178,15 @@ def test_an_uncommitted_adapter_does_not_count(tmp_path: Path) -> None:
 
 def test_the_root_is_recorded_once_and_must_not_change(tmp_path: Path) -> None:
     tiny.make_whisper(tmp_path / "model")
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         ensure_root(store)
         assert latest_base(store.paths.run_dir).index == 0
     other = tiny.make_whisper(tmp_path / "other", seed=1)
     os.replace(other / "model.safetensors", tmp_path / "model" / "model.safetensors")
-    with open_run(make(tmp_path), DATA) as store, pytest.raises(IntegrityError, match="has changed since the run began"):
+    with (
+        opened_for_writing(make(tmp_path), DATA) as store,
+        pytest.raises(IntegrityError, match="has changed since the run began"),
+    ):
         ensure_root(store)
 
 
@@ -192,7 +195,7 @@ def test_a_cast_base_loads_and_remembers_its_root(tmp_path: Path) -> None:
     from transformers import WhisperForConditionalGeneration
 
     tiny.make_whisper(tmp_path / "model")
-    with open_run(make(tmp_path, base={"model": str(tmp_path / "model"), "dtype": "bfloat16"}), DATA) as store:
+    with opened_for_writing(make(tmp_path, base={"model": str(tmp_path / "model"), "dtype": "bfloat16"}), DATA) as store:
         ensure_root(store)
         base = store.base(0)
         assert base is not None and store.manifest(0)["root"] == str(tmp_path / "model")
@@ -200,14 +203,14 @@ def test_a_cast_base_loads_and_remembers_its_root(tmp_path: Path) -> None:
 
 
 def test_latest_base_of_a_run_without_one_says_so(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA):
+    with opened_for_writing(make(tmp_path), DATA):
         pass
     with pytest.raises(InputError, match="no committed base yet"):
         latest_base(RunPaths(tmp_path / "r").run_dir)
 
 
 def test_an_adapter_whose_round_has_its_base_is_not_read_again(tmp_path: Path) -> None:
-    with open_run(make(tmp_path), DATA) as store:
+    with opened_for_writing(make(tmp_path), DATA) as store:
         folder = add_adapter(store, BASE, "z")
         staged = durable.staging_path(store.paths.base(1), 1)
         durable.commit_folder(staged, store.paths.base(1), {"sha256": "1"})

@@ -19,14 +19,14 @@ from wfc_dist.reports import status  # noqa: E402
 from wfc_dist.reports.status import status_table  # noqa: E402
 from wfc_dist.rounds import Base  # noqa: E402
 from wfc_dist.runs.layout import RunPaths  # noqa: E402
-from wfc_dist.runs.opening import open_run  # noqa: E402
+from wfc_dist.runs.opening import opened_for_writing  # noqa: E402
 from wfc_dist.runs.store import RunStore  # noqa: E402
 from wfc_dist.storage import durable  # noqa: E402
 
 
 def simulate(config: Config, ray: SimulatedRay) -> Base:
     prints = {f"{name}/train": "0" for name in config.datasets}
-    with open_run(config, prints) as store:
+    with opened_for_writing(config, prints) as store:
         return scale.run_all(store, ray)
 
 
@@ -83,7 +83,7 @@ def test_opening_a_long_run_reads_no_manifest_of_its_adapters(tmp_path: Path, mo
     simulate(config, SimulatedRay(4, scale.train_s))
     read, read_manifest = [], durable.read_manifest
     monkeypatch.setattr(durable, "read_manifest", lambda folder: read.append(folder.name) or read_manifest(folder))
-    with open_run(config, {f"{name}/train": "0" for name in config.datasets}) as store:
+    with opened_for_writing(config, {f"{name}/train": "0" for name in config.datasets}) as store:
         assert store.current_round() == 3
     assert read == ["base-0003"]
 
