@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.hypotheses import count_hypotheses, read_hypotheses
-from wfc_dist.evaluation.matrix import Matrix, read_matrix
+from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.metrics import Counts, bootstrap_rates
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs.layout import read_base
@@ -64,7 +64,7 @@ class CellReader:
         for index, column in matrix.bases.items():
             for name in column.scores:
                 cells[index, name] = self._cell(column.folder / f"{name}.jsonl", name, spelling)
-        return RunCells(cells, _learned(matrix), matrix.last)
+        return RunCells(cells, matrix.learned, matrix.last)
 
     def _cell(self, path: Path, name: str, spelling: Mapping[str, str]) -> Cell:
         header, hypotheses = read_hypotheses(path)
@@ -80,9 +80,3 @@ class CellReader:
         seed = _SEED + list(self._clips).index(name)  # the same picks for every system; other picks for every set
         draws = bootstrap_rates([counts], self._evaluate.bootstrap_samples, seed)[0]
         return np.concatenate([[counts.rate], draws])
-
-
-def _learned(matrix: Matrix) -> dict[str, int]:
-    config = matrix.config
-    found = {name: index for index in range(1, len(config.round_list()) + 1) for name in config.learned_in(index)}
-    return {name: index for name, index in found.items() if name in config.test_sets()}

@@ -65,17 +65,29 @@ class Matrix:
 
     @property
     def learned(self) -> dict[str, int]:
-        """Returns test set -> the last round up to T that trained on it, in the order they were learned."""
-        rounds = self.config.round_list()[: self.last]
-        tested = self.config.test_sets()
-        return {name: index for index, names in enumerate(rounds, start=1) for name in names if name in tested}
+        """Returns test set -> the last round up to T that trained on it, in the order they were learned.
+
+        A round that trains on a mix has learned the mix and every part.
+        """
+        return self._learned(min(self.last, len(self.config.round_list())))
+
+    def _learned(self, num_rounds: int) -> dict[str, int]:
+        rounds = range(1, num_rounds + 1)
+        return {name: index for index in rounds for name in self.config.learned_in(index) if name in self._own_sets}
+
+    @property
+    def _own_sets(self) -> list[str]:
+        return [name for name in self.config.test_sets() if name not in self.config.evaluate.protected]
 
     @property
     def own(self) -> list[str]:
         """Returns the test sets that are not protected, in the order they are learned; those in no round come last."""
-        tested = [name for name in self.config.test_sets() if name not in self.config.evaluate.protected]
-        in_rounds = [name for names in self.config.round_list() for name in names if name in tested]
-        return list(dict.fromkeys(in_rounds + tested))
+        return list(dict.fromkeys([*self._learned(len(self.config.round_list())), *self._own_sets]))
+
+    def trained_on(self, column: Column, name: str) -> bool:
+        """Returns whether a model is an adapter that was trained on a test set, alone or as a part of a mix."""
+        dataset = self.config.datasets.get(column.dataset)
+        return name == column.dataset or (dataset is not None and name in dataset.parts)
 
     def columns(self, round_index: int | None = None) -> list[Column]:
         """Returns the models in the order they came to be: of one round (with the bases before and after it) or all."""

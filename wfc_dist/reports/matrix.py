@@ -27,9 +27,9 @@ def percent(score: Score | None) -> str:
     return f"{100 * score.rate:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
-def cell(column: Column, name: str) -> str:
+def cell(matrix: Matrix, column: Column, name: str) -> str:
     """Returns the text of one cell; an adapter's own set carries a star."""
-    return ("*" if column.dataset == name else "") + percent(column.scores.get(name))
+    return ("*" if matrix.trained_on(column, name) else "") + percent(column.scores.get(name))
 
 
 def caption(matrix: Matrix) -> str:
@@ -49,12 +49,12 @@ def _table(matrix: Matrix, columns: Sequence[Column], title: str) -> Table:
     for column in columns:
         made.add_column(escape(column.title), justify="right")
     for name in matrix.own:
-        made.add_row(name, *(escape(cell(column, name)) for column in columns))
+        made.add_row(name, *(escape(cell(matrix, column, name)) for column in columns))
     if matrix.protected:
         made.add_section()
         made.add_row("protected:")
     for name in matrix.protected:
-        made.add_row(name, *(escape(cell(column, name)) for column in columns))
+        made.add_row(name, *(escape(cell(matrix, column, name)) for column in columns))
     return made
 
 
@@ -108,7 +108,7 @@ def as_markdown(matrix: Matrix) -> str:
     ]
     for name in [*matrix.own, *matrix.protected]:
         label = f"{name} (protected)" if name in matrix.protected else name
-        lines.append(f"| {label} | " + " | ".join(cell(column, name) for column in columns) + " |")
+        lines.append(f"| {label} | " + " | ".join(cell(matrix, column, name) for column in columns) + " |")
     lines += ["", caption(matrix), ""]
     lines += [f"- {figure.name}: {figure.text} ({figure.formula}; {figure.over})" for figure in summarize(matrix).figures]
     return "\n".join(lines) + "\n"

@@ -136,7 +136,7 @@ def _score_cell(matrix: Matrix, column: Column, name: str) -> Cell:
     root = matrix.bases[0].scores.get(name) if 0 in matrix.bases else None
     shade = colour(score.rate / root.rate - 1) if root and root.rate and column.title != "base 0" else ""
     between = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
-    return Cell(f"{100 * score.rate:.1f}", between, shade, "own" if column.dataset == name else "")
+    return Cell(f"{100 * score.rate:.1f}", between, shade, "own" if matrix.trained_on(column, name) else "")
 
 
 def _rounds(matrix: Matrix) -> Section:

@@ -1,15 +1,13 @@
 """Figures of a system against numbers worked out by hand."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from wfc_dist.compare.cells import Cell, RunCells, _learned
+from wfc_dist.compare.cells import Cell, RunCells
 from wfc_dist.compare.metrics import figures, over_seeds, spread, untouched
 from wfc_dist.compare.results import HIGHER_IS_BETTER, _finite, _values, _verdict
-from wfc_dist.config import loading
 
 
 def cell(rate: float, *draws: float) -> Cell:
@@ -108,16 +106,3 @@ def test_what_is_no_number_is_neither_better_nor_worse(rate: float) -> None:
 def test_verdicts(low: float | None, high: float | None, error: str, gain: str) -> None:
     assert _verdict("new", low, high) == error
     assert {_verdict(name, low, high) for name in HIGHER_IS_BETTER} == {gain}
-
-
-def test_a_mixed_set_with_a_test_split_of_its_own_is_learned_as_well() -> None:
-    part = {"source": "s", "splits": {"train": "t", "test": "e"}}
-    mix = {"format": "mix", "parts": {"x": part, "y": part}, "splits": {"train": "train", "test": "test"}}
-    tree = {
-        "run": {"name": "r"},
-        "base": {"model": "m"},
-        "datasets": {"both": mix, "x": part, "z": part},
-        "rounds": [["both"], ["x", "z"]],
-    }
-    config = loading.parse(tree)
-    assert _learned(SimpleNamespace(config=config)) == {"both": 1, "x": 2, "z": 2}

@@ -6,7 +6,7 @@ from scored_runs import BASES, make_config, make_run, put
 from wfc_dist.config import loading
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.evaluation.continual import backward_relative, bwt, new_relative, summarize
-from wfc_dist.evaluation.matrix import read_matrix
+from wfc_dist.evaluation.matrix import Matrix, read_matrix
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.matrix import as_markdown, as_text, percent, round_tables, summary_tables, table
 
@@ -47,6 +47,39 @@ def test_set_learned_twice_counts_from_the_last_time(tmp_path):
         put(folder, config, max(1, index), f"base-{index:04d}", {"cs": tenths})
 
     assert bwt(read_matrix(folder)) == 0
+
+
+@pytest.fixture
+def mixed_run(tmp_path):
+    """A run whose first round learns a mix of cs and ar, which has no test split of its own."""
+    tree = make_config(tmp_path).model_dump(mode="json")
+    parts = {name: tree["datasets"][name] for name in ("cs", "ar")}
+    tree["datasets"]["all"] = {"format": "mix", "parts": parts, "splits": {"train": "train"}}
+    config = loading.parse(tree | {"rounds": [["all"], ["zh"]]})
+    folder = make_run(tmp_path / "r", config)
+    for index, rates in BASES.items():
+        put(folder, config, max(1, index), f"base-{index:04d}", rates)
+    put(folder, config, 1, "all", BASES[0] | {"cs": 1, "ar": 1})
+    return folder
+
+
+def test_a_round_that_learns_a_mix_has_learned_its_parts(mixed_run):
+    matrix = read_matrix(mixed_run)
+    summary = summarize(matrix)
+
+    assert matrix.learned == {"cs": 1, "ar": 1, "zh": 2} and matrix.own == ["cs", "ar", "zh"]
+    assert summary.sentence == "From base 0 to base 2: of 3 learned sets, 3 improved; of 2 protected sets, 2 worse."
+    assert [figure.text for figure in summary.figures if figure.value is None] == []
+    assert as_text(matrix).count("*10.0 [") == 2  # the adapter was trained on both parts
+
+
+def test_a_mix_with_a_test_split_of_its_own_is_learned_as_well(tmp_path):
+    part = {"source": "s", "splits": {"train": "t", "test": "e"}}
+    mix = {"format": "mix", "parts": {"x": part, "y": part}, "splits": {"train": "train", "test": "test"}}
+    tree = {"run": {"name": "r"}, "base": {"model": "m"}, "datasets": {"both": mix, "x": part, "z": part},
+            "rounds": [["both"], ["x", "z"]]}  # fmt: skip
+
+    assert Matrix(loading.parse(tree), {2: None}, {}).learned == {"both": 1, "x": 2, "z": 2}
 
 
 def test_intervals_contain_the_figures_and_follow_the_clips(run):
