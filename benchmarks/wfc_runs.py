@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,8 @@ def wfc_run(config: Path, folder: Path, cpus: Sequence[int] | None = None) -> tu
 def read_spans(run_dir: Path, ended: Ended) -> list[Span]:
     """Returns the spans of a run of one attempt, in seconds since the command was started."""
     paths = run_dir.glob("round-*/logs/attempt-1/events-*.jsonl")
-    (spans,) = read_attempts(run_dir).values()
-    return _since(ended, spans, paths)
+    (timeline,) = read_attempts(run_dir).values()
+    return _since(ended, timeline.spans, paths)
 
 
 def events_spans(paths: Mapping[str, Path], ended: Ended) -> list[Span]:
@@ -144,4 +144,4 @@ def events_spans(paths: Mapping[str, Path], ended: Ended) -> list[Span]:
 
 def _since(ended: Ended, spans: Sequence[Span], paths: Iterable[Path]) -> list[Span]:
     first_s = min(json.loads(line)["time_s"] for path in paths for line in path.read_text().splitlines()) - ended.began_s
-    return [Span(span.process, span.name, span.start_s + first_s, span.end_s + first_s, span.about) for span in spans]
+    return [replace(span, start_s=span.start_s + first_s, end_s=span.end_s + first_s) for span in spans]

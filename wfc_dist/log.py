@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wfc_dist.storage import durable, faults
 
@@ -83,9 +83,22 @@ def event(name: str, **fields: Any) -> None:
         durable.append_line(_events_path, json.dumps({"time_s": time.time(), "event": name, **_context, **fields}))
 
 
+Phase = Literal["training", "dev", "checkpoint", "scoring", "loading", "merging", "recording", "curvature", "fitting",
+                "waiting for trainers"]  # fmt: skip
+"""What a process spends its time on, in the order of the report's table."""
+
+
 @contextlib.contextmanager
-def span(name: str, **fields: Any) -> Iterator[None]:
-    """Records the start and the end of a phase; an end with `error` when it was left by an exception."""
+def span(name: str, *, phase: Phase, beside: bool = False, **fields: Any) -> Iterator[None]:
+    """Records the start and the end of a piece of work; an end with `error` when it was left by an exception.
+
+    Args:
+        name: Names the work in events and in tests that kill a process there.
+        phase: The report books the time of the work there.
+        beside: A thread does the work beside the others: its time counts only while nothing else is open in the process.
+        fields: Facts for both events.
+    """
+    fields |= {"phase": phase} | ({"beside": True} if beside else {})
     event(f"{name}.start", **fields)
     faults.reached(name)
     start = time.monotonic()

@@ -116,10 +116,10 @@ class Worker:
         if self.warm is not None and self.warm.base == base:
             return base.sha256
         if self.warm is not None and broadcast is not None and self.warm.base.index == base.index - 1:
-            with log.span("receive", base_index=base.index):
+            with log.span("receive", phase="loading", base_index=base.index):
                 self.warm.update_(base, load(broadcast.payload.tobytes()), broadcast.hashes)
         else:
-            with log.span("load_base", base_index=base.index):
+            with log.span("load_base", phase="loading", base_index=base.index):
                 self.warm = self._load(base, hashes, train)
             gc.collect()
             gc.freeze()  # what the imports made stays: else every later collection walks over it, 0.3 s at each adapter's end
@@ -179,7 +179,7 @@ class Worker:
             self.setup.mirror.fetch(Path(task.adapter.path))
             durable.verify_folder(Path(task.adapter.path))
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
-        with log.span("evaluate", model=task.model_name(), sets=list(task.sets)):
+        with log.span("evaluate", phase="scoring", model=task.model_name(), sets=list(task.sets)):
             splits = [open_split(name, data, task.part) for name, data in task.sets.items()]
             decoded = decode_sets(model, self.warm.processor, splits, task.evaluate, device=self.device)
         self._publish_logs()

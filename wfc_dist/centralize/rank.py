@@ -220,10 +220,10 @@ def _write(
             yield f"{module}.weight", item.tensor
 
     def write_delta() -> None:
-        with log.span("write_delta"):
+        with log.span("write_delta", phase="merging"):
             base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
 
-    with ThreadPoolExecutor(1) as beside, log.span("write_base"):
+    with ThreadPoolExecutor(1) as beside, log.span("write_base", phase="merging"):
         delta = beside.submit(write_delta)  # it waits for the disk while modules are merged
         links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
         delta.result()
@@ -252,14 +252,14 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
     torch.set_num_threads(1)
     mine = job.adapters[group.world_rank :: group.world_size]
     if job.mirror.is_remote:
-        with log.span("fetch"):
+        with log.span("fetch", phase="merging"):
             bring_base(job.mirror, 0)
             wanted = (*(adapter.path for adapter in mine), *job.past_deltas, *job.previous_adapters)
             at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
-    with log.span("average"):
+    with log.span("average", phase="merging"):
         averaged, specs = _average(job, load_adapters(mine, job.base, inputs.own_curvature(job.method)), group)
         gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
-    with log.span("merge"):
+    with log.span("merge", phase="merging"):
         deltas = {module: item.delta for module, item in averaged.items()}
         owned = apply.merged_modules(Path(job.root), [Path(folder) for folder in job.past_deltas], deltas, job.dtype)
         merged = _gather_merged(owned, len(specs), group)

@@ -43,7 +43,7 @@ class FittedCentralizer:
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`."""
         if self._store.fitted(base.index + 1, adapters) is None:
-            with log.span("fit", round=base.index + 1):
+            with log.span("fit", phase="fitting", round=base.index + 1):
                 _Fit(self._store, self._decoders, self._say, base, adapters).run()
         return self._centralizer.centralize(base, adapters)
 

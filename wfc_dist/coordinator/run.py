@@ -152,7 +152,7 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Calla
     from wfc_dist.backends.ray.trainers import RayTrainers
 
     with contextlib.ExitStack() as stack:
-        with log.span("start_ray"):
+        with log.span("start_ray", phase="loading"):
             stack.enter_context(connected(store.config.cluster))
         fleet = Fleet(store, display.say, _admission(store, display))
         centralizer = RayCentralizer(store, fleet.nodes)
@@ -173,7 +173,7 @@ def _admission(store: RunStore, display: Display) -> "Admission | None":
     root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
     marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
     admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
-    with log.span("admission", num_nodes=len(nodes)):
+    with log.span("admission", phase="loading", num_nodes=len(nodes)):
         admission.require(nodes)
     announce(admission, nodes, display.say)
     return admission

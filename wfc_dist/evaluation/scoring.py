@@ -99,7 +99,7 @@ class RunScorer:
             self._say(f"scoring {names} ({num_sets} sets to decode)")
             num_each = math.ceil(self._decoders.num_decoders() / len(missing))
             tasks = [part for task in missing for part in task.split(num_each, self._hours)]
-            with log.span("score", base_index=base.index, num_tasks=len(tasks)):
+            with log.span("score", phase="scoring", base_index=base.index, num_tasks=len(tasks)):
                 self._decoders.decode(tasks, self._write)
         for task in models:
             self._summarize(task)

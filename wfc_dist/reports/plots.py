@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wfc_dist.evaluation.metrics import Score
+from wfc_dist.reports.timeline import PHASES, Span
 
 INK, GREY, BLUE, RED = "#1a1a1a", "#8a8a8a", "#1f5fa8", "#b5442e"
 CYCLE = ("#1f5fa8", "#c47a1d", "#2f7d4f", "#b5442e", "#6a4c93", "#4a7c8c", "#8c564b", "#7f7f7f")
@@ -22,6 +23,9 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False,
     "axes.prop_cycle": cycler(color=CYCLE), "lines.linewidth": 1.4, "legend.fontsize": 8,
 }  # fmt: skip
+
+
+_PHASE_COLORS = dict(zip(PHASES, (*CYCLE, "#b3a125", "#d9d9d9", INK), strict=True))  # waiting recedes
 
 
 @dataclass(frozen=True)
@@ -284,28 +288,26 @@ def _density(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) ->
     return np.where(density > 0, density, np.nan)
 
 
-def timeline_plot(lanes: Mapping[str, Sequence[tuple[float, float, str]]], phases: Sequence[str]) -> str:
+def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]) -> str:
     """Returns a lane per process with a bar per span, one colour per phase.
 
     Args:
-        lanes: Process -> (start, end, phase) in seconds, outer spans before those inside them.
-        phases: In the order of colours and legend.
+        processes: Process -> spans, outer ones before those inside them.
+        phases: Those that occur, in the order of the legend.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 0.9 + 0.27 * len(lanes)), layout="constrained")
+        figure = Figure(figsize=(8.6, 0.9 + 0.27 * len(processes)), layout="constrained")
         axes = figure.subplots()
-        last_s = max(end for bars in lanes.values() for _, end, _ in bars)
-        colors = dict(zip(phases, (*CYCLE[:7], "#d9d9d9"), strict=True))  # waiting, the last one, recedes
-        for position, bars in enumerate(lanes.values()):
-            for start, end, phase in bars:
-                width = max(end - start, last_s / 1500)  # what is too short to see is a line
-                axes.broken_barh([(start, width)], (position - 0.38, 0.76), facecolors=colors[phase], linewidth=0)
-        shown = {phase for bars in lanes.values() for _, _, phase in bars}
+        last_s = max(span.end_s for spans in processes.values() for span in spans)
+        for position, spans in enumerate(processes.values()):
+            for span in sorted(spans, key=lambda span: not span.beside):  # what is done beside lies below
+                width = max(span.end_s - span.start_s, last_s / 1500)  # what is too short to see is a line
+                bar = [(span.start_s, width)]
+                axes.broken_barh(bar, (position - 0.38, 0.76), facecolors=_PHASE_COLORS[span.phase], linewidth=0)
         for phase in phases:
-            if phase in shown:
-                axes.plot([], [], "s", color=colors[phase], label=phase)
-        axes.set_yticks(range(len(lanes)), list(lanes))
-        axes.set_ylim(len(lanes) - 0.4, -0.6)
+            axes.plot([], [], "s", color=_PHASE_COLORS[phase], label=phase)
+        axes.set_yticks(range(len(processes)), list(processes))
+        axes.set_ylim(len(processes) - 0.4, -0.6)
         axes.set_xlim(0, last_s * 1.005)
         axes.set_xlabel("seconds since the attempt began")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)

@@ -15,7 +15,7 @@ from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
 from wfc_dist.reports.matrix import caption
 from wfc_dist.reports.pieces import Cell, Part, Section, Table, colour
-from wfc_dist.reports.timeline import IDLE, PHASES, Span, read_attempts, time_by_phase, turnarounds
+from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.layout import RunPaths, read_base, require_run
 from wfc_dist.storage import durable
 
@@ -232,7 +232,7 @@ def _times(paths: RunPaths) -> Section:
     if not attempts:
         return Section(parts=[Part(note="No events are on disk.")])
     shown = list(attempts.items())[-_ATTEMPTS:]
-    parts = [_attempt_times(f"Attempt {number}", spans) for number, spans in shown if spans]
+    parts = [_attempt_times(f"Attempt {number}", timeline) for number, timeline in shown if timeline.processes]
     if len(shown) < len(attempts):
         parts.insert(0, Part(note=f"the last {len(shown)} of {len(attempts)} attempts"))
     intro = (
@@ -242,24 +242,20 @@ def _times(paths: RunPaths) -> Section:
     return Section(intro, parts)
 
 
-def _attempt_times(title: str, spans: Sequence[Span]) -> Part:
-    known = [span for span in spans if span.phase in PHASES]
-    last_s = max(span.end_s for span in spans)
-    names = sorted({span.process for span in known}, key=lambda name: (name != "coordinator", name))
-    lanes = {name: [span for span in known if span.process == name] for name in names}
-    drawn = dict(list(lanes.items())[:_LANES])
-    bars = {name: [(span.start_s, span.end_s, span.phase) for span in of_lane] for name, of_lane in drawn.items()}
-    phases = [phase for phase in (*PHASES, IDLE) if phase == IDLE or any(span.phase == phase for span in known)]
+def _attempt_times(title: str, timeline: Timeline) -> Part:
+    processes = timeline.processes
+    drawn = list(processes)[:_LANES]
     rows: list[Sequence[Cell] | str] = []
-    for name, of_lane in drawn.items():
-        seconds = time_by_phase(of_lane, min(span.start_s for span in of_lane), last_s)
-        rows.append([Cell(name), *(Cell(f"{seconds[phase]:.1f}" if phase in seconds else "-") for phase in phases)])
-    found = ", ".join(f"{seconds:.1f} s" for seconds in turnarounds(spans))
-    more = f"; {len(lanes) - len(drawn)} more processes" if len(lanes) > len(drawn) else ""
-    caption = f"seconds of each process since it began{more}" + (f"; turnaround: {found}" if found else "")
-    return Part(
-        f"{title}: {last_s:.0f} s", svg=plots.timeline_plot(bars, list(PHASES)), table=Table(["", *phases], rows, caption=caption)
-    )
+    for name in drawn:
+        seconds = timeline.seconds(name)
+        cells = [Cell(f"{seconds[phase]:.1f}" if phase in seconds else "-") for phase in (*timeline.phases, IDLE)]
+        rows.append([Cell(name), *cells])
+    more = f"; {len(processes) - len(drawn)} more processes" if len(processes) > len(drawn) else ""
+    waits = ", ".join(f"{seconds:.1f} s" for seconds in timeline.turnarounds())
+    caption = f"seconds of each process since it began{more}" + (f"; turnaround: {waits}" if waits else "")
+    table = Table(["", *timeline.phases, IDLE], rows, caption=caption)
+    svg = plots.timeline_plot({name: processes[name] for name in drawn}, timeline.phases)
+    return Part(f"{title}: {timeline.last_s:.0f} s", svg=svg, table=table)
 
 
 def _ledger(paths: RunPaths) -> Section:

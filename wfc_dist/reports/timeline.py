@@ -5,34 +5,41 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from wfc_dist.log import Phase
 from wfc_dist.storage import durable
 
-PHASES: Mapping[str, Sequence[str]] = {
-    "training": ("train",),
-    "dev": ("dev",),
-    "checkpoint": ("checkpoint",),
-    "scoring": ("evaluate", "score"),
-    "loading": ("start_ray", "admission", "open_root", "verify_root", "load_base", "fetch_base", "receive", "broadcast"),
-    "merging": ("centralize", "average", "merge", "fetch", "write_delta", "write_base", "commit_base", "commit_interim"),
-    "recording": ("commit_adapter", "append_ledger", "publish_checkpoint", "serve"),
-    "waiting for trainers": ("factorize",),
+OTHER, IDLE = "other", "idle"
+PHASES: tuple[str, ...] = (*get_args(Phase), OTHER)
+_UNMARKED: Mapping[Phase, str] = {
+    "training": "train",
+    "dev": "dev",
+    "checkpoint": "checkpoint write_checkpoint",
+    "scoring": "evaluate score",
+    "loading": "start_ray admission open_root verify_root load_base fetch_base receive broadcast",
+    "merging": "centralize average merge fetch write_delta write_base commit_base commit_interim",
+    "recording": "commit_adapter append_ledger publish_checkpoint serve",
+    "curvature": "curvature",
+    "fitting": "fit",
+    "waiting for trainers": "factorize",
 }
-"""Phase -> the spans that are part of it."""
-IDLE = "idle"
-_PHASE_OF = {span: phase for phase, spans in PHASES.items() for span in spans}
+"""Phase -> names of spans, for events files in which a span does not name its phase."""
+_PHASE_OF = {name: phase for phase, names in _UNMARKED.items() for name in names.split()}
+_BESIDE = ("write_checkpoint", "publish_checkpoint")
 
 
 @dataclass(frozen=True)
 class Span:
-    """One phase of one process.
+    """One piece of work of one process.
 
     Attributes:
         process: coordinator, gang-0-rank-0, centralizer-1, ...
         name: Of the span, such as train.
         start_s, end_s: Seconds since the first event of the attempt, by the hosts' own clocks.
         about: The data set, model or base it is about.
+        phase: Where its time is booked, one of PHASES; "" of a moment, such as first_step.
+        beside: Whether a thread did it beside the other work of the process.
     """
 
     process: str
@@ -40,15 +47,54 @@ class Span:
     start_s: float
     end_s: float
     about: str = ""
+    phase: str = ""
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The spans of one attempt, in the order of their starts; of spans that start together the longest is first."""
+
+    spans: Sequence[Span]
 
     @property
-    def phase(self) -> str:
-        """The phase it is part of; its own name where none is known."""
-        return _PHASE_OF.get(self.name, self.name)
+    def last_s(self) -> float:
+        """Returns when the last span ends."""
+        return max(span.end_s for span in self.spans)
+
+    @property
+    def processes(self) -> dict[str, list[Span]]:
+        """Returns process -> its spans, without moments; the coordinator is first."""
+        spans = [span for span in self.spans if span.phase]
+        names = sorted({span.process for span in spans}, key=lambda name: (name != "coordinator", name))
+        return {name: [span for span in spans if span.process == name] for name in names}
+
+    @property
+    def phases(self) -> list[str]:
+        """Returns the phases that occur, in the order of PHASES."""
+        return [phase for phase in PHASES if any(span.phase == phase for span in self.spans)]
+
+    def seconds(self, process: str) -> dict[str, float]:
+        """Returns phase -> seconds of a process, from its first span to the end of the attempt; `idle` is what is left."""
+        spans = self.processes[process]
+        return time_by_phase(spans, min(span.start_s for span in spans), self.last_s)
+
+    def turnarounds(self) -> list[float]:
+        """Returns how long each round after the first had to wait for its first optimizer step, in seconds.
+
+        The time from the end of the last adapter of the round before: average, merge, commit, broadcast and the start of the
+        training. Scoring is left out.
+        """
+        scoring = [(span.start_s, span.end_s) for span in self.spans if span.name == "score"]
+        waits = []
+        for last_s, first_s in turnaround_moments(self.spans):
+            scored = sum(max(0.0, min(end_s, first_s) - max(start_s, last_s)) for start_s, end_s in scoring)
+            waits.append(first_s - last_s - scored)
+        return waits
 
 
-def read_attempts(run_dir: Path) -> dict[int, list[Span]]:
-    """Returns attempt -> spans in the order of their starts, from RUN/round-*/logs/attempt-*/events-*.jsonl.
+def read_attempts(run_dir: Path) -> dict[int, Timeline]:
+    """Returns attempt -> its timeline, from RUN/round-*/logs/attempt-*/events-*.jsonl.
 
     A span that was cut off (its process was killed) ends with the last event of its process.
     """
@@ -61,7 +107,7 @@ def read_attempts(run_dir: Path) -> dict[int, list[Span]]:
     for attempt, events_of in sorted(files.items()):
         first_s = min(event["time_s"] for events in events_of.values() for event in events)
         spans = [span for process, events in events_of.items() for span in _spans(process, events, first_s)]
-        attempts[attempt] = sorted(spans, key=lambda span: (span.start_s, -span.end_s, span.process))
+        attempts[attempt] = Timeline(sorted(spans, key=lambda span: (span.start_s, -span.end_s, span.process)))
     return attempts
 
 
@@ -74,12 +120,19 @@ def _spans(process: str, events: Sequence[Mapping[str, Any]], first_s: float) ->
             begun.setdefault(name, []).append(event)
         elif moment == "end" and begun.get(name):
             start_s = begun[name].pop()["time_s"] - first_s
-            yield Span(process, name, start_s, max(start_s, event["time_s"] - first_s), _about(event))
-        elif not name:  # a moment, not a phase
-            yield Span(process, event["event"], event["time_s"] - first_s, event["time_s"] - first_s, _about(event))
+            yield _span(process, name, start_s, max(start_s, event["time_s"] - first_s), event)
+        elif not name:
+            time_s = event["time_s"] - first_s
+            yield Span(process, event["event"], time_s, time_s, _about(event))
     for name, unfinished in begun.items():
         for event in unfinished:
-            yield Span(process, name, event["time_s"] - first_s, last_s, _about(event))
+            yield _span(process, name, event["time_s"] - first_s, last_s, event)
+
+
+def _span(process: str, name: str, start_s: float, end_s: float, event: Mapping[str, Any]) -> Span:
+    phase = event.get("phase", _PHASE_OF.get(name, OTHER))
+    beside = event.get("beside", "phase" not in event and name in _BESIDE)
+    return Span(process, name, start_s, end_s, _about(event), phase if phase in PHASES else OTHER, beside)
 
 
 def _about(event: Mapping[str, Any]) -> str:
@@ -92,7 +145,8 @@ def _about(event: Mapping[str, Any]) -> str:
 def time_by_phase(spans: Sequence[Span], from_s: float, to_s: float) -> dict[str, float]:
     """Returns phase -> seconds of one process between two moments; they add up to the whole.
 
-    Inside a span that holds another one the inner one counts; where there is none the process is idle.
+    Inside a span that holds another one the inner one counts; one that a thread does beside counts where there is no other;
+    where there is none at all the process is idle.
     """
     moments = sorted({from_s, to_s, *(min(max(t, from_s), to_s) for span in spans for t in (span.start_s, span.end_s))})
     waiting = sorted(spans, key=lambda span: (span.start_s, -span.end_s), reverse=True)
@@ -102,7 +156,8 @@ def time_by_phase(spans: Sequence[Span], from_s: float, to_s: float) -> dict[str
         while waiting and waiting[-1].start_s <= start_s:
             active.append(waiting.pop())
         active = [span for span in active if span.end_s > start_s]
-        phase = active[-1].phase if active else IDLE
+        innermost = max(active, key=lambda span: (not span.beside, active.index(span)), default=None)
+        phase = innermost.phase if innermost else IDLE
         seconds[phase] = seconds.get(phase, 0.0) + end_s - start_s
     return seconds
 
@@ -117,17 +172,3 @@ def turnaround_moments(spans: Sequence[Span]) -> list[tuple[float, float]]:
         [span.start_s for span in spans if span.name == "first_step" and start <= span.start_s < end] for start, end in rounds
     ]
     return [(max(ends), min(starts)) for ends, starts in zip(trained, began[1:], strict=False) if ends and starts]
-
-
-def turnarounds(spans: Sequence[Span]) -> list[float]:
-    """Returns how long each round after the first of an attempt had to wait for its first optimizer step, in seconds.
-
-    Counted from the end of the last adapter of the round before: average, merge, commit, broadcast and the start of the
-    training. Scoring is left out.
-    """
-    scoring = [(span.start_s, span.end_s) for span in spans if span.name == "score"]
-    found = []
-    for last_s, first_s in turnaround_moments(spans):
-        scored = sum(max(0.0, min(end_s, first_s) - max(start_s, last_s)) for start_s, end_s in scoring)
-        found.append(first_s - last_s - scored)
-    return found

@@ -85,7 +85,7 @@ class StreamStore:
         base = newest_servable(run_dir)
         path, link = Path(base.path), run_dir / SERVING
         target = path.relative_to(run_dir) if path.is_relative_to(run_dir) else path
-        with log.span("serve", base_index=base.index):
+        with log.span("serve", phase="recording", base_index=base.index):
             if not link.is_symlink() or Path(os.readlink(link)) != target:
                 _replace_link(link, target)
             self._tell(base, link.lstat().st_mtime)

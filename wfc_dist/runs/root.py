@@ -32,11 +32,11 @@ def ensure_root(store: RunStore) -> None:
     if store.base(0) is not None:
         facts = store.manifest(0)
         link_root(store.mirror, facts)
-        with log.span("verify_root"):
+        with log.span("verify_root", phase="loading"):
             base_chain.verify_root(Path(facts["root"]), facts["root_tensors"])
         return
     settings = store.config.base
-    with log.span("open_root"):
+    with log.span("open_root", phase="loading"):
         root = base_chain.resolve_root(settings.model, settings.revision)
         root_tensors = base_chain.hash_tensors(root)
         staged = durable.staging_path(store.paths.base(0), store.attempt)
@@ -84,7 +84,7 @@ def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
         return
     found = Path(facts["found"])
     root = found if found.is_dir() else base_chain.resolve_root(facts["model"], facts["revision"])
-    with log.span("verify_root"):
+    with log.span("verify_root", phase="loading"):
         base_chain.verify_root(root, facts["root_tensors"])
     temporary = mirror.folder / f".{LINK}.tmp-{os.getpid()}"
     temporary.symlink_to(root)
@@ -99,7 +99,7 @@ def bring_base(mirror: AnyMirror, index: int) -> None:
     if not isinstance(mirror, Mirror):
         return
     paths = RunPaths(mirror.folder)
-    with log.span("fetch_base", base_index=index):
+    with log.span("fetch_base", phase="loading", base_index=index):
         _fetch_base(mirror, paths.base(0), None)
         entry = read_base(mirror.folder, 0)
         assert entry is not None, "base 0 was fetched"

@@ -161,7 +161,7 @@ class RunStore:
     def commit_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> Adapter:
         """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
         final = self.paths.adapter(base.index + 1, dataset)
-        with log.span("commit_adapter", dataset=dataset):
+        with log.span("commit_adapter", phase="recording", dataset=dataset):
             self._receive(staged, self.paths.curve(base.index + 1, dataset))
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
             if self.pool is not None and "from_pool" not in facts:
@@ -202,7 +202,7 @@ class RunStore:
     def commit(self, staged: StagedBase) -> Base:
         """Makes the round exist: its delta, then its base, then the ledger's line; then prunes training states."""
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
-        with log.span("commit_base"):
+        with log.span("commit_base", phase="merging"):
             self._commit(Path(staged.delta_path), delta, {"round": staged.index})
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
@@ -214,7 +214,7 @@ class RunStore:
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
         """Makes an interim base exist: `base` and the update of the first adapters of its round. Its delta is not kept."""
         final = self.paths.interim(staged.index, len(adapters))
-        with log.span("commit_interim"):
+        with log.span("commit_interim", phase="merging"):
             self._commit_overlay(staged, final)
             facts = {"dataset": adapters[-1].dataset, "num_adapters": len(adapters), "sha256": staged.sha256}
             self._record("interim", round=staged.index, **facts)
@@ -241,7 +241,7 @@ class RunStore:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def _record(self, event: str, **facts: Any) -> None:
-        with log.span("append_ledger"):
+        with log.span("append_ledger", phase="recording"):
             line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "attempt": self.attempt, "event": event, **facts}
             durable.append_line(self.paths.ledger, json.dumps(line, sort_keys=True))
             self.mirror.publish_file(self.paths.ledger)

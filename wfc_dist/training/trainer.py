@@ -142,7 +142,7 @@ class _Training:
         first, world = self.tally.step, self.world
         loader = self.windows.loader(first, self.train.max_steps - first, world.world_rank, world.world_size)
         batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below: its processes must not outlive it
-        with log.span("train", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
+        with log.span("train", phase="training", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
             stopping = bool(world.from_first([self._asked_to_stop()])[0])
             while True:
                 if stopping and not (self._trained() and not self._evaluation_due()):
@@ -230,7 +230,7 @@ class _Training:
         assert self.dev is not None
         self._tell("dev")
         tally, stopping = self.tally, self.train.early_stopping
-        with log.span("dev", dataset=self.job.dataset, step=tally.step):
+        with log.span("dev", phase="dev", dataset=self.job.dataset, step=tally.step):
             parameters = self.engine.parameter_values()
             if stopping and stopping.metric == "error":
                 value = self.dev.error(parameters)
@@ -255,7 +255,7 @@ class _Training:
             return
         self._tell("checkpoint")
         self.tally.scaler = self.engine.scaler_state()
-        with log.span("checkpoint", dataset=self.job.dataset, step=self.tally.step):
+        with log.span("checkpoint", phase="checkpoint", dataset=self.job.dataset, step=self.tally.step):
             rng = self.world.gather(state.rng_state(self.world.device))
             snapshot = state.TrainingState(replace(self.tally), self.engine.read(), self.best, rng)
             if self._writes():
@@ -268,7 +268,7 @@ class _Training:
             return {}
         found: dict[str, torch.Tensor] | None = {}
         if self._writes():
-            with log.span("curvature", dataset=self.job.dataset):
+            with log.span("curvature", phase="curvature", dataset=self.job.dataset):
                 found = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
         if self.world.from_first([found is None])[0]:
             self._interrupt()  # the last state is kept; going on means measuring again

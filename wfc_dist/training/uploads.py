@@ -61,7 +61,7 @@ class Uploads:
         if folder != self._newest:
             return
         try:
-            with log.span("publish_checkpoint", folder=folder.name):
+            with log.span("publish_checkpoint", phase="recording", beside=True, folder=folder.name):
                 if self._curve_file is not None:
                     self._mirror.publish_file(self._curve_file)
                 self._mirror.publish(folder)

@@ -109,6 +109,20 @@ def test_run_without_hypotheses_is_told_so_and_a_damaged_file_leaves_the_chapter
     assert "No hypotheses are on disk" in write_report(run).read_text()
 
 
+def test_curvature_and_fits_are_not_called_idle(run):
+    folder = run / "round-0001" / "logs" / "attempt-1"
+    folder.mkdir(parents=True)
+    for process, name, seconds in (("gang-0-rank-0", "curvature", 7), ("coordinator", "fit", 8)):
+        events = [{"time_s": 0, "event": f"{name}.start"}, {"time_s": seconds, "event": f"{name}.end"}]
+        (folder / f"events-{process}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+    text = write_report(run).read_text()
+
+    assert "<th>curvature</th><th>fitting</th><th>idle</th>" in text
+    assert "<td>coordinator</td><td>-</td><td>8.0</td><td>-</td>" in text
+    assert "<td>gang-0-rank-0</td><td>7.0</td><td>-</td><td>1.0</td>" in text
+
+
 def test_report_is_deterministic(run):
     first = write_report(run).read_text()
 

@@ -126,7 +126,7 @@ class RayCentralizer:
         if self._endpoint is None:  # not before: the port must still be free when they meet there
             self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters), interim=interim)
-        with log.span("centralize", round=base.index + 1, num_ranks=len(self._ranks)):
+        with log.span("centralize", phase="merging", round=base.index + 1, num_ranks=len(self._ranks)):
             staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
             staged = replace(staged, facts={**staged.facts, "hosts": ray.get([rank.host.remote() for rank in self._ranks])})
         logger.info(

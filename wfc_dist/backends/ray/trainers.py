@@ -51,7 +51,7 @@ class RayTrainers:
         gangs = self._fleet.ready()
         if not gangs:
             return
-        with log.span("broadcast", base_index=base.index):
+        with log.span("broadcast", phase="loading", base_index=base.index):
             self._broadcast = (base, self._centralizer.changed(base))
             sent = [(gang, self._hold(gang, base)) for gang in gangs]
             hosts = [item.host for gang, refs in sent if self._received(gang, refs) for item in gang.where]
@@ -84,7 +84,10 @@ class RayTrainers:
         self._fleet.open()
         num_adapters = len(self._store.config.round_list()[base.index])
         queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: configured order among equals
-        with log.span("factorize", round=base.index + 1), self._display.training(base.index + 1, datasets):
+        with (
+            log.span("factorize", phase="waiting for trainers", round=base.index + 1),
+            self._display.training(base.index + 1, datasets),
+        ):
             return Factorization(
                 self._store, self._fleet, self._display, self._hold, lambda: self._centralizer.prepare(num_adapters),
                 base=base, queue=queue,

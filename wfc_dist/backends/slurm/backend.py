@@ -80,7 +80,10 @@ class SlurmBackend:
             self._display.update(item.wanted.title, progress, item.host if running else item.told)
 
         queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: configured order among equals
-        with log.span("factorize", round=round_index), self._display.training(round_index, datasets):
+        with (
+            log.span("factorize", phase="waiting for trainers", round=round_index),
+            self._display.training(round_index, datasets),
+        ):
             loop = JobLoop(self._store, round_index, self._display.say, commit, show)
             loop.run([self._training(base, name) for name in queue])
         return adapters
@@ -122,7 +125,7 @@ class SlurmBackend:
             checkpoints=False,
             facts={"work": "centralize"},
         )
-        with log.span("centralize", round=base.index + 1):
+        with log.span("centralize", phase="merging", round=base.index + 1):
             JobLoop(self._store, base.index + 1, self._display.say, keep).run([wanted])
         return staged[0]
 
