@@ -1,27 +1,30 @@
-"""Writes the numbers and figures of docs/study.md from the results of the comparison; what is written around them stays.
+"""Writes the study's tables and figures from the results of the comparison.
 
-How sittings are put together: sittings.py.
+The table of docs/study.md stands between two marks; the text around the marks stays. The generated pages of docs/study/ are
+replaced whole: systems.md, figures.md, questions.md, checks.md. sittings.py says how sittings are put together.
 
     study.py --take runs/open-speech runs/open-speech-variants    takes the results over into study.json, which stands beside it
     study.py --add runs/open-speech                               adds a sitting: missing systems, other seeds, clip by clip
     study.py                                                      from the results that are there
 
-`make study` runs everything from the packages to the page.
+`make study` runs everything from the packages to the pages.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sittings import ANALYZED, Row, Study, holds, percent, rows_of, seeds_of, sitting, system_and_seed
 
 from wfc_dist.reports.plots import Mark, marks_plot
 
 HERE = Path(__file__).resolve().parent
-RESULTS, PAGE, FIGURES = HERE / "study.json", HERE.parents[1] / "docs" / "study.md", HERE.parents[1] / "docs" / "study"
+RESULTS, PAGE, FOLDER = HERE / "study.json", HERE.parents[1] / "docs" / "study.md", HERE.parents[1] / "docs" / "study"
 BEGIN, END = "<!-- made by examples/open-speech/study.py -->", "<!-- end -->"
+MAIN = ["untouched", "individual", "sequential", "full", "full-slow", "fta", "running_average", "lwf", "ewc", "ihr", "mean-3",
+        "mean-3-full-mid", "joint"]  # fmt: skip
 QUESTIONS = {
     "Does a single adapter forget? Does sequential fine-tuning?": ["individual", "sequential", "sequential-slow", "full"],
     "Does centralization repair it, and how much is only the smaller step?": ["mean-3", "individual-third", "mean-1-third"],
@@ -107,7 +110,6 @@ def ahead(rows: Sequence[Row], reference: str) -> list[str]:
 
 def figures(rows: Sequence[Row]) -> list[str]:
     """Draws the figures; returns the lines that show them."""
-    FIGURES.mkdir(exist_ok=True)
 
     def triple(row: Row, name: str) -> tuple[float, float, float]:
         value = row["values"][name]
@@ -132,8 +134,8 @@ def figures(rows: Sequence[Row]) -> list[str]:
     lines = []
     for name, (title, svg) in drawn.items():
         text = svg if "xmlns=" in svg[:500] else svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        (FIGURES / f"{name}.svg").write_text(text, encoding="utf-8")
-        lines += [f"![{title}](study/{name}.svg)", "", f"*{title}.*", ""]
+        (FOLDER / f"{name}.svg").write_text(text, encoding="utf-8")
+        lines += [f"![{title}]({name}.svg)", "", f"*{title}.*", ""]
     return lines
 
 
@@ -153,7 +155,7 @@ def over_seeds(study: Study) -> list[str]:
             values = [row["values"][name]["value"] for row in rows]
             cells[-1] += ["; ".join(map(percent, values)), percent(sum(values) / len(values))]
         cells[-1] += ["; ".join(against(row, name) for row in rows) for name in ("new", "protected")]
-    return ["### Is it the seed?", "", *lines_of(cells)]
+    return ["## Is it the seed?", "", *lines_of(cells)]
 
 
 def elsewhere(study: Study) -> list[str]:
@@ -174,7 +176,7 @@ def elsewhere(study: Study) -> list[str]:
             differences += [abs(value - other) for other in others]
         apart.append(f"{percent(max(differences), False)} points on the {name} sets")
     return [
-        "### Is it the processor? The same on another one",
+        "## Is it the processor? The same on another one",
         "",
         f"Largest difference: {' and '.join(apart)}.",
         "",
@@ -204,49 +206,92 @@ def clip_by_clip(study: Study) -> list[str]:
             cells[-1] += [estimate(row, name), "-" if windows is None else percent(windows, False)]
         cells[-1] += [estimate(row, f"{name}_relative") for name in ("new", "protected")]
         cells[-1] += [against(row, name) for name in ("new", "protected")]
-    return ["### Is it the windows? The same clip by clip", "", *lines_of(cells)]
+    return ["## Is it the windows? The same clip by clip", "", *lines_of(cells)]
 
 
-def page(sittings: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what stands between the marks of the page."""
-    study = Study(sittings)
-    tree, rows, reference = study.main[0], study.rows, study.reference
-    compared, trained = tree["compare"], [part["trained"] for part in study.main]
+def provenance(study: Study) -> list[str]:
+    """Says when, where and with which packages the figures were made, and how to read them."""
+    tree, trained = study.main[0], [part["trained"] for part in study.main]
+    compared = tree["compare"]
     adapters, pooled, seconds = (sum(part[key] for part in trained) for key in ("adapters", "from the pool", "seconds"))
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in tree["machine"].items())
-    lines = [
+    return [
         f"`make study`; {' and '.join(dict.fromkeys(part['date'] for part in study.main))}, {machine}. "
         f"{len({name for part in study.main for name in rows_of(part)}) - 1} systems, seed {seeds_of(tree)}; "
         f"{adapters} adapters trained ({seconds / 60:.0f} minutes), {pooled} taken from the pool.", "",
         f"Rates are {compared['metric'].upper()} in percent, decoded in windows of several clips; brackets are "
         f"{100 * compared['confidence']:.0f} % bootstrap intervals over clips, bold where the paired difference excludes 0.", "",
         *loops(study),
-        "### All systems", "", *lines_of([
-            ["system", "own", "new", "protected", "FWT"],
-            *([row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in rows.values()),
-        ]),
-        *(line for note in study.notes for line in (note, "")),
-        *ahead(list(rows.values()), reference),
-        *figures(list(rows.values())),
     ]  # fmt: skip
+
+
+def all_systems(study: Study) -> list[str]:
+    """Returns the rates of all systems, the notes on the marked ones, and which are ahead of the reference."""
+    heads = ["system", "own", "new", "protected", "FWT"]
+    cells = [
+        [row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in study.rows.values()
+    ]
+    notes = [line for note in study.notes for line in (note, "")]
+    return [*lines_of([heads, *cells]), *notes, *ahead(list(study.rows.values()), study.reference)]
+
+
+def questions(study: Study) -> list[str]:
+    """Returns a table for each question, and what was fitted for its systems."""
+    lines = []
     for question, systems in QUESTIONS.items():
-        found = [rows[name] for name in systems if name in rows]
-        if any(row["system"] != reference for row in found):
-            lines += [f"### {question}", "", *comparison(found, reference)]
+        found = [study.rows[name] for name in systems if name in study.rows]
+        if any(row["system"] != study.reference for row in found):
+            lines += [f"## {question}", "", *comparison(found, study.reference)]
         if fits := [item for item in study.fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
-    lines += over_seeds(study) + elsewhere(study) + clip_by_clip(study)
-    if verdicts := next((part["verdicts"] for part in study.main if part["verdicts"]), None):
-        lines += [f"### Are the weights Gaussian? The mechanisms, in {ANALYZED}", "",
-                  *lines_of([["round", "mechanism", "measured", "expected", "verdict"], *(
-                      [str(line["round_index"]), line["mechanism"], line["measured"].removeprefix("measured "),
-                       line["expected"], line["word"]]
-                      for line in verdicts)])]  # fmt: skip
-    return "\n".join(lines)
+    return lines
+
+
+def mechanisms(study: Study) -> list[str]:
+    """Returns the verdicts on the mechanisms, of the first sitting that has them."""
+    verdicts = next((part["verdicts"] for part in study.main if part["verdicts"]), None)
+    if not verdicts:
+        return []
+    cells = [
+        [str(line["round_index"]), line["mechanism"], line["measured"].removeprefix("measured "), line["expected"], line["word"]]
+        for line in verdicts
+    ]
+    heads = ["round", "mechanism", "measured", "expected", "verdict"]
+    return [f"## Are the weights Gaussian? The mechanisms, in {ANALYZED}", "", *lines_of([heads, *cells])]
+
+
+def pages(study: Study) -> dict[str, str]:
+    """Returns name -> text of the generated pages of the folder; draws the figures."""
+    made = {
+        "systems": ("all systems", all_systems(study)),
+        "figures": ("figures", figures(list(study.rows.values()))),
+        "questions": ("one table a question", questions(study)),
+        "checks": ("seeds, processors, windows, mechanisms",
+                   over_seeds(study) + elsewhere(study) + clip_by_clip(study) + mechanisms(study)),
+    }  # fmt: skip
+    about = [
+        "Made by `examples/open-speech/study.py`. [The study](../study.md) says what the systems are.",
+        "",
+        *provenance(study),
+    ]
+    return {name: "\n".join([f"# Study: {title}", "", *wrapped([*about, *lines])]) for name, (title, lines) in made.items()}
+
+
+def wrapped(lines: Sequence[str]) -> list[str]:
+    """Returns the lines with long ones folded; tables stay."""
+    fold = textwrap.TextWrapper(138, break_on_hyphens=False).fill
+    return [
+        line if line.startswith("|") else fold(line).replace("\n", "\n  " if line.startswith("- ") else "\n") for line in lines
+    ]
+
+
+def summary(study: Study) -> str:
+    """Returns the table of the main systems."""
+    return "\n".join(comparison([study.rows[name] for name in MAIN if name in study.rows], study.reference))
 
 
 def main() -> None:
-    """Takes results over, if asked to, and writes the page."""
+    """Takes results over, if asked to, and writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", type=Path, nargs="+", default=[], metavar="FOLDER")
     parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="FOLDER")
@@ -263,9 +308,13 @@ def main() -> None:
         sittings = [tree for tree in sittings if not holds(added, tree)] + [added]
     if options.take or options.add:
         RESULTS.write_text(json.dumps({"sittings": sittings}, indent=1) + "\n", encoding="utf-8")
+    study = Study(sittings)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{page(sittings)}{END}{rest.partition(END)[2]}", encoding="utf-8")
-    print(f"wrote {PAGE}")
+    PAGE.write_text(f"{before}{BEGIN}\n{summary(study)}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages(study).items():
+        (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE} and the pages of {FOLDER}")
 
 
 if __name__ == "__main__":
