@@ -6,6 +6,7 @@
 import argparse
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,8 +14,7 @@ from typing import Any
 from measuring import RESULTS
 from turbo import tensor_shapes
 
-PAGE = RESULTS.parent.parent / "docs" / "scale.md"
-BEGIN, END = "<!-- made by benchmarks/scale.py --plan --write -->", "<!-- end of the plan -->"
+PAGE = RESULTS.parent.parent / "docs" / "performance" / "plan.md"
 MODEL = "whisper-large-v3-turbo"
 MEASURED_AT = 512  # gangs, of the measurements that grow with them
 TRAINER_MESSAGES_PER_S = 16  # factorization.ASK_AT_ONCE each fleet.POLL_S
@@ -205,7 +205,8 @@ def plan(assumed: Assumed) -> str:
     ]
     shown = [f"{name} {getattr(assumed, name):g}" for name in (item.name for item in fields(assumed))]
     rows = "\n".join(f"| {what} | {formula} | {value} |" for what, formula, value in table)
-    return f"Assumed: {', '.join(shown)}.\n\n| what | formula | value |\n| --- | --- | --- |\n{rows}\n"
+    assumed_text = textwrap.fill(f"Assumed: {', '.join(shown)}.", 138)
+    return f"{assumed_text}\n\n| what | formula | value |\n| --- | --- | --- |\n{rows}\n"
 
 
 def _share(spent_s: float, of_s: float) -> str:
@@ -220,7 +221,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds an option for each assumption, --plan and --write."""
     group = parser.add_argument_group("a run on paper")
     group.add_argument("--plan", action="store_true", help="print it and measure nothing")
-    group.add_argument("--write", action="store_true", help="with --plan: put it into docs/scale.md")
+    group.add_argument("--write", action="store_true", help="with --plan: write docs/performance/plan.md")
     for item in fields(Assumed):
         about = f"{item.metadata['about']} ({item.default:g})"
         group.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default, help=about)
@@ -235,6 +236,9 @@ def show(options: argparse.Namespace) -> None:
 
 
 def write(text: str) -> None:
-    """Puts a plan into the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    """Writes the page of a plan."""
+    title = (
+        "# A run on paper\n\nMade by `python benchmarks/scale.py --plan --write`. [Scale](../scale.md) says how to read it.\n\n"
+    )
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(title + text, encoding="utf-8")

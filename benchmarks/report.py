@@ -1,12 +1,13 @@
-"""The results as a page, and against earlier ones.
+"""The results as pages, and against earlier ones.
 
-python benchmarks/report.py                  writes the tables of docs/performance.md and docs/scale.md, and its plan
+python benchmarks/report.py                  writes the pages of docs/performance/ and the summary of docs/performance.md
 python benchmarks/report.py --against HEAD   prints what changed since a commit; ratios travel between machines, seconds don't
 """
 
 import argparse
 import json
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,31 @@ from typing import Any
 from measuring import RESULTS
 
 REPO = RESULTS.parent.parent
-PAGE = REPO / "docs" / "performance.md"  # of every result that names no other
+PAGE, FOLDER = REPO / "docs" / "performance.md", REPO / "docs" / "performance"
 BEGIN, END = "<!-- made by benchmarks/report.py -->", "<!-- end -->"
+TURBO, WARM = "new-base-whisper-large-v3-turbo-float16", "warm turnaround"
+SUMMARY = [
+    ("a new base of whisper-large-v3-turbo, of three adapters", TURBO, "ours", "peft, float32",
+     "merging copies with peft in float32"),
+    ("the same", TURBO, "ours", "cp", "copying the checkpoint"),
+    ("a new base of 6.7 billion parameters", "new-base-7b-float16-3-shards", "ours", "cp", "copying the checkpoint"),
+    ("the mean of 64 adapters on 8 ranks", "average-whisper-base", "K = 64, 8 ranks: ours",
+     "K = 64, 8 ranks: all-gather of factors", "gathering all factors"),
+    ("the same", "average-whisper-base", "K = 64, 8 ranks: ours", "K = 64, 8 ranks: dense all-reduce", "a float32 all-reduce"),
+    ("from a round's last adapter to the next round's first step", "rounds", WARM, "cold start of the command", "starting anew"),
+    ("adapters of a warm round, 2 trainers", "overhead", "wfc run, 2 trainers, 2 cores",
+     "accelerate launch, 2 trainers, 2 cores", "the same trainers by hand"),
+    ("training of one adapter, 648 s of speech", "training", "ours", "Seq2SeqTrainer", "Seq2SeqTrainer, each clip padded"),
+    ("94 clips decoded one by one", "evaluation", "ours", "pipeline", "the Transformers pipeline"),
+]  # fmt: skip
+"""What is done, the result's name, our way, the other way, and what the other way is."""
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Returns one result as Markdown: question, command, machine, a row per way, and error against time where it was measured."""
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in result["machine"].items())
-    title = [f"### {result['question']}", "", f"`{result['command']}`; {result['date']}, {machine}.", ""]
+    origin = textwrap.fill(f"`{result['command']}`; {result['date']}, {machine}.", 138)
+    title = [f"## {result['question']}", "", origin, ""]
     if "times_ours" not in result["rows"][0]:  # no ways that are compared: its columns as they are
         heads = list(result["rows"][0])
         rows = [_row([str(row[key]) for key in heads]) for row in result["rows"]]
@@ -51,22 +69,38 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def page_of(result: Mapping[str, Any]) -> Path:
-    """Returns the page that shows a result."""
-    return REPO / "docs" / result["page"] if "page" in result else PAGE
+    """Returns the page that shows a result: one for each benchmark."""
+    return FOLDER / f"{Path(result['command'].split()[1]).stem.replace('_', '-')}.md"
+
+
+def summary() -> str:
+    """Returns the table of the page: seconds of ours and of what a user would do instead."""
+    lines = [_row(["what", "ours", "beside", "its time", "times ours"]), _row(["---"] * 5)]
+    for what, name, ours, other, instead in SUMMARY:
+        result = json.loads((RESULTS / f"{name}.json").read_text())
+        ours_s, other_s = ({row["way"]: row["median_s"] for row in result["rows"]}[way] for way in (ours, other))
+        page = page_of(result).relative_to(PAGE.parent)
+        lines.append(_row([f"[{what}]({page})", f"{ours_s:.2f} s", instead, f"{other_s:.2f} s", f"{other_s / ours_s:.2f}"]))
+    return "\n".join([*lines, ""])
 
 
 def write_pages() -> list[Path]:
-    """Replaces the tables of the pages and returns these; what is written around the tables stays."""
+    """Writes a page for each benchmark, and the summary between the marks of docs/performance.md; returns the paths."""
     tables: dict[Path, list[str]] = {}
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
         tables.setdefault(page_of(result), []).append(table(result))
+    FOLDER.mkdir(exist_ok=True)
     for page, shown in tables.items():
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        text = "\n".join(shown)
-        page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-    return list(tables)
+        lines = [
+            f"# Measured: {page.stem}",
+            "",
+            "Made by `benchmarks/report.py`. [Performance](../performance.md) says what is compared.",
+        ]
+        page.write_text("\n".join([*lines, "", *shown]), encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{summary()}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return [*tables, PAGE]
 
 
 def compare(revision: str) -> None:
@@ -94,9 +128,9 @@ def main() -> None:
     else:
         import paper  # loads torch
 
-        for page in write_pages():
-            print(f"wrote {page.relative_to(REPO)}")
         paper.write(paper.plan(paper.Assumed()))
+        for page in [*write_pages(), paper.PAGE]:
+            print(f"wrote {page.relative_to(REPO)}")
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ def main() -> None:
     for row in table:
         print("  ".join(f"{value:>12}" if i else f"{value:<64}" for i, value in enumerate(row.values())))
     command = " ".join(["python", "benchmarks/scale.py", *sys.argv[1:]])
-    facts = {"ray_ms": measure_ray(), "page": "scale.md"}
+    facts = {"ray_ms": measure_ray()}
     print(facts["ray_ms"])
     write_rows("scale", "scale: the coordinator alone, gangs x adapters", table, command=command, **facts)
 
