@@ -127,8 +127,7 @@ def test_the_same_systems_on_another_processor_have_a_table_of_their_own() -> No
     assert [tree["date"] for tree in made.elsewhere] == ["May"]
     title, _, text, _, head, _, *lines, _ = study.elsewhere(made)
     assert (
-        title.startswith("## ")
-        and text == "Largest difference: 1.0 points on the new sets and 0.0 points on the protected sets."
+        title.startswith("## ") and text == "Largest difference: 1.0 points on the new sets and 0.0 points on the protected sets."
     )
     assert head == "| system | new | there | protected | there |"
     assert lines == ["| mean | 34.0 | 35.0 | 20.0 | 20.0 |", "| lwf | 37.0 | 36.0 | 20.0 | 20.0 |"]
