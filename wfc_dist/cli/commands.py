@@ -80,14 +80,18 @@ def stream(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
+    from wfc_dist import log
+
+    log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
     from wfc_dist.config import loading
     from wfc_dist.coordinator.checks import check
+    from wfc_dist.coordinator.plan import plan_run
     from wfc_dist.reports.plan import plan_table
 
     settings = loading.load(config, overrides or [])
     hours, console = check(settings).hours, _console()
-    console.print(plan_table(settings, hours))
+    console.print(plan_table(plan_run(settings, hours)))
     if settings.cluster.backend == "ray" and address_of(settings.cluster):
         prepare_environment(settings.cluster)
         from wfc_dist.backends.ray.live_plan import look

@@ -3,16 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audit import audit
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
-
 
 RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
 
@@ -49,3 +44,17 @@ def check(config: Config) -> Checked:
         {row.name: row.hours * min(1.0, most / row.num_clips) for row in tested},
         {key: open_split(name, sets[name], split).fingerprint for key, (name, split) in wanted.items()},
     )
+
+
+def adapted_modules(config: Config) -> dict[str, tuple[int, ...]] | None:
+    """Returns module -> (out, in) of every matrix that an adapter of this run updates; None unless `base.model` is a folder here.
+
+    Raises:
+        ConfigError, InputError: Training would refuse `lora.target_modules` or the root model.
+    """
+    root = Path(config.base.model)
+    if not root.is_dir():
+        return None
+    from wfc_dist.training import model  # loads torch, Transformers and PEFT
+
+    return model.adapted_modules(root, config.lora)

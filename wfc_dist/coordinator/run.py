@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wfc_dist import log
 from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment, wait_for_nodes
 from wfc_dist.config.schema import Config
-from wfc_dist.coordinator.checks import Checked, check
+from wfc_dist.coordinator.checks import Checked, adapted_modules, check
 from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
@@ -68,6 +68,7 @@ def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_ro
     """
     with StopOnSignal(display).caught() as signals:
         checked = check(config)
+        adapted_modules(config)
         if config.cluster.backend == "slurm":
             from wfc_dist.backends.slurm.backend import check as check_slurm
 

@@ -3,17 +3,19 @@
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wfc_dist.config.schema import LoraConfig
-from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
+from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
+from wfc_dist.weights.base_chain import tensor_specs
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.peft_folder import PREFIX
 from wfc_dist.weights.warm_base import WarmBase
@@ -29,19 +31,11 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     is a `Unit`, the other is zero: their product is the update of the whole weight. The base shares storage with `warm`.
 
     Raises:
-        ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint.
+        ConfigError: See `attach`.
     """
-    base = warm.model()
-    with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
-        try:
-            model = get_peft_model(base, _peft_config(lora, base))
-        except ValueError as error:
-            raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {warm.base.path}: {error}") from error
-    model.peft_config["default"].base_model_name_or_path = warm.base.path  # PEFT looks for it in the model, which has none
+    model = attach(warm.model(), lora, warm.tensors, warm.base.path)
     units: dict[int, Unit] = {}  # one for all layers of a width
     for name, layer in lora_layers(model).items():
-        if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in warm.tensors:
-            raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
         if lora.variant == "full":
             _train_whole_weight_(layer, units)
         else:
@@ -50,6 +44,50 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     _silence_base_(model)
     check_trainable(model)
     return model
+
+
+def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names: Container[str], path: str) -> PeftModel:
+    """Returns `base` with PEFT's LoRA layers around the modules that `lora.target_modules` names.
+
+    Args:
+        base: Gets the layers in place.
+        lora: What to adapt.
+        tensor_names: Tensors of the base's checkpoint.
+        path: Folder of the base.
+
+    Raises:
+        ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
+        try:
+            model = get_peft_model(base, _peft_config(lora, base))
+        except ValueError as error:
+            raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {path}: {error}") from error
+    model.peft_config["default"].base_model_name_or_path = path  # PEFT looks for it in the model, which has none
+    for name, layer in lora_layers(model).items():
+        if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in tensor_names:
+            raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
+    return model
+
+
+def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
+    """Returns module -> (out, in) of every linear layer that `build` would adapt; reads the headers of the weights only.
+
+    Raises:
+        ConfigError: See `attach`. InputError: `folder` holds no Whisper checkpoint in safetensors.
+    """
+    specs = tensor_specs(folder)
+    try:
+        config = WhisperConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read as a Whisper model: {error}") from error
+    with torch.device("meta"):
+        model = attach(WhisperForConditionalGeneration(config), lora, specs, str(folder))
+    whisper_weights = dict(whisper(model).named_parameters())
+    shapes = {name: tuple(whisper_weights[f"{name}.base_layer.weight"].shape) for name in lora_layers(model)}
+    if wrong := [name for name, shape in shapes.items() if specs[f"{name}.weight"].shape != shape]:
+        raise InputError(f"{folder}: config.json and weights disagree on {wrong[0]}; give a complete Whisper checkpoint")
+    return shapes
 
 
 class Unit(torch.nn.Module):

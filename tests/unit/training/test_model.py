@@ -6,12 +6,12 @@ import tiny
 import torch
 
 from wfc_dist.config.schema import LoraConfig, TrainConfig
-from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
+from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models
 from wfc_dist.training.engine import check_precision
 from wfc_dist.training.loss import TokenLoss, load_parameters_
-from wfc_dist.training.model import build, check_trainable, lora_parameters
+from wfc_dist.training.model import adapted_modules, build, check_trainable, lora_parameters
 from wfc_dist.weights.warm_base import WarmBase
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
@@ -103,9 +103,45 @@ def test_a_frozen_or_half_precision_factor_is_refused(warm: WarmBase) -> None:
         (["proj_out"], "proj_out"),
     ],
 )
-def test_targets_that_cannot_be_averaged_are_refused(warm: WarmBase, target_modules: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(warm, LORA.model_copy(update={"target_modules": target_modules}), 5)
+def test_targets_that_cannot_be_averaged_are_refused(
+    base_folder: Path, warm: WarmBase, target_modules: list[str], message: str
+) -> None:
+    lora = LORA.model_copy(update={"target_modules": target_modules})
+    with pytest.raises(ConfigError, match=message) as trained:
+        build(warm, lora, 5)
+    with pytest.raises(ConfigError) as planned:
+        adapted_modules(base_folder, lora)
+    assert str(planned.value) == str(trained.value)
+
+
+@pytest.mark.parametrize("variant", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("target_modules", "num_adapted"),
+    [
+        ("all-linear", 32),  # 2 layers of 6 (encoder), 2 of 10 (decoder); not proj_out, which is tied
+        (["q_proj", "v_proj"], 12),
+        (r".*decoder.*\.(q_proj|fc1)", 6),
+        (["model.encoder.layers.1.fc1"], 1),
+    ],
+)
+def test_what_is_adapted_is_known_without_the_weights(
+    base_folder: Path, warm: WarmBase, target_modules: list[str] | str, num_adapted: int, variant: str
+) -> None:
+    lora = LORA.model_copy(update={"target_modules": target_modules, "variant": variant})
+    shapes = adapted_modules(base_folder, lora)
+    built = models.lora_layers(build(warm, lora, 5))
+    assert len(shapes) == num_adapted
+    assert shapes == {name: tuple(layer.get_base_layer().weight.shape) for name, layer in built.items()}
+
+
+def test_a_configuration_of_another_model_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(base_folder / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((base_folder / "config.json").read_text()) | {"d_model": 64}))
+    with pytest.raises(InputError, match=r"config.json and weights disagree on model.decoder.layers.0"):
+        adapted_modules(tmp_path, LORA)
+    (tmp_path / "config.json").write_text("no json")
+    with pytest.raises(InputError, match="cannot be read as a Whisper model"):
+        adapted_modules(tmp_path, LORA)
 
 
 def test_targets_may_be_a_regular_expression(warm: WarmBase) -> None:
