@@ -46,14 +46,38 @@ def hypotheses_with(tenths):
     return said
 
 
-def put(folder, config, round_index, model, rates, *, with_hypotheses=True):
+def put(folder, config, round_index, model, rates, *, with_hypotheses=True, num_clips=20):
     """Writes the scores of a model (base-NNNN or a data set's adapter) whose error on a set is `rates[set]` tenths."""
     place, scores = folder / f"round-{round_index:04d}" / "evaluation" / model, {}
     for name, tenths in rates.items():
-        said = hypotheses_with(tenths)
+        said = hypotheses_with(tenths)[:num_clips]
         scores[name] = asdict(score_hypotheses(said, config.evaluate, {}))
         if with_hypotheses:
-            write_hypotheses(place / f"{name}.jsonl", {"schema": SCHEMA_VERSION}, said)
+            write_hypotheses(place / f"{name}.jsonl", {"schema": SCHEMA_VERSION, "model_sha256": f"{round_index}:{model}"}, said)
     kind = "base" if model.startswith("base-") else "adapter"
     tree = {"model": model, "model_sha256": "0", "round": round_index, "kind": kind, "sets": scores}
     durable.write_json(place / "scores.json", tree)
+
+
+def make_scored_run(folder):
+    """Writes a run of two rounds whose bases and adapters are scored; returns the run directory."""
+    config = make_config(folder)
+    run_dir = make_run(folder / "r", config)
+    for index, rates in BASES.items():
+        put(run_dir, config, max(1, index), f"base-{index:04d}", rates)
+    for index, name in ((1, "cs"), (1, "ar"), (2, "zh")):
+        put(run_dir, config, index, name, BASES[index - 1] | {name: 1})
+    return run_dir
+
+
+def make_mixed_run(folder):
+    """Writes a run whose first round learns a mix of cs and ar, which has no test split of its own; returns its directory."""
+    tree = make_config(folder).model_dump(mode="json")
+    parts = {name: tree["datasets"][name] for name in ("cs", "ar")}
+    tree["datasets"]["all"] = {"format": "mix", "parts": parts, "splits": {"train": "train"}}
+    config = loading.parse(tree | {"rounds": [["all"], ["zh"]]})
+    run_dir = make_run(folder / "mixed", config)
+    for index, rates in BASES.items():
+        put(run_dir, config, max(1, index), f"base-{index:04d}", rates)
+    put(run_dir, config, 1, "all", BASES[0] | {"cs": 1, "ar": 1})
+    return run_dir

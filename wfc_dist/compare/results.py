@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from wfc_dist.compare.cells import Cell, CellReader
-from wfc_dist.compare.metrics import FORMULAS, figures, over_seeds, spread, untouched
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
+from wfc_dist.evaluation.continual import FIGURES, SystemRates, figures, untouched
+from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.metrics import interval
+from wfc_dist.evaluation.rates import RateReader, Rates
 from wfc_dist.merging.factors import squared_sum
 from wfc_dist.runs import opening
 from wfc_dist.runs.layout import RunPaths, latest_base
 from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain
-
-HIGHER_IS_BETTER = frozenset({"bwt", "fwt"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
+class SystemRow:
     """One system.
 
     Attributes:
@@ -53,7 +52,7 @@ class Row:
         seeds: The seeds of which all runs are done.
         num_planned: How many seeds there will be.
         norm: ||theta_T - theta_0||, Frobenius, mean over its runs; 0 for the root.
-        values: Figure -> value (see `figures.FORMULAS`).
+        values: Figure -> value (see `continual.FIGURES`).
     """
 
     system: str
@@ -85,32 +84,32 @@ def update_norm(run_dir: Path, num_rounds: int) -> float:
     return float(squared**0.5)
 
 
-def rows(comparison: Comparison) -> list[Row]:
+def rows(comparison: Comparison) -> list[SystemRow]:
     """Returns a row for each system that has a seed whose runs are all done; the root's is first.
 
     Raises:
         IntegrityError: Runs that were scored on different clips.
     """
-    evaluate = comparison.runs[0].config.evaluate
-    reader, protected = CellReader(evaluate), list(evaluate.protected)
-    new = [name for name in comparison.datasets if name in comparison.runs[0].config.test_sets()]
-    found: dict[str, dict[int, dict[str, Cell]]] = {}
+    config = comparison.runs[0].config
+    reader, protected = RateReader(config), list(config.evaluate.protected)
+    new = [name for name in comparison.datasets if name in config.test_sets()]
+    found: dict[str, dict[int, dict[str, Rates]]] = {}
     norms: dict[str, list[float]] = {}
     for system in comparison.systems:
         for seed in comparison.seeds:
             runs = comparison.runs_of(system, seed)
             if runs and all(map(is_done, runs)):
-                cells = [reader.read(run.config.run_dir()) for run in runs]
-                found.setdefault(system, {})[seed] = figures(cells, new, protected)
+                rates = [reader.run(read_matrix(run.config.run_dir())) for run in runs]
+                found.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
                 norms.setdefault(system, []).extend(
                     update_norm(run.config.run_dir(), latest_base(run.config.run_dir()).index) for run in runs
                 )
-                found.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(cells[0], new, protected))
+                found.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
     reference, num_seeds = found.get(comparison.reference), len(comparison.seeds)
     return [
-        Row(
+        SystemRow(
             system, comparison.about[system], list(found[system]), num_seeds, _mean(norms.get(system, [])),
-            _values(found[system], reference if system != comparison.reference else None, evaluate.confidence),
+            _values(found[system], reference if system != comparison.reference else None, config.evaluate.confidence),
         )
         for system in comparison.systems if system in found
     ]  # fmt: skip
@@ -120,40 +119,62 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-@np.errstate(invalid="ignore")  # of a set that the root makes no error on, a relative figure is infinite
+def over_seeds(of_seeds: Sequence[Mapping[str, Rates]]) -> dict[str, Rates]:
+    """Returns figure -> mean over the seeds, (1 + S,), for the figures that all seeds have."""
+    names = [name for name in of_seeds[0] if all(name in one for one in of_seeds)]
+    return {name: np.mean([one[name] for one in of_seeds], axis=0) for name in names}
+
+
+def spread(of_seeds: Sequence[Mapping[str, Rates]], name: str) -> float | None:
+    """Returns the standard deviation over the seeds of a figure (n - 1), None with one seed."""
+    values = [float(one[name][0]) for one in of_seeds if name in one]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+@np.errstate(invalid="ignore")  # a relative figure is infinite for a set that the root makes no error on
 def _values(
-    of_seeds: Mapping[int, Mapping[str, Cell]], reference: Mapping[int, Mapping[str, Cell]] | None, confidence: float
+    of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]] | None, confidence: float
 ) -> dict[str, Value]:
-    mine, both = over_seeds(list(of_seeds.values())), [seed for seed in of_seeds if seed in (reference or {})]
-    theirs = over_seeds([reference[seed] for seed in both]) if reference and both else {}
-    ours = over_seeds([of_seeds[seed] for seed in both]) if both else {}
-    values = {}
-    for name in (name for name in FORMULAS if name in mine):
-        low, high = interval(mine[name][1:], float(mine[name][0]), confidence)
-        difference: tuple[float | None, float | None, float | None] = (None, None, None)
-        if name in theirs and name in ours:
-            cell = ours[name] - theirs[name]
-            if np.isfinite(cell[0]):
-                drawn = np.isfinite(cell[1:]).any()
-                difference = (float(cell[0]), *(interval(cell[1:], float(cell[0]), confidence) if drawn else (None, None)))
-        deviation = spread(list(of_seeds.values()), name)
-        values[name] = Value(float(mine[name][0]), low, high, deviation, *difference, _verdict(name, *difference[1:]))
-    return values
+    mine, differences = over_seeds(list(of_seeds.values())), _differences(of_seeds, reference or {})
+    return {
+        name: _value(name, rates, differences.get(name), spread(list(of_seeds.values()), name), confidence)
+        for name, rates in mine.items()
+    }
+
+
+def _differences(of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]]) -> dict[str, Rates]:
+    """Returns figure -> ours - theirs, (1 + S,), over the seeds that both have."""
+    both = [seed for seed in of_seeds if seed in reference]
+    if not both:
+        return {}
+    ours, theirs = (over_seeds([system[seed] for seed in both]) for system in (of_seeds, reference))
+    return {name: ours[name] - theirs[name] for name in ours if name in theirs}
+
+
+def _value(name: str, rates: Rates, difference: Rates | None, seed_deviation: float | None, confidence: float) -> Value:
+    value = float(rates[0])
+    low, high = interval(rates[1:], value, confidence)
+    if difference is None or not np.isfinite(difference[0]):
+        return Value(value, low, high, seed_deviation, None, None, None, "same")
+    gap, below, above = float(difference[0]), None, None
+    if np.isfinite(difference[1:]).any():
+        below, above = interval(difference[1:], gap, confidence)
+    return Value(value, low, high, seed_deviation, gap, below, above, _verdict(name, below, above))
 
 
 def _verdict(name: str, low: float | None, high: float | None) -> str:
     if low is None or high is None or low <= 0 <= high or not low < high:  # every draw of one clip is the same
         return "same"
-    return "better" if (low > 0) == (name in HIGHER_IS_BETTER) else "worse"
+    return "better" if (low > 0) == FIGURES[name].higher_is_better else "worse"
 
 
-def as_json(comparison: Comparison, found: Sequence[Row]) -> dict[str, Any]:
+def as_json(comparison: Comparison, found: Sequence[SystemRow]) -> dict[str, Any]:
     """Returns everything that the table and the plots are made of."""
     config = comparison.runs[0].config
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
         "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "decoding": config.evaluate.decoding(),
-        "confidence": config.evaluate.confidence, "formulas": FORMULAS,
+        "confidence": config.evaluate.confidence, "formulas": {name: figure.formula for name, figure in FIGURES.items()},
         "rows": [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}} for row in found],
     }  # fmt: skip
 

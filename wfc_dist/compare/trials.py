@@ -17,8 +17,6 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from wfc_dist.backends.ray.cluster import address_of, alive_nodes
-from wfc_dist.compare.cells import CellReader
-from wfc_dist.compare.metrics import figures
 from wfc_dist.compare.results import is_done
 from wfc_dist.compare.settings import PlannedRun
 from wfc_dist.compare.sweep import KEPT, LEARNED, Sweep
@@ -26,6 +24,9 @@ from wfc_dist.compare.tune_folder import TuneFolder, last_words
 from wfc_dist.config import loading
 from wfc_dist.config.schema import ClusterConfig, Config
 from wfc_dist.errors import WfcError
+from wfc_dist.evaluation.continual import SystemRates, figures
+from wfc_dist.evaluation.matrix import read_matrix
+from wfc_dist.evaluation.rates import RateReader
 
 POLL_S = 0.5
 # `wfc`, which ends with the worker that started it, however that ends: else it would go on alone and keep the run locked.
@@ -191,7 +192,7 @@ def _wfc_run(site: _Site, name: str) -> None:
 
 
 def _figures(config: Config) -> dict[str, float]:
-    evaluate = config.evaluate.model_copy(update={"bootstrap_samples": 0})  # intervals are for the table
-    new = [name for name in config.test_sets() if name not in evaluate.protected]
-    found = figures([CellReader(evaluate).read(config.run_dir())], new, list(evaluate.protected))
-    return {name: float(cell[0]) for name, cell in found.items()}
+    protected = list(config.evaluate.protected)
+    new = [name for name in config.test_sets() if name not in protected]
+    rates = RateReader(config, num_samples=0).run(read_matrix(config.run_dir()))  # intervals are for the table
+    return {name: float(figure[0]) for name, figure in figures(SystemRates([rates], new, protected)).items()}

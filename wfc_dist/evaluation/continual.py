@@ -1,54 +1,162 @@
-"""What was learned and what was forgotten: BWT, the paper's backward figure and the gain on new sets, with intervals."""
+"""The figures of continual learning: what was learned, kept and passed on, each a function of error rates with its formula.
 
-from collections.abc import Callable, Mapping
+R[t][j] is the error of base t on test set j, t_j the round that learned j, T the last base, p a protected set. A system of
+several runs (each data set alone on the root) is the mean over its runs. Letters of shapes: S bootstrap samples, see `rates`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from wfc_dist.evaluation.hypotheses import count_hypotheses, read_hypotheses
-from wfc_dist.evaluation.matrix import Column, Matrix
-from wfc_dist.evaluation.metrics import Counts, Difference, bootstrap_rates, interval
-from wfc_dist.evaluation.normalize import spelling_table
+from wfc_dist.evaluation.matrix import ScoreMatrix
+from wfc_dist.evaluation.metrics import Difference, interval
+from wfc_dist.evaluation.rates import OtherClipsError, RateReader, Rates, RunRates
 
-Rates = npt.NDArray[np.float64]  # (J,) or (J, S): test sets, bootstrap samples
-VERDICTS = ("improved", "worse", "unchanged", "unknown")
-_SEED = 1
 
-BWT_FORMULA = "mean_j (R[j][j] - R[T][j]), j over the learned sets; positive is better"
-BACKWARD_FORMULA = "mean_p R[T][p] / mean_p R[0][p] - 1, p over the protected sets; negative is better"
-NEW_FORMULA = "mean_j (R[T][j] / R[0][j] - 1), j over the learned sets; negative is better"
+@dataclass(frozen=True)
+class SystemRates:
+    """The error rates of one system with one seed.
+
+    Attributes:
+        runs: The runs of the system, one or several.
+        new: The new sets, each learned by one of the runs.
+        protected: The sets that nobody trains on.
+    """
+
+    runs: Sequence[RunRates]
+    new: Sequence[str]
+    protected: Sequence[str]
+
+    def each(self, names: Sequence[str]) -> Iterator[tuple[RunRates, str]]:
+        """Yields every run with every set."""
+        return ((run, name) for run in self.runs for name in names)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number about a run.
+    """How a figure is computed.
 
     Attributes:
-        name: What it is called.
-        value: A difference of rates (BWT) or a relative change; None when there is nothing to compute it from.
+        formula: In the letters of the matrix R[base][set].
+        of: Rates of a system -> (1 + S,).
+        higher_is_better: Else lower is.
+        is_change: Whether the figure compares bases, so that the figure of the root is 0.
+    """
+
+    formula: str
+    of: Callable[[SystemRates], Rates]
+    higher_is_better: bool = False
+    is_change: bool = True
+
+
+class _NoSetError(Exception):
+    """The figure does not exist: there is no set to average over."""
+
+
+def _mean(rates: Iterable[Rates]) -> Rates:
+    listed = list(rates)
+    if not listed:
+        raise _NoSetError
+    mean: Rates = np.mean(listed, axis=0)
+    return mean
+
+
+def _own(system: SystemRates) -> Rates:
+    learned = ((run, name) for run, name in system.each(system.new) if name in run.learned)
+    return _mean(run.rates[run.learned[name], name] for run, name in learned)
+
+
+def _new(system: SystemRates) -> Rates:
+    return _mean(run.rates[run.last, name] for run, name in system.each(system.new))
+
+
+def _protected(system: SystemRates) -> Rates:
+    return _mean(run.rates[run.last, name] for run, name in system.each(system.protected))
+
+
+def _new_relative(system: SystemRates) -> Rates:
+    return _mean(run.rates[run.last, name] / run.rates[0, name] - 1 for run, name in system.each(system.new))
+
+
+def _protected_relative(system: SystemRates) -> Rates:
+    return _protected(system) / _mean(system.runs[0].rates[0, name] for name in system.protected) - 1
+
+
+def _backward_transfer(system: SystemRates) -> Rates:
+    return _own(system) - _new(system)
+
+
+def _forward_transfer(system: SystemRates) -> Rates:
+    learned = ((run, name, run.learned.get(name, 0)) for run, name in system.each(system.new))
+    return _mean(run.rates[0, name] - run.rates[index - 1, name] for run, name, index in learned if index > 1)
+
+
+def _forgetting(system: SystemRates) -> Rates:
+    return _mean(_forgotten(run, name) for run, name in system.each([*system.new, *system.protected]))
+
+
+def _forgotten(run: RunRates, name: str) -> Rates:
+    scored = [rates for (_, of_set), rates in run.rates.items() if of_set == name]
+    best = min(scored, key=lambda rates: rates[0])  # chosen by the rate itself: the least of every draw would be biased
+    return run.rates[run.last, name] - best
+
+
+FIGURES: Mapping[str, Figure] = {
+    "own": Figure("mean_j R[t_j][j], right after the round that learned j", _own, is_change=False),
+    "new": Figure("mean_j R[T][j] over the new sets", _new, is_change=False),
+    "protected": Figure("mean_p R[T][p] over the protected sets", _protected, is_change=False),
+    "new_relative": Figure("mean_j (R[T][j] / R[0][j] - 1), negative is better", _new_relative),
+    "protected_relative": Figure(
+        "mean_p R[T][p] / mean_p R[0][p] - 1, negative is better (the paper's backward figure)", _protected_relative
+    ),
+    "bwt": Figure(
+        "mean_j (R[t_j][j] - R[T][j]) over the new sets, positive is better", _backward_transfer, higher_is_better=True
+    ),
+    "fwt": Figure(
+        "mean_j (R[0][j] - R[t_j - 1][j]) over sets learned after round 1, positive is better", _forward_transfer,
+        higher_is_better=True,
+    ),
+    "forgetting": Figure(
+        "mean_j (R[T][j] - min_t R[t][j]) over new and protected sets, t over the bases scored on j; 0 is best", _forgetting
+    ),
+}  # fmt: skip
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # a relative change of a rate of zero
+def figures(system: SystemRates, names: Iterable[str] = FIGURES) -> dict[str, Rates]:
+    """Returns figure -> (1 + S,); a figure that does not exist, such as FWT after one round, is left out."""
+    made = {}
+    for name in names:
+        with contextlib.suppress(_NoSetError):
+            made[name] = FIGURES[name].of(system)
+    return made
+
+
+def untouched(run: RunRates, new: Sequence[str], protected: Sequence[str]) -> dict[str, Rates]:
+    """Returns the figures of the root, from any run."""
+    rates = {(index, name): rates for (index, name), rates in run.rates.items() if index == 0}
+    root = SystemRates([RunRates(rates, dict.fromkeys(new, 0), 0)], new, protected)
+    return {name: np.zeros_like(made) if FIGURES[name].is_change else made for name, made in figures(root).items()}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of one run.
+
+    Attributes:
+        name: One of FIGURES.
+        value: The figure; None when there is nothing to compute it from, or it is no number.
         low, high: Bootstrap interval over the utterances of every set; None without hypotheses on disk or samples.
-        unit: `points` of the metric's percent, or `%`.
-        formula: In the letters of the matrix R[base][set]; R[j][j] is the error right after the round that learned j.
-        over: The sets it is made of, or what is missing.
+        over: The sets that the figure is computed from, or what is missing.
     """
 
     name: str
     value: float | None
     low: float | None
     high: float | None
-    unit: str
-    formula: str
     over: str
-
-    @property
-    def text(self) -> str:
-        """Returns `+1.2 points [0.3, 2.0]`, or `-` without a value."""
-        if self.value is None:
-            return "-"
-        between = f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]" if self.low is not None and self.high is not None else ""
-        return f"{100 * self.value:+.1f} {self.unit}{between}"
 
 
 @dataclass(frozen=True)
@@ -69,148 +177,18 @@ class Change:
         return "improved" if self.difference.improved else "worse" if self.difference.worse else "unchanged"
 
 
-def _bwt(before: Rates, after: Rates) -> Rates:
-    return (before - after).mean(axis=0)
-
-
-def _backward(before: Rates, after: Rates) -> Rates:
-    return after.mean(axis=0) / before.mean(axis=0) - 1
-
-
-def _new(before: Rates, after: Rates) -> Rates:
-    return (after / before - 1).mean(axis=0)
-
-
-Pairs = Mapping[str, tuple[Column, Column]]
-
-
-def _both(matrix: Matrix, start: Mapping[str, int]) -> dict[str, tuple[Column, Column]]:
-    """Returns set -> (base start[set], base T) where both have scored it; nothing before the first round is scored."""
-    last = matrix.bases.get(matrix.last) if matrix.last else None
-    pairs = {}
-    for name, index in start.items():
-        first = matrix.bases.get(index)
-        if first is not None and last is not None and name in first.scores and name in last.scores:
-            pairs[name] = (first, last)
-    return pairs
-
-
-def bwt_pairs(matrix: Matrix) -> dict[str, tuple[Column, Column]]:
-    """Returns learned set -> (the base right after the round that learned it, base T)."""
-    return _both(matrix, matrix.learned)
-
-
-def _value(pairs: Pairs, formula: Callable[[Rates, Rates], Rates]) -> float | None:
-    if not pairs:
-        return None
-    before = np.array([first.scores[name].rate for name, (first, _) in pairs.items()])
-    after = np.array([last.scores[name].rate for name, (_, last) in pairs.items()])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(formula(before, after))
-    return value if np.isfinite(value) else None  # a relative change of a rate of zero
-
-
-def bwt(matrix: Matrix) -> float | None:
-    """Returns mean_j (R[j][j] - R[T][j]) over the learned sets, a difference of rates; None before the first round."""
-    return _value(bwt_pairs(matrix), _bwt)
-
-
-def backward_relative(matrix: Matrix) -> float | None:
-    """Returns mean_p R[T][p] / mean_p R[0][p] - 1 over the protected sets (the paper's figure); None without any."""
-    return _value(_both(matrix, dict.fromkeys(matrix.protected, 0)), _backward)
-
-
-def new_relative(matrix: Matrix) -> float | None:
-    """Returns mean_j (R[T][j] / R[0][j] - 1) over the learned sets; None before the first round."""
-    return _value(_both(matrix, dict.fromkeys(matrix.learned, 0)), _new)
-
-
-class _Draws:
-    """Paired bootstrap rates from the hypotheses on disk; every set is resampled on its own."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self._evaluate = matrix.config.evaluate
-        self._spelling: dict[str, str] | None = None
-        self._counts: dict[Path, Counts] = {}
-        self._seeds = {name: _SEED + number for number, name in enumerate(matrix.config.test_sets())}
-
-    def _count(self, path: Path) -> Counts:
-        if path not in self._counts:
-            if self._spelling is None:
-                self._spelling = spelling_beside(path)
-            self._counts[path] = count_hypotheses(read_hypotheses(path)[1], self._evaluate, self._spelling)
-        return self._counts[path]
-
-    def pair(self, name: str, pair: tuple[Column, Column]) -> tuple[Rates, Rates] | None:
-        """Returns rates of both on the same resamples, each (S,); None without hypotheses of the same two or more clips."""
-        paths = [column.folder / f"{name}.jsonl" for column in pair]
-        if not self._evaluate.bootstrap_samples or not all(path.is_file() for path in paths):
-            return None
-        counts = [self._count(path) for path in paths]
-        if len(counts[0].lengths) != len(counts[1].lengths) or len(counts[0].lengths) < 2:
-            return None
-        before, after = bootstrap_rates(counts, self._evaluate.bootstrap_samples, self._seeds[name])
-        return before, after
-
-    def figure(self, pairs: Pairs, formula: Callable[[Rates, Rates], Rates], value: float | None) -> tuple[float, float] | None:
-        """Returns the interval of a figure over several sets."""
-        drawn = [self.pair(name, pair) for name, pair in pairs.items()]
-        found = [item for item in drawn if item is not None]
-        if value is None or len(found) < len(drawn):
-            return None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            draws = formula(np.stack([item[0] for item in found]), np.stack([item[1] for item in found]))
-        return interval(draws, value, self._evaluate.confidence)
-
-
-def spelling_beside(hypotheses_path: Path) -> dict[str, str]:
-    """Returns the spelling table of the run these hypotheses lie in; scores were made with its root's."""
-    from wfc_dist.runs.layout import read_base
-
-    entry = read_base(hypotheses_path.parents[3], 0)
-    return spelling_table(Path(entry[0].path)) if entry else {}
-
-
-def _figures(matrix: Matrix, draws: _Draws) -> list[Figure]:
-    learned, protected = dict.fromkeys(matrix.learned, 0), dict.fromkeys(matrix.protected, 0)
-    made = []
-    for name, starts, formula, unit, text in (
-        ("new sets", learned, _new, "%", NEW_FORMULA),
-        ("protected sets (backward, relative)", protected, _backward, "%", BACKWARD_FORMULA),
-        ("backward transfer (BWT)", matrix.learned, _bwt, "points", BWT_FORMULA),
-    ):
-        pairs = _both(matrix, starts)
-        value = _value(pairs, formula)
-        low, high = draws.figure(pairs, formula, value) or (None, None)
-        over = f"T = {matrix.last}; {', '.join(pairs)}" if pairs else "no such set has been scored after a round"
-        if formula is _bwt and (zeros := sum(first.index == matrix.last for first, _ in pairs.values())):
-            over += f"; {zeros} learned in round {matrix.last} itself count as 0"
-        made.append(Figure(name, value, low, high, unit, text, over))
-    return made
-
-
-def _changes(matrix: Matrix, draws: _Draws) -> list[Change]:
-    made, confidence = [], matrix.config.evaluate.confidence
-    for name, pair in _both(matrix, dict.fromkeys([*matrix.learned, *matrix.protected], 0)).items():
-        before, after = (column.scores[name].rate for column in pair)
-        drawn = draws.pair(name, pair)
-        difference = Difference(after - before, *interval(drawn[1] - drawn[0], after - before, confidence)) if drawn else None
-        made.append(Change(name, name in matrix.protected, before, after, difference))
-    return made
-
-
 @dataclass(frozen=True)
 class Summary:
     """What a run learned and forgot so far.
 
     Attributes:
         last: T, the index of the last scored base.
-        figures: New sets, protected sets, BWT; each with its formula and interval.
+        estimates: New sets, protected sets, BWT; each with its interval.
         changes: Every learned and every protected set, base 0 against base T.
     """
 
     last: int
-    figures: list[Figure]
+    estimates: list[Estimate]
     changes: list[Change]
 
     @property
@@ -221,15 +199,69 @@ class Summary:
         parts = []
         for label, protected in (("learned", False), ("protected", True)):
             verdicts = [change.verdict for change in self.changes if change.protected == protected]
-            said = [
+            counted = [
                 f"{verdicts.count(word)} {word}" for word in ("improved", "worse", "unchanged", "unknown") if word in verdicts
             ]
             if verdicts:
-                parts.append(f"of {len(verdicts)} {label} set{'s' * (len(verdicts) > 1)}, {', '.join(said)}")
+                parts.append(f"of {len(verdicts)} {label} set{'s' * (len(verdicts) > 1)}, {', '.join(counted)}")
         return f"From base 0 to base {self.last}: " + "; ".join(parts) + "."
 
 
-def summarize(matrix: Matrix) -> Summary:
-    """Returns figures and changes; reads the hypotheses of the bases concerned once, for the intervals."""
-    draws = _Draws(matrix)
-    return Summary(matrix.last, _figures(matrix, draws), _changes(matrix, draws))
+def summarize(matrix: ScoreMatrix, reader: RateReader | None = None) -> Summary:
+    """Returns estimates and changes of a run so far.
+
+    Args:
+        matrix: The scores of the run.
+        reader: Reads the hypotheses of the bases concerned, for the intervals; a new one by default.
+    """
+    return _Summarizer(matrix, reader or RateReader(matrix.config)).summary()
+
+
+class _Summarizer:
+    def __init__(self, matrix: ScoreMatrix, reader: RateReader) -> None:
+        self._matrix, self._reader, self._confidence = matrix, reader, matrix.config.evaluate.confidence
+        self._new = [name for name, index in matrix.learned.items() if self._are_scored(name, {0, index, matrix.last})]
+        self._protected = [name for name in matrix.protected if matrix.last and self._are_scored(name, {0, matrix.last})]
+        needed = {(index, name) for name in self._new for index in (0, matrix.learned[name], matrix.last)}
+        needed |= {(index, name) for name in self._protected for index in (0, matrix.last)}
+        self._rates = RunRates({key: self._read(*key) for key in sorted(needed)}, matrix.learned, matrix.last)
+
+    def _are_scored(self, name: str, indices: set[int]) -> bool:
+        return all(index in self._matrix.bases and name in self._matrix.bases[index].scores for index in indices)
+
+    def _read(self, index: int, name: str) -> Rates:
+        """Returns the rate that was scored, with its draws; they are no numbers where there are none of the same clips."""
+        base = self._matrix.bases[index]
+        score, draws = base.scores[name], np.full(self._matrix.config.evaluate.bootstrap_samples, np.nan)
+        if score.num_clips > 1 and base.hypotheses(name).is_file():  # every draw of one clip is that clip
+            with contextlib.suppress(OtherClipsError):
+                draws = self._reader.rates(base, name)[1:]
+        return np.concatenate([[score.rate], draws])
+
+    def summary(self) -> Summary:
+        return Summary(self._matrix.last, self._estimates(), [self._change(name) for name in [*self._new, *self._protected]])
+
+    def _estimates(self) -> list[Estimate]:
+        names = ("new_relative", "protected_relative", "bwt")
+        made = figures(SystemRates([self._rates], self._new, self._protected), names)
+        return [self._estimate(name, made.get(name)) for name in names]
+
+    def _estimate(self, name: str, rates: Rates | None) -> Estimate:
+        if rates is None:
+            return Estimate(name, None, None, None, "no such set has been scored after a round")
+        last = self._matrix.last
+        over = f"T = {last}; {', '.join(self._protected if name == 'protected_relative' else self._new)}"
+        if name == "bwt" and (zeros := sum(self._matrix.learned[learned] == last for learned in self._new)):
+            over += f"; {zeros} learned in round {last} itself count as 0"
+        value = float(rates[0]) if np.isfinite(rates[0]) else None
+        low, high = self._interval(rates) if value is not None else (None, None)
+        return Estimate(name, value, low, high, over)
+
+    def _change(self, name: str) -> Change:
+        before, after = self._rates.rates[0, name], self._rates.rates[self._matrix.last, name]
+        low, high = self._interval(after - before)
+        difference = None if low is None or high is None else Difference(float(after[0] - before[0]), low, high)
+        return Change(name, name in self._protected, float(before[0]), float(after[0]), difference)
+
+    def _interval(self, rates: Rates) -> tuple[float, float] | tuple[None, None]:
+        return interval(rates[1:], float(rates[0]), self._confidence) if np.isfinite(rates[1:]).any() else (None, None)

@@ -72,18 +72,19 @@ class Explanation:
 
 
 def explain(
-    hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str], seed: int = 1
+    hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str],
+    counts: metrics.Counts | None = None,
 ) -> Explanation:  # fmt: skip
     """Returns what the errors of one model on one set are. Raises InputError for a set without a reference token.
 
     Args:
-        hypotheses: Of the set.
+        hypotheses: What the model wrote for the set.
         evaluate: Metric and normaliser; samples and confidence of the intervals.
         spelling: See `normalize.spelling_table`.
-        seed: Of the resampling.
+        counts: The errors of every clip, where they are counted already.
     """
     texts = normalized(hypotheses, evaluate.normalizer, spelling)
-    counts = metrics.count(*texts, evaluate.metric)
+    counts = metrics.count(*texts, evaluate.metric) if counts is None else counts
     hallucinations = find_hallucinations(*texts)
     foreign, written, scripts = count_foreign(*texts, [item.language for item in hypotheses])
     parts = _error_parts(counts, hallucinations.clips) | {"foreign_script": (foreign, written)}
@@ -97,7 +98,7 @@ def explain(
     by_language = _language_parts(hypotheses, counts)
     found = ratios(
         parts | switch_parts | by_language, _GAPS,
-        samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
+        samples=evaluate.bootstrap_samples, confidence=evaluate.confidence,
     )  # fmt: skip
     return Explanation(
         {name: found[name] for name in FORMULAS if name in found},

@@ -10,7 +10,7 @@ from typing import Any
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.evaluation import metrics
-from wfc_dist.evaluation.metrics import Counts, Difference, Score
+from wfc_dist.evaluation.metrics import Counts, Score
 from wfc_dist.evaluation.normalize import normalizer
 from wfc_dist.storage import durable
 
@@ -137,21 +137,4 @@ def score_hypotheses(
     return metrics.score(
         count_hypotheses(hypotheses, evaluate, spelling),
         metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
-    )  # fmt: skip
-
-
-def compare_hypotheses(
-    before: Sequence[Hypothesis], after: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str],
-    seed: int = 1,
-) -> Difference:  # fmt: skip
-    """Returns rate(after) - rate(before) with a paired interval over clips.
-
-    Raises:
-        InputError: Not the same clips in the same windows and order.
-    """
-    if [(item.id, item.parts) for item in before] != [(item.id, item.parts) for item in after]:
-        raise InputError("two models can only be compared on the same clips; decode both with the same options")
-    counts = [count_hypotheses(side, evaluate, spelling) for side in (before, after)]
-    return metrics.paired_difference(
-        *counts, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed
     )  # fmt: skip

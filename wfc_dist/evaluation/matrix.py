@@ -1,4 +1,4 @@
-"""The matrix R[t][j]: error of base t on test set j, and of every single adapter beside it; as tables."""
+"""The matrix R[t][j]: error of base t on test set j, and of every single adapter beside it."""
 
 import json
 import re
@@ -16,13 +16,13 @@ _BASE = re.compile(r"base-(\d{4,})")
 
 
 @dataclass(frozen=True)
-class Column:
+class ScoredModel:
     """One scored model.
 
     Attributes:
         kind: `base` or `adapter`.
         index: Base index, or the adapter's round.
-        dataset: Of an adapter; empty for a base.
+        dataset: The data set of an adapter; empty for a base.
         folder: Holds scores.json and the hypotheses, `<set>.jsonl`.
         scores: Test set -> score.
     """
@@ -38,9 +38,18 @@ class Column:
         """Returns `base 1`, or `2:fisher` for the adapter of round 2."""
         return f"base {self.index}" if self.kind == "base" else f"{self.index}:{self.dataset}"
 
+    @property
+    def run_dir(self) -> Path:
+        """Returns the run directory that the model belongs to."""
+        return self.folder.parents[2]
+
+    def hypotheses(self, name: str) -> Path:
+        """Returns the file of what the model wrote for a test set; it may be missing."""
+        return self.folder / f"{name}.jsonl"
+
 
 @dataclass(frozen=True)
-class Matrix:
+class ScoreMatrix:
     """Everything that was scored in a run.
 
     Attributes:
@@ -50,8 +59,8 @@ class Matrix:
     """
 
     config: Config
-    bases: Mapping[int, Column]
-    adapters: Mapping[tuple[int, str], Column]
+    bases: Mapping[int, ScoredModel]
+    adapters: Mapping[tuple[int, str], ScoredModel]
 
     @property
     def last(self) -> int:
@@ -84,15 +93,15 @@ class Matrix:
         """Returns the test sets that are not protected, in the order they are learned; those in no round come last."""
         return list(dict.fromkeys([*self._learned(len(self.config.round_list())), *self._own_sets]))
 
-    def trained_on(self, column: Column, name: str) -> bool:
+    def trained_on(self, column: ScoredModel, name: str) -> bool:
         """Returns whether a model is an adapter that was trained on a test set, alone or as a part of a mix."""
         dataset = self.config.datasets.get(column.dataset)
         return name == column.dataset or (dataset is not None and name in dataset.parts)
 
-    def columns(self, round_index: int | None = None) -> list[Column]:
+    def columns(self, round_index: int | None = None) -> list[ScoredModel]:
         """Returns the models in the order they came to be: of one round (with the bases before and after it) or all."""
         rounds = range(len(self.config.round_list()) + 1) if round_index is None else (round_index - 1, round_index)
-        found: list[Column] = []
+        found: list[ScoredModel] = []
         for index in rounds:
             if round_index is None or index == round_index:
                 found += [column for (of_round, _), column in self.adapters.items() if of_round == index]
@@ -112,7 +121,7 @@ def _read_scores(path: Path) -> dict[str, Any]:
         raise IntegrityError(f"{path} is no scores file ({error!r}); remove it and run again") from error
 
 
-def read_matrix(run_dir: Path) -> Matrix:
+def read_matrix(run_dir: Path) -> ScoreMatrix:
     """Reads RUN/config.json and every RUN/round-*/evaluation/<model>/scores.json.
 
     Raises:
@@ -120,8 +129,8 @@ def read_matrix(run_dir: Path) -> Matrix:
         IntegrityError: A damaged scores file.
     """
     config = read_config(run_dir)
-    bases: dict[int, Column] = {}
-    adapters: dict[tuple[int, str], Column] = {}
+    bases: dict[int, ScoredModel] = {}
+    adapters: dict[tuple[int, str], ScoredModel] = {}
     for path in sorted(run_dir.glob("round-*/evaluation/*/scores.json")):
         tree = _read_scores(path)
         if tree["kind"] == "interim":
@@ -130,10 +139,10 @@ def read_matrix(run_dir: Path) -> Matrix:
             match = _BASE.fullmatch(tree["model"])
             if match is None:
                 raise IntegrityError(f"{path}: {tree['model']!r} is no base; remove it and run again")
-            bases[int(match[1])] = Column("base", int(match[1]), "", path.parent, tree["sets"])
+            bases[int(match[1])] = ScoredModel("base", int(match[1]), "", path.parent, tree["sets"])
         else:
             key = (tree["round"], tree["model"])
-            adapters[key] = Column("adapter", *key, path.parent, tree["sets"])
+            adapters[key] = ScoredModel("adapter", *key, path.parent, tree["sets"])
     order = {(index, name): None for index, names in enumerate(config.round_list(), start=1) for name in names}
     ordered = {key: adapters[key] for key in [*order, *(key for key in adapters if key not in order)] if key in adapters}
-    return Matrix(config, dict(sorted(bases.items())), ordered)
+    return ScoreMatrix(config, dict(sorted(bases.items())), ordered)

@@ -242,20 +242,3 @@ def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float
         metric, counts.rate, low, high, reference_length=int(counts.lengths.sum()), **parts, num_clips=len(counts.lengths),
         confidence=confidence,
     )  # fmt: skip
-
-
-def paired_difference(
-    before: Counts, after: Counts, *, samples: int = 1000, confidence: float = 0.95, seed: int = 1
-) -> Difference:  # fmt: skip
-    """Returns rate(after) - rate(before) of two systems on the same clips, with a paired bootstrap interval.
-
-    Resampling both systems together takes out what is hard for both, so the interval is narrower than that of two rates.
-
-    Raises:
-        InputError: No samples.
-    """
-    if samples < 1:
-        raise InputError("a difference needs bootstrap samples; set evaluate.bootstrap_samples to 1000")
-    draws = bootstrap_rates([before, after], samples, seed)
-    difference = after.rate - before.rate
-    return Difference(difference, *interval(draws[1] - draws[0], difference, confidence))

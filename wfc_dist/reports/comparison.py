@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from wfc_dist.compare.metrics import FORMULAS
-from wfc_dist.compare.results import Row, Value, as_json
+from wfc_dist.compare.results import SystemRow, Value, as_json
 from wfc_dist.compare.settings import UNTOUCHED, Comparison
+from wfc_dist.evaluation.continual import FIGURES
 from wfc_dist.reports import pieces
 from wfc_dist.reports.html import render
 from wfc_dist.reports.plots import Mark, marks_plot
@@ -43,7 +43,7 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def table(comparison: Comparison, found: Sequence[Row], front: Sequence[str] = ()) -> RichTable:
+def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[str] = ()) -> RichTable:
     """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
 
     Args:
@@ -67,7 +67,7 @@ def _starred(system: str, front: Sequence[str]) -> str:
     return f"{system} *" if system in front else system
 
 
-def write(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], swept: Swept | None = None) -> Path:
+def write(comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], swept: Swept | None = None) -> Path:
     """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
 
     Args:
@@ -93,7 +93,7 @@ def write(comparison: Comparison, found: Sequence[Row], failures: dict[str, str]
     return page
 
 
-def _sentence(comparison: Comparison, found: Sequence[Row]) -> str:
+def _sentence(comparison: Comparison, found: Sequence[SystemRow]) -> str:
     others = [row for row in found if row.system not in (comparison.reference, UNTOUCHED)]
     said = []
     for figure, label in (("new", "on the new sets"), ("protected", "on the protected sets")):
@@ -102,7 +102,9 @@ def _sentence(comparison: Comparison, found: Sequence[Row]) -> str:
     return "; ".join(said) + "."
 
 
-def _table(comparison: Comparison, found: Sequence[Row], failures: dict[str, str], front: Sequence[str] = ()) -> pieces.Section:
+def _table(
+    comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], front: Sequence[str] = ()
+) -> pieces.Section:
     rows: list[Sequence[pieces.Cell] | str] = []
     for row in found:
         name = _starred(row.system, front)
@@ -125,7 +127,7 @@ def _triple(value: Value) -> tuple[float, float, float]:
     return 100 * value.low, 100 * value.value, 100 * value.high
 
 
-def _plane(found: Sequence[Row]) -> pieces.Section:
+def _plane(found: Sequence[SystemRow]) -> pieces.Section:
     x, y = "protected_relative", "new_relative"
     marks = [
         Mark(row.system, _triple(row.values[x]), _triple(row.values[y]), strong=row.system == UNTOUCHED)
@@ -140,7 +142,7 @@ def _plane(found: Sequence[Row]) -> pieces.Section:
     return pieces.Section(intro, parts, "What is learned against what is kept")
 
 
-def _norms(found: Sequence[Row], named: Sequence[str]) -> pieces.Section:
+def _norms(found: Sequence[SystemRow], named: Sequence[str]) -> pieces.Section:
     parts = []
     for figure, label in (("new", "error on the new sets, percent"), ("protected", "error on the protected sets, percent")):
         marks = [
@@ -156,7 +158,7 @@ def _norms(found: Sequence[Row], named: Sequence[str]) -> pieces.Section:
 
 def _formulas(comparison: Comparison) -> pieces.Section:
     rows: list[Sequence[pieces.Cell] | str] = [
-        [pieces.Cell(TITLES[name]), pieces.Cell(formula, css="wrap")] for name, formula in FORMULAS.items()
+        [pieces.Cell(TITLES[name]), pieces.Cell(figure.formula, css="wrap")] for name, figure in FIGURES.items()
     ]
     rows += [[pieces.Cell(system), pieces.Cell(about, css="wrap")] for system, about in comparison.about.items()]
     made = pieces.Table(["", ""], rows, left=True)

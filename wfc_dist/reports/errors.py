@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wfc_dist.evaluation.continual import spelling_beside
 from wfc_dist.evaluation.explain import FORMULAS, Explanation, explain, in_words, shortened
-from wfc_dist.evaluation.hypotheses import read_hypotheses
-from wfc_dist.evaluation.matrix import Column, Matrix
+from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
+from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.evaluation.ratios import Ratio
 from wfc_dist.reports import plots
+from wfc_dist.reports.matrix import between
 from wfc_dist.reports.pieces import Cell, Part, Section, Table
 from wfc_dist.storage import durable
 
@@ -37,33 +37,31 @@ _SWITCH_INTRO = (
 Explained = Mapping[str, Mapping[str, Explanation]]  # set -> model's title -> why
 
 
-def _models(matrix: Matrix) -> list[Column]:
+def _models(matrix: ScoreMatrix) -> list[ScoredModel]:
     """Returns base 0, the last base and every adapter, those of each round together."""
     bases = [matrix.bases[index] for index in dict.fromkeys((0, matrix.last)) if index in matrix.bases]
     return [*bases, *matrix.adapters.values()]
 
 
-def _explained(matrix: Matrix, models: Sequence[Column]) -> Explained:
-    found: dict[str, dict[str, Explanation]] = {}
-    spelling: dict[str, str] | None = None
+def _explained(matrix: ScoreMatrix, models: Sequence[ScoredModel], reader: RateReader) -> Explained:
+    explained: dict[str, dict[str, Explanation]] = {}
     for name in [*matrix.own, *matrix.protected]:
-        for column in models:
-            path = column.folder / f"{name}.jsonl"
-            if name in column.scores and path.is_file():
-                spelling = spelling_beside(path) if spelling is None else spelling
-                explanation = explain(read_hypotheses(path)[1], matrix.config.evaluate, spelling)
-                found.setdefault(name, {})[column.title] = explanation
-    return found
+        for model in models:
+            if name in model.scores and model.hypotheses(name).is_file():
+                hypotheses, counts = reader.texts(model, name)
+                explanation = explain(hypotheses, matrix.config.evaluate, reader.spelling(model.run_dir), counts)
+                explained.setdefault(name, {})[model.title] = explanation
+    return explained
 
 
-def errors_section(matrix: Matrix, json_path: Path) -> Section:
+def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> Section:
     """Returns the chapter; writes its numbers as JSON. Base 0, the last base and the adapters, from their hypotheses on disk.
 
     Raises:
         InputError, IntegrityError: Hypotheses of another schema or damaged ones.
     """
     models = _models(matrix)
-    explained = _explained(matrix, models[:_MODELS])
+    explained = _explained(matrix, models[:_MODELS], reader)
     if not explained:
         return Section(parts=[Part(note="No hypotheses are on disk.")])
     sets = {name: {title: item.as_tree() for title, item in of_set.items()} for name, of_set in explained.items()}
@@ -81,7 +79,7 @@ def errors_section(matrix: Matrix, json_path: Path) -> Section:
     return Section(_INTRO, parts)
 
 
-def _worst_part(matrix: Matrix, explained: Explained) -> Part:
+def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
     """Returns each model's worst set in words."""
     worst: dict[str, tuple[str, Explanation]] = {}
     for name, of_set in explained.items():
@@ -96,10 +94,7 @@ def _worst_part(matrix: Matrix, explained: Explained) -> Part:
 def _cell(ratio: Ratio | None, sign: str = "") -> Cell:
     if ratio is None:
         return Cell("-")
-    number = format(100 * ratio.value, f"{sign}.1f")
-    if ratio.low is None or ratio.high is None:
-        return Cell(number)
-    return Cell(number, f"[{100 * ratio.low:{sign}.1f}, {100 * ratio.high:{sign}.1f}]")
+    return Cell(format(100 * ratio.value, f"{sign}.1f"), between(ratio.low, ratio.high, sign))
 
 
 def _kept(title: str, heads: Sequence[str], rows: Sequence[Sequence[Cell] | str], caption: str, note: str = "") -> Part:

@@ -8,12 +8,13 @@ from typing import Any
 
 from wfc_dist.analysis.entries import RoundWeights, read_weights
 from wfc_dist.errors import WfcError
-from wfc_dist.evaluation.continual import Change, Figure, Summary, summarize
-from wfc_dist.evaluation.matrix import Column, Matrix, read_matrix
+from wfc_dist.evaluation.continual import FIGURES, Change, Estimate, Summary, summarize
+from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix, read_matrix
+from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
-from wfc_dist.reports.matrix import caption
+from wfc_dist.reports.matrix import ESTIMATES, between, caption
 from wfc_dist.reports.pieces import Cell, Part, Section, Table, colour
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.layout import RunPaths, read_base, require_run
@@ -35,11 +36,12 @@ def write_report(run_dir: Path) -> Path:
     """
     paths = require_run(run_dir)
     matrix = read_matrix(run_dir)
-    summary = summarize(matrix)
+    reader = RateReader(matrix.config)
+    summary = summarize(matrix, reader)
     sections = [
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
-        _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json"),
+        _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json", reader),
         _section("From base to base", _rounds, matrix),
         _section("Learning curves", _curves, paths, matrix),
         _section("Weights before and after averaging", _weights, paths, matrix),
@@ -47,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Where the time went", _times, paths),
         _section("Ledger", _ledger, paths),
     ]
-    figures = [_figure(figure) for figure in summary.figures] if matrix.last else []
+    figures = [_figure(estimate) for estimate in summary.estimates] if matrix.last else []
     title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
     text = render(title, _facts(paths, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
     out = run_dir / "report" / "index.html"
@@ -64,7 +66,7 @@ def _section(title: str, make: Callable[..., Section], *arguments: Any) -> Secti
     return section
 
 
-def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
+def _facts(paths: RunPaths, matrix: ScoreMatrix) -> list[tuple[str, str]]:
     config, rounds = matrix.config, matrix.config.round_list()
     facts = [
         ("root", config.base.model),
@@ -79,13 +81,14 @@ def _facts(paths: RunPaths, matrix: Matrix) -> list[tuple[str, str]]:
     return facts
 
 
-def _figure(figure: Figure) -> dict[str, str]:
-    number, _, between = figure.text.partition(" [")
-    return {"name": figure.name, "number": number, "interval": f"[{between}" if between else "",
-            "formula": figure.formula, "over": figure.over}  # fmt: skip
+def _figure(estimate: Estimate) -> dict[str, str]:
+    title, unit = ESTIMATES[estimate.name]
+    number = "-" if estimate.value is None else f"{100 * estimate.value:+.1f} {unit}"
+    return {"name": title, "number": number, "interval": between(estimate.low, estimate.high, "+"),
+            "formula": FIGURES[estimate.name].formula, "over": estimate.over}  # fmt: skip
 
 
-def _changes(matrix: Matrix, summary: Summary) -> Section:
+def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
     if not summary.changes:
         return Section(parts=[Part(note="Nothing to compare yet: base 0 and a later base need scores.")])
     first, last = matrix.bases[0], matrix.bases[matrix.last]
@@ -96,18 +99,17 @@ def _changes(matrix: Matrix, summary: Summary) -> Section:
 
 
 def _change_row(change: Change) -> list[Cell]:
-    difference = change.difference
-    between = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" if difference else ""
+    interval = between(change.difference.low, change.difference.high, "+") if change.difference else ""
     relative = f"{100 * (change.after / change.before - 1):+.1f} %" if change.before else "-"
     name = f"{change.name} (protected)" if change.protected else change.name
     verdict = change.verdict if change.verdict != "unknown" else "no interval"
     return [
         Cell(name), Cell(f"{100 * change.before:.1f}"), Cell(f"{100 * change.after:.1f}"),
-        Cell(f"{100 * (change.after - change.before):+.1f}", between), Cell(relative), Cell(verdict),
+        Cell(f"{100 * (change.after - change.before):+.1f}", interval), Cell(relative), Cell(verdict),
     ]  # fmt: skip
 
 
-def _matrix(matrix: Matrix) -> Section:
+def _matrix(matrix: ScoreMatrix) -> Section:
     if not matrix.bases:
         return Section(parts=[Part(note="No model has been scored yet.")])
     parts = []
@@ -118,7 +120,7 @@ def _matrix(matrix: Matrix) -> Section:
     return Section(parts=parts)
 
 
-def _matrix_table(matrix: Matrix, columns: Sequence[Column]) -> Table:
+def _matrix_table(matrix: ScoreMatrix, columns: Sequence[ScoredModel]) -> Table:
     groups: list[tuple[str, list[str]]] = [("", matrix.own), ("protected", matrix.protected)]
     rows: list[list[Cell] | str] = []
     for title, names in groups:
@@ -129,17 +131,17 @@ def _matrix_table(matrix: Matrix, columns: Sequence[Column]) -> Table:
     return Table(["test set", *(column.title for column in columns)], rows, caption=text, legend=True)
 
 
-def _score_cell(matrix: Matrix, column: Column, name: str) -> Cell:
+def _score_cell(matrix: ScoreMatrix, column: ScoredModel, name: str) -> Cell:
     score = column.scores.get(name)
     if score is None:
         return Cell("-")
     root = matrix.bases[0].scores.get(name) if 0 in matrix.bases else None
     shade = colour(score.rate / root.rate - 1) if root and root.rate and column.title != "base 0" else ""
-    between = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]" if score.low is not None and score.high is not None else ""
-    return Cell(f"{100 * score.rate:.1f}", between, shade, "own" if matrix.trained_on(column, name) else "")
+    css = "own" if matrix.trained_on(column, name) else ""
+    return Cell(f"{100 * score.rate:.1f}", between(score.low, score.high), shade, css)
 
 
-def _rounds(matrix: Matrix) -> Section:
+def _rounds(matrix: ScoreMatrix) -> Section:
     if matrix.last < 1:
         return Section(parts=[Part(note="A second base has not been scored yet.")])
     rates = {
@@ -151,11 +153,11 @@ def _rounds(matrix: Matrix) -> Section:
     )
 
 
-def _each_round(matrix: Matrix) -> Iterable[tuple[int, list[str]]]:
+def _each_round(matrix: ScoreMatrix) -> Iterable[tuple[int, list[str]]]:
     return enumerate(matrix.config.round_list(), start=1)
 
 
-def _curves(paths: RunPaths, matrix: Matrix) -> Section:
+def _curves(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     parts = []
     for index, names in _each_round(matrix):
         curves = [_curve(name, paths.curve(index, name)) for name in names if paths.curve(index, name).is_file()]
@@ -170,7 +172,7 @@ def _curve(name: str, path: Path) -> plots.Curve:
     return plots.Curve(name, train, [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row])
 
 
-def _weights(paths: RunPaths, matrix: Matrix) -> Section:
+def _weights(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     parts = []
     for index, _ in _each_round(matrix):
         if paths.delta(index).is_dir():
@@ -195,7 +197,7 @@ def _round_weights(title: str, found: RoundWeights) -> Part:
     )
 
 
-def _exactness(paths: RunPaths, matrix: Matrix) -> Section:
+def _exactness(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     rows: list[list[Cell] | str] = []
     gaps: dict[str, dict[str, float]] = {}
     for index, _ in _each_round(matrix):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wfc_dist.compare.results import Row
+from wfc_dist.compare.results import SystemRow
 from wfc_dist.compare.settings import UNTOUCHED
 from wfc_dist.compare.sweep import KEPT, LEARNED, Point, Sweep, text_of
 from wfc_dist.reports import pieces
@@ -24,14 +24,14 @@ class Swept:
         sentence: What the page says.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[SystemRow]
     front: Sequence[str]
     points: Mapping[str, Point]
     sections: Sequence[pieces.Section]
     sentence: str
 
 
-def swept(sweep: Sweep, found: Sequence[Row]) -> Swept:
+def swept(sweep: Sweep, found: Sequence[SystemRow]) -> Swept:
     """Returns the rows of a sweep in the order of their fronts, and its plots."""
     places = {row.system: _place(row) for row in found if row.system != UNTOUCHED}
     layers = front_layers({system: place for system, place in places.items() if place is not None})
@@ -79,12 +79,12 @@ def values_of(points: Mapping[str, Point], key: str) -> list[Any]:
     return sorted(found) if all(isinstance(value, (int, float)) for value in found) else found
 
 
-def _place(row: Row) -> tuple[float, ...] | None:
+def _place(row: SystemRow) -> tuple[float, ...] | None:
     place = tuple(row.values[figure].value for figure in (KEPT, LEARNED) if figure in row.values)
     return place if all(map(math.isfinite, place)) else None
 
 
-def _learned(row: Row) -> float:
+def _learned(row: SystemRow) -> float:
     return row.values[LEARNED].value if LEARNED in row.values else math.inf
 
 

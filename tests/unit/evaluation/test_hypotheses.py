@@ -10,7 +10,6 @@ from wfc_dist.evaluation import hypotheses
 from wfc_dist.evaluation.hypotheses import (
     Hypothesis,
     cache_key,
-    compare_hypotheses,
     count_hypotheses,
     find_hypotheses,
     read_hypotheses,
@@ -143,16 +142,3 @@ def test_every_clip_of_a_window_is_normalised_on_its_own():
     window = Hypothesis("a..b", ("twenty", "five"), "20 5", "en", 1.0)
 
     assert count_hypotheses([window], EvaluateConfig(), {}).errors.tolist() == [0, 0]
-
-
-def test_comparison_needs_the_same_clips():
-    other = dataclasses.replace(SAID[1], parts=(SAID[1].reference,))
-
-    with pytest.raises(InputError, match="same clips"):
-        compare_hypotheses(SAID, SAID[:1], EvaluateConfig(), {})
-    with pytest.raises(InputError, match="same clips"):
-        compare_hypotheses(SAID, [SAID[0], other], EvaluateConfig(), {})
-
-
-def test_comparison_with_itself_is_zero():
-    assert compare_hypotheses(SAID, SAID, EvaluateConfig(), {}) == (0, 0, 0)

@@ -64,7 +64,7 @@ def test_report_is_one_self_contained_file_with_every_section(run):
     assert text.count("<svg") == 6  # changes, errors, bases, one round's curves, one round's weights, gaps
     assert not re.search(r"<script|<link|<img|@import|url\((?!#)", text)
     assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:href", "href"))
-    for piece in ("3 improved", "mean_j (R[j][j] - R[T][j])", "0.3612", "abababababab", "1:cs", "1/N = 0.500"):
+    for piece in ("3 improved", "mean_j (R[t_j][j] - R[T][j])", "0.3612", "abababababab", "1:cs", "1/N = 0.500"):
         assert piece in text
     assert "left out" not in text
 
@@ -84,7 +84,7 @@ def test_errors_of_base_0_of_the_last_base_and_of_adapters_are_explained(run):
 def test_switches_languages_and_loops_have_their_tables(run):
     path = run / "round-0002" / "evaluation" / "base-0002" / "cs.jsonl"
     marked = Hypothesis("x", ("hi que tal",), "hi que" + " vale" * 9, "es", 1.0, "de", (("en", "es", "es"),))
-    write_hypotheses(path, {"schema": SCHEMA_VERSION}, [*hypotheses_with(3), marked])
+    write_hypotheses(path, {"schema": SCHEMA_VERSION, "model_sha256": "another"}, [*hypotheses_with(3), marked])
 
     text = write_report(run).read_text()
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from wfc_dist.compare import sweep
-from wfc_dist.compare.results import Row, Value
+from wfc_dist.compare.results import SystemRow, Value
 from wfc_dist.compare.sweep import Sweep
 from wfc_dist.reports.sweep import front_layers, joined, swept, values_of
 
@@ -35,10 +35,10 @@ def test_lines_join_points_that_differ_in_one_key() -> None:
     assert values_of({"a": {"k": ["z"]}, "b": {"k": ["a"]}}, "k") == [["z"], ["a"]]
 
 
-def row(system: str, kept: float, learned: float) -> Row:
+def row(system: str, kept: float, learned: float) -> SystemRow:
     made = {name: Value(value, value, value, None, None, None, None, "same")
             for name, value in (("protected_relative", kept), ("new_relative", learned))}  # fmt: skip
-    return Row(system, "", [1], 1, 1.0, made)
+    return SystemRow(system, "", [1], 1, 1.0, made)
 
 
 @pytest.fixture
