@@ -176,9 +176,9 @@ def test_curvature_lies_beside_the_adapter_and_changes_nothing_in_it(
 
     output = Path(job.output_dir)
     assert result.sha256 == train_adapter(make_job(inputs, "plain"), warm, world).sha256
-    assert sorted(path.name for path in output.iterdir()) == sorted([*peft_folder.FILES, curvature.FILE])
+    assert sorted(path.name for path in output.iterdir()) == sorted([*peft_folder.FILES, peft_folder.STATISTICS])
     manifest = durable.commit_folder(output, inputs / f"committed-{kind}", {})
-    assert curvature.FILE in manifest["files"]
+    assert peft_folder.STATISTICS in manifest["files"]
 
 
 def test_a_stop_while_curvature_is_measured_measures_it_again(inputs: Path, warm: WarmBase, world: World) -> None:
@@ -192,7 +192,7 @@ def test_a_stop_while_curvature_is_measured_measures_it_again(inputs: Path, warm
     result = train_adapter(stopped, warm, world)
 
     assert (result.resumed_from, result.steps) == (8, 8)
-    for name in (peft_folder.WEIGHTS, curvature.FILE):
+    for name in (peft_folder.WEIGHTS, peft_folder.STATISTICS):
         assert (Path(stopped.output_dir) / name).read_bytes() == (Path(whole.output_dir) / name).read_bytes()
 
 
@@ -262,7 +262,7 @@ def test_curvature_does_not_depend_on_the_gang(inputs: Path, warm: WarmBase, wor
 
     found = curvature.measure(job, warm, weights(inputs, "two-ewc"), windows, lambda: False)
 
-    written = load_file(Path(job.output_dir) / curvature.FILE)
+    written = load_file(Path(job.output_dir) / peft_folder.STATISTICS)
     assert found is not None and found.keys() == written.keys()
     assert all(torch.equal(value, written[name]) for name, value in found.items())
 
@@ -287,7 +287,7 @@ def test_ewc_holds_the_second_round_of_a_run_wherever_it_lies(tmp_path: Path) ->
     assert [durable.is_committed(local.base(index)) for index in (1, 2)] == [True, True]
     assert json.loads((Path(found) / durable.MANIFEST).read_text())["sha256"] == latest_base(local.run_dir).sha256
     files = durable.verify_folder(local.adapter(1, "a"))["files"]
-    assert curvature.FILE in files
+    assert peft_folder.STATISTICS in files
     penalties = {name: [json.loads(line).get("penalty") for line in local.curve(index, name).read_text().splitlines()]
                  for index, name in ((1, "a"), (2, "c"))}  # fmt: skip
     assert penalties["a"] == [None] * 4 and penalties["c"][0] == 0.0 and all(penalties["c"][1:])

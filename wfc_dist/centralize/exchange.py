@@ -14,7 +14,8 @@ from safetensors.torch import load, save
 from wfc_dist.centralize import collectives
 from wfc_dist.errors import InputError
 from wfc_dist.merging import exact_sum, partial_mean
-from wfc_dist.merging.factors import CURVATURE, Curvature, DenseDelta, Factors, is_smaller_dense
+from wfc_dist.merging.curvature import FIELDS, Curvature
+from wfc_dist.merging.factors import DenseDelta, Factors, is_smaller_dense
 from wfc_dist.merging.partial_mean import Facts, Grid, PartialMean
 
 Loaded = Mapping[str, dict[str, Factors]]
@@ -159,7 +160,7 @@ def pack_factors(items: Mapping[str, Factors]) -> bytes:
     for dataset, item in items.items():
         tensors[f"{dataset}|a"], tensors[f"{dataset}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
         tensors[f"{dataset}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
-        found = {kind: getattr(item.curvature, name) for kind, name in CURVATURE.items()} if item.curvature else {}
+        found = {kind: getattr(item.curvature, name) for kind, name in FIELDS.items()} if item.curvature else {}
         tensors |= {f"{dataset}|{kind}": tensor.contiguous() for kind, tensor in found.items() if tensor is not None}
     return save(tensors, {_HOLDS: "factors"})
 
@@ -192,7 +193,7 @@ def unpack(parts: Sequence[bytes], grid: Grid | None) -> Share:
             continue
         for dataset in {key.rpartition("|")[0] for key in tensors}:
             a_RI, b_OR, scaling = (tensors[f"{dataset}|{letter}"] for letter in "abs")
-            found = {name: tensors[f"{dataset}|{kind}"] for kind, name in CURVATURE.items() if f"{dataset}|{kind}" in tensors}
+            found = {name: tensors[f"{dataset}|{kind}"] for kind, name in FIELDS.items() if f"{dataset}|{kind}" in tensors}
             share.factors[dataset] = Factors(a_RI, b_OR, float(scaling), Curvature(**found) if found else None)
     return share
 

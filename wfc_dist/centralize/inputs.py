@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist.merging import catalog
+from wfc_dist.merging.curvature import NEEDED
 from wfc_dist.merging.recipe import Recipe
 from wfc_dist.seeds import derived_seed
 from wfc_dist.weights import base_chain, peft_folder
 
-_KINDS = {"fisher": ("fisher",), "previous": ("inputs", "outputs")}
-
 
 def own_curvature(method: str) -> tuple[str, ...]:
-    """Returns the kinds of curvature that a method needs of the adapters it merges."""
-    return _KINDS["fisher"] if "fisher" in catalog.entry(method).needs else ()
+    """Returns the statistics (`merging.curvature`) that a method needs of the adapters it merges."""
+    return NEEDED["fisher"] if "fisher" in catalog.entry(method).needs else ()
 
 
 def method_inputs(
@@ -39,6 +38,6 @@ def method_inputs(
     if "past" in needs:
         inputs["past"] = list(base_chain.past_updates(past_deltas, module))
     if "previous" in needs:
-        kinds = _KINDS["previous"]
-        inputs["previous"] = [peft_folder.read_curvature(folder, {module: shape}, kinds)[module] for folder in previous_adapters]
+        shapes, statistics = {module: shape}, NEEDED["previous"]
+        inputs["previous"] = [peft_folder.read_curvature(folder, shapes, statistics)[module] for folder in previous_adapters]
     return inputs

@@ -14,6 +14,7 @@ from wfc_dist.config.training import LoraConfig, TrainConfig
 from wfc_dist.config.training import Strict as _Strict
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
+from wfc_dist.merging.curvature import NEEDED, choices_with
 from wfc_dist.storage.mirror import mirror_folder
 from wfc_dist.storage.objects import is_url
 
@@ -265,10 +266,11 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _merge_method_finds_its_curvature(self) -> "Config":
-        method, kinds = self.centralize.method, {"fisher": ("fisher", "both"), "previous": ("kronecker", "both")}
-        for need in set(catalog.entry(method).needs) & kinds.keys():
-            if self.train.curvature not in kinds[need]:
-                raise ValueError(f"centralize.method {method}: set train.curvature to {kinds[need][0]}, it needs it")
+        method = self.centralize.method
+        for need in catalog.entry(method).needs:
+            choices = choices_with(NEEDED.get(need, ()))
+            if self.train.curvature not in choices:
+                raise ValueError(f"centralize.method {method}: set train.curvature to {choices[0]}, it needs it")
         return self
 
     @model_validator(mode="after")

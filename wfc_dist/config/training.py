@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wfc_dist.merging.curvature import MEASURED, Choice
+
 
 class Strict(BaseModel):
     """A block that refuses unknown keys and does not change."""
@@ -112,10 +114,15 @@ class TrainConfig(Strict):
     distillation: DistillationConfig | None = None
     ewc: EwcConfig | None = None
     """Needs curvature fisher or both: round t is held by what was measured in rounds before t."""
-    curvature: Literal["none", "fisher", "kronecker", "both"] = "none"
+    curvature: Choice = "none"
     """What is measured of the finished adapter and written beside it, curvature.safetensors."""
     curvature_windows: int = Field(32, ge=1)
     """Training windows it is measured on; at most one epoch."""
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Returns what `curvature` asks for, by the names that curvature.safetensors uses."""
+        return MEASURED[self.curvature]
 
     @model_validator(mode="after")
     def _early_stopping_needs_evaluations(self) -> "TrainConfig":
@@ -127,7 +134,7 @@ class TrainConfig(Strict):
 
     @model_validator(mode="after")
     def _options_go_together(self) -> "TrainConfig":
-        if self.ewc and self.curvature not in ("fisher", "both"):
+        if self.ewc and "fisher" not in self.statistics:
             raise ValueError(f"ewc needs the Fisher information of every round: set curvature to fisher, not {self.curvature}")
         if self.ewc and self.strategy == "zero3":
             raise ValueError("ewc needs whole factors on every rank, zero3 shards them: use strategy ddp, zero0, zero1 or zero2")

@@ -11,27 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from wfc_dist.errors import InputError
+from wfc_dist.merging.curvature import Curvature
 
 ROWS = 64
 """Rows of an update that are computed at a time: in float64 they stay in a core's cache. Part of the arithmetic: another number
 gives other bytes."""
-CURVATURE = {"fisher": "fisher_OI", "inputs": "inputs_II", "outputs": "outputs_OO"}
-"""Kind of statistic, as files name it -> field of `Curvature`."""
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """What one module's training told of the loss around its end; float32, None where it was not asked for.
-
-    Attributes:
-        fisher_OI: (out, in), mean over windows of the squared gradient of the window's loss.
-        inputs_II: (in, in), second moment of the module's inputs.
-        outputs_OO: (out, out), second moment of the gradients of its outputs.
-    """
-
-    fisher_OI: torch.Tensor | None = None
-    inputs_II: torch.Tensor | None = None
-    outputs_OO: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Tokens are the positions a module sees: frames in the encoder, labels in the dec
 Letters of shapes: T positions, O out features, I in features.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,24 @@ from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.loss import TokenLoss, load_parameters_
 from wfc_dist.training.model import build, lora_layers, train_mode_
+from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
-
-FILE = "curvature.safetensors"
 
 
 class _Sums:
     """The running sums of one module, float64, on its device."""
 
-    def __init__(self, kind: str) -> None:
-        self.sums: dict[str, torch.Tensor | float] = {}
-        self.num_tokens, self._kind = 0, kind
+    def __init__(self, statistics: Sequence[str]) -> None:
+        self.sums: dict[str, torch.Tensor | float] = dict.fromkeys(statistics, 0.0)
+        self.num_tokens = 0
 
     def add_(self, x_TI: torch.Tensor, g_TO: torch.Tensor) -> None:
         """Adds one window: products in float32, sums in float64."""
-        if self._kind != "kronecker":
-            self._add("fisher", (g_TO.T @ x_TI).double().square())
-        if self._kind != "fisher":
-            self._add("inputs", (x_TI.T @ x_TI).double())
-            self._add("outputs", (g_TO.T @ g_TO).double())
+        pairs = {"fisher": (g_TO, x_TI), "inputs": (x_TI, x_TI), "outputs": (g_TO, g_TO)}
+        for name, total in self.sums.items():
+            product = (pairs[name][0].T @ pairs[name][1]).double()
+            self.sums[name] = total + (product.square() if name == "fisher" else product)
         self.num_tokens += len(x_TI)
-
-    def _add(self, name: str, value: torch.Tensor) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, num_windows: int) -> dict[str, torch.Tensor]:
         """Returns name -> mean, float32 on the CPU."""
@@ -60,20 +55,20 @@ def first_windows(windows: TrainingWindows, num_windows: int) -> Iterator[Batch]
 
 
 def gather(
-    loss: TokenLoss, batches: Iterable[Batch], kind: str, device: torch.device, should_stop: Callable[[], bool]
+    loss: TokenLoss, batches: Iterable[Batch], statistics: Sequence[str], device: torch.device, should_stop: Callable[[], bool]
 ) -> dict[str, torch.Tensor] | None:
-    """Returns `<module>.fisher`, `.inputs` and `.outputs` of every adapted module, float32; None when asked to stop.
+    """Returns `<module>.<statistic>` of every adapted module, float32; None when asked to stop.
 
     Args:
         loss: The finished adapter in eval mode, its factors with `requires_grad`; unwrapped.
         batches: Windows, one a batch, so that no position is padding.
-        kind: fisher, kronecker or both.
+        statistics: Those to measure, of `merging.curvature.FIELDS`.
         device: Where the model lies.
         should_stop: Asked before every window.
     """
     layers: dict[str, Any] = dict(lora_layers(loss))
     num_windows = 0
-    sums = {name: _Sums(kind) for name in layers}
+    sums = {name: _Sums(statistics) for name in layers}
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def remember(name: str) -> Callable[..., None]:
@@ -114,9 +109,9 @@ def measure(
     load_parameters_(model, adapter)
     train_mode_(model, training=False)
     batches = first_windows(windows, job.train.curvature_windows)
-    return gather(TokenLoss(model, job.train.precision), batches, job.train.curvature, warm.device, should_stop)
+    return gather(TokenLoss(model, job.train.precision), batches, job.train.statistics, warm.device, should_stop)
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Writes folder/curvature.safetensors; the commit of the adapter's folder makes it durable and hashes it."""
-    save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / FILE)
+    save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / peft_folder.STATISTICS)

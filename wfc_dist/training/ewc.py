@@ -15,7 +15,6 @@ from safetensors import safe_open
 from wfc_dist.errors import InputError
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import at_once
-from wfc_dist.training.curvature import FILE
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.model import factor, lora_layers
 from wfc_dist.weights import peft_folder
@@ -35,12 +34,15 @@ def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
     """
     names = durable.verify_folder(folder, skip=frozenset(peft_folder.FILES))["files"]
     found = {}
-    if FILE in names:
-        with safe_open(folder / FILE, framework="pt") as file:
+    if peft_folder.STATISTICS in names:
+        with safe_open(folder / peft_folder.STATISTICS, framework="pt") as file:
             fishers = [name for name in file.keys() if name.endswith(".fisher")]  # noqa: SIM118 - not a dict
             found = {name.removesuffix(".fisher"): file.get_tensor(name).double() for name in fishers}
     if not found:
-        raise InputError(f"{folder} has no Fisher information in {FILE}: train.ewc needs train.curvature fisher in every round")
+        raise InputError(
+            f"{folder} has no Fisher information in {peft_folder.STATISTICS}: train.ewc needs "
+            "train.curvature fisher in every round"
+        )
     return found
 
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
-from wfc_dist.merging.factors import CURVATURE, Curvature, Factors, concatenated
+from wfc_dist.merging.curvature import FIELDS, Curvature, shape_of
+from wfc_dist.merging.factors import Factors, concatenated
 from wfc_dist.weights.hashing import content_sha256, tensor_sha256
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -100,7 +101,7 @@ def read_curvature(folder: Path, shapes: Mapping[str, tuple[int, int]], kinds: S
     Args:
         folder: An adapter's.
         shapes: Module -> (out, in), of those to read.
-        kinds: Of `lora_math.CURVATURE`.
+        kinds: Of `merging.curvature.FIELDS`.
 
     Raises:
         InputError: No such file or tensor, another shape, or a number that is not finite.
@@ -119,15 +120,14 @@ def read_curvature(folder: Path, shapes: Mapping[str, tuple[int, int]], kinds: S
             f"{folder} has no {STATISTICS} that can be read, which the merge method needs; train with train.curvature ({error})"
         ) from error
     for module, (out_features, in_features) in shapes.items():
-        sizes = {"fisher": (out_features, in_features), "inputs": (in_features,) * 2, "outputs": (out_features,) * 2}
         for kind in kinds:
-            tensor = tensors[f"{module}.{kind}"]
-            if tuple(tensor.shape) != sizes[kind] or not torch.isfinite(tensor).all():
+            tensor, expected = tensors[f"{module}.{kind}"], shape_of(kind, out_features, in_features)
+            if tuple(tensor.shape) != expected or not torch.isfinite(tensor).all():
                 raise InputError(
-                    f"{folder / STATISTICS}: {module}.{kind} is {list(tensor.shape)}, expected {list(sizes[kind])}, all finite; "
+                    f"{folder / STATISTICS}: {module}.{kind} is {list(tensor.shape)}, expected {list(expected)}, all finite; "
                     "train the adapter again"
                 )
-    return {module: Curvature(**{CURVATURE[kind]: tensors[f"{module}.{kind}"] for kind in kinds}) for module in shapes}
+    return {module: Curvature(**{FIELDS[kind]: tensors[f"{module}.{kind}"] for kind in kinds}) for module in shapes}
 
 
 def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> str:

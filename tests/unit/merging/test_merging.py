@@ -12,7 +12,8 @@ import torch
 from wfc_dist.config import loading
 from wfc_dist.errors import ConfigError
 from wfc_dist.merging import catalog, merge_method
-from wfc_dist.merging.factors import AnyDelta, Curvature, DenseDelta, Factors, ModuleDelta, normalized
+from wfc_dist.merging.curvature import Curvature
+from wfc_dist.merging.factors import AnyDelta, DenseDelta, Factors, ModuleDelta, normalized
 from wfc_dist.merging.recipe import Recipe, merged_update
 
 OUT, IN, LORA_R = 24, 16, 2

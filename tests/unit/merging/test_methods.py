@@ -10,7 +10,8 @@ from peft.utils import merge_utils
 
 from wfc_dist.errors import InputError
 from wfc_dist.merging import low_rank
-from wfc_dist.merging.factors import Curvature, Factors
+from wfc_dist.merging.curvature import Curvature
+from wfc_dist.merging.factors import Factors
 from wfc_dist.merging.methods.boosted_tsv import boosted, boosted_tsv
 from wfc_dist.merging.methods.dare import dare
 from wfc_dist.merging.methods.fisher import fisher

@@ -9,10 +9,12 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from wfc_dist.config.schema import LoraConfig
+from wfc_dist.merging.curvature import MEASURED, Choice
 from wfc_dist.rounds import Base
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models
 from wfc_dist.training.loss import TokenLoss
+from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.5)
@@ -75,8 +77,8 @@ def expected(warm: WarmBase, loss: TokenLoss) -> dict[str, torch.Tensor]:
     return found
 
 
-def gathered(loss: TokenLoss, kind: str) -> dict[str, torch.Tensor]:
-    found = curvature.gather(loss, batches(), kind, CPU, lambda: False)
+def gathered(loss: TokenLoss, choice: Choice) -> dict[str, torch.Tensor]:
+    found = curvature.gather(loss, batches(), MEASURED[choice], CPU, lambda: False)
     assert found is not None
     return found
 
@@ -90,9 +92,9 @@ def test_it_is_what_autograd_says_of_the_merged_weights(loss: TokenLoss, expecte
         assert (value.double() - expected[name]).norm() <= ROUNDING * expected[name].norm(), name
 
 
-@pytest.mark.parametrize(("kind", "parts"), [("fisher", {"fisher"}), ("kronecker", {"inputs", "outputs"})])
-def test_only_what_is_asked_for_is_gathered(loss: TokenLoss, kind: str, parts: set[str]) -> None:
-    found, both = gathered(loss, kind), gathered(loss, "both")
+@pytest.mark.parametrize(("choice", "parts"), [("fisher", {"fisher"}), ("kronecker", {"inputs", "outputs"})])
+def test_only_what_is_asked_for_is_gathered(loss: TokenLoss, choice: Choice, parts: set[str]) -> None:
+    found, both = gathered(loss, choice), gathered(loss, "both")
 
     assert {name.rpartition(".")[2] for name in found} == parts
     assert all(torch.equal(value, both[name]) for name, value in found.items())
@@ -108,7 +110,7 @@ def test_nothing_is_left_on_the_model(loss: TokenLoss) -> None:
 def test_a_stop_is_heard_between_two_windows(loss: TokenLoss) -> None:
     answers = iter([False, True])
 
-    assert curvature.gather(loss, batches(), "fisher", CPU, lambda: next(answers)) is None
+    assert curvature.gather(loss, batches(), MEASURED["fisher"], CPU, lambda: next(answers)) is None
     assert next(answers, None) is None  # asked twice
     assert not any(layer._forward_hooks for layer in models.lora_layers(loss).values())
 
@@ -118,4 +120,4 @@ def test_the_file_reads_back(tmp_path: Path, loss: TokenLoss) -> None:
 
     curvature.write(tmp_path, found)
 
-    assert all(torch.equal(value, found[name]) for name, value in load_file(tmp_path / curvature.FILE).items())
+    assert all(torch.equal(value, found[name]) for name, value in load_file(tmp_path / peft_folder.STATISTICS).items())

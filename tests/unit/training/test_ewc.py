@@ -81,11 +81,11 @@ def test_an_adapter_without_curvature_is_refused(model: models.PeftModel, tmp_pa
 
 def test_a_damaged_curvature_is_refused(model: models.PeftModel, tmp_path: Path) -> None:
     folder = commit(tmp_path / "a", fishers(model, 1))
-    data = bytearray((folder / curvature.FILE).read_bytes())
+    data = bytearray((folder / peft_folder.STATISTICS).read_bytes())
     data[-1] ^= 1
-    (folder / curvature.FILE).write_bytes(data)
+    (folder / peft_folder.STATISTICS).write_bytes(data)
 
-    with pytest.raises(IntegrityError, match=curvature.FILE):
+    with pytest.raises(IntegrityError, match=peft_folder.STATISTICS):
         sum_fisher([folder])
 
 

@@ -124,7 +124,7 @@ def test_curvature_and_its_penalty_are_those_of_the_weights(warm: WarmBase) -> N
     loss, window = TokenLoss(model, "fp32"), {key: value[:1] for key, value in batch().items()}
     cpu = torch.device("cpu")
 
-    found = curvature.gather(loss, [window], "fisher", cpu, lambda: False)
+    found = curvature.gather(loss, [window], ("fisher",), cpu, lambda: False)
     (loss(**window).sum() / 6).backward()
 
     assert found is not None

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from wfc_dist.centralize import exchange, offline
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.merging import merge_method
-from wfc_dist.merging.factors import Curvature, Factors
+from wfc_dist.merging.curvature import Curvature
+from wfc_dist.merging.factors import Factors
 from wfc_dist.merging.recipe import Recipe
 from wfc_dist.weights import base_chain, peft_folder
 

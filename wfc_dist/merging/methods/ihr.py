@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from wfc_dist.merging import low_rank
-from wfc_dist.merging.factors import AnyDelta, Curvature, Factors, at_norm, concatenated, squared_norm_of
+from wfc_dist.merging.curvature import Curvature
+from wfc_dist.merging.factors import AnyDelta, Factors, at_norm, concatenated, squared_norm_of
 from wfc_dist.merging.methods.mean import mean
 
 
