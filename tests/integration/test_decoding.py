@@ -15,6 +15,7 @@ from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding
+from wfc_dist.evaluation.decoder import Decoder
 from wfc_dist.evaluation.decoding import decode_set, decode_sets, transcribe
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.windows import cut_at_quiet, windows_of
@@ -50,16 +51,12 @@ def mixed(tmp_path_factory):
 
 def test_one_hypothesis_a_clip_in_the_order_of_the_split(whisper, mixed):
     model, processor = whisper
-    seen = []
 
-    (found,) = decode_sets(
-        model, processor, [mixed], EvaluateConfig(batch_size=2), on_progress=lambda *numbers: seen.append(numbers)
-    )
+    (found,) = decode_sets(model, processor, [mixed], EvaluateConfig(batch_size=2))
 
     assert [item.id for item in found] == [clip.id for clip in mixed.clips]
     assert [item.reference for item in found] == [clip.text for clip in mixed.clips]
     assert [item.language for item in found] == ["es", "en", "es", "en", "es"]
-    assert seen[-1] == (5, 5)
 
 
 def test_batch_size_changes_no_hypothesis(whisper, mixed):
@@ -257,7 +254,7 @@ def test_what_takes_the_place_of_a_loop(whisper, split, monkeypatch, written, ke
         one = len(features) == 1  # the window first, by itself; then its clips, of which one speaks
         return (["la " * 30] if one else [alone, *[""] * (len(features) - 1)]), [""] * len(features)
 
-    monkeypatch.setattr(decoding._Decoder, "texts", texts)
+    monkeypatch.setattr(Decoder, "texts", texts)
     (window,) = decode_set(model, processor, split, EvaluateConfig(packing=True))
 
     assert window.hypothesis.strip() == kept.strip()
@@ -268,7 +265,7 @@ def test_what_takes_the_place_of_a_loop(whisper, split, monkeypatch, written, ke
 def test_a_clip_that_has_a_window_to_itself_is_decoded_again_as_well(whisper, split, monkeypatch):
     model, processor = whisper
     monkeypatch.setattr(
-        decoding._Decoder, "texts", lambda self, features, languages, *, repeats=True: (["la " * 30 if repeats else "la"], [""])
+        Decoder, "texts", lambda self, features, languages, *, repeats=True: (["la " * 30 if repeats else "la"], [""])
     )
 
     (packed,), (alone,) = (
@@ -353,7 +350,7 @@ def test_transcribe_decodes_a_loop_again_without_repeats(whisper, split, monkeyp
         asked.append((languages, repeats))
         return ["la " * 30 if repeats else again], [""]
 
-    monkeypatch.setattr(decoding._Decoder, "texts", texts)
+    monkeypatch.setattr(Decoder, "texts", texts)
     found = transcribe(model, processor, split.audio(0), "es")
 
     assert found.split() == expected.split()
@@ -362,7 +359,7 @@ def test_transcribe_decodes_a_loop_again_without_repeats(whisper, split, monkeyp
 
 def test_without_repeats_is_what_transformers_calls_an_ngram_size_of_four(whisper, split):
     model, processor = whisper
-    decoder = decoding._Decoder(model, processor, None, 1)
+    decoder = Decoder(model, processor)
     features = decoder.features([split.audio(0)])
 
     (plain,), (once,) = (decoder.texts(features, ["en"], repeats=repeats)[0] for repeats in (True, False))
