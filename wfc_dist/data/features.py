@@ -24,6 +24,16 @@ def _token_id(tokenizer: WhisperTokenizer, token: str) -> int:
     return token_id
 
 
+def _prompt(tokenizer: WhisperTokenizer, language: str) -> list[int]:
+    """Returns the tokens before the text: language, task, no timestamps."""
+    return [_token_id(tokenizer, token) for token in (f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>")]
+
+
+def _text_tokens(tokenizer: WhisperTokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+    """Returns the tokens of every text, int32: several times smaller than lists, which a large split would feel."""
+    return [np.array(ids, np.int32) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids] if texts else []
+
+
 class Labels:
     """Label tokens of clips and of windows.
 
@@ -36,13 +46,11 @@ class Labels:
     def __init__(self, clips: Sequence[Clip], tokenizer: WhisperTokenizer) -> None:
         self._clips = clips
         self._end = int(tokenizer.eos_token_id)
-        tail = [_token_id(tokenizer, token) for token in ("<|transcribe|>", "<|notimestamps|>")]
-        languages = sorted({clip.language for clip in clips})
-        self._prefix = {code: [_token_id(tokenizer, f"<|{code}|>"), *tail] for code in languages}
-        texts = [f" {clip.text}" for clip in clips]
-        self._tokens = [np.array(ids, np.int32) for ids in tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
-        bare = {i: clip.text for i, clip in enumerate(clips) if clip.language in WITHOUT_SPACES}
-        self._first = {i: np.array(tokenizer(text, add_special_tokens=False).input_ids, np.int32) for i, text in bare.items()}
+        self._prompts = {language: _prompt(tokenizer, language) for language in sorted({clip.language for clip in clips})}
+        self._tokens = _text_tokens(tokenizer, [f" {clip.text}" for clip in clips])
+        spaceless = [index for index, clip in enumerate(clips) if clip.language in WITHOUT_SPACES]
+        first = _text_tokens(tokenizer, [clips[index].text for index in spaceless])
+        self._first = dict(zip(spaceless, first, strict=True))  # clip -> its tokens where it is the first of a window
 
     def num_text_tokens(self, index: int) -> int:
         """Returns the most tokens the text of a clip takes, first in its window or not."""
@@ -50,7 +58,7 @@ class Labels:
 
     def window(self, window: Window) -> list[int]:
         """Returns the label tokens of a window of clips of one language."""
-        ids = list(self._prefix[self._clips[window[0]].language])
+        ids = list(self._prompts[self._clips[window[0]].language])
         for position, index in enumerate(window):
             tokens = self._first.get(index, self._tokens[index]) if position == 0 else self._tokens[index]
             ids.extend(tokens.tolist())
