@@ -43,7 +43,7 @@ def main(config: Path, dataset: str, round_index: int, out: Path) -> None:
         base=base,
         checkpoint_dir=str(out / "checkpoints"),
         output_dir=str(out / "adapter"),
-        curve_file=str(out / "curve.jsonl"),
+        metrics_file=str(out / "curve.jsonl"),
         stop_file="",
         threads=threads,
     )

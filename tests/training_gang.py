@@ -45,7 +45,7 @@ def make_job(
         base=Base(0, str(inputs / "base"), "sha-of-the-base"),
         checkpoint_dir=str(inputs / name / "training"),
         output_dir=str(output),
-        curve_file=str(inputs / name / "curve.jsonl"),
+        metrics_file=str(inputs / name / "curve.jsonl"),
         stop_file=str(inputs / name / "stop"),
         past_curvature=tuple(str(inputs / name) for name in past),
     )

@@ -25,7 +25,7 @@ from wfc_dist.training import curvature
 from wfc_dist.training import model as models
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.trainer import train_adapter
-from wfc_dist.training.world import World, join_world, leave_world
+from wfc_dist.training.world import World, join_world
 from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -61,13 +61,13 @@ def warm(inputs: Path) -> WarmBase:
 def world() -> Iterator[World]:
     before = dict(os.environ)
     yield join_world(1, 0, 0, "127.0.0.1", 0)
-    leave_world()
+    torch.distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(before)
 
 
 def rows(job: TrainingJob) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(job.curve_file).read_text().splitlines()]
+    return [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
 
 
 def weights(inputs: Path, name: str) -> dict[str, torch.Tensor]:

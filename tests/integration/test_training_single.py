@@ -20,7 +20,7 @@ from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import build
 from wfc_dist.training.trainer import train_adapter
-from wfc_dist.training.world import World, join_world, leave_world
+from wfc_dist.training.world import World, join_world
 from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -39,7 +39,7 @@ def warm(inputs: Path) -> WarmBase:
 def world() -> Iterator[World]:
     before = dict(os.environ)
     yield join_world(1, 0, 0, "127.0.0.1", 0)
-    leave_world()
+    torch.distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(before)
 
@@ -61,7 +61,7 @@ def interrupt(job: TrainingJob, warm: WarmBase, world: World, step: int) -> None
 
 
 def rows(job: TrainingJob) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(job.curve_file).read_text().splitlines()]
+    return [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
 
 
 def test_the_adapter_loads_with_peft_and_as_factors(inputs: Path, warm: WarmBase, world: World) -> None:

@@ -42,7 +42,7 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
         base=base,
         checkpoint_dir=str(store.paths.checkpoints(round_index, dataset)),
         output_dir=str(store.stage_adapter(base, dataset)),
-        curve_file=str(store.paths.curve(round_index, dataset)),
+        metrics_file=str(store.paths.curve(round_index, dataset)),
         stop_file="" if by_call else str(store.paths.stop_file),
         attempt=store.attempt,
         threads=config.cluster.threads_per_worker,

@@ -154,11 +154,6 @@ class TrainingWindows(_Windows):
         """Returns the seconds of speech in the whole step: all micro-batches of all ranks."""
         return self.seconds_of(self._step_windows(step, world_size))
 
-    def epoch(self, step: int, world_size: int) -> float:
-        """Returns how many epochs were seen before `step`, such as 1.25."""
-        epoch, position = self._locate(step * self._train.gradient_accumulation * world_size * self._train.batch_size)
-        return epoch + position / len(self.plan(epoch))
-
     def batch(self, step: int, micro: int, world_rank: int, world_size: int) -> Batch:
         """Returns one micro-batch of one rank.
 

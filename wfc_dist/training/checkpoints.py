@@ -31,7 +31,7 @@ class Checkpoints:
 
     def _write(self, snapshot: state.TrainingState) -> None:
         job = self._job
-        with log.span("write_checkpoint", phase="checkpoint", beside=True, dataset=job.dataset, step=snapshot.tally.step):
+        with log.span("write_checkpoint", phase="checkpoint", beside=True, dataset=job.dataset, step=snapshot.progress.step):
             self._uploads.submit(state.save_state(snapshot, Path(job.checkpoint_dir), job.identity(), job.attempt))
 
     def check(self) -> None:

@@ -57,11 +57,7 @@ def check_precision(train: TrainConfig, device: torch.device) -> None:
 
 
 class Engine:
-    """Data parallelism: every rank holds everything, gradients are averaged.
-
-    Attributes:
-        num_overflows: Steps that fp16's loss scaler has skipped.
-    """
+    """Data parallelism: every rank holds everything, gradients are averaged."""
 
     def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
         self.train, self.world = train, world
@@ -77,7 +73,6 @@ class Engine:
                 "gradients would not be averaged; call join_world before anything that uses Accelerate"
             )
         self.model, self.optimizer = self._prepare(loss, self._make_optimizer())
-        self.num_overflows = 0
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         train = self.train
@@ -121,7 +116,6 @@ class Engine:
         """Clips, updates, clears the gradients; returns the gradient's norm before clipping, a scalar on the device."""
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
         self.optimizer.step()
-        self.num_overflows += bool(self.optimizer.step_was_skipped)
         self.optimizer.zero_grad()
         assert norm is not None
         return norm
@@ -137,11 +131,11 @@ class Engine:
             parameter: [states[parameter][key] if states else torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")]
             for parameter in self.parameters.values()
         }
-        return {name: Slot(*map(_own, (parameter, *moments[parameter]))) for name, parameter in self.parameters.items()}
+        return {name: Slot(*map(_copy, (parameter, *moments[parameter]))) for name, parameter in self.parameters.items()}
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
         """Returns the adapter by PEFT key, full, float32, on the CPU. Every rank calls it."""
-        return {name: _own(self.parameters[name]) for name in self._adapter}
+        return {name: _copy(self.parameters[name]) for name in self._adapter}
 
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
         """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
@@ -200,8 +194,8 @@ class ZeroEngine(Engine):
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         if self.stage == 0:
-            return _own(parameter if key is None else self.zero.state[parameter][key])
-        return _own(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
+            return _copy(parameter if key is None else self.zero.state[parameter][key])
+        return _copy(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
 
     def read(self) -> dict[str, Slot]:
         """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
@@ -292,5 +286,5 @@ def _adam_state(parameter: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
     return {"step": torch.tensor(float(step)), "exp_avg": values, "exp_avg_sq": values.clone()}
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -29,11 +29,11 @@ class TrainingJob:
         base: The base the adapter belongs to; the warm base must be this one.
         checkpoint_dir: Folder for step-<N>/ folders; shared by all ranks and all attempts.
         output_dir: Existing empty folder that gets the PEFT files.
-        curve_file: JSON lines of the learning curve; "" writes none.
+        metrics_file: The metrics log, JSON lines (see `metrics_log`); "" writes none.
         stop_file: When it exists, training checkpoints and raises Interrupted; "" is never there.
         attempt: Number of this attempt; names staging folders.
         threads: CPU threads per rank; part of the result's bytes.
-        mirror: Where checkpoints, the adapter and the curve are published, and checkpoints fetched from.
+        mirror: Where checkpoints, the adapter and the metrics log are published, and checkpoints fetched from.
         past_curvature: Adapter folders of earlier rounds, whose curvature holds this one (`train.ewc`).
     """
 
@@ -48,7 +48,7 @@ class TrainingJob:
     base: Base
     checkpoint_dir: str
     output_dir: str
-    curve_file: str
+    metrics_file: str
     stop_file: str
     attempt: int = 1
     threads: int = 1

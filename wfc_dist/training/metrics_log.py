@@ -1,4 +1,4 @@
-"""The learning curve: one JSON line per step and per evaluation, each exactly once, whatever was interrupted."""
+"""The metrics log: one JSON line a step and a dev evaluation, each exactly once, whatever was interrupted."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ def cut(path: Path, step: int, *, evaluated: bool) -> None:
     """Removes what stands in the file after `step`, so that a resumed training writes no step twice. Rewrites the file.
 
     Args:
-        path: The curve; a missing one is left missing.
+        path: The log; a missing one is left missing.
         step: The last step to keep.
         evaluated: Whether the evaluation of that step is kept too.
     """

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ _PARTS = ("parameter", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
-class Tally:
+class TrainerProgress:
     """Everything about a training that is a number.
 
     Attributes:
@@ -61,19 +61,37 @@ class Tally:
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
 
+    def judge(self, metric: Literal["loss", "error"], value: float, patience: int | None) -> bool:
+        """Records a dev measure of this step, and says whether it is the best so far.
+
+        Args:
+            metric: What was measured.
+            value: The measure; less is better.
+            patience: Early stopping ends the training after this many evaluations without a better one; None takes every
+                measure for the best.
+        """
+        self.evaluated_step = self.step
+        if patience is not None and self.best_value is not None and not value < self.best_value:
+            self.num_worse += 1
+            self.stopped_early = self.num_worse >= patience
+            return False
+        self.best_step, self.best_value, self.num_worse = self.step, value, 0
+        self.dev_loss, self.dev_error = (value, None) if metric == "loss" else (None, value)
+        return True
+
 
 @dataclass
 class TrainingState:
     """A training between two steps. A fresh start is a state too, so starting and resuming are one path.
 
     Attributes:
-        tally: The numbers.
+        progress: The numbers.
         slots: Key of `model.trained_parameters` -> parameter and moments.
-        best: PEFT key -> parameter at `tally.best_step`; empty before the first evaluation.
+        best: PEFT key -> parameter at `progress.best_step`; empty before the first evaluation.
         rng: One entry per rank, see `rng_state`.
     """
 
-    tally: Tally
+    progress: TrainerProgress
     slots: dict[str, Slot]
     best: dict[str, torch.Tensor]
     rng: list[torch.Tensor]
@@ -82,7 +100,7 @@ class TrainingState:
 def initial_state(parameters: Mapping[str, torch.Tensor]) -> TrainingState:
     """Returns the state before the first step; its RNG entries are missing and therefore seeded by `restore_rng`."""
     slots = {name: Slot(value.detach().cpu().clone(), *_zeros(value)) for name, value in parameters.items()}
-    return TrainingState(Tally(), slots, {}, [])
+    return TrainingState(TrainerProgress(), slots, {}, [])
 
 
 def _zeros(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +150,7 @@ def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: in
         logger.warning(
             "the checkpoint was written by %d ranks, %d go on with it: dropout is seeded anew", len(state.rng), world_size
         )
-    mixed = int(np.random.SeedSequence([seed, state.tally.step, world_rank]).generate_state(1)[0])
+    mixed = int(np.random.SeedSequence([seed, state.progress.step, world_rank]).generate_state(1)[0])
     torch.manual_seed(mixed)  # CUDA's too
     random.seed(mixed)
     np.random.seed(mixed)
@@ -141,15 +159,15 @@ def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: in
 
 def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], attempt: int) -> Path:
     """Writes folder/step-<N>/ durably, then removes all but the newest two. World rank 0 only."""
-    final = folder / f"step-{state.tally.step}"
+    final = folder / f"step-{state.progress.step}"
     staged = durable.staging_path(final, attempt)
     tensors = {f"{part}/{name}": getattr(slot, part) for name, slot in state.slots.items() for part in _PARTS}
     tensors |= {f"best/{name}": value for name, value in state.best.items()}
     tensors |= {f"rng/{rank}": value for rank, value in enumerate(state.rng)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged / TENSORS)
-    (staged / FACTS).write_text(json.dumps(asdict(state.tally), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    durable.commit_folder(staged, final, {"kind": "training", "step": state.tally.step, "identity": dict(identity)})
-    _prune(folder, state.tally.step)
+    (staged / FACTS).write_text(json.dumps(asdict(state.progress), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    durable.commit_folder(staged, final, {"kind": "training", "step": state.progress.step, "identity": dict(identity)})
+    _prune(folder, state.progress.step)
     return final
 
 
@@ -187,9 +205,9 @@ def load_state(folder: Path, step: int) -> TrainingState:
     """Reads folder/step-<step>/, which `newest_step` has verified. Every rank reads; storage is shared."""
     path = folder / f"step-{step}"
     tensors = load_file(path / TENSORS)
-    tally = Tally(**json.loads((path / FACTS).read_text(encoding="utf-8")))
+    progress = TrainerProgress(**json.loads((path / FACTS).read_text(encoding="utf-8")))
     names = [name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")]
     slots = {name: Slot(*(tensors[f"{part}/{name}"] for part in _PARTS)) for name in sorted(names)}
     best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
     num_ranks = sum(name.startswith("rng/") for name in tensors)
-    return TrainingState(tally, slots, best, [tensors[f"rng/{rank}"] for rank in range(num_ranks)])
+    return TrainingState(progress, slots, best, [tensors[f"rng/{rank}"] for rank in range(num_ranks)])

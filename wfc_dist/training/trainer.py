@@ -15,7 +15,7 @@ from wfc_dist import log
 from wfc_dist.data.batching import Batch, TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
-from wfc_dist.training import curvature, curve, state
+from wfc_dist.training import curvature, metrics_log, state
 from wfc_dist.training import model as models
 from wfc_dist.training.checkpoints import Checkpoints
 from wfc_dist.training.dev import DevSet
@@ -42,7 +42,7 @@ def train_adapter(
 ) -> TrainingResult:
     """Trains one adapter, from its newest checkpoint if there is one. Every rank of the world must call it.
 
-    World rank 0 writes the PEFT folder into `job.output_dir`, checkpoints and the learning curve; the result is the same
+    World rank 0 writes the PEFT folder into `job.output_dir`, checkpoints and the metrics log; the result is the same
     on every rank. The warm base is unchanged afterwards, which is checked by hash.
 
     Args:
@@ -75,7 +75,7 @@ def train_adapter(
 
 
 class _Training:
-    """One training while it runs. `run` is the loop; the rest are its words."""
+    """One training while it runs. `run` is the loop; the other methods are its steps."""
 
     def __init__(
         self,
@@ -87,29 +87,57 @@ class _Training:
     ) -> None:
         self.job, self.train, self.warm, self.world = job, job.train, warm, world
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.folder, self.curve_file = Path(job.checkpoint_dir), Path(job.curve_file) if job.curve_file else None
+        self.folder, self.metrics_file = Path(job.checkpoint_dir), Path(job.metrics_file) if job.metrics_file else None
         self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
-        self.model = models.build(warm, job.lora, job.init_seed)
-        models.check_trainable(self.model)
-        prior = GaussianFactors(self.model, job.lora.prior) if job.lora.prior else None
-        self.loss = TokenLoss(self.model, job.train.precision, job.train.distillation, prior)
-        self.num_trainable = sum(value.numel() for value in trained_parameters(self.loss).values())
-        if job.train.gradient_checkpointing:
-            models.checkpoint_activations_(self.model)
-        self.seal = models.base_seal(warm, self.model)
-        self.uploads = Uploads(job.mirror, self.curve_file)
+        self.uploads = Uploads(job.mirror, self.metrics_file)
         self.checkpoints = Checkpoints(job, self.uploads)
+        # The order matters. DeepSpeed copies the parameters when the engine is made: the model must hold the checkpoint's by
+        # then. The random generators are restored last, so that nothing draws from them before the first step.
+        self._build()
+        begun = self._restore()
+        self._prepare(begun)
+
+    def _build(self) -> None:
+        """Builds the adapter and its loss around the warm base, whose tensors are sealed."""
+        self.model = models.build(self.warm, self.job.lora, self.job.init_seed)
+        prior = GaussianFactors(self.model, self.job.lora.prior) if self.job.lora.prior else None
+        self.loss = TokenLoss(self.model, self.train.precision, self.train.distillation, prior)
+        self.num_trainable = sum(value.numel() for value in trained_parameters(self.loss).values())
+        if self.train.gradient_checkpointing:
+            models.checkpoint_activations_(self.model)
+        self.seal = models.base_seal(self.warm, self.model)
+
+    def _restore(self) -> state.TrainingState:
+        """Puts the parameters of the newest checkpoint into the model, or leaves the initial ones; returns the state."""
         begun = self._newest_state()
-        self.tally, self.best, self.resumed_from = begun.tally, begun.best, begun.tally.step
+        self.progress, self.best, self.resumed_from = begun.progress, begun.best, begun.progress.step
         load_parameters_(self.loss, {name: slot.parameter for name, slot in begun.slots.items()})
+        return begun
+
+    def _newest_state(self) -> state.TrainingState:
+        mirror, newest = self.job.mirror, None
+        if self._writes():
+            fetch_newest(self.folder, self.metrics_file, mirror)
+            newest = state.newest_step(self.folder, self.job.identity())
+            if newest is not None:
+                mirror.publish(self.folder / f"step-{newest}")  # for ranks on other nodes, if a crash left it unpublished
+        self.saved_step = step = int(self.world.from_first([-1 if newest is None else newest])[0])
+        if step < 0:
+            return state.initial_state(trained_parameters(self.loss))
+        mirror.fetch(self.folder / f"step-{step}")
+        logger.info("%s: goes on from step %d", self.job.where(), step)
+        return state.load_state(self.folder, step)
+
+    def _prepare(self, begun: state.TrainingState) -> None:
+        """Makes penalties and engine, and sets moments, random generators and metrics log to where `begun` was saved."""
         self.penalties = self._make_penalties()
-        self.engine = make_engine(self.loss, job.train, world)
-        self.engine.write_(begun.tally.step, begun.slots, begun.tally.scaler)
-        state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
-        if self._writes() and self.curve_file:
-            curve.cut(self.curve_file, self.resumed_from, evaluated=self.tally.evaluated_step == self.resumed_from)
-        self.began, self.speech_before = time.monotonic(), self.tally.speech_seconds
+        self.engine = make_engine(self.loss, self.train, self.world)
+        self.engine.write_(begun.progress.step, begun.slots, begun.progress.scaler)
+        state.restore_rng(begun, self.job.data_seed, self.world.world_size, self.world.world_rank, self.world.device)
+        if self._writes() and self.metrics_file:
+            metrics_log.cut(self.metrics_file, self.resumed_from, evaluated=self.progress.evaluated_step == self.resumed_from)
+        self.began, self.speech_before = time.monotonic(), self.progress.speech_seconds
 
     def _make_penalties(self) -> list[Callable[[], torch.Tensor]]:
         """Returns what is added to the mean token loss, once a step: functions of the trained parameters alone."""
@@ -120,26 +148,12 @@ class _Training:
             penalties.append(self.loss.prior.penalty)
         return penalties
 
-    def _newest_state(self) -> state.TrainingState:
-        mirror, found = self.job.mirror, None
-        if self._writes():
-            fetch_newest(self.folder, self.curve_file, mirror)
-            found = state.newest_step(self.folder, self.job.identity())
-            if found is not None:
-                mirror.publish(self.folder / f"step-{found}")  # for ranks on other nodes, if a crash left it unpublished
-        self.saved_step = step = int(self.world.from_first([-1 if found is None else found])[0])
-        if step < 0:
-            return state.initial_state(trained_parameters(self.loss))
-        mirror.fetch(self.folder / f"step-{step}")
-        logger.info("%s: goes on from step %d", self.job.where(), step)
-        return state.load_state(self.folder, step)
-
     def _writes(self) -> bool:
         return self.world.world_rank == 0
 
     def run(self) -> TrainingResult:
         """Trains until the last step, early stopping or the stop file, and writes the adapter."""
-        first, world = self.tally.step, self.world
+        first, world = self.progress.step, self.world
         loader = self.windows.loader(first, self.train.max_steps - first, world.world_rank, world.world_size)
         batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below: its processes must not outlive it
         with log.span("train", phase="training", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
@@ -152,12 +166,12 @@ class _Training:
                 if self._trained():
                     break
                 position, micro_batches = next(batches)
-                assert position == self.tally.step
+                assert position == self.progress.step
                 if position == first:
                     log.event("first_step", dataset=self.job.dataset)
                 self.checkpoints.check()
                 stopping = self._step(micro_batches)
-                if self.tally.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
+                if self.progress.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
                     self._save()
         return self._finish()
 
@@ -165,17 +179,17 @@ class _Training:
         self._save()
         self.checkpoints.wait()
         self.world.barrier()
-        raise Interrupted(f"{self.job.where()}: stopped at step {self.tally.step} on request; run it again to go on")
+        raise Interrupted(f"{self.job.where()}: stopped at step {self.progress.step} on request; run it again to go on")
 
     def _trained(self) -> bool:
-        return self.tally.stopped_early or self.tally.step >= self.train.max_steps
+        return self.progress.stopped_early or self.progress.step >= self.train.max_steps
 
     def _asked_to_stop(self) -> bool:
         return self._writes() and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
 
     def _step(self, micro_batches: list[Batch]) -> bool:
         """Takes one optimizer step and returns whether the stop file is there."""
-        start, position = time.monotonic(), self.tally.step
+        start, position = time.monotonic(), self.progress.step
         lr = lr_at(position + 1, self.train)
         self.engine.set_lr(lr)
         num_tokens = self.windows.num_label_tokens(position, self.world.world_size)
@@ -196,10 +210,10 @@ class _Training:
         loss_sum, stop, grad_norm, *values = torch.cat(numbers).tolist()  # the step's one sync
         self._check_finite(loss_sum / num_tokens + sum(values), grad_norm)
         speech_seconds = self.windows.seconds(position, self.world.world_size)
-        self.tally.step, self.tally.loss = position + 1, loss_sum / num_tokens
-        self.tally.seconds += time.monotonic() - start
-        self.tally.speech_seconds += speech_seconds
-        self._note(loss=self.tally.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **_penalty_row(values))
+        self.progress.step, self.progress.loss = position + 1, loss_sum / num_tokens
+        self.progress.seconds += time.monotonic() - start
+        self.progress.speech_seconds += speech_seconds
+        self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **_penalty_row(values))
         self._tell("train")
         return bool(stop)
 
@@ -208,71 +222,63 @@ class _Training:
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.train.precision == "fp16"):
             return
         raise TrainingError(
-            f"{self.job.where()}: loss {loss}, gradient norm {grad_norm} at step {self.tally.step + 1}; "
+            f"{self.job.where()}: loss {loss}, gradient norm {grad_norm} at step {self.progress.step + 1}; "
             "lower train.lr, lengthen train.warmup_steps, or train in bf16 or fp32"
         )
 
     def _note(self, **row: Any) -> None:
-        if self._writes() and self.curve_file:
-            curve.append(self.curve_file, step=self.tally.step, **row)
+        if self._writes() and self.metrics_file:
+            metrics_log.append(self.metrics_file, step=self.progress.step, **row)
 
     def _tell(self, phase: Literal["train", "dev", "checkpoint"]) -> None:
-        rate = (self.tally.speech_seconds - self.speech_before) / max(time.monotonic() - self.began, 1e-9)
-        lr = lr_at(max(self.tally.step, 1), self.train)
-        self.on_progress(Progress(self.tally.step, self.train.max_steps, self.tally.loss, lr, rate, phase))
+        rate = (self.progress.speech_seconds - self.speech_before) / max(time.monotonic() - self.began, 1e-9)
+        lr = lr_at(max(self.progress.step, 1), self.train)
+        self.on_progress(Progress(self.progress.step, self.train.max_steps, self.progress.loss, lr, rate, phase))
 
     def _evaluation_due(self) -> bool:
-        every, step = self.train.eval_every, self.tally.step
-        return bool(every and step and step != self.tally.evaluated_step and (step % every == 0 or step == self.train.max_steps))
+        every, step = self.train.eval_every, self.progress.step
+        return bool(
+            every and step and step != self.progress.evaluated_step and (step % every == 0 or step == self.train.max_steps)
+        )
 
     def _evaluate(self) -> None:
-        """Measures on the dev split; keeps the best weights and decides on early stopping."""
+        """Measures on the dev split; with early stopping it keeps the best weights and may end the training."""
         assert self.dev is not None
         self._tell("dev")
-        tally, stopping = self.tally, self.train.early_stopping
-        with log.span("dev", phase="dev", dataset=self.job.dataset, step=tally.step):
+        stopping = self.train.early_stopping
+        metric = stopping.metric if stopping else "loss"
+        with log.span("dev", phase="dev", dataset=self.job.dataset, step=self.progress.step):
             parameters = self.engine.parameter_values()
-            if stopping and stopping.metric == "error":
-                value = self.dev.error(parameters)
-                self._note(dev_error=value)
-            else:
-                value = self.dev.loss(parameters)
-                self._note(dev_loss=value)
+            value = self.dev.error(parameters) if metric == "error" else self.dev.loss(parameters)
+            self._note(**{f"dev_{metric}": value})
         self._check_finite(value, 0.0)
-        tally.evaluated_step = tally.step
-        if stopping and tally.best_value is not None and not value < tally.best_value:
-            tally.num_worse += 1
-            tally.stopped_early = tally.num_worse >= stopping.patience
-            return
-        tally.best_step, tally.best_value, tally.num_worse = tally.step, value, 0
-        is_error = bool(stopping and stopping.metric == "error")
-        tally.dev_loss, tally.dev_error = (None, value) if is_error else (value, None)
-        self.best = parameters if stopping else {}
+        if self.progress.judge(metric, value, stopping.patience if stopping else None) and stopping:
+            self.best = parameters
 
     def _save(self) -> None:
         """Copies the state and has it written beside the steps that follow, unless this step's is. Every rank takes part."""
-        if self.tally.step == self.saved_step:
+        if self.progress.step == self.saved_step:
             return
         self._tell("checkpoint")
-        self.tally.scaler = self.engine.scaler_state()
-        with log.span("checkpoint", phase="checkpoint", dataset=self.job.dataset, step=self.tally.step):
+        self.progress.scaler = self.engine.scaler_state()
+        with log.span("checkpoint", phase="checkpoint", dataset=self.job.dataset, step=self.progress.step):
             rng = self.world.gather(state.rng_state(self.world.device))
-            snapshot = state.TrainingState(replace(self.tally), self.engine.read(), self.best, rng)
+            snapshot = state.TrainingState(replace(self.progress), self.engine.read(), self.best, rng)
             if self._writes():
                 self.checkpoints.submit(snapshot)
-        self.saved_step = self.tally.step
+        self.saved_step = self.progress.step
 
     def _measure_curvature(self, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the chosen adapter's curvature on world rank 0, which measures alone: no number of ranks changes it."""
         if self.train.curvature == "none":
             return {}
-        found: dict[str, torch.Tensor] | None = {}
+        measured: dict[str, torch.Tensor] | None = {}
         if self._writes():
             with log.span("curvature", phase="curvature", dataset=self.job.dataset):
-                found = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
-        if self.world.from_first([found is None])[0]:
+                measured = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
+        if self.world.from_first([measured is None])[0]:
             self._interrupt()  # the last state is kept; going on means measuring again
-        return found or {}
+        return measured or {}
 
     def _finish(self) -> TrainingResult:
         self.checkpoints.wait()
@@ -288,18 +294,18 @@ class _Training:
                 curvature.write(output, measured)
             self.uploads.finish(output)
         self.world.barrier()
-        tally = self.tally
+        progress = self.progress
         return TrainingResult(
             sha256=peft_folder.adapter_sha256(adapter),
             hours=self.windows.hours,
-            steps=tally.step,
-            best_step=tally.best_step if self.best else tally.step,
-            dev_loss=tally.dev_loss,
-            dev_error=tally.dev_error,
-            final_loss=tally.loss,
+            steps=progress.step,
+            best_step=progress.best_step if self.best else progress.step,
+            dev_loss=progress.dev_loss,
+            dev_error=progress.dev_error,
+            final_loss=progress.loss,
             num_trainable=self.num_trainable,
-            seconds=tally.seconds,
-            speech_seconds=tally.speech_seconds,
+            seconds=progress.seconds,
+            speech_seconds=progress.speech_seconds,
             resumed_from=self.resumed_from,
         )
 

@@ -12,8 +12,8 @@ from wfc_dist.training.state import KEPT, steps
 logger = logging.getLogger(__name__)
 
 
-def fetch_newest(folder: Path, curve_file: Path | None, mirror: AnyMirror) -> None:
-    """Brings the newest published checkpoint here, unless a newer one is here, and the learning curve that belongs to it.
+def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> None:
+    """Brings the newest published checkpoint here, unless a newer one is here, and the metrics log that belongs to it.
 
     World rank 0 only. Does nothing where storage is shared.
     """
@@ -28,8 +28,8 @@ def fetch_newest(folder: Path, curve_file: Path | None, mirror: AnyMirror) -> No
         except IntegrityError as error:
             logger.warning("checkpoint passed over: %s", error)
             continue
-        if step > here and curve_file is not None:
-            mirror.fetch_file(curve_file)
+        if step > here and metrics_file is not None:
+            mirror.fetch_file(metrics_file)
         return
 
 
@@ -43,11 +43,11 @@ class Uploads:
 
     Args:
         mirror: Where to; without object storage nothing happens.
-        curve_file: Published before each checkpoint: it must reach as far.
+        metrics_file: Published before each checkpoint: it must reach as far.
     """
 
-    def __init__(self, mirror: AnyMirror, curve_file: Path | None) -> None:
-        self._mirror, self._curve_file = mirror, curve_file
+    def __init__(self, mirror: AnyMirror, metrics_file: Path | None) -> None:
+        self._mirror, self._curve_file = mirror, metrics_file
         self._pool = ThreadPoolExecutor(1) if mirror.is_remote else None
         self._newest: Path | None = None
 
@@ -78,7 +78,7 @@ class Uploads:
             self._pool.shutdown()
 
     def finish(self, adapter: Path) -> None:
-        """Publishes the finished adapter for the coordinator, and the whole curve; checkpoints that wait are left out."""
+        """Publishes the finished adapter for the coordinator, and the whole metrics log; checkpoints that wait are left out."""
         if self._pool is not None:
             self._newest = None
             self._pool.shutdown()

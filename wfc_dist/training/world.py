@@ -1,6 +1,5 @@
 """The processes that train one adapter together, and what they tell each other outside the gradients."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,15 +102,3 @@ def _init_group(kind: str, world_size: int, world_rank: int, address: str) -> No
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     else:
         dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)
-
-
-def leave_world() -> None:
-    """Ends the process group and forgets Accelerate's view of it; for a process that goes on with something else."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    for name in _ENVIRONMENT:
-        os.environ.pop(name, None)
-    if dist.is_initialized():
-        with contextlib.suppress(RuntimeError):  # a partner that is gone already
-            dist.destroy_process_group()

@@ -133,11 +133,6 @@ def test_label_and_speech_counts_are_of_the_whole_step(windows, world_size):
     assert windows.hours == pytest.approx(sum(clip.duration_s for clip in windows.split.clips) / 3600)
 
 
-def test_epoch_counts_up_and_is_whole_at_its_ends(noise, processor):
-    windows = TrainingWindows(make_split(noise, [1.0] * 8), train_config(packing=False), processor, seed=1)
-    assert [windows.epoch(step, 1) for step in range(5)] == [0.0, 0.5, 1.0, 1.5, 2.0]
-
-
 def test_labels_are_those_of_whisper_without_the_start_token(noise, processor):
     windows = TrainingWindows(make_split(noise, [2.0, 3.0], ["hello", "you"]), train_config(batch_size=1), processor, seed=1)
     window = windows.window(0)

@@ -45,7 +45,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snapshot(step: int) -> state.TrainingState:
-    return state.TrainingState(state.Tally(step=step), {}, {}, [torch.zeros(1, dtype=torch.uint8)])
+    return state.TrainingState(state.TrainerProgress(step=step), {}, {}, [torch.zeros(1, dtype=torch.uint8)])
 
 
 def test_the_training_waits_for_no_checkpoint_but_for_the_one_before_it(disk: Disk, tmp_path: Path) -> None:

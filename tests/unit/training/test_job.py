@@ -12,8 +12,8 @@ from wfc_dist.training.job import TrainingJob
 
 
 def save(job: TrainingJob, identity: dict[str, Any]) -> None:
-    tally = state.Tally(step=3)
-    snapshot = state.TrainingState(tally, {}, {}, [torch.zeros(1, dtype=torch.uint8)])
+    progress = state.TrainerProgress(step=3)
+    snapshot = state.TrainingState(progress, {}, {}, [torch.zeros(1, dtype=torch.uint8)])
     state.save_state(snapshot, Path(job.checkpoint_dir), identity, attempt=1)
 
 

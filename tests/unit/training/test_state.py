@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wfc_dist.training import curve, state
+from wfc_dist.training import metrics_log, state
 from wfc_dist.training.engine import Slot
 
 CPU = torch.device("cpu")
@@ -35,9 +35,9 @@ def draws() -> list[float]:
 
 def make_state(step: int, ranks: int = 1) -> state.TrainingState:
     slot = Slot(torch.full((2, 3), float(step)), torch.ones(2, 3), torch.zeros(2, 3))
-    tally = state.Tally(step=step, loss=0.5, best_step=step, best_value=1.25)
+    progress = state.TrainerProgress(step=step, loss=0.5, best_step=step, best_value=1.25)
     rng = [state.rng_state(CPU) for _ in range(ranks)]
-    return state.TrainingState(tally, {"a.lora_A.weight": slot}, {"a.lora_A.weight": torch.ones(2, 3)}, rng)
+    return state.TrainingState(progress, {"a.lora_A.weight": slot}, {"a.lora_A.weight": torch.ones(2, 3)}, rng)
 
 
 def test_random_state_brings_every_generator_back() -> None:
@@ -84,7 +84,7 @@ def test_a_checkpoint_reads_back_exactly_and_holds_no_pickle(tmp_path: Path) -> 
     loaded = state.load_state(tmp_path, 3)
 
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "state.json", "state.safetensors"]
-    assert loaded.tally == saved.tally
+    assert loaded.progress == saved.progress
     for name, slot in saved.slots.items():
         for part in ("parameter", "exp_avg", "exp_avg_sq"):
             assert torch.equal(getattr(loaded.slots[name], part), getattr(slot, part))
@@ -130,13 +130,27 @@ def test_a_checkpoint_of_another_base_is_passed_over(tmp_path: Path, warnings_se
 def test_the_curve_is_cut_after_the_resumed_step(tmp_path: Path, evaluated: bool, rows: int) -> None:
     path = tmp_path / "curve.jsonl"
     for step in (1, 2, 3):
-        curve.append(path, step=step, loss=1.0)
-        curve.append(path, step=step, dev_loss=1.0)
+        metrics_log.append(path, step=step, loss=1.0)
+        metrics_log.append(path, step=step, dev_loss=1.0)
     with open(path, "a") as file:
         file.write('{"step": 4, "lo')  # torn by a crash
 
-    curve.cut(path, 2, evaluated=evaluated)
+    metrics_log.cut(path, 2, evaluated=evaluated)
 
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(kept) == rows
     assert max(row["step"] for row in kept) == 2
+
+
+@pytest.mark.parametrize(("patience", "kept", "stops_at"), [(None, [1, 2, 3, 4, 5], None), (2, [1, 3], 5)])
+def test_early_stopping_keeps_the_best_and_ends_after_patience(patience, kept, stops_at):
+    progress, best, stopped = state.TrainerProgress(), [], None
+    for step, value in enumerate([2.0, 2.0, 1.0, 1.5, 1.0], start=1):
+        progress.step = step
+        if progress.judge("error", value, patience):
+            best.append(step)
+        stopped = stopped or (step if progress.stopped_early else None)
+
+    assert (best, stopped) == (kept, stops_at)
+    assert (progress.best_step, progress.best_value, progress.dev_error, progress.dev_loss) == (kept[-1], 1.0, 1.0, None)
+    assert progress.evaluated_step == 5
