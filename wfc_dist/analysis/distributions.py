@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from wfc_dist.analysis import shape
-from wfc_dist.analysis.shape import Shape
+from wfc_dist.analysis import gaussian
+from wfc_dist.analysis.gaussian import GaussianFit
 
 LEVELS: dict[str, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]] = {
     "as they are": list,
-    "per module": shape.per_module,
-    "per row": shape.per_row,
+    "per module": gaussian.per_module,
+    "per row": gaussian.per_row,
 }
 PROBABILITIES = tuple([0.0001, 0.0003, 0.001, 0.003] + [index / 100 for index in range(1, 100)] + [0.997, 0.999, 0.9997, 0.9999])
 _BINS = 120
@@ -31,7 +31,7 @@ class Distribution:
         densities: In bins between the edges of `Pooled`, as they are.
     """
 
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, GaussianFit]
     quantiles: Mapping[str, Sequence[float]]
     densities: Sequence[float]
 
@@ -51,7 +51,7 @@ class Pooled:
     edges: Sequence[float]
 
 
-class Pool:
+class EntryPool:
     """Gathers grids of entries, module by module.
 
     Args:
@@ -94,7 +94,7 @@ def _excess_kurtosis(entries: torch.Tensor) -> float:
 def _distribution(grids: Sequence[torch.Tensor], edges: Sequence[float]) -> Distribution:
     values = {level: _flat(standardize(grids)) for level, standardize in LEVELS.items()}
     return Distribution(
-        {level: shape.fit(entries) for level, entries in values.items()},
-        {level: shape.quantiles(entries, PROBABILITIES) for level, entries in values.items()},
-        shape.densities(values["as they are"], edges),
+        {level: gaussian.fit(entries) for level, entries in values.items()},
+        {level: gaussian.quantiles(entries, PROBABILITIES) for level, entries in values.items()},
+        gaussian.densities(values["as they are"], edges),
     )

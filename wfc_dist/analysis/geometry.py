@@ -10,8 +10,6 @@ import torch
 
 from wfc_dist.merging.factors import Factors
 
-_RANK_TOLERANCE = 1e-6  # of the largest singular value: factors are float32
-
 
 @dataclass(frozen=True)
 class VarianceSplit:
@@ -87,38 +85,19 @@ def mean_off_diagonal(values_KK: torch.Tensor) -> float:
     return float((values_KK.sum() - values_KK.trace()) / (num * (num - 1))) if num > 1 else float("nan")
 
 
-def thin_svd(item: Factors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns (left_OR, singular_R, right_IR), float64, of s * B @ A, from two thin QRs and the SVD of an (r, r) core.
-
-    R is the rank: directions below 1e-6 of the largest singular value are left out; none is left of a zero update.
-    """
-    left_OR, core_b_RR = torch.linalg.qr(item.b_OR.double())
-    right_IR, core_a_RR = torch.linalg.qr(item.a_RI.double().T)
-    u_RR, singular_R, vh_RR = torch.linalg.svd(item.scaling * core_b_RR @ core_a_RR.T, full_matrices=False)
-    keep = singular_R > _RANK_TOLERANCE * singular_R.max()
-    return left_OR @ u_RR[:, keep], singular_R[keep], right_IR @ vh_RR.T[:, keep]
-
-
 def effective_rank(singular_R: torch.Tensor) -> float:
     """Returns (sum s^2)^2 / sum s^4: r for r equal singular values, 1 where one prevails, 0 for none."""
     squares_R = singular_R.double() ** 2
     return float(squares_R.sum() ** 2 / (squares_R**2).sum()) if len(squares_R) else 0.0
 
 
-def principal_cosines(p_DR: torch.Tensor, q_DS: torch.Tensor) -> torch.Tensor:
-    """Returns the cosines of the principal angles of two subspaces, (min(R, S),), largest first.
-
-    Args:
-        p_DR: Orthonormal columns.
-        q_DS: Orthonormal columns.
-    """
-    return torch.linalg.svdvals(p_DR.T @ q_DS).clamp(max=1.0)
-
-
 def overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
     """Returns the mean squared cosine of the principal angles: 1 for one inside the other, 0 for orthogonal ones.
 
-    NaN when one has no direction. Orthonormal columns in, as for `principal_cosines`.
+    NaN when one has no direction.
+
+    Args:
+        p_DR, q_DS: Orthonormal columns, float64.
     """
     if not p_DR.shape[1] or not q_DS.shape[1]:
         return float("nan")

@@ -10,15 +10,18 @@ from itertools import combinations
 import torch
 
 from wfc_dist.analysis import geometry
-from wfc_dist.analysis.distributions import Pool, Pooled
+from wfc_dist.analysis.distributions import EntryPool, Pooled
 from wfc_dist.analysis.entries import grid
 from wfc_dist.analysis.geometry import VarianceSplit
 from wfc_dist.errors import InputError
+from wfc_dist.merging import low_rank
 from wfc_dist.merging.factors import ROWS, AnyDelta, Factors, concatenated
 
 _MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # of all updates together; of the grid of one matrix
 _MOST_PAIRED = 16  # adapters whose subspaces are compared: pairs grow with the square
-Matrix = list[list[float]]
+_RANK_TOLERANCE = 1e-6  # relative to the largest singular value: the factors are float32
+PairMatrix = list[list[float]]
+"""A number for every pair of adapters."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class RoundMeasures:
     modules: Mapping[str, ModuleMeasures]
     variance: VarianceSplit
     entry_mean_share: float
-    cosines: Mapping[str, Matrix]
-    sign_agreement: Matrix
+    cosines: Mapping[str, PairMatrix]
+    sign_agreement: PairMatrix
     pooled: Mapping[str, Pooled]
     own: OwnUpdate | None
     grid_side: int
@@ -131,7 +134,7 @@ class _Round:
         self.names, self.own = list(loaded), own or {}
         first = next(iter(loaded.values()))
         self.side = grid_side(len(loaded) + 1, len(first))
-        self.pools = {what: Pool(self.names) for what in ("updates", "lora_A", "lora_B")}
+        self.pools = {what: EntryPool(self.names) for what in ("updates", "lora_A", "lora_B")}
         self.are_alike = True
         self.grams: dict[str, list[torch.Tensor]] = {"updates": [], "lora_A": [], "lora_B": []}
         self.means_squared = self.own_squared = self.own_with_mean = 0.0
@@ -188,14 +191,20 @@ class _Round:
 
 def _overlaps(factors: list[Factors]) -> tuple[float, float, float, float, float]:
     """Returns (column overlap, random, row overlap, random, effective rank), means over pairs and adapters."""
-    parts = [geometry.thin_svd(item) for item in factors[:_MOST_PAIRED]]
-    rank = sum(geometry.effective_rank(singular) for _, singular, _ in parts) / len(parts)
-    found = []
-    for side in (0, 2):
-        pairs = [(first[side], second[side]) for first, second in combinations(parts, 2)]
-        for measure in (geometry.overlap, geometry.random_overlap):
-            found.append(sum(measure(*pair) for pair in pairs) / len(pairs) if pairs else math.nan)
-    return found[0], found[1], found[2], found[3], rank
+    parts = [low_rank.directions(concatenated([adapter], [1.0]), _RANK_TOLERANCE) for adapter in factors[:_MOST_PAIRED]]
+    rank = sum(geometry.effective_rank(sigma_R) for _, sigma_R, _ in parts) / len(parts)
+    columns, rows = [u_OR for u_OR, _, _ in parts], [v_RI.T for _, _, v_RI in parts]
+    return *_mean_overlap(columns), *_mean_overlap(rows), rank
+
+
+def _mean_overlap(spaces: list[torch.Tensor]) -> tuple[float, float]:
+    """Returns the overlap and that of random subspaces, means over pairs; NaN without a pair."""
+    pairs = list(combinations(spaces, 2))
+    if not pairs:
+        return math.nan, math.nan
+    measures = (geometry.overlap, geometry.random_overlap)
+    mean, random = (sum(measure(*pair) for pair in pairs) / len(pairs) for measure in measures)
+    return mean, random
 
 
 def measure_round(

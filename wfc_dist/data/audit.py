@@ -2,16 +2,16 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wfc_dist.config.schema import BaseModelConfig, Config, DatasetConfig
 from wfc_dist.data.audio_files import decode, header_duration_s
-from wfc_dist.data.manifests import Row
+from wfc_dist.data.manifests import SourceRow
 from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS
 from wfc_dist.data.sources import SplitName, clip_language, read_rows
 from wfc_dist.errors import InputError
@@ -51,21 +51,17 @@ class AuditRow:
 
     def lines(self, level: Literal["error", "warning"]) -> list[str]:
         """Returns one line per problem, such as "3 of 120 clips of es/train: audio is missing, first: ...; correct ..."."""
-        found = [problem for problem in self.problems if problem.level == level]
-        where = f"{self.name}/{self.split}"
+        clips = f"of {self.num_clips} clips of {self.name}/{self.split}"
         return [
-            (
-                f"{p.num_clips} of {self.num_clips} clips of {where}: {p.what}, first: {p.first}; {p.todo}"
-                if p.num_clips
-                else p.what
-            )
-            for p in found
+            f"{p.num_clips} {clips}: {p.what}, first: {p.first}; {p.todo}" if p.num_clips else p.what
+            for p in self.problems
+            if p.level == level
         ]
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The findings on all splits, in the configuration's order."""
+    """The problems of all splits, in the configuration's order."""
 
     rows: tuple[AuditRow, ...]
 
@@ -83,10 +79,10 @@ class AuditReport:
         """Raises InputError listing the first few errors of every data set; returns when there is none."""
         lines = []
         for name in dict.fromkeys(row.name for row in self.rows):
-            found = [line for row in self.rows if row.name == name for line in row.lines("error")]
-            lines += found[:SHOWN_ERRORS]
-            if len(found) > SHOWN_ERRORS:
-                lines.append(f"{name}: {len(found) - SHOWN_ERRORS} more kinds of error")
+            errors = [line for row in self.rows if row.name == name for line in row.lines("error")]
+            lines += errors[:SHOWN_ERRORS]
+            if len(errors) > SHOWN_ERRORS:
+                lines.append(f"{name}: {len(errors) - SHOWN_ERRORS} more kinds of error")
         if lines:
             raise InputError("the data has errors, nothing was started:\n  " + "\n  ".join(lines))
 
@@ -122,14 +118,14 @@ def audit(config: Config, *, deep: bool = False) -> AuditReport:
         config: The configuration.
         deep: Decode every clip, which also finds files that are damaged behind an intact header.
     """
-    check = partial(_check_row, config=config, labels=_Labels(config.base), deep=deep)
+    checker = _RowChecker(config, deep=deep)
     rows = []
     for name, dataset in config.datasets.items():
         seen = _Seen(set(), set())
         for split in (split for split in SPLITS if split in dataset.splits):
-            rows.append(_audit_split(name, dataset, split, seen, check))
+            rows.append(_audit_split(name, dataset, split, seen, checker))
     for name, dataset in config.evaluate.protected.items():
-        rows.append(_audit_split(name, dataset, "test", _Seen(set(), set()), check))
+        rows.append(_audit_split(name, dataset, "test", _Seen(set(), set()), checker))
     return AuditReport(tuple(rows))
 
 
@@ -142,14 +138,14 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _CheckedRow:
     duration_s: float
     language: str | None
     findings: list[tuple[_Finding, str]]
 
 
-class _Labels:
-    """Counts label tokens with the base's tokenizer, read when the first text long enough to matter comes."""
+class _TokenCounter:
+    """Counts label tokens with the base's tokenizer, read when the first text comes that is long enough to matter."""
 
     def __init__(self, base: BaseModelConfig) -> None:
         self._base = base
@@ -171,12 +167,12 @@ class _Labels:
         from huggingface_hub.errors import HFValidationError
 
         try:
-            found = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
+            path = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
         except HFValidationError:  # opening the run says so
             return None
-        return Path(found) if isinstance(found, str) else None
+        return Path(path) if isinstance(path, str) else None
 
-    def are_too_many(self, text: str) -> bool:
+    def is_too_long(self, text: str) -> bool:
         """Says whether a text has more tokens than the decoder has positions for it."""
         labels = f" {text}"
         if len(labels.encode()) <= MAX_TEXT_TOKENS or self._tokenizer is None:  # a token is one byte or more
@@ -184,9 +180,56 @@ class _Labels:
         return len(self._tokenizer.encode(labels, add_special_tokens=False).ids) > MAX_TEXT_TOKENS
 
 
-def _audit_split(
-    name: str, dataset: DatasetConfig, split: SplitName, seen: _Seen, check: Callable[[DatasetConfig, SplitName, Row], _Checked]
-) -> AuditRow:
+class _RowChecker:
+    """Checks single rows.
+
+    Args:
+        config: Limits of durations, and the base whose tokenizer counts label tokens.
+        deep: Decode every clip.
+    """
+
+    def __init__(self, config: Config, *, deep: bool) -> None:
+        self._train, self._tokens, self._deep = config.train, _TokenCounter(config.base), deep
+
+    def check(self, dataset: DatasetConfig, split: SplitName, row: SourceRow) -> _CheckedRow:
+        """Returns the duration and language of a row, and what is wrong with it."""
+        duration_s, findings = self._check_audio(row)
+        language = None
+        try:
+            language = clip_language(dataset, row)
+        except InputError as error:
+            findings.append((_LANGUAGE, str(error)))
+        if not row.text:
+            findings.append((_EMPTY, row.where))
+        findings += [(finding, row.where) for finding in self._check_length(split, row.text, duration_s)]
+        return _CheckedRow(duration_s, language, findings)
+
+    def _check_audio(self, row: SourceRow) -> tuple[float, list[tuple[_Finding, str]]]:
+        try:
+            there_s = max(header_duration_s(row.audio), 0.0)
+            if self._deep:
+                decode(row.audio)
+        except InputError as error:
+            return row.duration_s or 0.0, [(_MISSING, str(error))]
+        stated_s = there_s if row.duration_s is None else row.duration_s
+        if stated_s > there_s + DURATION_TOLERANCE_S or not there_s:
+            return stated_s, [(_SHORTER, f"{row.where} ({stated_s:.2f} s stated, {there_s:.2f} s there)")]
+        return stated_s, []
+
+    def _check_length(self, split: SplitName, text: str, duration_s: float) -> Iterator[_Finding]:
+        if split == "test":
+            if duration_s > 30:
+                yield _PIECES
+            return
+        if duration_s > self._train.max_duration_s:
+            yield _LONG
+        if duration_s < self._train.min_duration_s:
+            yield _SHORT
+        if self._tokens.is_too_long(text):
+            yield _TOKENS
+
+
+def _audit_split(name: str, dataset: DatasetConfig, split: SplitName, seen: _Seen, checker: _RowChecker) -> AuditRow:
     try:
         rows = read_rows(name, dataset, split)
     except InputError as error:
@@ -194,74 +237,27 @@ def _audit_split(
     if not rows:
         empty = Problem("error", f"{name}/{split}: no clips in {dataset.where()}; check source and splits", 0, "", "")
         return _summary(name, split, [], (empty,))
-    checked = [check(dataset, split, row) for row in rows]
-    found: dict[_Finding, list[str]] = {}
-    for finding, first in [*chain.from_iterable(item.findings for item in checked), *_repeats(rows, split, seen)]:
-        found.setdefault(finding, []).append(first)
-    problems = [Problem(f.level, f.what, len(firsts), firsts[0], f.todo) for f, firsts in found.items()]
-    if split != "test" and all(any(finding in _LEAVES_OUT for finding, _ in item.findings) for item in checked):
+    checked = [checker.check(dataset, split, row) for row in rows]
+    places: dict[_Finding, list[str]] = {}
+    for finding, place in [*chain.from_iterable(row.findings for row in checked), *_repeats(rows, split, seen)]:
+        places.setdefault(finding, []).append(place)
+    problems = [Problem(f.level, f.what, len(where), where[0], f.todo) for f, where in places.items()]
+    if split != "test" and all(any(finding in _LEAVES_OUT for finding, _ in row.findings) for row in checked):
         problems.append(Problem("error", f"{name}/{split}: no clip is left to train on; see its other findings", 0, "", ""))
     return _summary(name, split, checked, tuple(problems))
 
 
-def _summary(name: str, split: SplitName, checked: Sequence[_Checked], problems: tuple[Problem, ...]) -> AuditRow:
-    durations = [item.duration_s for item in checked] or [0.0]
-    languages = Counter(item.language for item in checked if item.language)
+def _summary(name: str, split: SplitName, checked: Sequence[_CheckedRow], problems: tuple[Problem, ...]) -> AuditRow:
+    durations = [row.duration_s for row in checked] or [0.0]
+    languages = Counter(row.language for row in checked if row.language)
     total_s = sum(durations)
-    mean_s = total_s / len(durations)
     return AuditRow(
-        name,
-        split,
-        len(checked),
-        total_s / 3600,
-        min(durations),
-        mean_s,
-        max(durations),
-        dict(sorted(languages.items())),
-        problems,
-    )
+        name, split, len(checked), total_s / 3600, min(durations), total_s / len(durations), max(durations),
+        dict(sorted(languages.items())), problems,
+    )  # fmt: skip
 
 
-def _check_row(dataset: DatasetConfig, split: SplitName, row: Row, *, config: Config, labels: _Labels, deep: bool) -> _Checked:
-    duration_s, findings = _check_audio(row, deep)
-    language = None
-    try:
-        language = clip_language(dataset, row)
-    except InputError as error:
-        findings.append((_LANGUAGE, str(error)))
-    if not row.text:
-        findings.append((_EMPTY, row.where))
-    findings += [(finding, row.where) for finding in _check_length(config, labels, split, row.text, duration_s)]
-    return _Checked(duration_s, language, findings)
-
-
-def _check_audio(row: Row, deep: bool) -> tuple[float, list[tuple[_Finding, str]]]:
-    try:
-        there_s = max(header_duration_s(row.audio), 0.0)
-        if deep:
-            decode(row.audio)
-    except InputError as error:
-        return row.duration_s or 0.0, [(_MISSING, str(error))]
-    stated_s = there_s if row.duration_s is None else row.duration_s
-    if stated_s > there_s + DURATION_TOLERANCE_S or not there_s:
-        return stated_s, [(_SHORTER, f"{row.where} ({stated_s:.2f} s stated, {there_s:.2f} s there)")]
-    return stated_s, []
-
-
-def _check_length(config: Config, labels: _Labels, split: SplitName, text: str, duration_s: float) -> Iterator[_Finding]:
-    if split == "test":
-        if duration_s > 30:
-            yield _PIECES
-        return
-    if duration_s > config.train.max_duration_s:
-        yield _LONG
-    if duration_s < config.train.min_duration_s:
-        yield _SHORT
-    if labels.are_too_many(text):
-        yield _TOKENS
-
-
-def _repeats(rows: Sequence[Row], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
+def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
     """Yields repeated audio within the split, and audio or text that the training split has too; fills `seen` from train."""
     here: set[tuple[str, float]] = set()
     for row in rows:

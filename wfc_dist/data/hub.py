@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data.audio_files import AudioCell, AudioFile, AudioRef
-from wfc_dist.data.manifests import Row, row_language, row_seconds, row_text, row_word_languages
+from wfc_dist.data.manifests import SourceRow, row_language, row_seconds, row_text, row_word_languages
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
 
-def hub_rows(dataset: DatasetConfig, split_name: str) -> Iterator[Row]:
+def hub_rows(dataset: DatasetConfig, split_name: str) -> Iterator[SourceRow]:
     """Yields the rows of `datasets.load_dataset(source, subset, revision=revision, split=split_name)`.
 
     Raises:
@@ -33,7 +33,7 @@ def hub_rows(dataset: DatasetConfig, split_name: str) -> Iterator[Row]:
     yield from _rows(table, dataset, split_name)
 
 
-def saved_rows(dataset: DatasetConfig, split_name: str) -> Iterator[Row]:
+def saved_rows(dataset: DatasetConfig, split_name: str) -> Iterator[SourceRow]:
     """Yields the rows of a folder written by `save_to_disk`: one split of a DatasetDict, or a single Dataset.
 
     Raises:
@@ -54,7 +54,7 @@ def saved_rows(dataset: DatasetConfig, split_name: str) -> Iterator[Row]:
     yield from _rows(loaded, dataset, split_name)
 
 
-def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) -> Iterator[Row]:
+def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) -> Iterator[SourceRow]:
     import datasets
 
     for option, column in (("text_column", dataset.text_column), ("audio_column", dataset.audio_column)):
@@ -79,7 +79,7 @@ def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) ->
             raise InputError(f"{where}: neither audio bytes nor a path under {dataset.audio_column!r}; take the row out")
         row_id = str(row["id"]) if row.get("id") is not None else Path(name).name
         text, duration_s = row_text(row, dataset.text_column, where), row_seconds(row, "duration", where)
-        yield Row(row_id, text, row_language(row), audio, duration_s, where, row_word_languages(row, text, where))
+        yield SourceRow(row_id, text, row_language(row), audio, duration_s, where, row_word_languages(row, text, where))
 
 
 def _cell_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:

@@ -16,7 +16,7 @@ LANGUAGE_COLUMNS = ("lang", "language")
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """One row as written: `language` and `duration_s` are None when it does not say, `word_languages` is empty; `where` is for
     messages."""
 
@@ -87,7 +87,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path} is not UTF-8 ({error}); convert it") from error
 
 
-def jsonl_rows(dataset: DatasetConfig, file_name: str) -> Iterator[Row]:
+def jsonl_rows(dataset: DatasetConfig, file_name: str) -> Iterator[SourceRow]:
     """Yields the rows of `source/file_name`, or of `source` itself when that is a file; paths are relative to the manifest."""
     source = Path(dataset.source)
     manifest = source if source.is_file() else source / file_name
@@ -100,7 +100,7 @@ def jsonl_rows(dataset: DatasetConfig, file_name: str) -> Iterator[Row]:
         name = row[column] + (f"@{offset_s:g}" if offset_s else "")
         text = row_text(row, dataset.text_column, where)
         marks = row_word_languages(row, text, where)
-        yield Row(str(row.get("id", name)), text, row_language(row), audio, duration_s, where, marks)
+        yield SourceRow(str(row.get("id", name)), text, row_language(row), audio, duration_s, where, marks)
 
 
 def _metadata(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -130,7 +130,7 @@ def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield str(path), {"file_name": path.relative_to(folder).as_posix(), "text": text}
 
 
-def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[Row]:
+def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
     """Yields the rows of an audio folder: metadata.jsonl or metadata.csv (file_name, text), else X.txt beside every X.flac."""
     folder = Path(dataset.source) / sub_folder
     if not folder.is_dir():
@@ -143,4 +143,4 @@ def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[Row]:
             raise InputError(f"{where}: no file_name (there is: {', '.join(map(str, row))}); name the audio file there")
         text = row_text(row, column, where)
         marks = row_word_languages(row, text, where)
-        yield Row(name, text, row_language(row), AudioFile(str(folder / name)), None, where, marks)
+        yield SourceRow(name, text, row_language(row), AudioFile(str(folder / name)), None, where, marks)

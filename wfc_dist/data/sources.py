@@ -15,14 +15,14 @@ import numpy as np
 from wfc_dist.config.schema import DatasetConfig
 from wfc_dist.data import hub, manifests
 from wfc_dist.data.audio_files import AudioRef, decode, header_duration_s
-from wfc_dist.data.manifests import Row
+from wfc_dist.data.manifests import SourceRow
 from wfc_dist.errors import InputError
 
 SplitName = Literal["train", "dev", "test"]
 
 _FEWEST_KEPT = 1  # clips of a split, however small its share
 
-READERS: dict[str, Callable[[DatasetConfig, str], Iterator[Row]]] = {
+READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
     "folder": manifests.folder_rows,
     "hub": hub.hub_rows,
@@ -95,7 +95,7 @@ def language_code(value: str) -> str | None:
     return None
 
 
-def clip_language(dataset: DatasetConfig, row: Row) -> str:
+def clip_language(dataset: DatasetConfig, row: SourceRow) -> str:
     """Returns the Whisper code of a row: the data set's `language` if given, else the row's own.
 
     Raises:
@@ -110,7 +110,7 @@ def clip_language(dataset: DatasetConfig, row: Row) -> str:
     return code
 
 
-def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Row]:
+def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[SourceRow]:
     """Returns the rows of a split as written, `share` of them and at most `max_clips`; neither audio nor languages are checked.
 
     Raises:
@@ -127,7 +127,7 @@ def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Row]:
     return rows[: dataset.max_clips]
 
 
-def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[Row]:
+def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
     """Yields the rows of all parts that have the split; each keeps its own language, ids carry the part's name."""
     if split not in dataset.splits:
         raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
@@ -137,7 +137,7 @@ def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator
                 yield replace(row, id=f"{part}/{row.id}", language=inner.language or row.language)
 
 
-def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[Row]:
+def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
     source = Path(dataset.source)
     if split not in dataset.splits:
         raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
@@ -153,7 +153,7 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
         raise InputError(f"{name}/{split}: {error}") from error
 
 
-def unique_ids(rows: Sequence[Row]) -> list[str]:
+def unique_ids(rows: Sequence[SourceRow]) -> list[str]:
     """Returns the ids of rows in order; the second "a" becomes "a#2"."""
     seen: Counter[str] = Counter()
     ids = []

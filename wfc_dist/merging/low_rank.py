@@ -1,6 +1,6 @@
 """Singular values of updates in factors, by QR and a small SVD: R x R is decomposed, not out x in, while R is the smaller.
 
-Letters of shapes as in `lora_math`. float64 throughout.
+Letters of shapes as in `factors`. float64 throughout.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 
 from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, is_smaller_dense
 
-_TOLERANCE = 1e-8  # of the largest singular value: what is below is a repeated direction, not a direction
+_TOLERANCE = 1e-8  # relative to the largest singular value; what is below is a repeated direction
 
 
 def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -22,10 +22,16 @@ def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return left.Q @ u_RR, sigma_R, v_RR @ right.Q.T
 
 
-def directions(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns what `svd` does without the singular values that are zero, whose vectors are arbitrary; of a zero update, none."""
+def directions(delta: AnyDelta, tolerance: float = _TOLERANCE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns what `svd` does without the singular values that are zero, whose vectors are arbitrary; of a zero update, none.
+
+    Args:
+        delta: One module's update.
+        tolerance: What is at most this share of the largest singular value counts as zero. The default separates repeated
+            directions; float32 factors of a lower rank leave up to about 1e-7.
+    """
     u_OR, sigma_R, v_RI = svd(delta)
-    kept = sigma_R > _TOLERANCE * sigma_R.max()
+    kept = sigma_R > tolerance * sigma_R.max()
     return u_OR[:, kept], sigma_R[kept], v_RI[kept]
 
 

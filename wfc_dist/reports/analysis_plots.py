@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wfc_dist.analysis.distributions import LEVELS, PROBABILITIES, Pooled
+from wfc_dist.analysis.gaussian import normal_quantiles
 from wfc_dist.analysis.loss_line import Line
-from wfc_dist.analysis.measure import Matrix, ModuleMeasures
-from wfc_dist.analysis.shape import normal_quantiles
+from wfc_dist.analysis.measure import ModuleMeasures, PairMatrix
 from wfc_dist.reports.plots import BLUE, GREY, INK, RED, STYLE, as_svg, grid_of
 
 _MOST_LINES = 8  # adapters drawn in one panel
@@ -148,7 +148,7 @@ def modules_plot(
         return as_svg(figure)
 
 
-def matrices_plot(matrices: Mapping[str, tuple[Matrix, float, float]], names: Sequence[str]) -> str:
+def matrices_plot(matrices: Mapping[str, tuple[PairMatrix, float, float]], names: Sequence[str]) -> str:
     """Returns a square of pairs of adapters for each measure: title -> (values, what is white, what is full colour)."""
     with mpl.rc_context(STYLE):
         figure, panels = grid_of(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from wfc_dist.analysis import verdicts
 from wfc_dist.analysis.decay import AdapterPrior, shrinkage_curve
 from wfc_dist.analysis.distributions import LEVELS, Distribution, Pooled
+from wfc_dist.analysis.gaussian import THRESHOLDS, gaussian_below
 from wfc_dist.analysis.loss_line import Line
 from wfc_dist.analysis.measure import ModuleMeasures, RoundMeasures
-from wfc_dist.analysis.shape import THRESHOLDS, gaussian_below
 from wfc_dist.config.schema import TrainConfig
 from wfc_dist.reports import analysis_plots
 from wfc_dist.reports.pieces import Cell, Part, Section, Table

@@ -17,7 +17,7 @@ _KS_CRITICAL = 1.3581  # sqrt(N) * distance is beyond it in 5 % of samples of th
 
 
 @dataclass(frozen=True)
-class Shape:
+class GaussianFit:
     """Entries against N(0, s^2). Numbers are NaN where all entries are zero.
 
     Attributes:
@@ -43,19 +43,19 @@ class Shape:
     below: Mapping[str, float]
 
 
-def fit(values_N: torch.Tensor) -> Shape:
+def fit(values_N: torch.Tensor) -> GaussianFit:
     """Returns how entries compare with N(0, s^2), s^2 their mean square."""
     x_N = values_N.double().flatten().sort().values
     num, s = len(x_N), math.sqrt(float(x_N.square().mean()))
     mean, zeros = float(x_N.mean()), float((x_N == 0).double().mean())
     if not s:
         below = {f"{threshold:g}": math.nan for threshold in THRESHOLDS}
-        return Shape(num, mean, s, math.nan, math.nan, math.nan, math.nan, zeros, below)
+        return GaussianFit(num, mean, s, math.nan, math.nan, math.nan, math.nan, zeros, below)
     z_N = x_N / s
     distance = ks_distance(z_N)
     below = {f"{threshold:g}": float((z_N.abs() < threshold).double().mean()) for threshold in THRESHOLDS}
     kurtosis = float(z_N.pow(4).mean()) - 3
-    return Shape(num, mean, s, kurtosis, distance, anderson_darling(z_N), (_KS_CRITICAL / distance) ** 2, zeros, below)
+    return GaussianFit(num, mean, s, kurtosis, distance, anderson_darling(z_N), (_KS_CRITICAL / distance) ** 2, zeros, below)
 
 
 def ks_distance(sorted_N: torch.Tensor) -> float:
