@@ -125,6 +125,17 @@ def test_light_modules_load_no_heavy_libraries(module: str, absent: str) -> None
     assert done.stdout.split() == []
 
 
+def test_a_run_in_process_starts_without_the_libraries_it_may_never_use() -> None:
+    code = """if True:
+        import sys
+        for name in "ray deepspeed datasets jiwer soundfile soxr submitit matplotlib".split():
+            sys.modules[name] = None  # importing it raises
+        import wfc_dist.coordinator.run, wfc_dist.coordinator.fitting, wfc_dist.backends.in_process
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_algorithm_stays_short() -> None:
     assert len((PACKAGE / "rounds.py").read_text().splitlines()) <= 120
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile as sf
-import soxr
 
 from wfc_dist.errors import InputError
 
@@ -93,6 +91,8 @@ def header_duration_s(audio: AudioRef) -> float:
     Raises:
         InputError: Missing or unreadable; names the file.
     """
+    import soundfile as sf
+
     try:
         info = sf.info(audio.open())
     except (sf.SoundFileError, OSError) as error:
@@ -106,6 +106,8 @@ def decode(audio: AudioRef) -> np.ndarray:
     Raises:
         InputError: Missing, unreadable, empty, or not finite; names the file.
     """
+    import soundfile as sf
+
     try:
         with sf.SoundFile(audio.open()) as file:
             rate = file.samplerate
@@ -117,7 +119,11 @@ def decode(audio: AudioRef) -> np.ndarray:
     if not len(samples) or not np.isfinite(samples).all():
         raise InputError(f"audio {audio.name} is empty or not finite at {audio.offset_s:g} s; replace it or take its row out")
     mono = samples.mean(axis=1, dtype=np.float32)
-    return np.asarray(mono if rate == RATE_HZ else soxr.resample(mono, rate, RATE_HZ), dtype=np.float32)
+    if rate == RATE_HZ:
+        return mono
+    import soxr
+
+    return np.asarray(soxr.resample(mono, rate, RATE_HZ), dtype=np.float32)
 
 
 def samples_in(duration_s: float) -> int:

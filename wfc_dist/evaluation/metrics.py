@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jiwer
 import numpy as np
 import numpy.typing as npt
 
 from wfc_dist.errors import ConfigError, InputError
 
 _SEPARATOR = "\x1f"  # between tokens on the way into jiwer; a token may be a space (CER)
-_SPLIT = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=_SEPARATOR)])
 _DRAWS_AT_ONCE = 4_000_000  # bounds the memory of the resampling to some 30 MB
 
 # Scripts written without spaces between words: first and last code point of their blocks.
@@ -182,8 +180,11 @@ def edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]
     """Returns (substitute, delete or insert; first and last + 1 reference token; tokens written) of jiwer's minimal alignment."""
     if not said or not written:
         return [("delete", 0, len(said), 0), ("insert", 0, 0, len(written))]
+    import jiwer
+
+    split = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=_SEPARATOR)])
     joined = (_SEPARATOR.join(said), _SEPARATOR.join(written))
-    (chunks,) = jiwer.process_words(*joined, reference_transform=_SPLIT, hypothesis_transform=_SPLIT).alignments
+    (chunks,) = jiwer.process_words(*joined, reference_transform=split, hypothesis_transform=split).alignments
     return [
         (chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
         for chunk in chunks

@@ -1,12 +1,15 @@
 """The processes that train one adapter together, and what they tell each other outside the gradients."""
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from wfc_dist.errors import ConfigError
 
 TIMEOUT_S = 1800
 """A rank that waits longer than this for another raises instead of hanging. Covers one dev evaluation."""
@@ -79,8 +82,16 @@ def join_world(
         master_port: A free TCP port there.
         device: "cpu" or "cuda"; one GPU per process.
         threads: CPU threads of this process.
+
+    Raises:
+        ConfigError: A GPU is asked for, and torch finds none.
     """
     kind = torch.device(device).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"cluster.gpus_per_worker asks for a GPU on {socket.gethostname()}, where torch {torch.__version__} finds none; "
+            "set cluster.gpus_per_worker to 0 to train on CPUs, or install the driver and a torch that is built for it"
+        )
     index = local_rank % torch.cuda.device_count() if kind == "cuda" else local_rank
     # To Accelerate and DeepSpeed LOCAL_RANK is the device's number.
     values = (world_rank, world_size, index, world_size, master_addr, master_port, threads)
