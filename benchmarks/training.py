@@ -90,57 +90,75 @@ def _clock(model: Any, times: dict[int, float], every: int, folder: Path) -> Any
     return Clock()
 
 
-def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        Seq2SeqTrainer,
-        Seq2SeqTrainingArguments,
-        WhisperForConditionalGeneration,
-        WhisperProcessor,
-    )
+def padded_trainer(model: Any, processor: Any, split: Any, language: str, *, callback: Any, arguments: Any) -> Any:
+    """Returns a Seq2SeqTrainer that pads each clip to 30 s, as Whisper's own examples do.
 
-    from wfc_dist.config.schema import DatasetConfig
-    from wfc_dist.data.sources import open_split
+    Args:
+        model: What is trained.
+        processor: Of the same checkpoint; its tokenizer gets the language's prompt.
+        split: The opened clips.
+        language: Whisper language code of all of them.
+        callback: Gets the trainer's events.
+        arguments: Seq2SeqTrainingArguments.
+    """
+    from transformers import Seq2SeqTrainer
 
-    torch.set_num_threads(threads)
-    processor = WhisperProcessor.from_pretrained(MODEL)
-    processor.tokenizer.set_prefix_tokens(language=dataset, task="transcribe", predict_timestamps=False)
-    source = DatasetConfig(source=str(REPO / "examples/demo/data" / dataset), language=dataset, splits={"train": "train.jsonl"})
-    split, third = open_split(dataset, source, "train"), steps // 3
-    lora = LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"], target_modules=LORA["target_modules"])
-    torch.manual_seed(SEED)
-    model = get_peft_model(WhisperForConditionalGeneration.from_pretrained(MODEL), lora)
-    report: dict[str, Any] = {"speech_seconds": 0.0}
-    times: dict[int, float] = {}
+    processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
-        report["speech_seconds"] += sum(split.clips[number].duration_s for number in numbers)
         audio = [split.audio(number) for number in numbers]
         features = processor.feature_extractor(audio, sampling_rate=16_000, return_tensors="pt").input_features
         texts = processor.tokenizer([split.clips[number].text for number in numbers], padding=True, return_tensors="pt")
         labels = texts.input_ids.masked_fill(texts.attention_mask == 0, -100)
         return {"input_features": features, "labels": labels[:, 1:]}  # the model puts the start token in front
 
+    clips = list(range(len(split.clips)))
+    return Seq2SeqTrainer(model, arguments, train_dataset=clips, data_collator=collate, callbacks=[callback])
+
+
+def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperProcessor
+
+    from wfc_dist.config.schema import DatasetConfig
+    from wfc_dist.data.sources import open_split
+
+    torch.set_num_threads(threads)
+    source = DatasetConfig(source=str(REPO / "examples/demo/data" / dataset), language=dataset, splits={"train": "train.jsonl"})
+    split, third = open_split(dataset, source, "train"), steps // 3
+    lora = LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"], target_modules=LORA["target_modules"])
+    torch.manual_seed(SEED)
+    model = get_peft_model(WhisperForConditionalGeneration.from_pretrained(MODEL), lora)
+    times: dict[int, float] = {}
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"), per_device_train_batch_size=PADDED_BATCH, max_steps=steps, learning_rate=LR,
         lr_scheduler_type="cosine", warmup_steps=WARMUP, weight_decay=WEIGHT_DECAY, max_grad_norm=1.0, use_cpu=True,
         save_strategy="no", logging_strategy="no", report_to=[], remove_unused_columns=False, label_names=["labels"],
         seed=SEED, disable_tqdm=True, dataloader_drop_last=True,
     )  # fmt: skip
-    trainer = Seq2SeqTrainer(
-        model,
-        arguments,
-        train_dataset=list(range(len(split.clips))),
-        data_collator=collate,
-        callbacks=[_clock(model, times, third, folder)],
-    )
+    clock, seen = _clock(model, times, third, folder), _Heard(split)
+    trainer = padded_trainer(model, WhisperProcessor.from_pretrained(MODEL), seen, dataset, callback=clock, arguments=arguments)
+    report: dict[str, Any] = {}
 
     def run() -> None:
         start = time.monotonic()
         trainer.train()
+        report["speech_seconds"] = seen.seconds
         report["points"] = [(step, times[step] - start, folder / f"step-{step}") for step in (third, 2 * third, steps)]
 
     return run, report
+
+
+class _Heard:
+    """A split that counts the seconds of the audio it gives."""
+
+    def __init__(self, split: Any) -> None:
+        self._split, self.clips, self.seconds = split, split.clips, 0.0
+
+    def audio(self, number: int) -> Any:
+        """Returns the samples of a clip."""
+        self.seconds += self.clips[number].duration_s
+        return self._split.audio(number)
 
 
 def errors(points: list[tuple[int, float, Path]], dataset: str, folder: Path) -> list[dict[str, Any]]:

@@ -7,67 +7,11 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
-import torch
 import yaml
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizer,
-)
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
+from random_whisper import DIGITS, make_tokenizer, make_whisper
+from random_whisper import RATE_HZ as RATE
 
-RATE = 16_000
-DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-
-
-def make_tokenizer() -> WhisperTokenizer:
-    """Returns a Whisper tokenizer over bytes, with every special token of the multilingual models."""
-    vocab = {token: index for index, token in enumerate(sorted(ByteLevel.alphabet()))}
-    tokenizer = WhisperTokenizer(
-        vocab=vocab, merges=[], unk_token="<|endoftext|>", bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
-    specials = ["<|endoftext|>", "<|startoftranscript|>", *[f"<|{code}|>" for code in LANGUAGES]]
-    specials += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": specials, "pad_token": "<|endoftext|>"})
-    return tokenizer
-
-
-def make_whisper(
-    folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, d_model: int = 32, taciturn: bool = False
-) -> Path:
-    """Writes a complete, from_pretrained-able random Whisper (2 + 2 layers, 30 s windows) and returns its folder.
-
-    A taciturn one ends every text at once, where what is decoded does not matter but time does.
-    """
-    tokenizer = make_tokenizer()
-    languages = {f"<|{code}|>": tokenizer.convert_tokens_to_ids(f"<|{code}|>") for code in LANGUAGES}
-    end, start = tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
-    config = WhisperConfig(
-        vocab_size=len(tokenizer), num_mel_bins=80, d_model=d_model, encoder_layers=2, decoder_layers=2,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=2 * d_model, decoder_ffn_dim=2 * d_model,
-        max_source_positions=1500, max_target_positions=448, pad_token_id=end, bos_token_id=end, eos_token_id=end,
-        decoder_start_token_id=start, suppress_tokens=None, begin_suppress_tokens=None, dropout=0.0,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    model = WhisperForConditionalGeneration(config).to(dtype)
-    if taciturn:
-        model.model.decoder.embed_tokens.weight.data[end] = 0.1  # the padding token's row is zero
-        model.model.decoder.layer_norm.bias.data[:] = 5  # logit 0.1 * 5 * d_model
-    model.generation_config = GenerationConfig(
-        decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end, max_length=448,
-        is_multilingual=True, lang_to_id=languages,
-        task_to_id={task: tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in ("transcribe", "translate")},
-        no_timestamps_token_id=tokenizer.convert_tokens_to_ids("<|notimestamps|>"),
-        prev_sot_token_id=tokenizer.convert_tokens_to_ids("<|startofprev|>"), return_timestamps=False,
-    )  # fmt: skip
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
-    (folder / "normalizer.json").write_text(json.dumps({"colour": "color"}))
-    return folder
+__all__ = ["make_config", "make_dataset", "make_tokenizer", "make_whisper"]
 
 
 def make_dataset(

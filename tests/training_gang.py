@@ -63,7 +63,9 @@ def run_gang(inputs: Path, world_size: int, orders: Sequence[dict[str, Any]]) ->
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    tests = Path(__file__).parent
+    found_in = [str(tests), str(tests.parent / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(found_in)}
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(inputs), str(world_size), str(rank), str(port), json.dumps(orders)],
