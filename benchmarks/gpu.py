@@ -41,10 +41,7 @@ def run_part(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from gpu_bench import FULL, TINY, Bench
 
     start = time.monotonic()
-    try:
-        facts = gpu_parts.PARTS[name](Bench(options.folder, options.device, TINY if options.tiny else FULL))
-    except gpu_parts.Skipped as reason:
-        return {"part": name, "state": f"skipped: {reason}", "seconds": 0.0, "facts": {}}
+    facts = gpu_parts.PARTS[name](Bench(options.folder, options.device, TINY if options.tiny else FULL))
     wrong = [what for what, is_true in facts.get("checks", {}).items() if not is_true]
     state = f"wrong: not true: {'; '.join(wrong)}" if wrong else "done"
     return {"part": name, "state": state, "seconds": round(time.monotonic() - start, 2), "facts": facts}
@@ -72,23 +69,19 @@ def in_a_process(name: str, options: argparse.Namespace, timeout_s: float) -> di
 
 
 def compared(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Returns what two parts say together: fractions of the peak, and ratios to Seq2SeqTrainer."""
-    found = {}
-    training, padded, peak = (facts.get(name, {}) for name in ("training", "Seq2SeqTrainer", "peak"))
-    for kind in ("listed", "measured"):
-        if training and peak.get(f"{kind}_tflops"):
-            found[f"fraction of the {kind} bf16 peak"] = training["tflops"] / peak[f"{kind}_tflops"]
-            found[f"the same without reading audio, {kind}"] = training["tflops_without_reading"] / peak[f"{kind}_tflops"]
-    for key in ("speech_per_second", "windows_per_second"):
-        if training and padded:
-            found[f"{key.replace('_', ' ')}, times Seq2SeqTrainer"] = training[key] / padded[key]
-    return {name: round(value, 3) for name, value in found.items()}
+    """Returns the speed of training as a multiple of Seq2SeqTrainer's, once both are known."""
+    ours, theirs = facts.get("training"), facts.get("Seq2SeqTrainer")
+    if not ours or not theirs:
+        return {}
+    return {
+        f"{key}, times Seq2SeqTrainer": round(ours[key] / theirs[key], 2) for key in ("speech_per_second", "windows_per_second")
+    }
 
 
 def write(path: Path, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Writes what is known so far; a reader never sees half of a file."""
     facts = {row["part"]: row["facts"] for row in rows}
-    machine = {"cpus": len(os.sched_getaffinity(0)), "device": facts.get("peak", {}).get("device", options.device)}
+    machine = {"cpus": len(os.sched_getaffinity(0)), "device": facts.get("training", {}).get("device", options.device)}
     tree = {
         "question": "one GPU: a round, its bytes, its speed", "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]]),
@@ -119,15 +112,16 @@ def main() -> int:
     if options.only:
         print(json.dumps(run_part(options.only, options)))
         return 0
-    from gpu_parts import PARTS
+    from gpu_parts import NEED_GPU, PARTS
 
     wanted = {"inputs", *(options.parts or PARTS)} | ({"round"} if "merge on a CPU" in (options.parts or ()) else set())
     with tempfile.TemporaryDirectory(prefix="wfc-gpu-") as folder:
         options.folder = Path(folder)
         for name in (name for name in PARTS if name in wanted):
             left_s = options.budget_s - (time.monotonic() - start)
-            row = {"part": name, "state": "skipped: the time was up", "seconds": 0.0, "facts": {}}
-            rows.append(in_a_process(name, options, min(PART_S, left_s)) if left_s > 0 else row)
+            why = NEED_GPU.get(name) if options.device == "cpu" else "the time is up" if left_s <= 0 else None
+            skipped = {"part": name, "state": f"skipped: {why}", "seconds": 0.0, "facts": {}}
+            rows.append(skipped if why else in_a_process(name, options, min(PART_S, left_s)))
             write(options.out, rows, options)
             print(f"[{time.monotonic() - start:6.1f} s] {name}: {rows[-1]['state']}", flush=True)
     for name, value in compared({row["part"]: row["facts"] for row in rows}).items():
