@@ -254,19 +254,19 @@ def fp16(bench: Bench) -> dict[str, Any]:
     trainer.train(begun, stop_at=2)
     snapshot = state.load_state(Path(begun.checkpoint_dir), 2)
     job = trainer.job("fp16", precision="fp16", max_steps=steps, checkpoint_every=steps - 1)
-    scaled = replace(snapshot.tally, scaler=snapshot.tally.scaler | {"scale": huge})
-    state.save_state(replace(snapshot, tally=scaled), Path(job.checkpoint_dir), job.identity(), 1)
+    scaled = replace(snapshot.progress, scaler=snapshot.progress.scaler | {"scale": huge})
+    state.save_state(replace(snapshot, progress=scaled), Path(job.checkpoint_dir), job.identity(), 1)
     result, seen = trainer.train(job)
     assert result is not None, "nobody stops it"
     last = state.load_state(Path(job.checkpoint_dir), steps - 1)
     factors = peft_folder.read_factors(Path(job.output_dir))  # refuses numbers that are not finite
     moved = [not torch.equal(slot.parameter, snapshot.slots[name].parameter) for name, slot in last.slots.items()]
     return {
-        "first_scale": snapshot.tally.scaler["scale"], "last_scale": last.tally.scaler["scale"], "modules": len(factors),
+        "first_scale": snapshot.progress.scaler["scale"], "last_scale": last.progress.scaler["scale"], "modules": len(factors),
         "loss": [seen[0][1].loss, seen[-1][1].loss],
         "checks": {
             "it goes on from the checkpoint": result.resumed_from == 2,
-            "the scale was kept in the checkpoint and halved since": 0 < last.tally.scaler["scale"] < huge / 2**10,
+            "the scale was kept in the checkpoint and halved since": 0 < last.progress.scaler["scale"] < huge / 2**10,
             "every factor has moved": all(moved),
         },
     }  # fmt: skip
