@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,6 +12,7 @@ from wfc_dist.analysis import geometry
 from wfc_dist.analysis.distributions import EntryPool, Pooled
 from wfc_dist.analysis.entries import grid
 from wfc_dist.analysis.geometry import VarianceSplit
+from wfc_dist.analysis.module_names import place_of
 from wfc_dist.errors import InputError
 from wfc_dist.merging import low_rank
 from wfc_dist.merging.factors import ROWS, AnyDelta, Factors, concatenated
@@ -111,14 +111,6 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def place_of(module: str) -> tuple[str, str, int]:
-    """Returns (kind, projection, depth) of a module's name, such as ("decoder cross", "v_proj", 3) for Whisper's."""
-    *path, projection = module.removeprefix("model.").split(".")
-    depth = next((int(part) for part in path if part.isdigit()), -1)
-    words = [{"encoder_attn": "cross", "self_attn": "self", "layers": ""}.get(part, part) for part in path if not part.isdigit()]
-    return re.sub(" +", " ", " ".join(words)).strip() or "all", projection, depth
 
 
 def grid_side(num_updates: int, num_modules: int) -> int:

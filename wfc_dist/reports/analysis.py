@@ -1,16 +1,15 @@
 """RUN/report/analysis: the page, laid out by the report's template, and all numbers; and the table on the console."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from wfc_dist.analysis.run import Analysis, as_tree
 from wfc_dist.reports.analysis_sections import MOST_ROWS, line_section, round_sections
-from wfc_dist.reports.pieces import HEAT_ENDS, Cell, Part, Section, Table
+from wfc_dist.reports.html import render
+from wfc_dist.reports.pieces import Cell, Part, Section, Table
 from wfc_dist.storage import durable
 
 FOLDER, NUMBERS, PAGE = "report/analysis", "analysis.json", "index.html"
@@ -21,15 +20,12 @@ def write_analysis(run_dir: Path, analysis: Analysis) -> list[Path]:
     """Writes RUN/report/analysis/index.html and analysis.json; returns both paths, the page first."""
     folder = run_dir / FOLDER
     durable.write_json(folder / NUMBERS, as_tree(analysis))
-    durable.write_text(folder / PAGE, render(analysis))
+    durable.write_text(folder / PAGE, analysis_page(analysis))
     return [folder / PAGE, folder / NUMBERS]
 
 
-def render(analysis: Analysis) -> str:
-    """Returns the page: one file, readable offline."""
-    template = Environment(autoescape=True).from_string(
-        resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
-    )
+def analysis_page(analysis: Analysis) -> str:
+    """Returns the page as HTML: one file, readable offline."""
     config, last = analysis.config, analysis.rounds[-1]
     facts = {
         "root": config.base.model,
@@ -45,10 +41,8 @@ def render(analysis: Analysis) -> str:
     if analysis.line:
         sections.append(line_section(analysis.line))
     words = "; ".join(f"{item.mechanism}: {item.word}" for item in last.verdicts)
-    return template.render(
-        title=f"{config.run.name}: analysis", facts=list(facts.items()), sections=sections, figures=[], heat_ends=HEAT_ENDS,
-        sentence=f"Round {last.measures.round_index}. {words}.",
-    )  # fmt: skip
+    sentence = f"Round {last.measures.round_index}. {words}."
+    return render(f"{config.run.name}: analysis", list(facts.items()), sentence, sections)
 
 
 def _verdicts(analysis: Analysis) -> Section:

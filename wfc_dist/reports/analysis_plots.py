@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from wfc_dist.analysis.distributions import LEVELS, PROBABILITIES, Pooled
 from wfc_dist.analysis.gaussian import normal_quantiles
 from wfc_dist.analysis.loss_line import Line
-from wfc_dist.analysis.measure import ModuleMeasures, PairMatrix
-from wfc_dist.reports.plots import BLUE, GREY, INK, RED, STYLE, as_svg, grid_of
+from wfc_dist.analysis.measure import PairMatrix
+from wfc_dist.reports.plots import BLUE, GREY, INK, RED, SOFT, STYLE, as_svg, grid_of
 
 _MOST_LINES = 8  # adapters drawn in one panel
 _FARTHEST = 15.0  # quantile that is still drawn, in units of s
 _MOST_WRITTEN = 8  # adapters of a matrix whose numbers are written into it
-_SOFT = "#e6e6e6"
-_ABOVE: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.2}
 
 
 def densities_plot(pooled: Pooled, label: str) -> str:
@@ -100,51 +98,8 @@ def qq_plot(pooled: Pooled) -> str:
             axes.set_xlabel("quantile of N(0, 1)")
             axes.set_ylabel("quantile of entry / s")
             axes.set_ylim(-limit, limit)
-            axes.grid(color=_SOFT, linewidth=0.6)
+            axes.grid(color=SOFT, linewidth=0.6)
         panels[0].legend(loc="upper left")
-        return as_svg(figure)
-
-
-def modules_plot(
-    modules: Mapping[str, ModuleMeasures],
-    series: Mapping[str, Mapping[str, float]],
-    label: str,
-    references: Mapping[str, float] | None = None,
-) -> str:
-    """Returns values per module, grouped by kind and projection, from the first layer to the last within a group.
-
-    Args:
-        modules: Module -> measures, for the groups.
-        series: Name in the legend -> module -> value.
-        label: Of the vertical axis.
-        references: Name in the legend -> a horizontal line.
-    """
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name in sorted(modules, key=lambda name: modules[name].depth):
-        groups.setdefault((modules[name].kind, modules[name].projection), []).append(name)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 2.7), layout="constrained")
-        axes = figure.subplots()
-        start, ticks = 0, []
-        for number, (group, names) in enumerate(sorted(groups.items())):
-            places = range(start, start + len(names))
-            for line, (title, values) in enumerate(series.items()):
-                axes.plot(
-                    places, [values[name] for name in names], marker="o", markersize=2.8, linewidth=1, color=f"C{line}",
-                    label=None if number else title,
-                )  # fmt: skip
-            ticks.append((start + (len(names) - 1) / 2, "{}\n{}".format(*group)))
-            start += len(names) + 1
-            if number < len(groups) - 1:
-                axes.axvline(start - 1, color=_SOFT, linewidth=0.8)
-        for (title, value), style in zip((references or {}).items(), ("--", ":", "-."), strict=False):
-            axes.axhline(value, color=INK, linewidth=0.9, linestyle=style, label=title)
-        axes.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
-        axes.tick_params(axis="x", length=0)
-        axes.set_ylabel(label)
-        if all(value >= 0 for values in series.values() for value in values.values()):
-            axes.set_ylim(bottom=0)
-        axes.legend(**_ABOVE)
         return as_svg(figure)
 
 

@@ -12,6 +12,7 @@ from wfc_dist.analysis.measure import ModuleMeasures, RoundMeasures
 from wfc_dist.config.schema import TrainConfig
 from wfc_dist.reports import analysis_plots
 from wfc_dist.reports.pieces import Cell, Part, Section, Table
+from wfc_dist.reports.plots import modules_plot
 
 MOST_ROWS = 16  # adapters in a table
 _MOST_SQUARE = 40  # adapters in a figure of pairs
@@ -41,7 +42,7 @@ def _variance(measures: RoundMeasures) -> Section:
     num, split = len(measures.adapters), measures.variance
     ratios = {name: item.variance.ratio for name, item in measures.modules.items()}
     lines = {f"1/N = {1 / num:.3f}": 1 / num, "1: identical updates": 1.0}
-    svg = analysis_plots.modules_plot(measures.modules, {"mean of the updates": ratios}, "variance / adapters'", lines)
+    svg = modules_plot({"mean of the updates": ratios}, "variance / adapters'", lines)
     rows = [
         [Cell("variance of the mean / mean variance of the adapters"), Cell(_number(split.ratio))],
         [Cell("of it 1/N, the adapters' own"), Cell(_number(split.own))],
@@ -71,7 +72,7 @@ def _distribution(measures: RoundMeasures) -> Section:
         "adapters, mean": _per_module(measures, "adapters_kurtosis"),
         "averaged": _per_module(measures, "averaged_kurtosis"),
     }
-    by_module = analysis_plots.modules_plot(measures.modules, kurtosis, "excess kurtosis", {"Gaussian": 0.0})
+    by_module = modules_plot(kurtosis, "excess kurtosis", {"Gaussian": 0.0})
     side = measures.grid_side
     parts = [
         Part(svg=analysis_plots.densities_plot(pooled, "entry of the update")),
@@ -148,8 +149,8 @@ def _pairs(measures: RoundMeasures) -> Section:
     is_small = len(measures.adapters) <= _MOST_SQUARE
     parts = [
         Part(svg=analysis_plots.matrices_plot(matrices, measures.adapters) if is_small else ""),
-        Part("Signs and cosines, by module", svg=analysis_plots.modules_plot(modules, signs, "mean over pairs", levels)),
-        Part("Overlap of the subspaces", svg=analysis_plots.modules_plot(modules, overlaps, "mean cosine squared", by_chance)),
+        Part("Signs and cosines, by module", svg=modules_plot(signs, "mean over pairs", levels)),
+        Part("Overlap of the subspaces", svg=modules_plot(overlaps, "mean cosine squared", by_chance)),
     ]
     intro = (
         "Signs of independent updates agree in half of the entries. Overlap is the mean squared cosine of the principal angles "
@@ -171,7 +172,7 @@ def _norms(measures: RoundMeasures) -> Section:
     }
     if measures.own:
         series["update of the run"] = {name: scaled(item, item.own_norm or 0.0) for name, item in measures.modules.items()}
-    svg = analysis_plots.modules_plot(measures.modules, series, "||update|| / ||W||" if has_weights else "||update||")
+    svg = modules_plot(series, "||update|| / ||W||" if has_weights else "||update||")
     return Section("", [Part(svg=svg, table=_norms_table(measures, has_weights))], "norms of the updates")
 
 

@@ -1,6 +1,7 @@
 """Plots as SVG text, made without a display and without global state. Numbers in, picture out."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wfc_dist.analysis.module_names import place_of
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.timeline import PHASES, Span
 
-INK, GREY, BLUE, RED = "#1a1a1a", "#8a8a8a", "#1f5fa8", "#b5442e"
+INK, GREY, SOFT, BLUE, RED = "#1a1a1a", "#8a8a8a", "#e6e6e6", "#1f5fa8", "#b5442e"
 CYCLE = ("#1f5fa8", "#c47a1d", "#2f7d4f", "#b5442e", "#6a4c93", "#4a7c8c", "#8c564b", "#7f7f7f")
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "wfc_dist", "text.color": INK,
@@ -25,6 +27,7 @@ STYLE: Any = {
 }  # fmt: skip
 
 
+ABOVE: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.2}
 _PHASE_COLORS = dict(zip(PHASES, (*CYCLE, "#b3a125", "#d9d9d9", INK), strict=True))  # waiting recedes
 
 
@@ -84,7 +87,7 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
         axes.set_ylim(len(pairs) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("error in percent")
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.grid(axis="x", color=SOFT, linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         return as_svg(figure)
 
@@ -255,39 +258,6 @@ def running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.f
     return means
 
 
-def weights_plot(adapters: Mapping[str, npt.NDArray[np.float64]], averaged: npt.NDArray[np.float64]) -> str:
-    """Returns densities of the entries of the updates before and after averaging, linear and logarithmic.
-
-    Args:
-        adapters: Data set -> sampled entries of scaling * B @ A.
-        averaged: The same entries of the averaged update.
-    """
-    with mpl.rc_context(STYLE):
-        figure, panels = grid_of(2, columns=2, width=4.3, height=2.7)
-        limit = 4 * max(float(values.std()) for values in adapters.values()) or 1.0
-        edges = np.linspace(-limit, limit, 121)
-        centers = (edges[1:] + edges[:-1]) / 2
-        for axes, logarithmic in zip(panels, (False, True), strict=True):
-            for name, values in adapters.items():
-                axes.plot(centers, _density(values, edges), linewidth=1, label=name)
-            axes.fill_between(centers, _density(averaged, edges), color=INK, alpha=0.13, linewidth=0)
-            axes.plot(centers, _density(averaged, edges), color=INK, linewidth=1.6, label="averaged")
-            axes.set_xlabel("entry of the update")
-            axes.set_ylabel("density" + (" (log)" if logarithmic else ""))
-            if logarithmic:
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(bottom=0)
-                axes.legend()
-        return as_svg(figure)
-
-
-def _density(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    counts, _ = np.histogram(values, edges)
-    density = counts / (max(1, len(values)) * np.diff(edges))
-    return np.where(density > 0, density, np.nan)
-
-
 def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]) -> str:
     """Returns a lane per process with a bar per span, one colour per phase.
 
@@ -314,20 +284,41 @@ def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]
         return as_svg(figure)
 
 
-def modules_plot(per_module: Mapping[str, Mapping[str, float]], label: str) -> str:
-    """Returns a value per adapted module, one line per round: round title -> module name -> value."""
+def modules_plot(
+    series: Mapping[str, Mapping[str, float]], label: str, references: Mapping[str, float] | None = None
+) -> str:  # fmt: skip
+    """Returns values per module, grouped by kind and projection, from the first layer to the last within a group.
+
+    Args:
+        series: Name in the legend -> module -> value; the modules of the first one are drawn.
+        label: Names the vertical axis.
+        references: Name in the legend -> a horizontal line.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    places = {name: place_of(name) for name in next(iter(series.values()))}
+    for name in sorted(places, key=lambda name: places[name][2]):
+        groups.setdefault(places[name][:2], []).append(name)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 2.5), layout="constrained")
+        figure = Figure(figsize=(8.6, 2.7), layout="constrained")
         axes = figure.subplots()
-        for title, values in per_module.items():
-            axes.plot(range(len(values)), list(values.values()), marker="o", markersize=2.5, linewidth=1, label=title)
-        first = list(next(iter(per_module.values())))
-        starts = [
-            number for number, name in enumerate(first) if not number or name.split(".")[:2] != first[number - 1].split(".")[:2]
-        ]
-        axes.set_xticks(starts, [first[number].removeprefix("model.").split(".layers")[0] for number in starts], ha="left")
-        axes.set_xlabel(f"{len(first)} adapted modules, in name order")
+        start, ticks = 0, []
+        for number, (group, names) in enumerate(sorted(groups.items())):
+            spots = range(start, start + len(names))
+            for line, (title, values) in enumerate(series.items()):
+                axes.plot(
+                    spots, [values.get(name, math.nan) for name in names], marker="o", markersize=2.8, linewidth=1,
+                    color=f"C{line}", label=None if number else title,
+                )  # fmt: skip
+            ticks.append((start + (len(names) - 1) / 2, "{}\n{}".format(*group)))
+            start += len(names) + 1
+            if number < len(groups) - 1:
+                axes.axvline(start - 1, color=SOFT, linewidth=0.8)
+        for (title, value), style in zip((references or {}).items(), ("--", ":", "-."), strict=False):
+            axes.axhline(value, color=INK, linewidth=0.9, linestyle=style, label=title)
+        axes.set_xticks([spot for spot, _ in ticks], [text for _, text in ticks])
+        axes.tick_params(axis="x", length=0)
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
-        axes.legend(ncols=4)
+        if all(value >= 0 for values in series.values() for value in values.values()):
+            axes.set_ylim(bottom=0)
+        axes.legend(**ABOVE)
         return as_svg(figure)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.analysis.entries import RoundWeights, read_weights
 from wfc_dist.errors import WfcError
 from wfc_dist.evaluation.continual import FIGURES, Change, Estimate, Summary, summarize
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix, read_matrix
@@ -44,7 +43,6 @@ def write_report(run_dir: Path) -> Path:
         _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json", reader),
         _section("From base to base", _rounds, matrix),
         _section("Learning curves", _curves, paths, matrix),
-        _section("Weights before and after averaging", _weights, paths, matrix),
         _section("Exactness of the average and of the merge", _exactness, paths, matrix),
         _section("Where the time went", _times, paths),
         _section("Ledger", _ledger, paths),
@@ -170,31 +168,6 @@ def _curve(name: str, path: Path) -> plots.Curve:
     rows = [json.loads(line) for line in durable.read_lines(path)]
     train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     return plots.Curve(name, train, [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row])
-
-
-def _weights(paths: RunPaths, matrix: ScoreMatrix) -> Section:
-    parts = []
-    for index, _ in _each_round(matrix):
-        if paths.delta(index).is_dir():
-            try:
-                parts.append(_round_weights(f"Round {index}", read_weights(paths.round(index))))
-            except _DAMAGED as error:
-                parts.append(Part(title=f"Round {index}", note=f"left out: {error}"))
-    intro = (
-        "Entries of scaling * B @ A of every adapter, and of the averaged update, on one grid of every adapted matrix. "
-        "Averaging N independent updates leaves 1/N of the variance; N identical ones keep all of it."
-    )
-    return Section(intro, parts or [Part(note="No round has been averaged yet.")])
-
-
-def _round_weights(title: str, found: RoundWeights) -> Part:
-    rows = [[Cell(name), Cell(f"{values.std():.2e}")] for name, values in found.adapters.items()]
-    rows.append([Cell("averaged"), Cell(f"{found.averaged.std():.2e}")])
-    expected = f"1/N = {1 / len(found.adapters):.3f}"
-    rows.append([Cell("variance, averaged / adapters"), Cell(f"{found.variance_ratio:.3f}", expected)])
-    return Part(
-        title, svg=plots.weights_plot(found.adapters, found.averaged), table=Table(["update", "standard deviation"], rows)
-    )
 
 
 def _exactness(paths: RunPaths, matrix: ScoreMatrix) -> Section:

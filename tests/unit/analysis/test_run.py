@@ -12,7 +12,7 @@ from wfc_dist.analysis.entries import read_adapters
 from wfc_dist.analysis.run import analyze_run, as_tree
 from wfc_dist.errors import InputError
 from wfc_dist.merging.methods.mean import mean
-from wfc_dist.reports.analysis import render, verdict_table, write_analysis
+from wfc_dist.reports.analysis import analysis_page, verdict_table, write_analysis
 from wfc_dist.weights import base_chain, peft_folder
 
 MODULES = [f"model.encoder.layers.{depth}.self_attn.{name}" for depth in (0, 10, 2) for name in ("q_proj", "v_proj")]
@@ -78,7 +78,7 @@ def test_what_is_missing_is_noted_and_the_rest_stands(run):
 
     assert analysis.notes[0] == "round 1 is not finished: 1 of 2 adapters"
     assert "norms are not compared with the weights: base 0 is not committed" in analysis.notes
-    assert all(note in render(analysis) for note in analysis.notes)
+    assert all(note in analysis_page(analysis) for note in analysis.notes)
     assert as_tree(analysis)["rounds"][0]["modules"][MODULES[0]]["weight_norm"] is None
 
 
@@ -89,7 +89,7 @@ def test_adapters_that_are_zero_or_of_other_ranks(tmp_path):
     put_adapter(other, 2, "zh", 1, zero=True)
 
     analysis = analyze_run(other)
-    page = render(analysis)
+    page = analysis_page(analysis)
     tree = json.loads(json.dumps(as_tree(analysis), allow_nan=False))
 
     assert "differ in r" in page and list(tree["rounds"][0]["pooled"]) == ["updates"]
@@ -111,7 +111,7 @@ def test_opposite_adapters_cancel_to_an_average_of_nothing(tmp_path):
 
     found = analysis.rounds[0].measures
     assert found.variance.ratio == pytest.approx(0, abs=1e-9) and found.sign_agreement[0][1] == 0
-    assert math.isclose(found.cosines["updates"][0][1], -1) and "<svg" in render(analysis)
+    assert math.isclose(found.cosines["updates"][0][1], -1) and "<svg" in analysis_page(analysis)
 
 
 def test_console_table_has_every_verdict(run):

@@ -3,39 +3,16 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from scored_runs import BASES, hypotheses_with, make_config, make_run, put
 
-from wfc_dist.analysis.entries import read_weights
 from wfc_dist.errors import InputError
 from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, write_hypotheses
-from wfc_dist.merging.methods.mean import mean
 from wfc_dist.reports.pieces import HEAT_ENDS, colour
 from wfc_dist.reports.plots import running_mean
 from wfc_dist.reports.run import write_report
 from wfc_dist.storage import durable
-from wfc_dist.weights import base_chain, peft_folder
 
 MODULES = ("model.encoder.layers.0.self_attn.q_proj", "model.decoder.layers.0.self_attn.v_proj")
-
-
-def put_adapters(folder, names, *, identical=False):
-    """Writes random adapters and their mean as round 1."""
-    factors = {}
-    for number, name in enumerate(names):
-        generator = torch.Generator().manual_seed(0 if identical else number)
-        place = folder / "round-0001" / "adapters" / name
-        place.mkdir(parents=True)
-        state = {}
-        for module in MODULES:
-            state[f"base_model.model.{module}.lora_A.weight"] = torch.randn(4, 64, generator=generator)
-            state[f"base_model.model.{module}.lora_B.weight"] = torch.randn(48, 4, generator=generator)
-        peft_folder.write_peft(place, state, {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
-        factors[name] = peft_folder.read_factors(place)
-    delta = folder / "round-0001" / "delta"
-    delta.mkdir()
-    weights = [1 / len(names)] * len(names)
-    base_chain.write_delta(delta, {module: mean([item[module] for item in factors.values()], weights) for module in MODULES})
 
 
 @pytest.fixture
@@ -45,7 +22,6 @@ def run(tmp_path):
     for index, rates in BASES.items():
         put(folder, config, max(1, index), f"base-{index:04d}", rates)
     put(folder, config, 1, "cs", BASES[0] | {"cs": 1})
-    put_adapters(folder, ["cs", "ar"])
     curve = folder / "round-0001" / "training-curves" / "cs.jsonl"
     curve.parent.mkdir()
     rows = [{"step": step, "loss": 3 / step, "lr": 1e-3} for step in range(1, 20)] + [{"step": 10, "dev_loss": 0.5}]
@@ -61,10 +37,10 @@ def test_report_is_one_self_contained_file_with_every_section(run):
     text = path.read_text()
 
     assert path == run / "report" / "index.html"
-    assert text.count("<svg") == 6  # changes, errors, bases, one round's curves, one round's weights, gaps
+    assert text.count("<svg") == 5  # changes, errors, bases, one round's curves, gaps
     assert not re.search(r"<script|<link|<img|@import|url\((?!#)", text)
     assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:href", "href"))
-    for piece in ("3 improved", "mean_j (R[t_j][j] - R[T][j])", "0.3612", "abababababab", "1:cs", "1/N = 0.500"):
+    for piece in ("3 improved", "mean_j (R[t_j][j] - R[T][j])", "0.3612", "abababababab", "1:cs", "encoder self"):
         assert piece in text
     assert "left out" not in text
 
@@ -134,17 +110,16 @@ def test_run_without_anything_but_its_configuration(tmp_path):
 
     text = write_report(folder).read_text()
 
-    for note in ("No model has been scored yet", "No learning curves", "No round has been averaged", "The ledger is empty"):
+    for note in ("No model has been scored yet", "No learning curves", "No round has been merged", "The ledger is empty"):
         assert note in text
 
 
 def test_damaged_piece_is_noted_and_the_rest_stands(run):
-    (run / "round-0001" / "adapters" / "cs" / "adapter_config.json").write_text("{")
     (run / "round-0001" / "training-curves" / "cs.jsonl").write_text("no json\n")
 
     text = write_report(run).read_text()
 
-    assert text.count("left out") == 2
+    assert text.count("left out") == 1
     assert "0.3612" in text
 
 
@@ -157,36 +132,6 @@ def test_names_and_texts_are_escaped(run):
 def test_other_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
         write_report(tmp_path)
-
-
-def test_sampled_entries_are_those_of_the_dense_updates(run):
-    found = read_weights(run / "round-0001")
-    factors = peft_folder.read_factors(run / "round-0001" / "adapters" / "cs")
-    dense = [(item.scaling * item.b_OR.double() @ item.a_RI.double()).flatten() for _, item in sorted(factors.items())]
-
-    # 48 x 64 entries: the grid takes all of them
-    np.testing.assert_allclose(found.adapters["cs"], torch.cat(dense).numpy(), rtol=1e-12)
-    np.testing.assert_allclose(found.averaged, (found.adapters["cs"] + found.adapters["ar"]) / 2, rtol=0, atol=1e-12)
-
-
-def test_variance_ratio_is_one_over_n_for_independent_and_one_for_identical_updates(tmp_path):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "y").mkdir()
-    put_adapters(tmp_path / "x", ["a", "b", "c"])
-    put_adapters(tmp_path / "y", ["a", "b", "c"], identical=True)
-
-    # rank 4: entries of a module are correlated, so 1/3 holds to about a tenth only
-    assert read_weights(tmp_path / "x" / "round-0001").variance_ratio == pytest.approx(1 / 3, abs=0.1)
-    assert read_weights(tmp_path / "y" / "round-0001").variance_ratio == pytest.approx(1, abs=1e-9)
-
-
-def test_weights_of_other_modules_are_refused(run):
-    delta = base_chain.read_delta(run / "round-0001" / "delta", MODULES[:1])
-    (run / "round-0001" / "delta" / base_chain.DELTA).unlink()
-    base_chain.write_delta(run / "round-0001" / "delta", delta)
-
-    with pytest.raises(InputError, match="other modules"):
-        read_weights(run / "round-0001")
 
 
 def test_colours_run_from_better_to_worse():
