@@ -115,6 +115,19 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
     Raises:
         ConfigError: An unknown key or name, a wrong value; names the system.
     """
+    folder = _folder(tree, path, block)
+    named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
+    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
+    if not runs:
+        raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
+    _check_measures(runs, list(tree["datasets"]), path, block)
+    about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
+    about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
+    return Comparison(tree["run"]["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
+
+
+def _folder(tree: Mapping[str, Any], path: Path, block: str) -> Path:
+    """Returns where the runs and the results are. Raises ConfigError for a file that is not that of a comparison."""
     if "rounds" in tree:
         raise ConfigError(f"{path}: rounds: a comparison has none, each system lays the data sets out; take it away")
     run = tree.get("run")
@@ -124,12 +137,12 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
         raise ConfigError(
             f"{path}: run.dir: {run['dir']}: a comparison needs a folder, on a file system that all its runs see; name one"
         )
-    named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
-    folder = Path(run.get("dir", "runs")) / run["name"]
-    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
-    if not runs:
-        raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
-    if not any(name in tree["datasets"] for name in runs[0].config.test_sets()):
+    return Path(run.get("dir", "runs")) / run["name"]
+
+
+def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: Path, block: str) -> None:
+    """Raises ConfigError where no data set is scored, or a system is scored otherwise than the first."""
+    if not any(name in datasets for name in runs[0].config.test_sets()):
         raise ConfigError(
             f"{path}: no data set has a test split; a comparison asks what is learned of them: give one its splits.test"
         )
@@ -139,9 +152,6 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
                 f"{path}: {block}.{planned.system}: {', '.join(changed)}: systems are compared by the same measure on the same "
                 "sets; set it for the whole file"
             )
-    about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
-    about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
-    return Comparison(run["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
 
 
 def _settings(tree: Any, path: Path) -> CompareSettings:

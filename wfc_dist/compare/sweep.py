@@ -16,6 +16,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import nearest
 from wfc_dist.errors import ConfigError
 
+KEPT, LEARNED = "protected_relative", "new_relative"  # figures that span the plane of a sweep
 _LAYOUT = ("every", "order")
 _BLOCKS = ("lora", "train", "centralize")  # what else differs would be another task, not another point
 _LONGEST_WORD, _LONGEST_NAME = 16, 80
@@ -164,6 +165,3 @@ def _system(common: SystemConfig, point: Point, path: Path) -> SystemConfig:
     except ValidationError as error:
         lines = [f"sweep.over.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
-
-
-KEPT, LEARNED = "protected_relative", "new_relative"
