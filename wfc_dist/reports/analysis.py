@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.table import Table
 
 from wfc_dist.analysis.run import Analysis, as_tree
 from wfc_dist.reports.analysis_sections import MOST_ROWS, line_section, round_sections
 from wfc_dist.reports.html import render
-from wfc_dist.reports.pieces import Cell, Part, Section, Table
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
+from wfc_dist.reports.tables import titled_table
 from wfc_dist.storage import durable
 
 FOLDER, NUMBERS, PAGE = "report/analysis", "analysis.json", "index.html"
@@ -53,7 +54,7 @@ def _verdicts(analysis: Analysis) -> Section:
             rows.append([Cell(item.mechanism), Cell(item.measured, css="wrap"), Cell(item.expected), Cell(item.word)])
     notes = [Part(note=note) for note in analysis.notes]
     rules = [Part(note=f"{item.mechanism}: {item.rule}.") for item in analysis.rounds[-1].verdicts]
-    table = Table(["mechanism", "measured", "expected", "verdict"], rows, left=True)
+    table = HtmlTable(["mechanism", "measured", "expected", "verdict"], rows, left=True)
     intro = (
         "Does what the method rests on hold in this run? All numbers, of every matrix too, are in analysis.json beside this page."
     )
@@ -64,11 +65,10 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_ROWS]) + (f" and {len(names) - MOST_ROWS} more" if len(names) > MOST_ROWS else "")
 
 
-def verdict_table(analysis: Analysis) -> RichTable:
+def verdict_table(analysis: Analysis) -> Table:
     """Returns the verdicts of the last rounds for the console."""
-    table = RichTable(title=f"{analysis.config.run.name}: do the mechanisms hold?", title_justify="left", title_style="bold")
-    for column in ("round", "mechanism", "measured", "expected", "verdict"):
-        table.add_column(column)
+    heads = ("round", "mechanism", "measured", "expected", "verdict")
+    table = titled_table(f"{analysis.config.run.name}: do the mechanisms hold?", *heads)
     for found in analysis.rounds[-_ROUNDS:]:
         for item in found.verdicts:
             table.add_row(*map(escape, (str(item.round_index), item.mechanism, item.measured, item.expected, item.word)))

@@ -11,7 +11,7 @@ from wfc_dist.analysis.loss_line import Line
 from wfc_dist.analysis.measure import ModuleMeasures, RoundMeasures
 from wfc_dist.config.schema import TrainConfig
 from wfc_dist.reports import analysis_plots
-from wfc_dist.reports.pieces import Cell, Part, Section, Table
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
 from wfc_dist.reports.plots import modules_plot
 
 MOST_ROWS = 16  # adapters in a table
@@ -57,7 +57,7 @@ def _variance(measures: RoundMeasures) -> Section:
         "||mean||^2 = (1/N^2) sum_ij <d_i, d_j>, exactly: the terms i = j leave 1/N of the variance, the rest is what the "
         "updates have in common. The mean is that of equal weights; the update of the run has its own method, weights and scale."
     )
-    return Section(intro, [Part(svg=svg, table=Table(["", "value"], rows))], "variance of the average")
+    return Section(intro, [Part(svg=svg, table=HtmlTable(["", "value"], rows))], "variance of the average")
 
 
 def _number(value: float | None) -> str:
@@ -94,7 +94,7 @@ def _shown(pooled: Pooled) -> list[tuple[str, Distribution]]:
     return [*list(pooled.adapters.items())[:MOST_ROWS], ("averaged", pooled.averaged)]
 
 
-def _shape_table(pooled: Pooled, levels: Sequence[str]) -> Table:
+def _shape_table(pooled: Pooled, levels: Sequence[str]) -> HtmlTable:
     rows: list[Sequence[Cell] | str] = []
     for level in levels:
         rows.append(_LEVEL_TITLES[level])
@@ -103,16 +103,16 @@ def _shape_table(pooled: Pooled, levels: Sequence[str]) -> Table:
             values = [f"{value:.4f}" for value in (shape.ks_distance, shape.anderson_darling)]
             values = [f"{shape.s:.2e}", f"{shape.excess_kurtosis:.2f}", *values, f"{shape.num_to_reject:,.0f}", f"{shape.num:,}"]
             rows.append([Cell(name), *(Cell("-" if value == "nan" else value) for value in values)])
-    return Table(["", "s", "excess kurtosis", "KS distance", "A^2/n", "entries to reject", "entries"], rows)
+    return HtmlTable(["", "s", "excess kurtosis", "KS distance", "A^2/n", "entries to reject", "entries"], rows)
 
 
-def _sparsity_table(pooled: Pooled) -> Table:
+def _sparsity_table(pooled: Pooled) -> HtmlTable:
     rows: list[Sequence[Cell] | str] = []
     for name, found in _shown(pooled):
         shape = found.shapes["as they are"]
         rows.append([Cell(name), Cell(f"{shape.zeros:.2%}"), *(Cell(f"{value:.1%}") for value in shape.below.values())])
     rows.append([Cell("N(0, s^2)"), Cell("0.00%"), *(Cell(f"{gaussian_below(threshold):.1%}") for threshold in THRESHOLDS)])
-    return Table(["", "exactly 0", *(f"< {threshold:g} s" for threshold in THRESHOLDS)], rows)
+    return HtmlTable(["", "exactly 0", *(f"< {threshold:g} s" for threshold in THRESHOLDS)], rows)
 
 
 def _factors(measures: RoundMeasures) -> Section:
@@ -184,7 +184,7 @@ def _root_sum(norms: Iterable[float]) -> float:
     return math.sqrt(sum(norm**2 for norm in norms))
 
 
-def _norms_table(measures: RoundMeasures, has_weights: bool) -> Table:
+def _norms_table(measures: RoundMeasures, has_weights: bool) -> HtmlTable:
     groups: dict[tuple[str, str], list[ModuleMeasures]] = {}
     for item in measures.modules.values():
         groups.setdefault((item.kind, item.projection), []).append(item)
@@ -195,7 +195,7 @@ def _norms_table(measures: RoundMeasures, has_weights: bool) -> Table:
         cells = [Cell(f"{norm:.3f}", f"{100 * norm / weights:.2f} %" if has_weights else "") for norm in norms]
         rows.append([Cell(" ".join(group)), *cells, Cell(f"{weights:.1f}" if has_weights else "-")])
     heads = ["matrices", "adapters", "mean of the updates", "weights of the root"]
-    return Table(heads, rows, caption="Frobenius norms, and their share of the weights'")
+    return HtmlTable(heads, rows, caption="Frobenius norms, and their share of the weights'")
 
 
 def _prior(priors: Mapping[str, AdapterPrior], train: TrainConfig) -> Section:
@@ -215,7 +215,7 @@ def _prior(priors: Mapping[str, AdapterPrior], train: TrainConfig) -> Section:
         "whatever the gradients do. The figure shows it for this run's weight decay (thick) and for larger ones under the same "
         "schedule. Decay alone would have moved A by shrinkage * ||A_0||; compare how far it moved."
     )
-    table = Table(heads, rows, caption="Frobenius norms over all modules; A_0 is where all adapters of the round began")
+    table = HtmlTable(heads, rows, caption="Frobenius norms over all modules; A_0 is where all adapters of the round began")
     return Section(
         intro,
         [Part(svg=analysis_plots.shrinkage_plot(curves, f"{train.weight_decay:g}", verdicts.PRIOR_ACTIVE), table=table)],
@@ -237,7 +237,7 @@ def line_section(line: Line) -> Section:
         f"{line.max_clips} clips of each set. A minimum short of 1 says that a smaller step would have been better for that set, "
         "one beyond 1 a larger one."
     )
-    table = Table(["set", "split", "loss at 0", "loss near 1", "lowest"], rows)
+    table = HtmlTable(["set", "split", "loss at 0", "loss near 1", "lowest"], rows)
     return Section(
         intro, [Part(svg=analysis_plots.line_plot(line), table=table)], f"Loss along the update of round {line.round_index}"
     )

@@ -4,17 +4,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.table import Table
 
 from wfc_dist.compare.results import SystemRow, Value, as_json
 from wfc_dist.compare.settings import UNTOUCHED, Comparison
 from wfc_dist.evaluation.continual import FIGURES
-from wfc_dist.reports import pieces
 from wfc_dist.reports.html import render
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
 from wfc_dist.reports.plots import Mark, marks_plot
 from wfc_dist.reports.sweep import Swept
+from wfc_dist.reports.tables import plain_table
 from wfc_dist.storage import durable
 
 TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
@@ -43,7 +43,7 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[str] = ()) -> RichTable:
+def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
     """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
 
     Args:
@@ -51,7 +51,7 @@ def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[st
         found: Its rows.
         front: Systems that get a star: the Pareto front of a sweep.
     """
-    made = RichTable(title=escape(comparison.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
     made.add_column("system", no_wrap=not front, overflow="fold")
     for title in (*TITLES.values(), "norm", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
@@ -59,7 +59,6 @@ def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[st
         cells = [f"{_number(name, row.values[name].value)}{MARKS[row.values[name].verdict]:1}" if name in row.values else "- "
                  for name in TITLES]  # fmt: skip
         made.add_row(escape(_starred(row.system, front)), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
-    made.caption, made.caption_justify = escape(caption(comparison) + (STAR if front else "")), "left"
     return made
 
 
@@ -102,32 +101,30 @@ def _sentence(comparison: Comparison, found: Sequence[SystemRow]) -> str:
     return "; ".join(said) + "."
 
 
-def _table(
-    comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], front: Sequence[str] = ()
-) -> pieces.Section:
-    rows: list[Sequence[pieces.Cell] | str] = []
+def _table(comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], front: Sequence[str] = ()) -> Section:
+    rows: list[Sequence[Cell] | str] = []
     for row in found:
         name = _starred(row.system, front)
-        cells = [pieces.Cell(name, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
+        cells = [Cell(name, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
         cells += [_cell(name, row.values.get(name)) for name in TITLES]
-        rows.append([*cells, pieces.Cell(f"{row.norm:.2f}")])
-    rows += [[pieces.Cell(name), pieces.Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
-    made = pieces.Table(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison) + (STAR if front else ""))
-    return pieces.Section(title="Systems", parts=[pieces.Part(table=made)])
+        rows.append([*cells, Cell(f"{row.norm:.2f}")])
+    rows += [[Cell(name), Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
+    made = HtmlTable(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison) + (STAR if front else ""))
+    return Section(title="Systems", parts=[Part(table=made)])
 
 
-def _cell(name: str, value: Value | None) -> pieces.Cell:
+def _cell(name: str, value: Value | None) -> Cell:
     if value is None:
-        return pieces.Cell("-")
-    shade = {"better": pieces.colour(-0.25), "worse": pieces.colour(0.25), "same": ""}[value.verdict]
-    return pieces.Cell(_number(name, value.value) + MARKS[value.verdict], _between(name, value), shade)
+        return Cell("-")
+    shade = {"better": colour(-0.25), "worse": colour(0.25), "same": ""}[value.verdict]
+    return Cell(_number(name, value.value) + MARKS[value.verdict], _between(name, value), shade)
 
 
 def _triple(value: Value) -> tuple[float, float, float]:
     return 100 * value.low, 100 * value.value, 100 * value.high
 
 
-def _plane(found: Sequence[SystemRow]) -> pieces.Section:
+def _plane(found: Sequence[SystemRow]) -> Section:
     x, y = "protected_relative", "new_relative"
     marks = [
         Mark(row.system, _triple(row.values[x]), _triple(row.values[y]), strong=row.system == UNTOUCHED)
@@ -136,13 +133,11 @@ def _plane(found: Sequence[SystemRow]) -> pieces.Section:
     ]
     labels = ("protected sets: relative change of the mean error, percent", "new sets: mean relative change of error, percent")
     intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
-    parts = (
-        [pieces.Part(svg=marks_plot(marks, labels, zero=True))] if len(marks) > 1 else [pieces.Part(note="No protected sets.")]
-    )
-    return pieces.Section(intro, parts, "What is learned against what is kept")
+    parts = [Part(svg=marks_plot(marks, labels, zero=True))] if len(marks) > 1 else [Part(note="No protected sets.")]
+    return Section(intro, parts, "What is learned against what is kept")
 
 
-def _norms(found: Sequence[SystemRow], named: Sequence[str]) -> pieces.Section:
+def _norms(found: Sequence[SystemRow], named: Sequence[str]) -> Section:
     parts = []
     for figure, label in (("new", "error on the new sets, percent"), ("protected", "error on the protected sets, percent")):
         marks = [
@@ -151,16 +146,16 @@ def _norms(found: Sequence[SystemRow], named: Sequence[str]) -> pieces.Section:
             for row in found if figure in row.values
         ]  # fmt: skip
         if len(marks) > 1:
-            parts.append(pieces.Part(svg=marks_plot(marks, ("||theta_T - theta_0||, Frobenius", label), zero=False)))
+            parts.append(Part(svg=marks_plot(marks, ("||theta_T - theta_0||, Frobenius", label), zero=False)))
     intro = "A smaller step can pass for a better method: systems can only be told apart at equal norm of the update."
-    return pieces.Section(intro, parts, "Error against the norm of the update")
+    return Section(intro, parts, "Error against the norm of the update")
 
 
-def _formulas(comparison: Comparison) -> pieces.Section:
-    rows: list[Sequence[pieces.Cell] | str] = [
-        [pieces.Cell(TITLES[name]), pieces.Cell(figure.formula, css="wrap")] for name, figure in FIGURES.items()
+def _formulas(comparison: Comparison) -> Section:
+    rows: list[Sequence[Cell] | str] = [
+        [Cell(TITLES[name]), Cell(figure.formula, css="wrap")] for name, figure in FIGURES.items()
     ]
-    rows += [[pieces.Cell(system), pieces.Cell(about, css="wrap")] for system, about in comparison.about.items()]
-    made = pieces.Table(["", ""], rows, left=True)
-    return pieces.Section("R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base.",
-                          [pieces.Part(table=made)], "Figures and systems")  # fmt: skip
+    rows += [[Cell(system), Cell(about, css="wrap")] for system, about in comparison.about.items()]
+    made = HtmlTable(["", ""], rows, left=True)
+    return Section("R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base.",
+                          [Part(table=made)], "Figures and systems")  # fmt: skip

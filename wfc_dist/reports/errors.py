@@ -8,8 +8,8 @@ from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.evaluation.ratios import Ratio
 from wfc_dist.reports import plots
-from wfc_dist.reports.matrix import between
-from wfc_dist.reports.pieces import Cell, Part, Section, Table
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
+from wfc_dist.reports.tables import between
 from wfc_dist.storage import durable
 
 SCHEMA_VERSION = 1
@@ -88,7 +88,7 @@ def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
                 worst[title] = (name, item)
     rows = [[Cell(title), Cell(name), Cell(in_words(item), css="wrap")] for title, (name, item) in worst.items()]
     text = f"{matrix.config.evaluate.metric.upper()}, in percent of the reference tokens"
-    return Part("Each model's worst set", table=Table(["model", "set", ""], rows, caption=text, left=True))
+    return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
 
 
 def _cell(ratio: Ratio | None, sign: str = "") -> Cell:
@@ -99,7 +99,7 @@ def _cell(ratio: Ratio | None, sign: str = "") -> Cell:
 
 def _kept(title: str, heads: Sequence[str], rows: Sequence[Sequence[Cell] | str], caption: str, note: str = "") -> Part:
     folded = f"{len(rows)} rows" if len(rows) > _OPEN_ROWS else ""
-    return Part(title, note, table=Table(heads, rows, caption=caption), folded=folded)
+    return Part(title, note, table=HtmlTable(heads, rows, caption=caption), folded=folded)
 
 
 def _rows(explained: Explained) -> Iterable[tuple[str, str, Explanation]]:
@@ -155,7 +155,7 @@ def _language_cell(language: str, ratio: Ratio) -> Cell:
 
 def _formulas_part() -> Part:
     rows = [[Cell(name), Cell(formula, css="wrap")] for name, formula in FORMULAS.items()]
-    table = Table(
+    table = HtmlTable(
         ["figure in errors.json", "formula"],
         rows,
         left=True,

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from wfc_dist.evaluation.continual import FIGURES, Estimate, Summary, summarize
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Score
+from wfc_dist.reports.tables import between, plain_table, set_caption
 
 _ADAPTERS_AT_ONCE = 3  # with two bases and intervals that is 120 columns
 ESTIMATES = {
@@ -17,11 +17,6 @@ ESTIMATES = {
     "bwt": ("backward transfer (BWT)", "points"),
 }
 """Figure of continual learning -> title and unit."""
-
-
-def between(low: float | None, high: float | None, sign: str = "") -> str:
-    """Returns an interval in percent, `[10.1, 14.8]`; "" where there is none."""
-    return "" if low is None or high is None else f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def percent(score: Score | None) -> str:
@@ -46,7 +41,7 @@ def caption(matrix: ScoreMatrix) -> str:
 
 
 def _table(matrix: ScoreMatrix, columns: Sequence[ScoredModel], title: str) -> Table:
-    made = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made = plain_table(title)
     made.add_column("test set", no_wrap=True)
     for column in columns:
         made.add_column(escape(column.title), justify="right")
@@ -76,7 +71,7 @@ def round_tables(matrix: ScoreMatrix) -> list[Table]:
             break  # not begun
         made += [_table(matrix, part, f"round {index}: {', '.join(names)}") for part in _split(columns)] if columns else []
     if made:
-        made[-1].caption, made[-1].caption_justify = escape(caption(matrix)), "left"
+        set_caption(made[-1], caption(matrix))
     return made
 
 
@@ -95,7 +90,7 @@ def estimate_text(estimate: Estimate) -> str:
 
 def figures_table(summary: Summary) -> Table:
     """Returns the figures of a run as a table, formulas included."""
-    made = Table(title=summary.sentence, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made = plain_table(summary.sentence)
     made.add_column("figure", no_wrap=True)
     made.add_column("value", justify="right", no_wrap=True)
     made.add_column("formula")

@@ -18,7 +18,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class HtmlTable:
     """A table; a row that is a string is a heading across all columns."""
 
     heads: Sequence[str]
@@ -35,7 +35,7 @@ class Part:
     title: str = ""
     note: str = ""
     svg: str = ""
-    table: Table | None = None
+    table: HtmlTable | None = None
     folded: str = ""
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from wfc_dist.backends.ray.live_plan import LivePlan
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.plan import RunPlan
-from wfc_dist.reports.status import _table
+from wfc_dist.reports.tables import titled_table
 
 
 def plan_table(plan: RunPlan) -> Group:
@@ -17,12 +17,12 @@ def plan_table(plan: RunPlan) -> Group:
     config, cluster = plan.config, plan.config.cluster
     rounds = config.round_list()
     title = f"{config.run_url() or config.run_dir()}: {len(rounds)} rounds"
-    trainings = _table(title, "round", "data set", "hours", "steps", "windows", "passes")
+    trainings = titled_table(title, "round", "data set", "hours", "steps", "windows", "passes")
     steps, windows = str(config.train.max_steps), str(plan.num_windows)
     for adapter in plan.adapters:
         passes = "?" if adapter.num_passes is None else f"about {adapter.num_passes:.1f}"
         trainings.add_row(str(adapter.round_index), adapter.dataset, f"{adapter.hours:.2f}", steps, windows, passes)
-    resources = _table("resources", "what", "value")
+    resources = titled_table("resources", "what", "value")
     places = {
         "ray": cluster.address or "one embedded Ray node on this machine",
         "slurm": "Slurm, one job per adapter and one per average",

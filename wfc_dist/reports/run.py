@@ -13,8 +13,9 @@ from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
-from wfc_dist.reports.matrix import ESTIMATES, between, caption
-from wfc_dist.reports.pieces import Cell, Part, Section, Table, colour
+from wfc_dist.reports.matrix import ESTIMATES, caption
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
+from wfc_dist.reports.tables import between
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.layout import RunPaths, read_base, require_run
 from wfc_dist.storage import durable
@@ -93,7 +94,7 @@ def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
     pairs = {change.name: (first.scores[change.name], last.scores[change.name]) for change in summary.changes}
     svg = plots.changes_plot(pairs, matrix.protected, (first.title, last.title))
     heads = ["test set", first.title, last.title, "difference", "relative", ""]
-    return Section(parts=[Part(svg=svg, table=Table(heads, [_change_row(change) for change in summary.changes]))])
+    return Section(parts=[Part(svg=svg, table=HtmlTable(heads, [_change_row(change) for change in summary.changes]))])
 
 
 def _change_row(change: Change) -> list[Cell]:
@@ -118,7 +119,7 @@ def _matrix(matrix: ScoreMatrix) -> Section:
     return Section(parts=parts)
 
 
-def _matrix_table(matrix: ScoreMatrix, columns: Sequence[ScoredModel]) -> Table:
+def _matrix_table(matrix: ScoreMatrix, columns: Sequence[ScoredModel]) -> HtmlTable:
     groups: list[tuple[str, list[str]]] = [("", matrix.own), ("protected", matrix.protected)]
     rows: list[list[Cell] | str] = []
     for title, names in groups:
@@ -126,7 +127,7 @@ def _matrix_table(matrix: ScoreMatrix, columns: Sequence[ScoredModel]) -> Table:
             rows.append(title)
         rows += [[Cell(name), *(_score_cell(matrix, column, name) for column in columns)] for name in names]
     text = caption(matrix).partition("; *")[0] + "; framed: the set an adapter was trained on"
-    return Table(["test set", *(column.title for column in columns)], rows, caption=text, legend=True)
+    return HtmlTable(["test set", *(column.title for column in columns)], rows, caption=text, legend=True)
 
 
 def _score_cell(matrix: ScoreMatrix, column: ScoredModel, name: str) -> Cell:
@@ -188,7 +189,7 @@ def _exactness(paths: RunPaths, matrix: ScoreMatrix) -> Section:
         "Exactness gap: ||factor_mean - mean|| / ||mean||, what averaging the factors apart would have missed. "
         "Update loss: ||cast(W + delta) - W - delta|| / ||delta||, what the base's data type rounded away."
     )
-    table = Table(["", "method", "exactness gap", "update loss", "norm of the update"], rows)
+    table = HtmlTable(["", "method", "exactness gap", "update loss", "norm of the update"], rows)
     return Section(intro, [Part(svg=plots.modules_plot(gaps, "exactness gap") if gaps else "", table=table)])
 
 
@@ -228,7 +229,7 @@ def _attempt_times(title: str, timeline: Timeline) -> Part:
     more = f"; {len(processes) - len(drawn)} more processes" if len(processes) > len(drawn) else ""
     waits = ", ".join(f"{seconds:.1f} s" for seconds in timeline.turnarounds())
     caption = f"seconds of each process since it began{more}" + (f"; turnaround: {waits}" if waits else "")
-    table = Table(["", *timeline.phases, IDLE], rows, caption=caption)
+    table = HtmlTable(["", *timeline.phases, IDLE], rows, caption=caption)
     svg = plots.timeline_plot({name: processes[name] for name in drawn}, timeline.phases)
     return Part(f"{title}: {timeline.last_s:.0f} s", svg=svg, table=table)
 
@@ -242,5 +243,5 @@ def _ledger(paths: RunPaths) -> Section:
     for line in lines[-_LEDGER_ROWS:]:
         rest = "; ".join(f"{key} {_short(value)}" for key, value in line.items() if key not in known)
         rows.append([*(Cell(_short(line.get(key))) for key in known), Cell(rest, css="wrap")])
-    table = Table(["time", "attempt", "event", "round", "data set", ""], rows, left=True)
+    table = HtmlTable(["time", "attempt", "event", "round", "data set", ""], rows, left=True)
     return Section(parts=[Part(table=table, folded=f"{len(rows)} of {len(lines)} lines" if len(rows) > 12 else "")])

@@ -6,27 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.tree import Tree
 
 from wfc_dist.data.audit import AuditReport
 from wfc_dist.reports.stream import stream_table
+from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_config, require_run
 from wfc_dist.storage import durable
 
 MOST_ROWS = 200  # a longer table is read by nobody and takes seconds to draw
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
 def audit_table(report: AuditReport) -> Group:
     """Returns clips, hours, durations and findings of every split."""
-    table = _table("data", "set", "split", "clips", "hours", "seconds min/mean/max", "languages", "findings")
+    table = titled_table("data", "set", "split", "clips", "hours", "seconds min/mean/max", "languages", "findings")
     for row in report.rows:
         seconds = f"{row.min_s:.1f} / {row.mean_s:.1f} / {row.max_s:.1f}"
         counts = {"errors": len(row.lines("error")), "warnings": len(row.lines("warning"))}
@@ -43,10 +36,10 @@ def status_table(run_dir: Path) -> Group:
     """
     paths, config = require_run(run_dir), read_config(run_dir)
     status = json.loads(paths.status.read_text(encoding="utf-8")) if paths.status.is_file() else {}
-    head = _table(str(run_dir), "state", "attempt", "since", "on", "message")
+    head = titled_table(str(run_dir), "state", "attempt", "since", "on", "message")
     on = f"{status.get('host', '?')}, process {status.get('pid', '?')}"
     head.add_row(status.get("state", "new"), str(status.get("attempt", 0)), status.get("time", ""), on, status.get("message", ""))
-    table = _table("rounds", "round", "data set", "adapter", "steps", "base")
+    table = titled_table("rounds", "round", "data set", "adapter", "steps", "base")
     rounds = config.round_list()
     is_short = sum(map(len, rounds)) <= MOST_ROWS
     current = min(first_uncommitted(paths, 1), len(rounds))

@@ -6,41 +6,34 @@ from pathlib import Path
 
 from rich.table import Table
 
+from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.interim import staleness
 from wfc_dist.runs.layout import RunPaths, read_config
 
-_COLUMNS = (
-    "round",
-    "data set",
-    "served after",
-    "committed after",
-    "own error",
-    "had one waited",
-    "sets so far",
-    "had one waited",
-)
+_COLUMNS = ("round", "data set", "served after", "committed after", "own error", "had one waited", "sets so far",
+            "had one waited")  # fmt: skip
 
 
 def stream_table(run_dir: Path) -> Table | None:
     """Returns a row for each data set that arrived; None where the run is no stream.
 
-    "Own error" is that of the base served once it was learned, on its test set; "sets so far" the mean over the test sets
-    learned until then. "Had one waited" is the same of the base committed before: what is served without interim bases.
+    "Own error" is the error, on the test sets of the data set, of the base that is served once the data set is learned; "sets so
+    far" is the mean over all test sets learned until then. "Had one waited" is the same for the base committed before, which is
+    served where there are no interim bases.
     """
     ages = staleness(run_dir)
     if not ages:
         return None
     config, paths = read_config(run_dir), RunPaths(run_dir)
-    table = Table(title=f"arrivals; {config.evaluate.metric.upper()} in percent", title_justify="left", title_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column)
-    so_far: list[str] = []
+    table = titled_table(f"arrivals; {config.evaluate.metric.upper()} in percent", *_COLUMNS)
+    tested, so_far = config.test_sets(), list[str]()
     for index, names in enumerate(config.round_list(), start=1):
         waited = _rates(paths, index - 1, 0)
         for position, name in enumerate(names, start=1):
-            so_far += [name] if "test" in config.datasets[name].splits else []
+            learned = [part for part in config.with_parts([name]) if part in tested]
+            so_far = list(dict.fromkeys(so_far + learned))
             served = _rates(paths, index - 1, position) or _rates(paths, index, 0)
-            cells = [_mean(rates, wanted) for wanted in ([name], so_far) for rates in (served, waited)]
+            cells = [_mean(rates, wanted) for wanted in (learned, so_far) for rates in (served, waited)]
             if name in ages:
                 table.add_row(str(index) if position == 1 else "", name, *map(_seconds, ages[name]), *cells)
     return table

@@ -8,7 +8,7 @@ from typing import Any
 from wfc_dist.compare.results import SystemRow
 from wfc_dist.compare.settings import UNTOUCHED
 from wfc_dist.compare.sweep import KEPT, LEARNED, Point, Sweep, text_of
-from wfc_dist.reports import pieces
+from wfc_dist.reports.pieces import Part, Section
 from wfc_dist.reports.plots import Panel, panels_plot
 
 
@@ -27,7 +27,7 @@ class Swept:
     rows: Sequence[SystemRow]
     front: Sequence[str]
     points: Mapping[str, Point]
-    sections: Sequence[pieces.Section]
+    sections: Sequence[Section]
     sentence: str
 
 
@@ -88,7 +88,7 @@ def _learned(row: SystemRow) -> float:
     return row.values[LEARNED].value if LEARNED in row.values else math.inf
 
 
-def _section(sweep: Sweep, known: Mapping[str, Sequence[float]], front: Sequence[str]) -> pieces.Section:
+def _section(sweep: Sweep, known: Mapping[str, Sequence[float]], front: Sequence[str]) -> Section:
     points = {system: sweep.points[system] for system in known}
     names, panels = list(points), []
     for key in next(iter(points.values())):
@@ -97,7 +97,7 @@ def _section(sweep: Sweep, known: Mapping[str, Sequence[float]], front: Sequence
             lines = [[names.index(name) for name in line] for line in joined(points, key, values)]
             panels.append(Panel(key, [text_of(point[key]) for point in points.values()], list(map(text_of, values)), lines))
     if not panels:
-        return pieces.Section("Only one value of each key is done yet.", [], "Stability against plasticity")
+        return Section("Only one value of each key is done yet.", [], "Stability against plasticity")
     places = [(100 * kept, 100 * learned) for kept, learned in known.values()]
     labels = ("protected sets: relative change of error, percent", "new sets: relative change, percent")
     plot = panels_plot(panels, places, [name in front for name in names], labels)
@@ -105,4 +105,4 @@ def _section(sweep: Sweep, known: Mapping[str, Sequence[float]], front: Sequence
         "Left and down is better on both; where the grey axes cross is the untouched root. Every panel shows the same points: "
         "coloured by one key, joined where only that key differs. Ringed: the Pareto front."
     )
-    return pieces.Section(intro, [pieces.Part(svg=plot)], "Stability against plasticity")
+    return Section(intro, [Part(svg=plot)], "Stability against plasticity")
