@@ -234,7 +234,7 @@ def compare(
 
     display = Display(plain=True if plain else None)
     failures = run_all(comparison, display, only or [])
-    rows = results.rows(comparison)
+    rows = results.system_rows(comparison)
     display.console.print(page.table(comparison, rows))
     typer.echo(page.write(comparison, rows, failures))
     if failures:
@@ -257,7 +257,7 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
 
     display = Display(plain=True if plain else None)
     failures = run_all(swept_over, display)
-    found = swept(swept_over, results.rows(swept_over.comparison))
+    found = swept(swept_over, results.system_rows(swept_over.comparison))
     display.console.print(comparison.table(swept_over.comparison, found.rows, found.front))
     typer.echo(comparison.write(swept_over.comparison, found.rows, failures, found))
     if failures:

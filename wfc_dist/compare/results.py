@@ -84,7 +84,7 @@ def update_norm(run_dir: Path, num_rounds: int) -> float:
     return float(squared**0.5)
 
 
-def rows(comparison: Comparison) -> list[SystemRow]:
+def system_rows(comparison: Comparison) -> list[SystemRow]:
     """Returns a row for each system that has a seed whose runs are all done; the root's is first.
 
     Raises:
@@ -93,25 +93,25 @@ def rows(comparison: Comparison) -> list[SystemRow]:
     config = comparison.runs[0].config
     reader, protected = RateReader(config), list(config.evaluate.protected)
     new = [name for name in comparison.datasets if name in config.test_sets()]
-    found: dict[str, dict[int, dict[str, Rates]]] = {}
+    of_systems: dict[str, dict[int, dict[str, Rates]]] = {}
     norms: dict[str, list[float]] = {}
     for system in comparison.systems:
         for seed in comparison.seeds:
             runs = comparison.runs_of(system, seed)
             if runs and all(map(is_done, runs)):
                 rates = [reader.run(read_matrix(run.config.run_dir())) for run in runs]
-                found.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
+                of_systems.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
                 norms.setdefault(system, []).extend(
                     update_norm(run.config.run_dir(), latest_base(run.config.run_dir()).index) for run in runs
                 )
-                found.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
-    reference, num_seeds = found.get(comparison.reference), len(comparison.seeds)
+                of_systems.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
+    reference, num_seeds = of_systems.get(comparison.reference), len(comparison.seeds)
     return [
         SystemRow(
-            system, comparison.about[system], list(found[system]), num_seeds, _mean(norms.get(system, [])),
-            _values(found[system], reference if system != comparison.reference else None, config.evaluate.confidence),
+            system, comparison.about[system], list(of_systems[system]), num_seeds, _mean(norms.get(system, [])),
+            _values(of_systems[system], reference if system != comparison.reference else None, config.evaluate.confidence),
         )
-        for system in comparison.systems if system in found
+        for system in comparison.systems if system in of_systems
     ]  # fmt: skip
 
 
@@ -168,17 +168,17 @@ def _verdict(name: str, low: float | None, high: float | None) -> str:
     return "better" if (low > 0) == FIGURES[name].higher_is_better else "worse"
 
 
-def as_json(comparison: Comparison, found: Sequence[SystemRow]) -> dict[str, Any]:
+def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]:
     """Returns everything that the table and the plots are made of."""
     config = comparison.runs[0].config
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
         "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "decoding": config.evaluate.decoding(),
         "confidence": config.evaluate.confidence, "formulas": {name: figure.formula for name, figure in FIGURES.items()},
-        "rows": [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}} for row in found],
+        "rows": [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}} for row in rows],
     }  # fmt: skip
 
 
 def _finite(value: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what JSON can hold: null for what is no number."""
-    return {key: None if isinstance(item, float) and not np.isfinite(item) else item for key, item in value.items()}
+    return {key: None if isinstance(number, float) and not np.isfinite(number) else number for key, number in value.items()}

@@ -158,7 +158,7 @@ def _settings(tree: Any, path: Path) -> CompareSettings:
     try:
         settings = CompareSettings.model_validate(tree)
     except ValidationError as error:
-        lines = [f"compare.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [f"compare.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
     if settings.reference not in settings.systems:
         word = settings.reference

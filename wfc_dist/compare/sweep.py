@@ -129,7 +129,7 @@ def _settings(tree: Any, path: Path) -> SweepSettings:
     try:
         return SweepSettings.model_validate(tree)
     except ValidationError as error:
-        lines = [f"sweep.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [f"sweep.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
 
 
@@ -163,5 +163,5 @@ def _system(common: SystemConfig, point: Point, path: Path) -> SystemConfig:
     try:
         return SystemConfig.model_validate(common.model_dump() | layout | {"set": changed})
     except ValidationError as error:
-        lines = [f"sweep.over.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [f"sweep.over.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error

@@ -27,5 +27,5 @@ class TuneFolder:
 def last_words(log: Path) -> str:
     """Returns the message with which the last attempt of a run ended, or where to look when it ended without one."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    _, found, message = f"\n{text}".rpartition("\nwfc: ")
-    return message.strip() if found else f"ended without a word; see {log}"
+    _, has_message, message = f"\n{text}".rpartition("\nwfc: ")
+    return message.strip() if has_message else f"ended without a word; see {log}"

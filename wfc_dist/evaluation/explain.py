@@ -86,23 +86,23 @@ def explain(
     texts = normalized(hypotheses, evaluate.normalizer, spelling)
     counts = metrics.count(*texts, evaluate.metric) if counts is None else counts
     hallucinations = find_hallucinations(*texts)
-    foreign, written, scripts = count_foreign(*texts, [item.language for item in hypotheses])
+    foreign, written, scripts = count_foreign(*texts, [window.language for window in hypotheses])
     parts = _error_parts(counts, hallucinations.clips) | {"foreign_script": (foreign, written)}
-    if any(item.detected for item in hypotheses):
-        wrong = [item.detected != item.language for item in hypotheses for _ in item.parts]
+    if any(window.detected for window in hypotheses):
+        wrong = [window.detected != window.language for window in hypotheses for _ in window.parts]
         parts["language_errors"] = (np.array(wrong, dtype=np.int64), np.ones_like(counts.lengths))
-    if any(item.apart for item in hypotheses):
-        apart = [item.apart for item in hypotheses for _ in item.parts]
+    if any(window.apart for window in hypotheses):
+        apart = [window.apart for window in hypotheses for _ in window.parts]
         parts["decoded_apart"] = (np.array(apart, dtype=np.int64), np.ones_like(counts.lengths))
     switch_parts = _switch_parts(hypotheses, texts, evaluate, spelling)
     by_language = _language_parts(hypotheses, counts)
-    found = ratios(
+    measured = ratios(
         parts | switch_parts | by_language, _GAPS,
         samples=evaluate.bootstrap_samples, confidence=evaluate.confidence,
     )  # fmt: skip
     return Explanation(
-        {name: found[name] for name in FORMULAS if name in found},
-        {name.removeprefix(_LANGUAGE): found[name] for name in by_language if name in found},
+        {name: measured[name] for name in FORMULAS if name in measured},
+        {name.removeprefix(_LANGUAGE): measured[name] for name in by_language if name in measured},
         hallucinations.longest, dict(scripts.most_common()), len(counts.lengths),
         *(int(switch_parts[name][1].sum()) for name in ("wer_switched", "wer_rest")),
     )  # fmt: skip
@@ -128,12 +128,12 @@ def _switch_parts(
     spelling: Mapping[str, str],
 ) -> _Parts:  # fmt: skip
     parts: _Parts = {}
-    languages = {item.language for item in hypotheses}
+    languages = {window.language for window in hypotheses}
     functions = {language: normalizer(evaluate.normalizer, language, spelling) for language in languages}
     for metric in ("wer", "mer"):
         spoken = [
-            _spoken(item, clips, functions[item.language], metrics.TOKENIZERS[metric])
-            for item, clips in zip(hypotheses, texts[0], strict=True)
+            _spoken(window, clips, functions[window.language], metrics.TOKENIZERS[metric])
+            for window, clips in zip(hypotheses, texts[0], strict=True)
         ]
         counts = count_switched(*texts, spoken, metric)
         parts[f"{metric}_switched"] = (counts.switched_errors, counts.switched_lengths)
@@ -142,21 +142,21 @@ def _switch_parts(
 
 
 def _spoken(
-    item: Hypothesis, clips: Sequence[str], normalize: Callable[[str], str], tokenize: Callable[[str], list[str]]
+    window: Hypothesis, clips: Sequence[str], normalize: Callable[[str], str], tokenize: Callable[[str], list[str]]
 ) -> list[list[Languages] | None]:  # fmt: skip
     """Returns the languages of the tokens of every clip: as its words are marked, or else by script."""
-    marks = item.word_languages or ((),) * len(clips)
+    marks = window.word_languages or ((),) * len(clips)
     return [
         languages_by_marks(part, of_part, normalize, tokenize) if of_part else languages_by_script(tokenize(clip))
-        for part, of_part, clip in zip(item.parts, marks, clips, strict=True)
+        for part, of_part, clip in zip(window.parts, marks, clips, strict=True)
     ]
 
 
 def _language_parts(hypotheses: Sequence[Hypothesis], counts: metrics.Counts) -> _Parts:
     """Returns errors and tokens of the clips of every language, most clips first; nothing for a set of one."""
-    languages = [item.language for item in hypotheses for _ in item.parts]
-    found = Counter(languages).most_common()
-    masks = {name: np.array([language == name for language in languages], dtype=np.int64) for name, _ in found}
+    languages = [window.language for window in hypotheses for _ in window.parts]
+    counted = Counter(languages).most_common()
+    masks = {name: np.array([language == name for language in languages], dtype=np.int64) for name, _ in counted}
     if len(masks) < 2:
         return {}
     return {f"{_LANGUAGE}{name}": (counts.errors * mask, counts.lengths * mask) for name, mask in masks.items()}

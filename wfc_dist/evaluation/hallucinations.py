@@ -47,7 +47,7 @@ def loops(tokens: Sequence[str]) -> list[Loop]:
 
     An n-gram made of a shorter one is not listed again (`a b a b` is `a b` twice), nor is the same loop entered elsewhere.
     """
-    found: dict[tuple[str, ...], Loop] = {}
+    longest: dict[tuple[str, ...], Loop] = {}
     for n in range(1, MAX_N + 1):
         same = [tokens[index] == tokens[index - n] for index in range(n, len(tokens))]
         start = 0
@@ -56,9 +56,9 @@ def loops(tokens: Sequence[str]) -> list[Loop]:
             times, ngram = length // n + 1, tuple(tokens[start : start + n])
             if is_same and times >= MIN_TIMES and not _is_periodic(ngram):
                 key = _rotated(ngram)
-                found[key] = max(found.get(key, Loop(ngram, 0)), Loop(ngram, times), key=lambda loop: loop.times)
+                longest[key] = max(longest.get(key, Loop(ngram, 0)), Loop(ngram, times), key=lambda loop: loop.times)
             start += length
-    return list(found.values())
+    return list(longest.values())
 
 
 def _is_periodic(ngram: tuple[str, ...]) -> bool:
@@ -109,8 +109,8 @@ def find_hallucinations(references: Sequence[tuple[str, ...]], hypotheses: Seque
     invented: list[Loop] = []
     for clips, text in zip(references, hypotheses, strict=True):
         said = [token for clip in clips for token in metrics.mixed_tokens(clip)]
-        found = invented_loops(said, metrics.mixed_tokens(text))
+        new_loops = invented_loops(said, metrics.mixed_tokens(text))
         num_inserted = int(inserted[len(flags) : len(flags) + len(clips)].sum())
-        flags += [int(bool(found) or is_flooded(num_inserted, len(said)))] * len(clips)
-        invented += found
+        flags += [int(bool(new_loops) or is_flooded(num_inserted, len(said)))] * len(clips)
+        invented += new_loops
     return Hallucinations(np.array(flags, dtype=np.int64), max(invented, key=lambda loop: loop.num_tokens, default=None))

@@ -78,7 +78,7 @@ def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> 
 
 def write_hypotheses(path: Path, header: Mapping[str, Any], hypotheses: Sequence[Hypothesis]) -> None:
     """Writes a header line and one line per hypothesis, atomically: a file that is there is complete."""
-    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *(item.as_row() for item in hypotheses)]
+    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *(window.as_row() for window in hypotheses)]
     durable.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
@@ -112,17 +112,17 @@ def find_hypotheses(path: Path, header: Mapping[str, Any]) -> list[Hypothesis] |
     """Returns the hypotheses in `path` if they were decoded under this header (`cache_key`), else None."""
     if not path.is_file():
         return None
-    found, hypotheses = read_hypotheses(path)
-    return hypotheses if all(found.get(key) == value for key, value in header.items()) else None
+    stored, hypotheses = read_hypotheses(path)
+    return hypotheses if all(stored.get(key) == value for key, value in header.items()) else None
 
 
 def normalized(
     hypotheses: Sequence[Hypothesis], name: str, spelling: Mapping[str, str]
 ) -> tuple[list[tuple[str, ...]], list[str]]:  # fmt: skip
     """Returns (references clip by clip, hypotheses window by window), each text normalised as its language asks."""
-    functions = {language: normalizer(name, language, spelling) for language in {item.language for item in hypotheses}}
-    references = [tuple(map(functions[item.language], item.parts)) for item in hypotheses]
-    return references, [functions[item.language](item.hypothesis) for item in hypotheses]
+    functions = {language: normalizer(name, language, spelling) for language in {window.language for window in hypotheses}}
+    references = [tuple(map(functions[window.language], window.parts)) for window in hypotheses]
+    return references, [functions[window.language](window.hypothesis) for window in hypotheses]
 
 
 def count_hypotheses(hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str]) -> Counts:

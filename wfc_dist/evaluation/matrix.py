@@ -101,12 +101,12 @@ class ScoreMatrix:
     def columns(self, round_index: int | None = None) -> list[ScoredModel]:
         """Returns the models in the order they came to be: of one round (with the bases before and after it) or all."""
         rounds = range(len(self.config.round_list()) + 1) if round_index is None else (round_index - 1, round_index)
-        found: list[ScoredModel] = []
+        models: list[ScoredModel] = []
         for index in rounds:
             if round_index is None or index == round_index:
-                found += [column for (of_round, _), column in self.adapters.items() if of_round == index]
-            found += [self.bases[index]] if index in self.bases else []
-        return found
+                models += [model for (of_round, _), model in self.adapters.items() if of_round == index]
+            models += [self.bases[index]] if index in self.bases else []
+        return models
 
 
 def _read_scores(path: Path) -> dict[str, Any]:

@@ -61,12 +61,12 @@ def count_foreign(
     for clips, language in zip(references, languages, strict=True):
         spoken.setdefault(language, []).extend(token for clip in clips for token in mixed_tokens(clip))
     usual = {language: usual_scripts(tokens) for language, tokens in spoken.items()}
-    foreign, written, found = [], [], Counter[str]()
+    foreign, written, seen = [], [], Counter[str]()
     for clips, text, language in zip(references, hypotheses, languages, strict=True):
         known = usual[language].union(*map(scripts_of, clips))
         scripts = [scripts for scripts in map(scripts_of, mixed_tokens(text)) if scripts and known]
         others = [sorted(of_token)[0] for of_token in scripts if of_token.isdisjoint(known)]
-        found.update(others)
+        seen.update(others)
         foreign += [len(others), *[0] * (len(clips) - 1)]
         written += [len(scripts), *[0] * (len(clips) - 1)]
-    return np.array(foreign, dtype=np.int64), np.array(written, dtype=np.int64), found
+    return np.array(foreign, dtype=np.int64), np.array(written, dtype=np.int64), seen

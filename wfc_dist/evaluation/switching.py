@@ -26,15 +26,15 @@ class SwitchCounts:
 
 def languages_by_script(tokens: Sequence[str]) -> list[Languages]:
     """Returns the languages of tokens as their scripts tell them; a number has that of the token before it, or else after it."""
-    found: list[Languages] = []
+    by_token: list[Languages] = []
     for token in tokens:
         scripts = [_ONE_LANGUAGE.get(script, script) for script in map(script_of, token) if script]
-        found.append(tuple(script for script, _ in itertools.groupby(scripts)))
-    last = next((languages[0] for languages in found if languages), "")
-    for number, languages in enumerate(found):
-        found[number] = languages or (last,)
-        last = found[number][-1]
-    return found
+        by_token.append(tuple(script for script, _ in itertools.groupby(scripts)))
+    last = next((languages[0] for languages in by_token if languages), "")
+    for number, languages in enumerate(by_token):
+        by_token[number] = languages or (last,)
+        last = by_token[number][-1]
+    return by_token
 
 
 def languages_by_marks(

@@ -37,23 +37,23 @@ def analysis_page(analysis: Analysis) -> str:
         "average": f"{config.centralize.method}, scale {config.centralize.shown_scale()}",
     }
     sections = [_verdicts(analysis)]
-    for found in analysis.rounds[-_ROUNDS:]:
-        sections += round_sections(found.measures, found.priors, config.train)
+    for of_round in analysis.rounds[-_ROUNDS:]:
+        sections += round_sections(of_round.measures, of_round.priors, config.train)
     if analysis.line:
         sections.append(line_section(analysis.line))
-    words = "; ".join(f"{item.mechanism}: {item.word}" for item in last.verdicts)
+    words = "; ".join(f"{verdict.mechanism}: {verdict.word}" for verdict in last.verdicts)
     sentence = f"Round {last.measures.round_index}. {words}."
     return render(f"{config.run.name}: analysis", list(facts.items()), sentence, sections)
 
 
 def _verdicts(analysis: Analysis) -> Section:
     rows: list[Sequence[Cell] | str] = []
-    for found in analysis.rounds:
-        rows.append(f"round {found.measures.round_index}: {_names(found.measures.adapters)}")
-        for item in found.verdicts:
-            rows.append([Cell(item.mechanism), Cell(item.measured, css="wrap"), Cell(item.expected), Cell(item.word)])
+    for of_round in analysis.rounds:
+        rows.append(f"round {of_round.measures.round_index}: {_names(of_round.measures.adapters)}")
+        for verdict in of_round.verdicts:
+            rows.append([Cell(verdict.mechanism), Cell(verdict.measured, css="wrap"), Cell(verdict.expected), Cell(verdict.word)])
     notes = [Part(note=note) for note in analysis.notes]
-    rules = [Part(note=f"{item.mechanism}: {item.rule}.") for item in analysis.rounds[-1].verdicts]
+    rules = [Part(note=f"{verdict.mechanism}: {verdict.rule}.") for verdict in analysis.rounds[-1].verdicts]
     table = HtmlTable(["mechanism", "measured", "expected", "verdict"], rows, left=True)
     intro = (
         "Does what the method rests on hold in this run? All numbers, of every matrix too, are in analysis.json beside this page."
@@ -69,8 +69,10 @@ def verdict_table(analysis: Analysis) -> Table:
     """Returns the verdicts of the last rounds for the console."""
     heads = ("round", "mechanism", "measured", "expected", "verdict")
     table = titled_table(f"{analysis.config.run.name}: do the mechanisms hold?", *heads)
-    for found in analysis.rounds[-_ROUNDS:]:
-        for item in found.verdicts:
-            table.add_row(*map(escape, (str(item.round_index), item.mechanism, item.measured, item.expected, item.word)))
+    for of_round in analysis.rounds[-_ROUNDS:]:
+        for verdict in of_round.verdicts:
+            table.add_row(
+                *map(escape, (str(verdict.round_index), verdict.mechanism, verdict.measured, verdict.expected, verdict.word))
+            )
         table.add_section()
     return table

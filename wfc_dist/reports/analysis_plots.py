@@ -36,8 +36,8 @@ def factors_plot(pooled: Mapping[str, Pooled]) -> str:
     """Returns densities of the entries of lora_A and lora_B, a panel each."""
     with mpl.rc_context(STYLE):
         figure, panels = grid_of(len(pooled), columns=2, width=4.3, height=2.7)
-        for axes, (name, found) in zip(panels, pooled.items(), strict=True):
-            _densities(axes, found, logarithmic=True)
+        for axes, (name, of_factor) in zip(panels, pooled.items(), strict=True):
+            _densities(axes, of_factor, logarithmic=True)
             axes.set_xlabel(f"entry of {name}")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
         return as_svg(figure)
@@ -46,12 +46,12 @@ def factors_plot(pooled: Mapping[str, Pooled]) -> str:
 def _densities(axes: Axes, pooled: Pooled, *, logarithmic: bool) -> None:
     edges = np.array(pooled.edges)
     centers = (edges[1:] + edges[:-1]) / 2
-    for name, found in itertools.islice(pooled.adapters.items(), _MOST_LINES):
-        axes.plot(centers, _seen(found.densities), linewidth=1, label=name)
+    for name, distribution in itertools.islice(pooled.adapters.items(), _MOST_LINES):
+        axes.plot(centers, _seen(distribution.densities), linewidth=1, label=name)
     averaged = _seen(pooled.averaged.densities)
     axes.fill_between(centers, averaged, color=INK, alpha=0.13, linewidth=0)
     axes.plot(centers, averaged, color=INK, linewidth=1.6, label="averaged")
-    spreads = [found.shapes["as they are"].s for found in pooled.adapters.values()]
+    spreads = [distribution.shapes["as they are"].s for distribution in pooled.adapters.values()]
     for s, color, name in (
         (np.mean(spreads), GREY, "N(0, s^2), adapters"),
         (pooled.averaged.shapes["as they are"].s, RED, "N(0, s^2), averaged"),
@@ -68,7 +68,9 @@ def _densities(axes: Axes, pooled: Pooled, *, logarithmic: bool) -> None:
     axes.locator_params(axis="x", nbins=5)
     axes.set_ylabel("density" + (" (log)" if logarithmic else ""))
     if logarithmic:
-        top = max(float(np.nanmax(_seen(found.densities))) for found in [*pooled.adapters.values(), pooled.averaged])
+        top = max(
+            float(np.nanmax(_seen(distribution.densities))) for distribution in [*pooled.adapters.values(), pooled.averaged]
+        )
         axes.set_yscale("log")
         axes.set_ylim(top / 1e6, 2 * top)
     else:
@@ -86,13 +88,13 @@ def qq_plot(pooled: Pooled) -> str:
         figure, panels = grid_of(len(LEVELS), columns=3, width=2.9, height=2.7)
         x = normal_quantiles(PROBABILITIES)
         drawn = [*itertools.islice(pooled.adapters.values(), _MOST_LINES), pooled.averaged]
-        sizes = [abs(value) for found in drawn for values in found.quantiles.values() for value in values]
+        sizes = [abs(value) for distribution in drawn for values in distribution.quantiles.values() for value in values]
         limit = max([5.0, *(size for size in sizes if size < _FARTHEST)])
         titles = {"as they are": "all modules as they are", "per module": "each module / its s", "per row": "each row / its s"}
         for axes, level in zip(panels, LEVELS, strict=True):
             axes.plot(x, x, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-            for name, found in itertools.islice(pooled.adapters.items(), _MOST_LINES):
-                axes.plot(x, found.quantiles[level], linewidth=1, label=name)
+            for name, distribution in itertools.islice(pooled.adapters.items(), _MOST_LINES):
+                axes.plot(x, distribution.quantiles[level], linewidth=1, label=name)
             axes.plot(x, pooled.averaged.quantiles[level], color=INK, linewidth=1.6, label="averaged")
             axes.set_title(titles[level])
             axes.set_xlabel("quantile of N(0, 1)")

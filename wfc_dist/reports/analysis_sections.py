@@ -35,12 +35,12 @@ def round_sections(measures: RoundMeasures, priors: Mapping[str, AdapterPrior], 
 
 
 def _per_module(measures: RoundMeasures, attribute: str) -> dict[str, float]:
-    return {name: float(getattr(item, attribute)) for name, item in measures.modules.items()}
+    return {name: float(getattr(module, attribute)) for name, module in measures.modules.items()}
 
 
 def _variance(measures: RoundMeasures) -> Section:
     num, split = len(measures.adapters), measures.variance
-    ratios = {name: item.variance.ratio for name, item in measures.modules.items()}
+    ratios = {name: module.variance.ratio for name, module in measures.modules.items()}
     lines = {f"1/N = {1 / num:.3f}": 1 / num, "1: identical updates": 1.0}
     svg = modules_plot({"mean of the updates": ratios}, "variance / adapters'", lines)
     rows = [
@@ -98,8 +98,8 @@ def _shape_table(pooled: Pooled, levels: Sequence[str]) -> HtmlTable:
     rows: list[Sequence[Cell] | str] = []
     for level in levels:
         rows.append(_LEVEL_TITLES[level])
-        for name, found in _shown(pooled):
-            shape = found.shapes[level]
+        for name, distribution in _shown(pooled):
+            shape = distribution.shapes[level]
             values = [f"{value:.4f}" for value in (shape.ks_distance, shape.anderson_darling)]
             values = [f"{shape.s:.2e}", f"{shape.excess_kurtosis:.2f}", *values, f"{shape.num_to_reject:,.0f}", f"{shape.num:,}"]
             rows.append([Cell(name), *(Cell("-" if value == "nan" else value) for value in values)])
@@ -108,19 +108,19 @@ def _shape_table(pooled: Pooled, levels: Sequence[str]) -> HtmlTable:
 
 def _sparsity_table(pooled: Pooled) -> HtmlTable:
     rows: list[Sequence[Cell] | str] = []
-    for name, found in _shown(pooled):
-        shape = found.shapes["as they are"]
+    for name, distribution in _shown(pooled):
+        shape = distribution.shapes["as they are"]
         rows.append([Cell(name), Cell(f"{shape.zeros:.2%}"), *(Cell(f"{value:.1%}") for value in shape.below.values())])
     rows.append([Cell("N(0, s^2)"), Cell("0.00%"), *(Cell(f"{gaussian_below(threshold):.1%}") for threshold in THRESHOLDS)])
     return HtmlTable(["", "exactly 0", *(f"< {threshold:g} s" for threshold in THRESHOLDS)], rows)
 
 
 def _factors(measures: RoundMeasures) -> Section:
-    pooled = {name: found for name, found in measures.pooled.items() if name != "updates"}
+    pooled = {name: of_factor for name, of_factor in measures.pooled.items() if name != "updates"}
     if not pooled:
         return Section(parts=[Part(note="The adapters differ in r: their factors have no common average.")], title="the factors")
     parts = [Part(svg=analysis_plots.factors_plot(pooled))]
-    parts += [Part(name, table=_shape_table(found, ["as they are", "per module"])) for name, found in pooled.items()]
+    parts += [Part(name, table=_shape_table(of_factor, ["as they are", "per module"])) for name, of_factor in pooled.items()]
     intro = (
         "lora_A starts at a uniform distribution that all adapters of a round share (excess kurtosis -1.2), lora_B at zero. "
         "The averages here are those of the factors apart, as centralize.method=factor_mean takes them."
@@ -141,7 +141,7 @@ def _pairs(measures: RoundMeasures) -> Section:
     }
     signs = {
         "like signs": _per_module(measures, "sign_agreement"),
-        "cosine": {name: item.variance.mean_cosine or 0.0 for name, item in modules.items()},
+        "cosine": {name: module.variance.mean_cosine or 0.0 for name, module in modules.items()},
     }
     rank = sum(_per_module(measures, "effective_rank").values()) / len(names)
     by_chance = {f"random subspaces, r/d = {randoms['column']:.3f}": randoms["column"]}
@@ -161,23 +161,23 @@ def _pairs(measures: RoundMeasures) -> Section:
 
 
 def _norms(measures: RoundMeasures) -> Section:
-    has_weights = all(item.weight_norm for item in measures.modules.values())
+    has_weights = all(module.weight_norm for module in measures.modules.values())
 
-    def scaled(item: ModuleMeasures, norm: float) -> float:
-        return norm / item.weight_norm if has_weights and item.weight_norm else norm
+    def scaled(module: ModuleMeasures, norm: float) -> float:
+        return norm / module.weight_norm if has_weights and module.weight_norm else norm
 
     series = {
-        "adapters, root mean square": {name: scaled(item, _typical(item)) for name, item in measures.modules.items()},
-        "mean of the updates": {name: scaled(item, item.mean_norm) for name, item in measures.modules.items()},
+        "adapters, root mean square": {name: scaled(module, _typical(module)) for name, module in measures.modules.items()},
+        "mean of the updates": {name: scaled(module, module.mean_norm) for name, module in measures.modules.items()},
     }
     if measures.own:
-        series["update of the run"] = {name: scaled(item, item.own_norm or 0.0) for name, item in measures.modules.items()}
+        series["update of the run"] = {name: scaled(module, module.own_norm or 0.0) for name, module in measures.modules.items()}
     svg = modules_plot(series, "||update|| / ||W||" if has_weights else "||update||")
     return Section("", [Part(svg=svg, table=_norms_table(measures, has_weights))], "norms of the updates")
 
 
-def _typical(item: ModuleMeasures) -> float:
-    return _root_sum(item.norms.values()) / math.sqrt(len(item.norms))
+def _typical(module: ModuleMeasures) -> float:
+    return _root_sum(module.norms.values()) / math.sqrt(len(module.norms))
 
 
 def _root_sum(norms: Iterable[float]) -> float:
@@ -186,12 +186,12 @@ def _root_sum(norms: Iterable[float]) -> float:
 
 def _norms_table(measures: RoundMeasures, has_weights: bool) -> HtmlTable:
     groups: dict[tuple[str, str], list[ModuleMeasures]] = {}
-    for item in measures.modules.values():
-        groups.setdefault((item.kind, item.projection), []).append(item)
+    for module in measures.modules.values():
+        groups.setdefault((module.kind, module.projection), []).append(module)
     rows = []
-    for group, items in sorted(groups.items()):
-        weights = _root_sum(item.weight_norm or 0.0 for item in items)
-        norms = [_root_sum(map(_typical, items)), _root_sum(item.mean_norm for item in items)]
+    for group, of_group in sorted(groups.items()):
+        weights = _root_sum(module.weight_norm or 0.0 for module in of_group)
+        norms = [_root_sum(map(_typical, of_group)), _root_sum(module.mean_norm for module in of_group)]
         cells = [Cell(f"{norm:.3f}", f"{100 * norm / weights:.2f} %" if has_weights else "") for norm in norms]
         rows.append([Cell(" ".join(group)), *cells, Cell(f"{weights:.1f}" if has_weights else "-")])
     heads = ["matrices", "adapters", "mean of the updates", "weights of the root"]

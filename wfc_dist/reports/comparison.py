@@ -43,19 +43,19 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def table(comparison: Comparison, found: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
+def table(comparison: Comparison, rows: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
     """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
 
     Args:
         comparison: What is compared.
-        found: Its rows.
+        rows: Its rows.
         front: Systems that get a star: the Pareto front of a sweep.
     """
     made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
     made.add_column("system", no_wrap=not front, overflow="fold")
     for title in (*TITLES.values(), "norm", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
-    for row in found:
+    for row in rows:
         cells = [f"{_number(name, row.values[name].value)}{MARKS[row.values[name].verdict]:1}" if name in row.values else "- "
                  for name in TITLES]  # fmt: skip
         made.add_row(escape(_starred(row.system, front)), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
@@ -66,34 +66,34 @@ def _starred(system: str, front: Sequence[str]) -> str:
     return f"{system} *" if system in front else system
 
 
-def write(comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], swept: Swept | None = None) -> Path:
+def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str, str], swept: Swept | None = None) -> Path:
     """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
 
     Args:
         comparison: What is compared.
-        found: Its rows.
+        rows: Its rows.
         failures: Run -> what went wrong.
         swept: What a sweep adds: its plots in place of one with all names, its front marked, its points in compare.json.
     """
-    tree = as_json(comparison, found) | {"failures": failures}
+    tree = as_json(comparison, rows) | {"failures": failures}
     if swept:
         tree |= {"front": swept.front, "points": swept.points}
     durable.write_text(comparison.folder / "compare.json", json.dumps(tree, indent=1) + "\n")
     facts = [("reference", comparison.reference), ("seeds", ", ".join(map(str, comparison.seeds))),
              ("data sets", ", ".join(comparison.datasets))]  # fmt: skip
     front = swept.front if swept else ()
-    named = [UNTOUCHED, *front] if swept else [row.system for row in found]
-    plane = swept.sections if swept else [_plane(found)]
-    sections = [_table(comparison, found, failures, front), *plane, _norms(found, named), _formulas(comparison)]
-    sentence = swept.sentence if swept else _sentence(comparison, found)
+    named = [UNTOUCHED, *front] if swept else [row.system for row in rows]
+    plane = swept.sections if swept else [_plane(rows)]
+    sections = [_table(comparison, rows, failures, front), *plane, _norms(rows, named), _formulas(comparison)]
+    sentence = swept.sentence if swept else _sentence(comparison, rows)
     evaluate = comparison.runs[0].config.evaluate
     page = comparison.folder / "index.html"
     durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=evaluate.confidence))
     return page
 
 
-def _sentence(comparison: Comparison, found: Sequence[SystemRow]) -> str:
-    others = [row for row in found if row.system not in (comparison.reference, UNTOUCHED)]
+def _sentence(comparison: Comparison, rows: Sequence[SystemRow]) -> str:
+    others = [row for row in rows if row.system not in (comparison.reference, UNTOUCHED)]
     said = []
     for figure, label in (("new", "on the new sets"), ("protected", "on the protected sets")):
         better = [row.system for row in others if figure in row.values and row.values[figure].verdict == "better"]
@@ -101,15 +101,15 @@ def _sentence(comparison: Comparison, found: Sequence[SystemRow]) -> str:
     return "; ".join(said) + "."
 
 
-def _table(comparison: Comparison, found: Sequence[SystemRow], failures: dict[str, str], front: Sequence[str] = ()) -> Section:
-    rows: list[Sequence[Cell] | str] = []
-    for row in found:
+def _table(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str, str], front: Sequence[str] = ()) -> Section:
+    lines: list[Sequence[Cell] | str] = []
+    for row in rows:
         name = _starred(row.system, front)
         cells = [Cell(name, f"{len(row.seeds)}/{row.num_planned} seeds" if len(row.seeds) < row.num_planned else "")]
         cells += [_cell(name, row.values.get(name)) for name in TITLES]
-        rows.append([*cells, Cell(f"{row.norm:.2f}")])
-    rows += [[Cell(name), Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
-    made = HtmlTable(["system", *TITLES.values(), "norm"], rows, caption=caption(comparison) + (STAR if front else ""))
+        lines.append([*cells, Cell(f"{row.norm:.2f}")])
+    lines += [[Cell(name), Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
+    made = HtmlTable(["system", *TITLES.values(), "norm"], lines, caption=caption(comparison) + (STAR if front else ""))
     return Section(title="Systems", parts=[Part(table=made)])
 
 
@@ -124,11 +124,11 @@ def _triple(value: Value) -> tuple[float, float, float]:
     return 100 * value.low, 100 * value.value, 100 * value.high
 
 
-def _plane(found: Sequence[SystemRow]) -> Section:
+def _plane(rows: Sequence[SystemRow]) -> Section:
     x, y = "protected_relative", "new_relative"
     marks = [
         Mark(row.system, _triple(row.values[x]), _triple(row.values[y]), strong=row.system == UNTOUCHED)
-        for row in found
+        for row in rows
         if {x, y} <= row.values.keys()
     ]
     labels = ("protected sets: relative change of the mean error, percent", "new sets: mean relative change of error, percent")
@@ -137,13 +137,13 @@ def _plane(found: Sequence[SystemRow]) -> Section:
     return Section(intro, parts, "What is learned against what is kept")
 
 
-def _norms(found: Sequence[SystemRow], named: Sequence[str]) -> Section:
+def _norms(rows: Sequence[SystemRow], named: Sequence[str]) -> Section:
     parts = []
     for figure, label in (("new", "error on the new sets, percent"), ("protected", "error on the protected sets, percent")):
         marks = [
             Mark(row.system if row.system in named else "", (row.norm,) * 3, _triple(row.values[figure]),
                  strong=row.system == UNTOUCHED)
-            for row in found if figure in row.values
+            for row in rows if figure in row.values
         ]  # fmt: skip
         if len(marks) > 1:
             parts.append(Part(svg=marks_plot(marks, ("||theta_T - theta_0||, Frobenius", label), zero=False)))

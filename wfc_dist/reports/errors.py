@@ -64,13 +64,16 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
     explained = _explained(matrix, models[:_MODELS], reader)
     if not explained:
         return Section(parts=[Part(note="No hypotheses are on disk.")])
-    sets = {name: {title: item.as_tree() for title, item in of_set.items()} for name, of_set in explained.items()}
+    sets = {name: {title: explanation.as_tree() for title, explanation in of_set.items()} for name, of_set in explained.items()}
     durable.write_json(
         json_path, {"schema": SCHEMA_VERSION, "metric": matrix.config.evaluate.metric, "formulas": FORMULAS, "sets": sets}
     )
-    worst = sorted(explained, key=lambda name: -max(item.figures["rate"].value for item in explained[name].values()))[:_WORST]
+    worst = sorted(
+        explained, key=lambda name: -max(explanation.figures["rate"].value for explanation in explained[name].values())
+    )[:_WORST]
     shares = {
-        name: {title: [item.figures[kind].value for kind in _KINDS] for title, item in explained[name].items()} for name in worst
+        name: {title: [explanation.figures[kind].value for kind in _KINDS] for title, explanation in explained[name].items()}
+        for name in worst
     }
     parts = [Part(title="Where they are most", svg=plots.errors_plot(shares, _KINDS)), _worst_part(matrix, explained)]
     if len(models) > _MODELS:
@@ -83,10 +86,10 @@ def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
     """Returns each model's worst set in words."""
     worst: dict[str, tuple[str, Explanation]] = {}
     for name, of_set in explained.items():
-        for title, item in of_set.items():
-            if title not in worst or item.figures["rate"].value > worst[title][1].figures["rate"].value:
-                worst[title] = (name, item)
-    rows = [[Cell(title), Cell(name), Cell(in_words(item), css="wrap")] for title, (name, item) in worst.items()]
+        for title, explanation in of_set.items():
+            if title not in worst or explanation.figures["rate"].value > worst[title][1].figures["rate"].value:
+                worst[title] = (name, explanation)
+    rows = [[Cell(title), Cell(name), Cell(in_words(explanation), css="wrap")] for title, (name, explanation) in worst.items()]
     text = f"{matrix.config.evaluate.metric.upper()}, in percent of the reference tokens"
     return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
 
@@ -103,31 +106,33 @@ def _kept(title: str, heads: Sequence[str], rows: Sequence[Sequence[Cell] | str]
 
 
 def _rows(explained: Explained) -> Iterable[tuple[str, str, Explanation]]:
-    return ((name, title, item) for name, of_set in explained.items() for title, item in of_set.items())
+    return ((name, title, explanation) for name, of_set in explained.items() for title, explanation in of_set.items())
 
 
 def _table_part(explained: Explained) -> Part:
-    shown = {key: head for key, head in _HEADS.items() if any(key in item.figures for _, _, item in _rows(explained))}
+    shown = {
+        key: head for key, head in _HEADS.items() if any(key in explanation.figures for _, _, explanation in _rows(explained))
+    }
     rows: list[Sequence[Cell] | str] = []
     for name, of_set in explained.items():
         rows.append(name)
-        for title, item in of_set.items():
-            loop = shortened(item.longest_loop) if item.longest_loop else "-"
-            rows.append([Cell(title), *(_cell(item.figures.get(key)) for key in shown), Cell(loop, _scripts(item))])
+        for title, explanation in of_set.items():
+            loop = shortened(explanation.longest_loop) if explanation.longest_loop else "-"
+            rows.append([Cell(title), *(_cell(explanation.figures.get(key)) for key in shown), Cell(loop, _scripts(explanation))])
     text = "percent; longest loop: the phrase that was repeated most, beside it the scripts that are foreign to the set"
     return _kept("Every set", ["model", *shown.values(), "longest loop"], rows, text)
 
 
-def _scripts(item: Explanation) -> str:
-    return ", ".join(f"{script.lower()} {number}" for script, number in list(item.scripts.items())[:3])
+def _scripts(explanation: Explanation) -> str:
+    return ", ".join(f"{script.lower()} {number}" for script, number in list(explanation.scripts.items())[:3])
 
 
 def _switch_part(explained: Explained) -> list[Part]:
     keys = [f"{metric}_{side}" for metric in ("wer", "mer") for side in ("switched", "rest", "gap")]
     rows = [
-        [Cell(name), Cell(title), *(_cell(item.figures.get(key), "+" if "gap" in key else "") for key in keys),
-         Cell(f"{item.num_switched} of {item.num_switched + item.num_rest}")]
-        for name, title, item in _rows(explained) if item.num_switched
+        [Cell(name), Cell(title), *(_cell(explanation.figures.get(key), "+" if "gap" in key else "") for key in keys),
+         Cell(f"{explanation.num_switched} of {explanation.num_switched + explanation.num_rest}")]
+        for name, title, explanation in _rows(explained) if explanation.num_switched
     ]  # fmt: skip
     if not rows:
         return []
@@ -139,11 +144,13 @@ def _language_part(explained: Explained) -> list[Part]:
     rows: list[Sequence[Cell] | str] = []
     heads = ["model", "rate of each language"]
     for name, of_set in explained.items():
-        if any(item.languages for item in of_set.values()):
+        if any(explanation.languages for explanation in of_set.values()):
             rows.append(name)
-        for title, item in of_set.items():
-            if item.languages:
-                rows.append([Cell(title), *(_language_cell(language, ratio) for language, ratio in item.languages.items())])
+        for title, explanation in of_set.items():
+            if explanation.languages:
+                rows.append(
+                    [Cell(title), *(_language_cell(language, ratio) for language, ratio in explanation.languages.items())]
+                )
     width = max((len(row) for row in rows if not isinstance(row, str)), default=0)
     return [_kept("Sets of several languages", [*heads, *[""] * (width - 2)], rows, "percent")] if rows else []
 

@@ -199,7 +199,7 @@ def _short(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64:
         return value[:12]  # a sha256
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_short(part)}" for key, part in value.items())
     return "-" if value is None else str(value)
 
 

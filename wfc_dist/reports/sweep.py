@@ -31,17 +31,17 @@ class Swept:
     sentence: str
 
 
-def swept(sweep: Sweep, found: Sequence[SystemRow]) -> Swept:
+def swept(sweep: Sweep, rows: Sequence[SystemRow]) -> Swept:
     """Returns the rows of a sweep in the order of their fronts, and its plots."""
-    places = {row.system: _place(row) for row in found if row.system != UNTOUCHED}
+    places = {row.system: _place(row) for row in rows if row.system != UNTOUCHED}
     layers = front_layers({system: place for system, place in places.items() if place is not None})
-    last = len(found)
-    rows = sorted(found, key=lambda row: (row.system != UNTOUCHED, layers.get(row.system, last), _learned(row)))
-    front = [row.system for row in rows if layers.get(row.system) == 1]
+    last = len(rows)
+    ordered = sorted(rows, key=lambda row: (row.system != UNTOUCHED, layers.get(row.system, last), _learned(row)))
+    front = [row.system for row in ordered if layers.get(row.system) == 1]
     known = {system: place for system, place in places.items() if place is not None and len(place) == 2}
     sections = [_section(sweep, known, front)] if len(known) > 1 else []
     named = "; ".join(f"{system} ({sweep.comparison.about[system]})" for system in front)
-    return Swept(rows, front, sweep.points, sections, f"On the front: {named or 'nothing yet'}.")
+    return Swept(ordered, front, sweep.points, sections, f"On the front: {named or 'nothing yet'}.")
 
 
 def front_layers(places: Mapping[str, Sequence[float]]) -> dict[str, int]:
@@ -49,13 +49,13 @@ def front_layers(places: Mapping[str, Sequence[float]]) -> dict[str, int]:
 
     A place is beaten by one that is nowhere worse and somewhere better; equal places are of one layer.
     """
-    left, found = dict(places), dict[str, int]()
+    left, layers = dict(places), dict[str, int]()
     while left:
         front = [name for name, place in left.items() if not any(_beats(other, place) for other in left.values())]
-        layer = 1 + max(found.values(), default=0)
-        found |= dict.fromkeys(front, layer)
-        left = {name: place for name, place in left.items() if name not in found}
-    return found
+        layer = 1 + max(layers.values(), default=0)
+        layers |= dict.fromkeys(front, layer)
+        left = {name: place for name, place in left.items() if name not in layers}
+    return layers
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -65,18 +65,18 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 def joined(points: Mapping[str, Point], key: str, values: Sequence[Any]) -> list[list[str]]:
     """Returns the names that differ in `key` alone, in the order of `values`; a line needs two."""
     lines: dict[str, list[str]] = {}
-    for name, point in sorted(points.items(), key=lambda item: values.index(item[1][key])):
+    for name, point in sorted(points.items(), key=lambda named: values.index(named[1][key])):
         lines.setdefault(repr([value for other, value in point.items() if other != key]), []).append(name)
     return [names for names in lines.values() if len(names) > 1]
 
 
 def values_of(points: Mapping[str, Point], key: str) -> list[Any]:
     """Returns the values of a key, numbers in their order, others as they come."""
-    found: list[Any] = []
+    values: list[Any] = []
     for point in points.values():
-        if point[key] not in found:
-            found.append(point[key])
-    return sorted(found) if all(isinstance(value, (int, float)) for value in found) else found
+        if point[key] not in values:
+            values.append(point[key])
+    return sorted(values) if all(isinstance(value, (int, float)) for value in values) else values
 
 
 def _place(row: SystemRow) -> tuple[float, ...] | None:
