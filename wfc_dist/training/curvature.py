@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
 from wfc_dist.training.job import TrainingJob
-from wfc_dist.training.loss import TokenLoss, load_parameters_
-from wfc_dist.training.model import build, lora_layers, train_mode_
+from wfc_dist.training.loss import TokenLoss
+from wfc_dist.training.model import build, copy_values_, lora_layers, lora_parameters, train_mode_
 from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -106,7 +106,7 @@ def measure(
 ) -> dict[str, torch.Tensor] | None:
     """Returns what `train.curvature` asks for, of `adapter` (by PEFT key) on a model of its own; None when asked to stop."""
     model = build(warm, job.lora, job.init_seed)
-    load_parameters_(model, adapter)
+    copy_values_(lora_parameters(model), adapter)
     train_mode_(model, training=False)
     batches = first_windows(windows, job.train.curvature_windows)
     return gather(TokenLoss(model, job.train.precision), batches, job.train.statistics, warm.device, should_stop)

@@ -11,8 +11,8 @@ from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import Split, open_split
 from wfc_dist.errors import InputError
 from wfc_dist.training.job import TrainingJob
-from wfc_dist.training.loss import TokenLoss, load_parameters_
-from wfc_dist.training.model import build, train_mode_
+from wfc_dist.training.loss import TokenLoss
+from wfc_dist.training.model import build, copy_values_, lora_parameters, train_mode_
 from wfc_dist.training.world import World
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -56,7 +56,7 @@ class DevSet:
         Args:
             parameters: The adapter, by PEFT key.
         """
-        load_parameters_(self._model, parameters)
+        copy_values_(lora_parameters(self._model), parameters)
         size, world = self.job.train.batch_size, self.world
         num_batches = self._windows.num_batches(size, world.world_size)
         sums = torch.zeros(num_batches, world.world_size, size, dtype=torch.float64, device=world.device)
@@ -75,7 +75,7 @@ class DevSet:
         Raises:
             InputError: No reference has a token after normalisation.
         """
-        load_parameters_(self._model, parameters)
+        copy_values_(lora_parameters(self._model), parameters)
         counts = self.world.sum_(torch.tensor(self._count_share(), dtype=torch.int64, device=self.world.device)).tolist()
         if counts[1] == 0:
             raise InputError(f"{self.job.where()}: no dev reference has a token after normalisation; stop on the loss instead")

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wfc_dist.config.schema import TrainConfig
 from wfc_dist.errors import ConfigError, TrainingError
-from wfc_dist.training.loss import TokenLoss, trained_parameters
+from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import lora_parameters
 from wfc_dist.training.world import World
 
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
         self.train, self.world = train, world
-        self.parameters, self._adapter = trained_parameters(loss), lora_parameters(loss).keys()
+        self.parameters, self._adapter = loss.trained_parameters(), lora_parameters(loss).keys()
         frozen = [name for name, parameter in loss.named_parameters() if not parameter.requires_grad]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, frozen)  # every rank has verified its base
         _forget_accelerate()

@@ -1,4 +1,4 @@
-"""The loss of a training step: summed cross-entropy over tokens and what objectives add to it; and what the optimizer moves."""
+"""The loss of a training step: cross-entropy summed over tokens, and what distillation and a prior make of it."""
 
 import contextlib
 from collections.abc import Mapping
@@ -10,21 +10,20 @@ from torch.nn import functional
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from wfc_dist.config.training import DistillationConfig
-from wfc_dist.errors import IntegrityError
 from wfc_dist.training.distillation import distilled
 from wfc_dist.training.model import base_alone, lora_parameters, whisper
 from wfc_dist.training.prior import GaussianFactors
 
 
 class TokenLoss(torch.nn.Module):
-    """Whisper with an adapter, from a batch to summed cross-entropy: the module that is wrapped for training.
+    """Whisper with an adapter, from a batch to its summed cross-entropy. DDP and DeepSpeed wrap this module.
 
-    Autocast is entered in here, inside DDP and DeepSpeed: their own mixed precision would keep LoRA factors, or their
-    gradients on the wire, in half precision.
+    Autocast is entered in here, not by the wrappers: their own mixed precision would keep LoRA factors, or their gradients on
+    the wire, in half precision.
 
     Args:
         model: From `build`.
-        precision: As configured.
+        precision: fp32, bf16 or fp16.
         distillation: Mixes in the divergence from the base alone (see `distillation`); None computes the cross-entropy only.
         prior: Draws the factors anew in every call (see `prior`); None takes them as they are.
     """
@@ -34,14 +33,14 @@ class TokenLoss(torch.nn.Module):
         model: PeftModel,
         precision: str,
         distillation: DistillationConfig | None = None,
-        prior: "GaussianFactors | None" = None,
+        prior: GaussianFactors | None = None,
     ) -> None:
         super().__init__()
         self.model, self.distillation, self.prior = model, distillation, prior
         self.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
     def forward(self, input_features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Returns the summed token loss of every window: cross-entropy, or what distillation makes of it.
+        """Returns the token loss of every window, summed: cross-entropy, or what distillation makes of it.
 
         Args:
             input_features: (B, n_mels, frames).
@@ -66,6 +65,10 @@ class TokenLoss(torch.nn.Module):
             return summed
         return distilled(summed, teacher, logits, labels, self.distillation)
 
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Returns all that the optimizer moves: the factors by PEFT key, then the spreads of a prior by `rho/<PEFT key>`."""
+        return lora_parameters(self.model) | (self.prior.spreads() if self.prior is not None else {})
+
     def _adapted(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         if self.prior is None:
             return self.model(**inputs, use_cache=False)
@@ -75,20 +78,3 @@ class TokenLoss(torch.nn.Module):
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self.autocast_dtype)
-
-
-def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Returns all that the optimizer moves: `lora_parameters`, and after them the spreads of a prior by `rho/<PEFT key>`."""
-    if isinstance(model, TokenLoss) and model.prior is not None:
-        return lora_parameters(model) | model.prior.spreads()
-    return lora_parameters(model)
-
-
-def load_parameters_(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Copies values into `trained_parameters`, by key; names and shapes must be the model's own."""
-    parameters = trained_parameters(model)
-    if parameters.keys() != values.keys():
-        raise IntegrityError(f"adapter state does not fit the model: {sorted(parameters.keys() ^ values.keys())[0]}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])

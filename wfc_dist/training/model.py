@@ -1,9 +1,9 @@
-"""The adapter on the frozen base: built the same way everywhere, and proof that nothing else is trained."""
+"""The adapter on the frozen base: how it is built, what its parameters are, and the checks that nothing else is trained."""
 
 import contextlib
 import hashlib
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_laye
 def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     """Returns a new adapter around the warm base, in eval mode apart from LoRA's own dropout.
 
-    lora_B is zero; lora_A is a pure function of `init_seed` and the module's name, so adapters of one round start from
-    the same point, on every rank, whatever else drew random numbers. Of variant full the factor on the weight's smaller side
-    is a `Unit`, the other is zero: their product is the update of the whole weight. The base shares storage with `warm`.
+    lora_B is zero. lora_A is a pure function of `init_seed` and the module's name: adapters of one round start from the same
+    point on every rank, whatever else has drawn random numbers. With variant full the factor on the weight's smaller side is a
+    `Unit` and the other is zero: their product is the update of the whole weight. The base shares storage with `warm`.
 
     Raises:
         ConfigError: See `attach`.
@@ -63,7 +63,7 @@ def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names
             model = get_peft_model(base, _peft_config(lora, base))
         except ValueError as error:
             raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {path}: {error}") from error
-    model.peft_config["default"].base_model_name_or_path = path  # PEFT looks for it in the model, which has none
+    model.peft_config["default"].base_model_name_or_path = path  # PEFT takes it from the model, which has none
     for name, layer in lora_layers(model).items():
         if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in tensor_names:
             raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
@@ -71,7 +71,7 @@ def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names
 
 
 def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
-    """Returns module -> (out, in) of every linear layer that `build` would adapt; reads the headers of the weights only.
+    """Returns module -> (out, in) of every linear layer that `build` adapts. Reads only the headers of the weights.
 
     Raises:
         ConfigError: See `attach`. InputError: `folder` holds no Whisper checkpoint in safetensors.
@@ -90,12 +90,40 @@ def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]
     return shapes
 
 
+def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:
+    r, alpha, exceptions = lora.r, lora.alpha, {}
+    if lora.variant == "full":
+        layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)}
+        sizes = {name: min(layer.weight.shape) for name, layer in layers.items()}
+        r = alpha = max(sizes.values())  # in every Whisper model: its width
+        exceptions = {name: size for name, size in sizes.items() if size != r}
+    return PeftLoraConfig(
+        r=r,
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # type: ignore[arg-type]
+        rank_pattern=exceptions,
+        alpha_pattern=dict(exceptions),
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.variant == "rslora",
+        bias="none",
+    )
+
+
+def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
+    """Fills lora_A with uniform(-1/sqrt(in), 1/sqrt(in)), PEFT's default distribution, drawn on the CPU for this module."""
+    seed = int.from_bytes(hashlib.sha256(f"{init_seed}:{module}".encode()).digest()[:8], "big") >> 1
+    bound = 1 / math.sqrt(weight_RI.shape[1])
+    drawn = torch.empty(weight_RI.shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        weight_RI.copy_(drawn)
+
+
 class Unit(torch.nn.Module):
-    """The identity in the place of a factor: no parameter, so that it is neither trained nor sharded, and nothing to compute.
+    """The identity in the place of a factor. It has no parameter, is neither trained nor sharded, and computes nothing.
 
     Args:
-        size: r, which is the factor's other dimension too.
-        device: Of `weight`, which is what stands in a PEFT file.
+        size: Rows and columns.
+        device: Where `weight` lies; a PEFT file holds it as the factor.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -119,23 +147,29 @@ def _train_whole_weight_(layer: LoraLayer, units: dict[int, Unit]) -> None:
     torch.nn.init.zeros_(weight)
 
 
-def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:
-    r, alpha, others = lora.r, lora.alpha, {}
-    if lora.variant == "full":
-        layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)}
-        sizes = {name: min(layer.weight.shape) for name, layer in layers.items()}
-        r = alpha = max(sizes.values())  # of all linear layers of the Whisper models there are: the width of the model
-        others = {name: size for name, size in sizes.items() if size != r}
-    return PeftLoraConfig(
-        r=r,
-        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # type: ignore[arg-type]
-        rank_pattern=others,
-        alpha_pattern=dict(others),
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        use_rslora=lora.variant == "rslora",
-        bias="none",
-    )
+def _silence_base_(model: PeftModel) -> None:
+    # The rates go to zero too: gradient checkpointing sets `training` on layers again.
+    for module in model.modules():
+        if not isinstance(module, torch.nn.Dropout):
+            for name in _DROPOUTS:
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+    model.eval()
+    train_mode_(model, training=True)
+
+
+def check_trainable(model: torch.nn.Module) -> int:
+    """Returns the number of trained parameters. Raises TrainingError unless exactly the LoRA factors are trained, in float32."""
+    expected = {id(parameter): parameter for parameter in lora_parameters(model).values()}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad != (id(parameter) in expected):
+            state = "is not trained" if id(parameter) in expected else "would be trained"
+            raise TrainingError(f"{name} {state}; an adapter trains its LoRA factors and nothing else")
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise TrainingError(f"{name} is {parameter.dtype}; LoRA factors are trained in float32 whatever the base is")
+    if not expected:
+        raise TrainingError("the adapter has no trainable parameter; check lora.target_modules")
+    return sum(parameter.numel() for parameter in expected.values())
 
 
 def whisper(model: PeftModel) -> WhisperForConditionalGeneration:
@@ -146,7 +180,7 @@ def whisper(model: PeftModel) -> WhisperForConditionalGeneration:
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:
-    """Returns the content of adapter_config.json as PEFT writes it, in an order of its own making."""
+    """Returns the content of adapter_config.json as PEFT writes it, with sets as sorted lists."""
     base = whisper(model)
     config = model.peft_config["default"].to_dict() | {
         "inference_mode": True,
@@ -156,19 +190,10 @@ def adapter_config(model: PeftModel) -> dict[str, Any]:
     return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}
 
 
-def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
-    """Fills lora_A with uniform(-1/sqrt(in), 1/sqrt(in)), PEFT's default distribution, drawn on the CPU for this module."""
-    seed = int.from_bytes(hashlib.sha256(f"{init_seed}:{module}".encode()).digest()[:8], "big") >> 1
-    bound = 1 / math.sqrt(weight_RI.shape[1])
-    drawn = torch.empty(weight_RI.shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        weight_RI.copy_(drawn)
-
-
 def lora_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
     """Returns the adapted layers by their name in the base's checkpoint, in name order."""
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-    return {name.rpartition(PREFIX)[2]: found[name] for name in sorted(found)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    return {name.rpartition(PREFIX)[2]: layers[name] for name in sorted(layers)}
 
 
 def factor(layer: LoraLayer, side: str) -> torch.Tensor:
@@ -192,16 +217,25 @@ def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def fixed_factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Returns the factors that are not trained, by PEFT key, on the CPU: the identities of variant full, else none."""
+    """Returns the factors that are not trained, by PEFT key, on the CPU: the identities of variant full, otherwise none."""
     fixed = {key: weight for key, weight in _factors(model).items() if not isinstance(weight, torch.nn.Parameter)}
     return {key: weight.to("cpu", copy=True) for key, weight in fixed.items()}
 
 
+def copy_values_(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    """Copies values into parameters, by key. Raises IntegrityError unless the keys are the same."""
+    if parameters.keys() != values.keys():
+        raise IntegrityError(f"adapter state does not fit the model: {sorted(parameters.keys() ^ values.keys())[0]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+
+
 @contextlib.contextmanager
 def base_alone(model: torch.nn.Module) -> Iterator[None]:
-    """Leaves the adapter out while the context lasts.
+    """Computes without the adapter while the context lasts.
 
-    PEFT's own way also switches `requires_grad` to and fro, on which the gradient hooks of DDP and DeepSpeed hang.
+    PEFT's own way also switches `requires_grad`, on which the gradient hooks of DDP and DeepSpeed depend.
     """
     layers: list[Any] = list(lora_layers(model).values())
     for layer in layers:
@@ -213,17 +247,6 @@ def base_alone(model: torch.nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def _silence_base_(model: PeftModel) -> None:
-    # Rates go to zero as well as modes to eval: gradient checkpointing needs layers whose `training` is set.
-    for module in model.modules():
-        if not isinstance(module, torch.nn.Dropout):
-            for name in _DROPOUTS:
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
-    model.eval()
-    train_mode_(model, training=True)
-
-
 def train_mode_(model: torch.nn.Module, *, training: bool) -> None:
     """Switches LoRA's dropout on or off; the base stays in eval mode."""
     for layer in lora_layers(model).values():
@@ -231,36 +254,22 @@ def train_mode_(model: torch.nn.Module, *, training: bool) -> None:
 
 
 def checkpoint_activations_(model: PeftModel) -> None:
-    """Recomputes activations in the backward pass: less memory, about a third more time."""
+    """Has activations computed again in the backward pass: less memory, about a third more time."""
     whisper(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for module in model.modules():
         if getattr(module, "gradient_checkpointing", False):
             module.training = True  # Transformers checkpoints only layers in training mode; their children stay in eval
 
 
-def check_trainable(model: torch.nn.Module) -> int:
-    """Returns the number of trained parameters. Raises TrainingError unless exactly the LoRA factors are trained, in float32."""
-    expected = {id(parameter): parameter for parameter in lora_parameters(model).values()}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad != (id(parameter) in expected):
-            state = "is not trained" if id(parameter) in expected else "would be trained"
-            raise TrainingError(f"{name} {state}; an adapter trains its LoRA factors and nothing else")
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise TrainingError(f"{name} is {parameter.dtype}; LoRA factors are trained in float32 whatever the base is")
-    if not expected:
-        raise TrainingError("the adapter has no trainable parameter; check lora.target_modules")
-    return sum(parameter.numel() for parameter in expected.values())
-
-
 def base_seal(warm: WarmBase, model: torch.nn.Module) -> str:
-    """Returns a sha256 over the base tensors next to which training happens: adapted weights and embeddings, as last seen."""
+    """Returns a sha256 over the base tensors that training comes near: adapted weights and embeddings, from their last hashes."""
     adapted = {f"{name}.weight" for name in lora_layers(model)}
     chosen = sorted(name for name in warm.tensors if name in adapted or "embed" in name)
     return content_sha256({name: warm.sha256(name) for name in chosen})
 
 
 def check_seal(warm: WarmBase, model: torch.nn.Module, seal: str, where: str) -> None:
-    """Raises IntegrityError when the warm base is not the one it was before training (see `base_seal`)."""
+    """Raises IntegrityError if the warm base differs from what it was when `base_seal` returned `seal`. Hashes it anew."""
     warm.forget_hashes()
     if base_seal(warm, model) != seal:
         warm.forget_hashes()

@@ -86,7 +86,7 @@ class TrainingState:
 
     Attributes:
         progress: The numbers.
-        slots: Key of `model.trained_parameters` -> parameter and moments.
+        slots: Key of `TokenLoss.trained_parameters` -> parameter and moments.
         best: PEFT key -> parameter at `progress.best_step`; empty before the first evaluation.
         rng: One entry per rank, see `rng_state`.
     """

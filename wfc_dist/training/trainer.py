@@ -22,7 +22,7 @@ from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
 from wfc_dist.training.ewc import elastic_weights
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
-from wfc_dist.training.loss import TokenLoss, load_parameters_, trained_parameters
+from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.prior import GaussianFactors
 from wfc_dist.training.schedule import lr_at
 from wfc_dist.training.uploads import Uploads, fetch_newest
@@ -103,7 +103,7 @@ class _Training:
         self.model = models.build(self.warm, self.job.lora, self.job.init_seed)
         prior = GaussianFactors(self.model, self.job.lora.prior) if self.job.lora.prior else None
         self.loss = TokenLoss(self.model, self.train.precision, self.train.distillation, prior)
-        self.num_trainable = sum(value.numel() for value in trained_parameters(self.loss).values())
+        self.num_trainable = sum(value.numel() for value in self.loss.trained_parameters().values())
         if self.train.gradient_checkpointing:
             models.checkpoint_activations_(self.model)
         self.seal = models.base_seal(self.warm, self.model)
@@ -112,7 +112,7 @@ class _Training:
         """Puts the parameters of the newest checkpoint into the model, or leaves the initial ones; returns the state."""
         begun = self._newest_state()
         self.progress, self.best, self.resumed_from = begun.progress, begun.best, begun.progress.step
-        load_parameters_(self.loss, {name: slot.parameter for name, slot in begun.slots.items()})
+        models.copy_values_(self.loss.trained_parameters(), {name: slot.parameter for name, slot in begun.slots.items()})
         return begun
 
     def _newest_state(self) -> state.TrainingState:
@@ -124,7 +124,7 @@ class _Training:
                 mirror.publish(self.folder / f"step-{newest}")  # for ranks on other nodes, if a crash left it unpublished
         self.saved_step = step = int(self.world.from_first([-1 if newest is None else newest])[0])
         if step < 0:
-            return state.initial_state(trained_parameters(self.loss))
+            return state.initial_state(self.loss.trained_parameters())
         mirror.fetch(self.folder / f"step-{step}")
         logger.info("%s: goes on from step %d", self.job.where(), step)
         return state.load_state(self.folder, step)

@@ -10,8 +10,8 @@ from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingErr
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models
 from wfc_dist.training.engine import check_precision
-from wfc_dist.training.loss import TokenLoss, load_parameters_
-from wfc_dist.training.model import adapted_modules, build, check_trainable, lora_parameters
+from wfc_dist.training.loss import TokenLoss
+from wfc_dist.training.model import adapted_modules, build, check_trainable, copy_values_, lora_parameters
 from wfc_dist.weights.warm_base import WarmBase
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
@@ -252,7 +252,7 @@ def test_parameters_of_another_adapter_are_refused(warm: WarmBase) -> None:
     model = build(warm, LORA, 5)
 
     with pytest.raises(IntegrityError, match="does not fit"):
-        load_parameters_(model, {"base_model.model.other.lora_A.weight": torch.zeros(4, 32)})
+        copy_values_(lora_parameters(model), {"base_model.model.other.lora_A.weight": torch.zeros(4, 32)})
 
 
 @pytest.mark.parametrize(

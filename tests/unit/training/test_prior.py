@@ -11,7 +11,7 @@ from wfc_dist.config.schema import LoraConfig
 from wfc_dist.config.training import PriorConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models
-from wfc_dist.training.loss import TokenLoss, trained_parameters
+from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.prior import GaussianFactors, gaussian_divergence
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -47,7 +47,7 @@ def test_value_and_gradient_of_the_penalty(loss: TokenLoss) -> None:
     penalty.backward()
 
     expected = 0.0
-    trained = trained_parameters(loss)
+    trained = loss.trained_parameters()
     for key, mu in models.lora_parameters(loss).items():
         rho = trained[f"rho/{key}"]
         m, p = mu.detach().double(), rho.detach().double()
@@ -91,9 +91,9 @@ def test_samples_have_the_mean_and_the_spread(loss: TokenLoss) -> None:
 def test_means_and_spreads_are_trained_and_only_the_means_are_the_adapter(loss: TokenLoss) -> None:
     loss(**batch()).sum().backward()
 
-    trained = trained_parameters(loss)
+    trained = loss.trained_parameters()
     assert all(value.grad is not None and value.grad.any() for name, value in trained.items() if "lora_B" in name)
     assert all(value.grad is not None for value in trained.values())
     assert {id(value) for value in loss.parameters() if value.requires_grad} == {id(value) for value in trained.values()}
-    assert trained_parameters(loss.model).keys() == models.lora_parameters(loss).keys()
+    assert TokenLoss(loss.model, "fp32").trained_parameters().keys() == models.lora_parameters(loss).keys()
     assert models.check_trainable(loss.model) * 2 == sum(value.numel() for value in trained.values())
