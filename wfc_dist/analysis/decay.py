@@ -41,12 +41,12 @@ def adapter_prior(factors: Mapping[str, Factors], train: TrainConfig, steps: int
         init_seed: Of lora_A, the same for all adapters of a round.
     """
     start = moved_a = moved_b = 0.0
-    for module, item in factors.items():
-        start_RI = torch.empty_like(item.a_RI)
+    for module, adapter in factors.items():
+        start_RI = torch.empty_like(adapter.a_RI)
         init_lora_a_(start_RI, init_seed, module)
         start += float(start_RI.double().square().sum())
-        moved_a += float((item.a_RI.double() - start_RI.double()).square().sum())
-        moved_b += float(item.b_OR.double().square().sum())
+        moved_a += float((adapter.a_RI.double() - start_RI.double()).square().sum())
+        moved_b += float(adapter.b_OR.double().square().sum())
     return AdapterPrior(steps, shrinkage(train, steps), math.sqrt(start), math.sqrt(moved_a), math.sqrt(moved_b))
 
 

@@ -67,8 +67,8 @@ class EntryPool:
         for kept, entries in zip(self._grids.values(), grids, strict=True):
             kept.append(entries)
         self._averaged.append(averaged)
-        found = [_excess_kurtosis(entries) for entries in grids]
-        return sum(found) / len(found), _excess_kurtosis(averaged)
+        kurtoses = [_excess_kurtosis(entries) for entries in grids]
+        return sum(kurtoses) / len(kurtoses), _excess_kurtosis(averaged)
 
     def entries(self, name: str) -> torch.Tensor:
         """Returns the entries of one adapter, flat."""

@@ -103,8 +103,8 @@ def quantiles(values_N: torch.Tensor, probabilities: Sequence[float]) -> list[fl
     position = torch.tensor(probabilities, dtype=torch.float64) * (len(x_N) - 1)
     low = position.floor().long()
     high = (low + 1).clamp(max=len(x_N) - 1)
-    found = x_N[low] + (position - low) * (x_N[high] - x_N[low])
-    return [float(value) for value in found / x_N.square().mean().sqrt()]
+    values = x_N[low] + (position - low) * (x_N[high] - x_N[low])
+    return [float(value) for value in values / x_N.square().mean().sqrt()]
 
 
 def densities(values_N: torch.Tensor, edges: Sequence[float]) -> list[float]:

@@ -36,9 +36,9 @@ def update_gram(factors: Sequence[Factors]) -> torch.Tensor:
     Args:
         factors: One module of each adapter; the ranks may differ.
     """
-    a_RI = torch.cat([item.a_RI.double() for item in factors])
-    b_OR = torch.cat([item.b_OR.double() * item.scaling for item in factors], dim=1)
-    ranks = [item.a_RI.shape[0] for item in factors]
+    a_RI = torch.cat([adapter.a_RI.double() for adapter in factors])
+    b_OR = torch.cat([adapter.b_OR.double() * adapter.scaling for adapter in factors], dim=1)
+    ranks = [adapter.a_RI.shape[0] for adapter in factors]
     owner_R = torch.repeat_interleave(torch.arange(len(factors)), torch.tensor(ranks))
     rows = []
     for a_SI, b_OS in zip(a_RI.split(ranks), b_OR.split(ranks, dim=1), strict=True):
@@ -56,7 +56,7 @@ def matrix_gram(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def entry_sums(factors: Sequence[Factors]) -> torch.Tensor:
     """Returns the sum of the entries of each update, s (1^T B)(A 1), (K,) float64."""
-    sums = [item.scaling * (item.b_OR.double().sum(dim=0) @ item.a_RI.double().sum(dim=1)) for item in factors]
+    sums = [adapter.scaling * (adapter.b_OR.double().sum(dim=0) @ adapter.a_RI.double().sum(dim=1)) for adapter in factors]
     return torch.stack(sums)
 
 

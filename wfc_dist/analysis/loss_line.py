@@ -104,8 +104,8 @@ def move_(
     tensors: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor], delta: Mapping[str, AnyDelta], alpha: float
 ) -> None:
     """Sets every module's weight to start + alpha * delta, summed in float64."""
-    for module, item in delta.items():
-        tensors[f"{module}.weight"].copy_(start[module].double() + alpha * item.dense())
+    for module, update in delta.items():
+        tensors[f"{module}.weight"].copy_(start[module].double() + alpha * update.dense())
 
 
 @torch.no_grad()

@@ -148,16 +148,16 @@ class _Round:
     def _entries(self, factors: list[Factors]) -> tuple[float, float, float]:
         """Pools a grid of the updates; returns sign agreement and kurtosis of the adapters and of the average."""
         axes = [grid(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
-        grids = [concatenated([item], [1.0]).entries(*axes) for item in factors]
+        grids = [concatenated([adapter], [1.0]).entries(*axes) for adapter in factors]
         averaged = sum(grids, torch.zeros(())) / len(grids)
         kurtosis = self.pools["updates"].add(grids, averaged)
         return geometry.mean_off_diagonal(geometry.sign_agreement(torch.stack(grids).flatten(1))), *kurtosis
 
     def _factors(self, factors: list[Factors]) -> None:
-        self.are_alike = self.are_alike and len({item.a_RI.shape[0] for item in factors}) == 1
+        self.are_alike = self.are_alike and len({adapter.a_RI.shape[0] for adapter in factors}) == 1
         for what, matrices in (
-            ("lora_A", [item.a_RI.double() for item in factors]),
-            ("lora_B", [item.b_OR.double() for item in factors]),
+            ("lora_A", [adapter.a_RI.double() for adapter in factors]),
+            ("lora_B", [adapter.b_OR.double() for adapter in factors]),
         ):
             axes = [grid(size, self.side) for size in matrices[0].shape]
             if self.are_alike:
@@ -241,13 +241,13 @@ def measure_round(
 
 def _check_alike(round_index: int, loaded: Mapping[str, Mapping[str, Factors]], own: Mapping[str, AnyDelta] | None) -> None:
     def shapes(factors: Mapping[str, Factors]) -> dict[str, tuple[int, int]]:
-        return {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
+        return {module: (pair.b_OR.shape[0], pair.a_RI.shape[1]) for module, pair in factors.items()}
 
     first, *others = loaded
     wanted = shapes(loaded[first])
-    found = {f"adapter {name}": shapes(loaded[name]) for name in others}
-    found |= {"delta": {module: item.shape for module, item in own.items()}} if own else {}
-    for what, has in found.items():
+    others_shapes = {f"adapter {name}": shapes(loaded[name]) for name in others}
+    others_shapes |= {"delta": {module: update.shape for module, update in own.items()}} if own else {}
+    for what, has in others_shapes.items():
         if has != wanted:
             module = sorted(dict(wanted.items() ^ has.items()))[0]
             raise InputError(

@@ -78,8 +78,8 @@ def analyze_run(run_dir: Path, *, num_points: int = 0, max_clips: int = 16, mirr
 def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[RoundAnalysis]:
     norms: dict[str, float] | None = None
     for index, names in enumerate(config.round_list(), start=1):
-        found = read_adapters(paths.round(index))
-        loaded = {name: found[name] for name in names if name in found}
+        adapters = read_adapters(paths.round(index))
+        loaded = {name: adapters[name] for name in names if name in adapters}
         if not loaded:
             continue
         logger.info("round %d: %d of %d adapters", index, len(loaded), len(names))
@@ -138,11 +138,11 @@ def as_tree(analysis: Analysis) -> dict[str, Any]:
     """Returns all numbers as plain JSON values; what is not a number (NaN, infinity) becomes null."""
     rounds = [
         {
-            **asdict(found.measures),
-            "prior": {name: asdict(prior) for name, prior in found.priors.items()},
-            "verdicts": [asdict(verdict) | {"sentence": verdict.sentence} for verdict in found.verdicts],
+            **asdict(analyzed.measures),
+            "prior": {name: asdict(prior) for name, prior in analyzed.priors.items()},
+            "verdicts": [asdict(verdict) | {"sentence": verdict.sentence} for verdict in analyzed.verdicts],
         }
-        for found in analysis.rounds
+        for analyzed in analysis.rounds
     ]
     tree = {
         "schema": SCHEMA_VERSION, "run": analysis.config.run.name, "notes": list(analysis.notes),
@@ -156,5 +156,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

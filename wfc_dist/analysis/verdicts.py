@@ -73,9 +73,9 @@ def gaussian_verdict(measures: RoundMeasures) -> Verdict:
     return Verdict(claim, measures.round_index, measured, "0 and 0", word, rule)
 
 
-def _is_gaussian(found: Distribution, level: str) -> bool:
-    shape = found.shapes[level]
-    return shape.ks_distance <= GAUSSIAN_KS and abs(shape.excess_kurtosis) <= GAUSSIAN_KURTOSIS
+def _is_gaussian(distribution: Distribution, level: str) -> bool:
+    fit = distribution.shapes[level]
+    return fit.ks_distance <= GAUSSIAN_KS and abs(fit.excess_kurtosis) <= GAUSSIAN_KURTOSIS
 
 
 def prior_verdict(round_index: int, priors: Sequence[AdapterPrior], weight_decay: float) -> Verdict:

@@ -119,7 +119,7 @@ class RunScorer:
         return {name: data for name, data in sets.items() if name in near}
 
     def _missing(self, task: ScoreTask) -> ScoreTask:
-        return replace(task, sets={name: data for name, data in task.sets.items() if self._found(task, name) is None})
+        return replace(task, sets={name: data for name, data in task.sets.items() if self._kept(task, name) is None})
 
     def _round(self, task: ScoreTask) -> int:
         if task.adapter or task.base.num_pending:
@@ -133,12 +133,12 @@ class RunScorer:
         sha256 = task.adapter.sha256 if task.adapter else task.base.sha256
         return cache_key(sha256, self._fingerprints[f"{name}/test"], task.evaluate)
 
-    def _found(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
+    def _kept(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
         path, header, pool = self._folder(task) / f"{name}.jsonl", self._header(task, name), self._store.pool
-        found = find_hypotheses(path, header)
-        if found is None and pool is not None and pool.take_text(header, task.sets[name], path):
-            found = find_hypotheses(path, header)
-        return found
+        hypotheses = find_hypotheses(path, header)
+        if hypotheses is None and pool is not None and pool.take_text(header, task.sets[name], path):
+            hypotheses = find_hypotheses(path, header)
+        return hypotheses
 
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
         for name, dataset in task.sets.items():
@@ -153,7 +153,7 @@ class RunScorer:
         evaluate, sets = task.evaluate, {}
         spelling = spelling_table(Path(task.base.path))
         for name in task.sets:
-            hypotheses = self._found(task, name)
+            hypotheses = self._kept(task, name)
             assert hypotheses is not None, f"{name} was decoded"
             sets[name] = asdict(score_hypotheses(hypotheses, evaluate, spelling))
         model = {

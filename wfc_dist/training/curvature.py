@@ -94,7 +94,7 @@ def gather(
     finally:
         for hook in hooks:
             hook.remove()
-    return {f"{name}.{key}": value for name, item in sums.items() for key, value in item.means(num_windows).items()}
+    return {f"{name}.{key}": value for name, of_module in sums.items() for key, value in of_module.means(num_windows).items()}
 
 
 def measure(

@@ -33,25 +33,25 @@ def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
         IntegrityError: The folder is not what was committed.
     """
     names = durable.verify_folder(folder, skip=frozenset(peft_folder.FILES))["files"]
-    found = {}
+    fishers: dict[str, torch.Tensor] = {}
     if peft_folder.STATISTICS in names:
         with safe_open(folder / peft_folder.STATISTICS, framework="pt") as file:
-            fishers = [name for name in file.keys() if name.endswith(".fisher")]  # noqa: SIM118 - not a dict
-            found = {name.removesuffix(".fisher"): file.get_tensor(name).double() for name in fishers}
-    if not found:
+            keys = [key for key in file.keys() if key.endswith(".fisher")]  # noqa: SIM118 - not a dict
+            fishers = {key.removesuffix(".fisher"): file.get_tensor(key).double() for key in keys}
+    if not fishers:
         raise InputError(
             f"{folder} has no Fisher information in {peft_folder.STATISTICS}: train.ewc needs "
             "train.curvature fisher in every round"
         )
-    return found
+    return fishers
 
 
 def sum_fisher(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
     """Returns module -> Fisher information summed over adapters in the order given, float64. Raises as `read_fisher`."""
     total = read_fisher(folders[0])
     for folder in folders[1:]:
-        found = read_fisher(folder)
-        total = {name: total[name] + found[name] for name in total.keys() & found.keys()}
+        fisher = read_fisher(folder)
+        total = {name: total[name] + fisher[name] for name in total.keys() & fisher.keys()}
     return total
 
 

@@ -117,7 +117,7 @@ def rng_state(device: torch.device) -> torch.Tensor:
     parts = [torch.get_rng_state()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_rng_state(device))
-    parts += [torch.from_numpy(np.frombuffer(item.tobytes(), np.uint8).copy()) for item in (python, keys, numbers)]
+    parts += [torch.from_numpy(np.frombuffer(part.tobytes(), np.uint8).copy()) for part in (python, keys, numbers)]
     return torch.cat(parts)
 
 
@@ -133,7 +133,7 @@ def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
     torch.set_rng_state(parts[0].clone())
     if device.type == "cuda":
         torch.cuda.set_rng_state(parts[1].clone(), device)
-    python, keys = (np.frombuffer(item.numpy().tobytes(), np.uint32) for item in parts[-3:-1])
+    python, keys = (np.frombuffer(part.numpy().tobytes(), np.uint32) for part in parts[-3:-1])
     position, has_gauss, gauss, spare = (float(number) for number in np.frombuffer(parts[-1].numpy().tobytes(), np.float64))
     random.setstate((3, tuple(int(word) for word in python), None if math.isnan(spare) else spare))
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))
@@ -193,8 +193,8 @@ def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
         except IntegrityError as error:
             logger.warning("checkpoint passed over: %s", error)
             continue
-        found = {"train": identity.get("train")} | manifest.get("identity", {})  # see TrainingJob.identity
-        if changed := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
+        saved = {"train": identity.get("train")} | manifest.get("identity", {})  # see TrainingJob.identity
+        if changed := sorted(key for key in identity.keys() | saved.keys() if identity.get(key) != saved.get(key)):
             logger.warning("checkpoint passed over: %s is of another training (%s differs)", path, ", ".join(changed))
             continue
         return step

@@ -52,7 +52,7 @@ class World:
         mine = values.to(self.device)
         received = [torch.empty_like(mine) for _ in range(self.world_size)]
         dist.all_gather(received, mine)
-        return [item.cpu() for item in received]
+        return [tensor.cpu() for tensor in received]
 
     def barrier(self) -> None:
         """Waits for every rank."""
