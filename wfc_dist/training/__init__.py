@@ -1,1 +1,1 @@
-"""One LoRA adapter on one data set. Knows nothing of rounds, Ray or other adapters; `trainer.train_adapter` is the entrance."""
+"""Trains one LoRA adapter on one data set, without knowledge of rounds, Ray or other adapters. Start at `trainer`."""

@@ -1,4 +1,4 @@
-"""Checkpoints on their way to the disk, beside the training: it waits for a copy in memory only."""
+"""Writes checkpoints on a thread of their own: training waits only until the state is copied in memory."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +10,13 @@ from wfc_dist.training.uploads import Uploads
 
 
 class Checkpoints:
-    """Writes the states of one training on a thread of its own, one at a time.
+    """Writes the states of one training, one at a time.
 
-    Until one is committed the one before it is what a killed training goes on from; its steps are then taken again.
+    A killed training resumes from the last checkpoint that is committed, and repeats the steps after it.
 
     Args:
-        job: Whose states they are.
-        uploads: Gets each one that is committed.
+        job: The training.
+        uploads: Gets every committed checkpoint.
     """
 
     def __init__(self, job: TrainingJob, uploads: Uploads) -> None:
@@ -25,7 +25,7 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     def submit(self, snapshot: state.TrainingState) -> None:
-        """Has `snapshot` written, which nobody changes any more. Waits for the one before it, and raises that one's error."""
+        """Queues `snapshot`, which nobody may change afterwards. Waits for the write before it, and raises its error."""
         self.wait()
         self._writing = self._pool.submit(self._write, snapshot)
 
@@ -35,16 +35,16 @@ class Checkpoints:
             self._uploads.submit(state.save_state(snapshot, Path(job.checkpoint_dir), job.identity(), job.attempt))
 
     def check(self) -> None:
-        """Raises the error of a write that has failed; waits for nothing."""
+        """Raises the error of a write that has failed. Does not wait."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when the last state is on the disk; raises the error that kept it from there."""
+        """Waits until the last state is on the disk. Raises the error of a write that has failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def close(self) -> None:
-        """Waits for the last write, whatever becomes of it."""
+        """Waits for the last write and ignores its error."""
         self._pool.shutdown()

@@ -1,4 +1,4 @@
-"""How sharply the loss curves around a finished adapter: what EWC, Fisher-weighted and inverse-Hessian merges go by.
+"""The curvature of the loss around a finished adapter, which EWC, Fisher-weighted and inverse-Hessian merges need.
 
 The gradient of a window's mean token loss w.r.t. the whole weight W + scaling * B @ A of a module is G = g^T x, with the
 module's inputs x (T, in) and the gradients g (T, out) of its outputs. Per module, over N windows:
@@ -48,7 +48,7 @@ class _Sums:
 
 
 def first_windows(windows: TrainingWindows, num_windows: int) -> Iterator[Batch]:
-    """Yields the first windows of the first epoch, one at a time and without SpecAugment; at most that epoch."""
+    """Yields the first windows of the first epoch, one a batch and without SpecAugment; at most the whole epoch."""
     for index in range(min(num_windows, len(windows.plan(0)))):
         window = windows.window(index)
         yield padded_batch([windows.features_of(window)], [windows.labels_of(window)])
@@ -83,7 +83,7 @@ def gather(
             if should_stop():
                 return None
             summed = loss(**{key: value.to(device) for key, value in batch.items()}).sum()
-            # Of the sum, not the mean: in half precision the gradients of a mean would underflow.
+            # The sum is differentiated, not the mean: in half precision the gradients of a mean would underflow.
             gradients = torch.autograd.grad(summed, [seen[name][1] for name in layers])
             num_labels = int((batch["labels"] != IGNORED).sum())
             for name, gradient in zip(layers, gradients, strict=True):
@@ -104,7 +104,10 @@ def measure(
     windows: TrainingWindows,
     should_stop: Callable[[], bool],
 ) -> dict[str, torch.Tensor] | None:
-    """Returns what `train.curvature` asks for, of `adapter` (by PEFT key) on a model of its own; None when asked to stop."""
+    """Returns the statistics of `adapter` (PEFT key -> values) that `train.curvature` names; None when asked to stop.
+
+    Builds a model of its own, since the one that was trained may be wrapped or sharded.
+    """
     model = build(warm, job.lora, job.init_seed)
     copy_values_(lora_parameters(model), adapter)
     train_mode_(model, training=False)
@@ -113,5 +116,5 @@ def measure(
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Writes folder/curvature.safetensors; the commit of the adapter's folder makes it durable and hashes it."""
+    """Writes folder/curvature.safetensors. The commit of the adapter's folder hashes the file and makes it durable."""
     save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / peft_folder.STATISTICS)

@@ -1,4 +1,4 @@
-"""The dev measures: loss per token, or error rate. The same number on every rank and for any number of ranks."""
+"""The measures on the dev split: loss per token, or error rate. Every rank gets the same number, for any number of ranks."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,8 +17,8 @@ from wfc_dist.training.world import World
 from wfc_dist.weights.warm_base import WarmBase
 
 
-class _Share:
-    """Every `step`-th clip of a split, as a split."""
+class _EveryNth:
+    """Every `step`-th clip of a split from `first` on, as a split."""
 
     def __init__(self, split: Split, first: int, step: int, end: int | None) -> None:
         self._split, self._indices = split, range(len(split.clips))[:end][first::step]
@@ -29,10 +29,10 @@ class _Share:
 
 
 class DevSet:
-    """A dev split and a model to measure on it.
+    """A dev split, and a model of its own to measure with.
 
-    The model is one of its own around the same warm base, so that measuring meets nothing of DDP or ZeRO; the trained
-    values are copied into it.
+    That model shares the warm base with the one that is trained, but neither DDP nor ZeRO wraps it; the trained values are
+    copied into it.
     """
 
     def __init__(self, job: TrainingJob, warm: WarmBase, world: World) -> None:
@@ -51,7 +51,7 @@ class DevSet:
 
     @torch.no_grad()
     def loss(self, parameters: Mapping[str, torch.Tensor]) -> float:
-        """Returns the cross-entropy per label token. Every rank calls it; the sum is taken in window order, in float64.
+        """Returns the cross-entropy per label token, summed in float64 and in window order. Every rank must call it.
 
         Args:
             parameters: The adapter, by PEFT key.
@@ -67,7 +67,7 @@ class DevSet:
         return float(per_window.sum()) / self._windows.num_label_tokens
 
     def error(self, parameters: Mapping[str, torch.Tensor]) -> float:
-        """Returns the corpus error rate as `evaluate` asks. Every rank calls it and decodes its share of the clips.
+        """Returns the corpus error rate, measured as the block `evaluate` says. Every rank must call it, and decodes its clips.
 
         Args:
             parameters: The adapter, by PEFT key.
@@ -82,17 +82,17 @@ class DevSet:
         return counts[0] / counts[1]
 
     def _count_share(self) -> tuple[int, int]:
-        """Returns (errors, reference tokens) of this rank's share."""
+        """Returns (errors, reference tokens) of this rank's clips."""
         from wfc_dist.evaluation.decoding import decode_set
         from wfc_dist.evaluation.hypotheses import normalized
         from wfc_dist.evaluation.metrics import count_part
         from wfc_dist.evaluation.normalize import spelling_table
 
-        # Windows of packed clips must not depend on the number of ranks, so rank 0 makes and decodes all of them.
+        # How clips are packed must not depend on the number of ranks: rank 0 packs and decodes all of them.
         spread = 1 if self.job.evaluate.packing else self.world.world_size
         if self.world.world_rank >= spread:
             return 0, 0
-        share = _Share(self.split, self.world.world_rank, spread, self.job.evaluate.max_clips)
+        share = _EveryNth(self.split, self.world.world_rank, spread, self.job.evaluate.max_clips)
         if not share.clips:
             return 0, 0
         evaluate, spelling = self.job.evaluate, spelling_table(Path(self.warm.base.path))

@@ -1,8 +1,8 @@
-"""Learning without forgetting (Li and Hoiem, arXiv 1606.09282): the frozen base teaches the adapter that is trained on it.
+"""Learning without forgetting (Li and Hoiem, arXiv 1606.09282): the frozen base is the teacher of its adapter.
 
     loss = (1 - weight) * cross-entropy + weight * T^2 * KL(teacher || student)
 
-Both terms are means over the same label tokens. T^2 keeps the divergence's gradient at the size it has for T = 1.
+Both terms are means over the same label tokens. T^2 keeps the gradient of the divergence as large as it is for T = 1.
 Letters of shapes: B windows, L labels, V vocabulary.
 """
 

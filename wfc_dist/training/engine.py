@@ -1,8 +1,8 @@
 """DDP and DeepSpeed ZeRO 0 to 3 behind one interface, through Accelerate.
 
-`Engine` is plain data parallelism; `ZeroEngine` overrides how moments are read and written and where the step happens.
-A process keeps its torch.distributed group and trains many adapters, one engine after the other: `close` undoes all
-that an engine leaves in Accelerate's singletons and in the environment.
+`Engine` is plain data parallelism. `ZeroEngine` overrides how moments are read and written, and where the step happens.
+A process keeps its torch.distributed group and trains many adapters with one engine after the other: `close` removes what an
+engine leaves in Accelerate's singletons and in the environment.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from wfc_dist.training.world import World
 
 @dataclass(frozen=True)
 class Slot:
-    """One trained parameter with its Adam moments, zero where the optimizer has none; full, float32, on the CPU."""
+    """One trained parameter and its Adam moments (zero where the optimizer has none): unsharded, float32, on the CPU."""
 
     parameter: torch.Tensor
     exp_avg: torch.Tensor
@@ -34,22 +34,22 @@ class Slot:
 
 
 def make_engine(loss: TokenLoss, train: TrainConfig, world: World) -> "Engine":
-    """Returns the engine of `train.strategy`. Every rank must call it; close it before the next one is made.
+    """Returns the engine for `train.strategy`. Every rank must call this, and close the engine before it makes the next one.
 
     Args:
-        loss: The model; its parameters must hold the values to start from. It is wrapped, not copied.
+        loss: The model, which is wrapped. Its parameters must hold the values to start from: DeepSpeed copies them.
         train: Strategy, precision, batch and optimizer settings.
         world: From `join_world`.
 
     Raises:
-        ConfigError: A precision the device or the strategy cannot do.
+        ConfigError: The device or the strategy cannot train in `train.precision`.
     """
     check_precision(train, world.device)
     return Engine(loss, train, world) if train.strategy == "ddp" else ZeroEngine(loss, train, world)
 
 
 def check_precision(train: TrainConfig, device: torch.device) -> None:
-    """Raises ConfigError for a precision the device or the strategy cannot do."""
+    """Raises ConfigError if the device or the strategy cannot train in `train.precision`."""
     if train.precision == "fp16" and device.type == "cpu":
         raise ConfigError("train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if train.precision == "fp16" and train.strategy != "ddp":
@@ -57,7 +57,7 @@ def check_precision(train: TrainConfig, device: torch.device) -> None:
 
 
 class Engine:
-    """Data parallelism: every rank holds everything, gradients are averaged."""
+    """Data parallelism: every rank holds all of the model, and gradients are averaged."""
 
     def __init__(self, loss: TokenLoss, train: TrainConfig, world: World) -> None:
         self.train, self.world = train, world
@@ -78,7 +78,7 @@ class Engine:
         train = self.train
         groups: list[dict[str, Any]] = [{"params": [self.parameters[name] for name in self._adapter]}]
         if spreads := [value for name, value in self.parameters.items() if name not in self._adapter]:
-            groups.append({"params": spreads, "weight_decay": 0.0})  # zero is a wide spread, nothing to decay to
+            groups.append({"params": spreads, "weight_decay": 0.0})  # rho = 0 is a wide spread, not a prior's centre
         if train.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=train.lr, weight_decay=train.weight_decay)
         return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
@@ -93,19 +93,19 @@ class Engine:
             cpu=self.world.device.type == "cpu",
             mixed_precision="fp16" if self.train.precision == "fp16" else "no",  # for its loss scaler; see TokenLoss
             gradient_accumulation_steps=self.train.gradient_accumulation,
-            # Without the search DDP re-buckets gradients after its first step, and a resumed run would add in another order.
+            # Without this search DDP re-buckets gradients after its first step: a resumed run would add in another order.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
         )
 
     @contextlib.contextmanager
     def micro_batch(self) -> Iterator[None]:
-        """Encloses forward and backward of one micro-batch; gradients are averaged in the last of a step."""
+        """Encloses forward and backward of one micro-batch. Gradients are averaged over ranks in the last one of a step."""
         with self.accelerator.accumulate(self.model):
             yield
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradient of `loss`; over the step it becomes mean over ranks of the sum over micro-batches."""
-        self.accelerator.backward(loss * self.train.gradient_accumulation)  # undoes the division by Accelerate, DeepSpeed
+        """Adds the gradient of `loss`. A step uses the mean over ranks of the sum over micro-batches."""
+        self.accelerator.backward(loss * self.train.gradient_accumulation)  # Accelerate and DeepSpeed divide by it
 
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate of the next step."""
@@ -113,7 +113,7 @@ class Engine:
             group["lr"] = lr
 
     def step(self) -> torch.Tensor:
-        """Clips, updates, clears the gradients; returns the gradient's norm before clipping, a scalar on the device."""
+        """Clips the gradient, takes the step, clears the gradient. Returns its norm before clipping, a scalar on the device."""
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -125,7 +125,7 @@ class Engine:
         return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
 
     def read(self) -> dict[str, Slot]:
-        """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
+        """Returns the trained parameters and their moments by PEFT key. Every rank must call it."""
         states = self.optimizer.state if self.train.optimizer == "adamw" else {}
         moments = {
             parameter: [states[parameter][key] if states else torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")]
@@ -134,11 +134,11 @@ class Engine:
         return {name: Slot(*map(_copy, (parameter, *moments[parameter]))) for name, parameter in self.parameters.items()}
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
-        """Returns the adapter by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        """Returns the adapter by PEFT key: unsharded, float32, on the CPU. Every rank must call it."""
         return {name: _copy(self.parameters[name]) for name in self._adapter}
 
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
-        """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
+        """Sets the optimizer to its state after `step` steps. The parameters are set before the engine is made."""
         if self.train.optimizer == "adamw":
             for name, parameter in self.parameters.items():
                 self.optimizer.state[parameter] = _adam_state(parameter, step)
@@ -154,7 +154,7 @@ class Engine:
 
 
 class ZeroEngine(Engine):
-    """DeepSpeed. Stage 1 shards moments, 2 gradients too, 3 parameters too; 0 shards nothing."""
+    """DeepSpeed ZeRO. Stage 0 shards nothing, 1 shards moments, 2 also gradients, 3 also parameters."""
 
     def _make_accelerator(self) -> Accelerator:
         _import_deepspeed(self.world.device)
@@ -174,7 +174,7 @@ class ZeroEngine(Engine):
             self.zero.register_step_pre_hook(self._clip)
 
     def _clip(self, *_: Any) -> None:
-        # Stage 0 clips without telling the norm; here gradients are averaged already.
+        # DeepSpeed's stage 0 does not report the norm. When this hook runs, the gradients are averaged.
         self._norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.train.max_grad_norm)
 
     def _prepare(self, loss: TokenLoss, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -198,14 +198,14 @@ class ZeroEngine(Engine):
         return _copy(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
 
     def read(self) -> dict[str, Slot]:
-        """Returns the trained parameters and their moments by PEFT key. Every rank calls it."""
+        """Returns the trained parameters and their moments by PEFT key. Every rank must call it."""
         return {
             name: Slot(*(self._full(parameter, key) for key in (None, "exp_avg", "exp_avg_sq")))
             for name, parameter in self.parameters.items()
         }
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
-        """Returns the adapter by PEFT key, full, float32, on the CPU. Every rank calls it."""
+        """Returns the adapter by PEFT key: unsharded, float32, on the CPU. Every rank must call it."""
         return {name: self._full(parameter, None) for name, parameter in self.parameters.items()}
 
     def _flat_parameters(self) -> list[torch.Tensor]:
@@ -214,9 +214,9 @@ class ZeroEngine(Engine):
         return list(self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups)
 
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
-        """Sets the optimizer to what it was after `step` steps. The parameters were set before the engine was made."""
+        """Sets the optimizer to its state after `step` steps. The parameters are set before the engine is made."""
         states = self.zero.state if self.stage == 0 else self.zero.optimizer.state
-        for flat in self._flat_parameters():  # made by hand: DeepSpeed has none before the first step
+        for flat in self._flat_parameters():  # DeepSpeed makes its states in the first step, which is too late
             states[flat] = _adam_state(flat, step)
         if self.stage in (1, 2):
             self.zero._lazy_init_hp_params_optimizer_state()
@@ -232,7 +232,7 @@ class ZeroEngine(Engine):
             self.zero.state[parameter][key].copy_(value)
         elif self.stage < 3:
             safe_set_full_optimizer_state(parameter, value, key)
-        else:  # safe_set_full_... does not know the padding of the last rank's share
+        else:  # safe_set_full_... ignores that the last rank's part is padded
             size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
             padded = torch.nn.functional.pad(value.flatten(), (0, size * self.world.world_size - value.numel()))
             safe_set_local_optimizer_state(parameter, padded.narrow(0, size * self.world.world_rank, size), key)
@@ -242,8 +242,8 @@ class ZeroEngine(Engine):
         parameters = list(self.model.parameters())
         super().close()
         if self.stage == 3:
-            # The autograd functions of every stage 3 engine, and a list in DeepSpeed, keep engine and module for good:
-            # they are left without shares of the base, moments and float32 copies.
+            # Autograd functions of stage 3, and a list in DeepSpeed, keep a reference to engine and module for ever. So the
+            # parts of the base, the moments and the float32 copies are taken out of them.
             from deepspeed.runtime.zero import parameter_offload
 
             getattr(parameter_offload, "FWD_MODULE_STACK", []).clear()
@@ -255,7 +255,7 @@ class ZeroEngine(Engine):
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """Returns the DeepSpeed configuration. Float32 throughout: LoRA is small, and autocast is in TokenLoss."""
+    """Returns the DeepSpeed configuration. All of it is float32: LoRA is small, and autocast is in TokenLoss."""
     stage = int(train.strategy.removeprefix("zero"))
     return {
         "train_micro_batch_size_per_gpu": train.batch_size,
@@ -271,12 +271,12 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
 def _import_deepspeed(device: torch.device) -> None:
     import deepspeed.ops
 
-    if device.type == "cpu":  # else its shared-memory collectives are compiled here, with whatever compiler there is
+    if device.type == "cpu":  # otherwise DeepSpeed compiles its shared-memory collectives on this machine
         deepspeed.ops.__compatible_ops__ = {}
 
 
 def _forget_accelerate() -> None:
-    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set for good by the first DeepSpeedPlugin
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # the first DeepSpeedPlugin sets it and nothing removes it
     AcceleratorState._reset_state(reset_partial_state=True)  # the torch.distributed group stays
     GradientState._reset_state()
 

@@ -2,8 +2,8 @@
 
     penalty = weight / 2 * sum over modules and entries of F * delta^2,   delta = scaling * B @ A
 
-The update is measured from the base it is trained on, the latest one; F is the sum of the Fisher information of all adapters
-of earlier rounds. Letters of shapes: O out features, I in features, R rank.
+The update is measured from the latest base, on which the adapter is trained. F is the sum of the Fisher information of all
+adapters of earlier rounds. Letters of shapes: O out features, I in features, R rank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from wfc_dist.weights import peft_folder
 
 
 def stiffness(a_RI: torch.Tensor, b_OR: torch.Tensor, scaling: float, fisher_OI: torch.Tensor) -> torch.Tensor:
-    """Returns sum F * (scaling * B @ A)^2 of one module, a scalar that can be differentiated."""
+    """Returns the sum over entries of F * (scaling * B @ A)^2 of one module, a differentiable scalar."""
     return (fisher_OI * (scaling * b_OR @ a_RI).square()).sum()
 
 
@@ -29,8 +29,8 @@ def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
     """Returns module -> Fisher information (out, in) of a committed adapter, float64.
 
     Raises:
-        InputError: It was not measured.
-        IntegrityError: The folder is not what was committed.
+        InputError: The adapter has no Fisher information.
+        IntegrityError: The folder differs from what was committed.
     """
     names = durable.verify_folder(folder, skip=frozenset(peft_folder.FILES))["files"]
     fishers: dict[str, torch.Tensor] = {}
@@ -56,12 +56,12 @@ def sum_fisher(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 class ElasticWeights:
-    """The penalty of one adapter on its way away from the base. Holds F in float32 beside the factors.
+    """The penalty of an adapter for leaving the base. Keeps F in float32 on the device of the factors.
 
     Args:
         model: The adapter; its factors are read at every call.
         fisher: Module -> F, for every adapted module.
-        weight: As configured.
+        weight: `train.ewc.weight`.
         device: Where the factors are.
 
     Raises:
@@ -79,12 +79,12 @@ class ElasticWeights:
         ]
 
     def __call__(self) -> torch.Tensor:
-        """Returns the penalty, a scalar that can be differentiated w.r.t. the factors."""
+        """Returns the penalty, a scalar that is differentiable w.r.t. the factors."""
         return self._weight / 2 * torch.stack([stiffness(*module) for module in self._modules]).sum()
 
 
 def elastic_weights(job: TrainingJob, model: torch.nn.Module, device: torch.device) -> ElasticWeights:
-    """Returns the penalty of a job with `train.ewc` and `past_curvature`, which is fetched and verified. Every rank calls it."""
+    """Returns the penalty of a job with `train.ewc`; fetches and verifies its `past_curvature`. Every rank must call it."""
     assert job.train.ewc is not None
     folders = [Path(folder) for folder in job.past_curvature]
     at_once(job.mirror.fetch, folders)

@@ -1,4 +1,4 @@
-"""What a trainer is asked for, what it reports on the way and what it gives back. Plain data: Ray carries it."""
+"""What a trainer gets, what it reports after a step, and what it returns. Plain data, so that Ray can pickle it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,23 +18,24 @@ class TrainingJob:
     """One adapter to train.
 
     Attributes:
-        round_index: 1-based, for messages only.
+        round_index: 1-based; used in messages only.
         dataset: Name of the data set.
         data: Where its splits are.
-        lora: Shape of the adapter.
-        train: How it is trained.
+        lora: The block `lora` of the configuration.
+        train: The block `train`.
         evaluate: How dev error is measured (`early_stopping.metric: error`).
-        init_seed: Seed of lora_A; the same for all adapters of a round, so that they start from one point.
+        init_seed: Seed of lora_A; the same for all adapters of a round, which start from the same point.
         data_seed: Seed of the data order, of SpecAugment and of dropout.
-        base: The base the adapter belongs to; the warm base must be this one.
+        base: The base that the adapter belongs to. The warm base must be this one.
         checkpoint_dir: Folder for step-<N>/ folders; shared by all ranks and all attempts.
         output_dir: Existing empty folder that gets the PEFT files.
         metrics_file: The metrics log, JSON lines (see `metrics_log`); "" writes none.
-        stop_file: When it exists, training checkpoints and raises Interrupted; "" is never there.
+        stop_file: When this file exists, training writes a checkpoint and raises Interrupted; "" never exists.
         attempt: Number of this attempt; names staging folders.
-        threads: CPU threads per rank; part of the result's bytes.
-        mirror: Where checkpoints, the adapter and the metrics log are published, and checkpoints fetched from.
-        past_curvature: Adapter folders of earlier rounds, whose curvature holds this one (`train.ewc`).
+        threads: CPU threads per rank. Another number gives other bytes.
+        mirror: Object storage to which checkpoints, the adapter and the metrics log are published, and from which checkpoints
+            are fetched.
+        past_curvature: Adapter folders of earlier rounds, whose curvature `train.ewc` uses.
     """
 
     round_index: int
@@ -56,10 +57,10 @@ class TrainingJob:
     past_curvature: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """Returns what a checkpoint must agree on to be gone on with.
+        """Returns what a checkpoint must agree on with a job that resumes from it.
 
-        A checkpoint that does not say how it was trained (`train`) is of a version without the options in `objective` and
-        `lora.prior`: both are named only where they are used, so that it goes on without them and with nothing else.
+        `objective` and `lora.prior` are named only where they are used, so that a checkpoint whose identity lacks these keys
+        stays valid for jobs that do not use them.
         """
         unused = {"prior"} if self.lora.prior is None else set()
         objective = self.train.model_dump(mode="json", include={"optimizer", "distillation", "ewc"}, exclude_defaults=True)
@@ -79,15 +80,15 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step's news.
+    """How far a training is.
 
     Attributes:
-        step: Steps done, of `max_steps`.
-        max_steps: The configured end; early stopping may come first.
+        step: Steps that are done.
+        max_steps: `train.max_steps`; early stopping may end the training before.
         loss: Cross-entropy per label token of the last step.
         lr: Learning rate of the last step.
-        speech_seconds_per_second: Seconds of speech trained on per second of this attempt, all ranks together.
-        phase: What comes next or is going on.
+        speech_seconds_per_second: Seconds of speech trained on per second of this attempt, summed over ranks.
+        phase: What the trainer does, or does next.
     """
 
     step: int
@@ -106,14 +107,14 @@ class TrainingResult:
         sha256: Content hash of the adapter's tensors.
         hours: Hours of speech in the training split.
         steps: Optimizer steps taken, over all attempts.
-        best_step: The step whose weights were written.
+        best_step: The step whose weights are in the adapter.
         dev_loss: Cross-entropy per label token of those weights on the dev split, if it was measured.
         dev_error: Error rate of those weights on the dev split, if it was measured.
         final_loss: Training loss of the last step.
-        num_trainable: Trained parameters.
-        seconds: Time in training steps, over all attempts.
-        speech_seconds: Seconds of speech trained on, with repetition, over all attempts.
-        resumed_from: Step this attempt began at; 0 for a fresh start.
+        num_trainable: Number of trained parameters.
+        seconds: Time spent in training steps, over all attempts.
+        speech_seconds: Seconds of speech trained on, repetitions included, over all attempts.
+        resumed_from: Step at which this attempt began; 0 for a fresh start.
     """
 
     sha256: str

@@ -1,12 +1,12 @@
 """Bayesian low-rank factorization (Ugan, Pham and Waibel, arXiv 2510.18723): a prior near zero over the entries of A and B.
 
-Every entry is N(mu, s^2) with s = softplus(rho); mu and rho are trained, each micro-batch draws mu + s * eps, and mu is the
-adapter that is written. To the mean token loss is added
+Every entry is N(mu, s^2) with s = softplus(rho). Training moves mu and rho, each micro-batch draws mu + s * eps, and mu is
+written as the adapter. The penalty that is added to the mean token loss is
 
     beta * sum over factors of the mean over entries of KL(N(mu, s^2) || N(0, sigma^2))
 
-which, normalized like this as in the authors' code, means the same for every r. The prior of lora_A is centred at zero too,
-not at its initial value: A starts inside a prior of sigma 0.05, and what stays unused is to vanish from the product.
+Its normalization is that of the authors' code: beta means the same for every r. The prior of lora_A is centred at zero too, not
+at its initial value: A starts inside a prior of sigma 0.05, and directions that stay unused shall vanish from the product.
 """
 
 import math
@@ -31,7 +31,7 @@ class GaussianFactors(torch.nn.Module):
     """The spread of every entry of an adapter's factors; the means are the factors themselves.
 
     Args:
-        model: The adapter; its factors are read at every call, and not owned.
+        model: The adapter. Its factors are read at every call; they are no parameters of this module.
         config: Width of the prior and weight of the divergence.
     """
 
@@ -43,17 +43,17 @@ class GaussianFactors(torch.nn.Module):
         self.rho = torch.nn.ParameterList([torch.full(mu.shape, START, device=mu.device) for mu in self._means.values()])
 
     def spreads(self) -> dict[str, torch.nn.Parameter]:
-        """Returns every rho by `rho/<PEFT key>`: trained and checkpointed, and no part of the adapter."""
+        """Returns every rho by `rho/<PEFT key>`. They are trained and checkpointed, but no part of the adapter."""
         return {f"rho/{key}": rho for key, rho in zip(self._means, self.rho, strict=True)}
 
     def sample(self) -> dict[str, torch.Tensor]:
-        """Returns factors drawn with torch's generator, by their name in the model, differentiable w.r.t. mu and rho."""
+        """Draws the factors with torch's generator. Returns them by their name in the model, differentiable w.r.t. mu and rho."""
         pairs = zip(self._means.values(), self.rho, strict=True)
         drawn = [mu + functional.softplus(rho) * torch.randn_like(mu) for mu, rho in pairs]
         return dict(zip(self._own_names, drawn, strict=True))
 
     def penalty(self) -> torch.Tensor:
-        """Returns beta * the divergence of all factors, a scalar that can be differentiated."""
+        """Returns beta * the divergence of all factors, a differentiable scalar."""
         pairs = zip(self._means.values(), self.rho, strict=True)
         means = [gaussian_divergence(mu, functional.softplus(rho), self._config.sigma).mean() for mu, rho in pairs]
         return self._config.beta * torch.stack(means).sum()

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: nothing to save, nothing to restore."""
+"""Learning rates as pure functions of the step, so that a checkpoint needs no state of the schedule."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""What a training is, between two steps, and its checkpoints: one format for every strategy and number of ranks.
+"""The state of a training between two steps, and its checkpoints: one format for every strategy and number of ranks.
 
 A checkpoint is CHECKPOINT_DIR/step-<N>/ with state.safetensors and state.json, committed by its manifest. No pickle.
-Parameters and moments are full and float32, by PEFT key: what ZeRO sharded is gathered on the way out.
+Parameters and moments are unsharded float32 tensors by PEFT key; the engine gathers what ZeRO shards.
 """
 
 import json
@@ -31,21 +31,21 @@ _PARTS = ("parameter", "exp_avg", "exp_avg_sq")
 
 @dataclass
 class TrainerProgress:
-    """Everything about a training that is a number.
+    """The counters and measures of a training. state.json holds these fields.
 
     Attributes:
-        step: Optimizer steps done; with the seed it is the data position too.
+        step: Optimizer steps that are done. With the seed it gives the position in the data.
         loss: Training loss of the last step, per label token.
         seconds: Time spent in steps.
         speech_seconds: Speech trained on.
         best_step: Step of the best dev measure so far; 0 before the first.
         best_value: That measure; None before the first.
-        num_worse: Evaluations since then.
-        dev_loss: Dev loss at `best_step`, or at the last evaluation without early stopping.
-        dev_error: Dev error likewise.
+        num_worse: Evaluations since `best_step`.
+        dev_loss: Dev loss at `best_step`; without early stopping, at the last evaluation.
+        dev_error: Dev error, likewise.
         evaluated_step: Step of the last evaluation.
         stopped_early: Early stopping has ended the training.
-        scaler: fp16's loss scaler.
+        scaler: State of fp16's loss scaler.
     """
 
     step: int = 0
@@ -82,10 +82,10 @@ class TrainerProgress:
 
 @dataclass
 class TrainingState:
-    """A training between two steps. A fresh start is a state too, so starting and resuming are one path.
+    """A training between two steps. A fresh start is a state too: starting and resuming take one path.
 
     Attributes:
-        progress: The numbers.
+        progress: Counters and measures.
         slots: Key of `TokenLoss.trained_parameters` -> parameter and moments.
         best: PEFT key -> parameter at `progress.best_step`; empty before the first evaluation.
         rng: One entry per rank, see `rng_state`.
@@ -98,7 +98,7 @@ class TrainingState:
 
 
 def initial_state(parameters: Mapping[str, torch.Tensor]) -> TrainingState:
-    """Returns the state before the first step; its RNG entries are missing and therefore seeded by `restore_rng`."""
+    """Returns the state before the first step. It has no RNG entries, so that `restore_rng` seeds the generators."""
     slots = {name: Slot(value.detach().cpu().clone(), *_zeros(value)) for name, value in parameters.items()}
     return TrainingState(TrainerProgress(), slots, {}, [])
 
@@ -108,7 +108,7 @@ def _zeros(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rng_state(device: torch.device) -> torch.Tensor:
-    """Returns this rank's random generators as one uint8 tensor: torch, CUDA if used, numpy, Python; the size is fixed."""
+    """Returns this rank's random generators as one uint8 tensor of a fixed size: torch, CUDA if used, numpy, Python."""
     python = np.asarray(random.getstate()[1], dtype=np.uint32)
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     assert kind == "MT19937" and isinstance(keys, np.ndarray)
@@ -140,7 +140,7 @@ def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
 
 
 def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: int, device: torch.device) -> None:
-    """Sets this rank's generators to the state's; seeds them from (seed, step, world_rank) when it has none for these ranks."""
+    """Sets this rank's generators to the state's. Where it has none for this rank, (seed, step, world_rank) seeds them."""
     if len(state.rng) == world_size:
         try:
             return set_rng_state(state.rng[world_rank], device)
@@ -158,7 +158,7 @@ def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: in
 
 
 def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], attempt: int) -> Path:
-    """Writes folder/step-<N>/ durably, then removes all but the newest two. World rank 0 only."""
+    """Writes folder/step-<N>/ durably, then removes all but the newest two. Only world rank 0 calls it."""
     final = folder / f"step-{state.progress.step}"
     staged = durable.staging_path(final, attempt)
     tensors = {f"{part}/{name}": getattr(slot, part) for name, slot in state.slots.items() for part in _PARTS}
@@ -172,7 +172,7 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of a folder's checkpoints, newest first; not all need be whole."""
+    """Returns the steps of a folder's checkpoints, newest first. Some may be damaged."""
     names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
@@ -185,7 +185,7 @@ def _prune(folder: Path, newest: int) -> None:
 
 
 def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
-    """Returns the step of the newest checkpoint that is whole and of this training; warns about each it passes over."""
+    """Returns the step of the newest checkpoint that is intact and of this training. Warns about every other newer one."""
     for step in steps(folder):
         path = folder / f"step-{step}"
         try:
@@ -202,7 +202,7 @@ def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
 
 
 def load_state(folder: Path, step: int) -> TrainingState:
-    """Reads folder/step-<step>/, which `newest_step` has verified. Every rank reads; storage is shared."""
+    """Reads folder/step-<step>/, which `newest_step` has verified. Every rank calls it."""
     path = folder / f"step-{step}"
     tensors = load_file(path / TENSORS)
     progress = TrainerProgress(**json.loads((path / FACTS).read_text(encoding="utf-8")))

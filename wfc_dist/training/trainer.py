@@ -1,4 +1,4 @@
-"""The training loop: `train_adapter` makes one adapter from one job, or goes on where a stopped one was."""
+"""The training loop: `train_adapter` trains the adapter of a job, from the start or from its newest checkpoint."""
 
 import contextlib
 import logging
@@ -42,27 +42,27 @@ def train_adapter(
 ) -> TrainingResult:
     """Trains one adapter, from its newest checkpoint if there is one. Every rank of the world must call it.
 
-    World rank 0 writes the PEFT folder into `job.output_dir`, checkpoints and the metrics log; the result is the same
-    on every rank. The warm base is unchanged afterwards, which is checked by hash.
+    World rank 0 writes the PEFT folder into `job.output_dir`, the checkpoints and the metrics log. The result is the same on
+    every rank. The warm base is unchanged afterwards; hashes check that.
 
     Args:
         job: What to train.
         warm: The base, in memory on this rank.
         world: From `join_world`.
-        on_progress: Called after every step on every rank; must be quick.
-        should_stop: Asked after every step on world rank 0, beside the stop file; True checkpoints and stops.
+        on_progress: Called on every rank after every step; must return quickly.
+        should_stop: Called on world rank 0 after every step; True stops like the stop file does.
 
     Raises:
-        ConfigError: A precision or target modules that cannot be.
-        InputError: Data that cannot be used.
-        Interrupted: `job.stop_file` appeared, or `should_stop` said so; a checkpoint is there and the same job goes on from it.
+        ConfigError: The precision or the target modules do not fit the device or the model.
+        InputError: The data cannot be used.
+        Interrupted: `job.stop_file` exists, or `should_stop` returned True. A checkpoint is there; the same job resumes from it.
         TrainingError: The loss or a gradient is not finite.
-        IntegrityError: The warm base is not the job's, or training changed it.
+        IntegrityError: The warm base is not the one of the job, or training has changed it.
     """
     if warm.base.sha256 != job.base.sha256:
         raise IntegrityError(f"{job.where()}: the trainer holds base {warm.base.index}, the job is for base {job.base.index}")
     check_precision(job.train, world.device)
-    torch.set_num_threads(job.threads)  # both are of the calling thread, which need not be the one that joined
+    torch.set_num_threads(job.threads)  # this and the device belong to the calling thread, which need not be the one that joined
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     training = _Training(job, warm, world, on_progress or (lambda _: None), should_stop or (lambda: False))
@@ -155,7 +155,7 @@ class _Training:
         """Trains until the last step, early stopping or the stop file, and writes the adapter."""
         first, world = self.progress.step, self.world
         loader = self.windows.loader(first, self.train.max_steps - first, world.world_rank, world.world_size)
-        batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below: its processes must not outlive it
+        batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below, with its processes
         with log.span("train", phase="training", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
             stopping = bool(world.from_first([self._asked_to_stop()])[0])
             while True:
@@ -188,7 +188,7 @@ class _Training:
         return self._writes() and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
 
     def _step(self, micro_batches: list[Batch]) -> bool:
-        """Takes one optimizer step and returns whether the stop file is there."""
+        """Takes one optimizer step. Returns on every rank whether world rank 0 has been asked to stop."""
         start, position = time.monotonic(), self.progress.step
         lr = lr_at(position + 1, self.train)
         self.engine.set_lr(lr)
@@ -198,8 +198,8 @@ class _Training:
         for index, batch in enumerate(micro_batches):
             with self.engine.micro_batch():
                 losses = self.engine.model(**{key: value.to(self.world.device) for key, value in batch.items()})
-                # Gradients are averaged over ranks and summed over micro-batches: the result is the mean over all tokens,
-                # and of a penalty, which every rank adds to its first micro-batch, the penalty itself.
+                # Gradients are averaged over ranks and summed over micro-batches. So the step has the gradient of the mean
+                # over all tokens, plus that of the penalties, which every rank adds to its first micro-batch.
                 added = [penalty() for penalty in self.penalties] if index == 0 else []
                 self.engine.backward(sum(added, losses.sum() * (self.world.world_size / num_tokens)))
             shared[0] += losses.detach().double().sum()
@@ -207,7 +207,7 @@ class _Training:
         norm = self.engine.step()
         shared[1] = float(self._asked_to_stop())
         numbers = [self.world.sum_(shared), norm.double().view(1), *penalties]
-        loss_sum, stop, grad_norm, *values = torch.cat(numbers).tolist()  # the step's one sync
+        loss_sum, stop, grad_norm, *values = torch.cat(numbers).tolist()  # the only synchronization of the step
         self._check_finite(loss_sum / num_tokens + sum(values), grad_norm)
         speech_seconds = self.windows.seconds(position, self.world.world_size)
         self.progress.step, self.progress.loss = position + 1, loss_sum / num_tokens
@@ -218,7 +218,7 @@ class _Training:
         return bool(stop)
 
     def _check_finite(self, loss: float, grad_norm: float) -> None:
-        # fp16's loss scaler skips steps whose gradients overflow; that is no failure.
+        # The loss scaler of fp16 skips steps whose gradients overflow: they are no failure.
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.train.precision == "fp16"):
             return
         raise TrainingError(
@@ -256,7 +256,7 @@ class _Training:
             self.best = parameters
 
     def _save(self) -> None:
-        """Copies the state and has it written beside the steps that follow, unless this step's is. Every rank takes part."""
+        """Copies the state, unless that of this step is saved, and has it written while training goes on. Every rank calls it."""
         if self.progress.step == self.saved_step:
             return
         self._tell("checkpoint")
@@ -269,7 +269,7 @@ class _Training:
         self.saved_step = self.progress.step
 
     def _measure_curvature(self, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the chosen adapter's curvature on world rank 0, which measures alone: no number of ranks changes it."""
+        """Returns the chosen adapter's curvature on world rank 0, which measures it alone, and {} elsewhere."""
         if self.train.curvature == "none":
             return {}
         measured: dict[str, torch.Tensor] | None = {}
@@ -277,7 +277,7 @@ class _Training:
             with log.span("curvature", phase="curvature", dataset=self.job.dataset):
                 measured = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
         if self.world.from_first([measured is None])[0]:
-            self._interrupt()  # the last state is kept; going on means measuring again
+            self._interrupt()  # the last state is kept; resuming measures again
         return measured or {}
 
     def _finish(self) -> TrainingResult:
@@ -288,7 +288,7 @@ class _Training:
         adapter = chosen | models.fixed_factors(self.model)
         if self._writes():
             output = Path(self.job.output_dir)
-            output.mkdir(parents=True, exist_ok=True)  # the coordinator's is on another node, where storage is not shared
+            output.mkdir(parents=True, exist_ok=True)  # without shared storage the coordinator has made it on another node
             peft_folder.write_peft(output, adapter, models.adapter_config(self.model))
             if measured:
                 curvature.write(output, measured)

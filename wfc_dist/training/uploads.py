@@ -1,4 +1,4 @@
-"""Checkpoints on their way to object storage, beside the training; and back, when it goes on elsewhere."""
+"""Checkpoints to object storage while training goes on, and back when a training resumes on another node."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> None:
-    """Brings the newest published checkpoint here, unless a newer one is here, and the metrics log that belongs to it.
+    """Fetches the newest published checkpoint and its metrics log, unless this node has a newer checkpoint.
 
-    World rank 0 only. Does nothing where storage is shared.
+    Only world rank 0 calls it. Does nothing where storage is shared.
     """
     if not mirror.is_remote:
         return
@@ -39,11 +39,11 @@ def _published(folder: Path, mirror: AnyMirror) -> list[int]:
 
 
 class Uploads:
-    """Publishes checkpoints one after the other; one that is overtaken by a newer one while it waits is left out.
+    """Publishes checkpoints one after the other. One that still waits when a newer one comes is left out.
 
     Args:
-        mirror: Where to; without object storage nothing happens.
-        metrics_file: Published before each checkpoint: it must reach as far.
+        mirror: Object storage; without it nothing happens.
+        metrics_file: Published before each checkpoint, since it must reach at least as far.
     """
 
     def __init__(self, mirror: AnyMirror, metrics_file: Path | None) -> None:
@@ -52,7 +52,7 @@ class Uploads:
         self._newest: Path | None = None
 
     def submit(self, folder: Path) -> None:
-        """Queues a committed checkpoint and returns at once."""
+        """Queues a committed checkpoint. Does not wait."""
         if self._pool is not None:
             self._newest = folder
             self._pool.submit(self._publish, folder)
@@ -73,12 +73,12 @@ class Uploads:
             logger.warning("checkpoint %s stays on this node: %s", folder.name, error)
 
     def close(self) -> None:
-        """Waits for the last one."""
+        """Waits until the last checkpoint is published."""
         if self._pool is not None:
             self._pool.shutdown()
 
     def finish(self, adapter: Path) -> None:
-        """Publishes the finished adapter for the coordinator, and the whole metrics log; checkpoints that wait are left out."""
+        """Publishes the finished adapter for the coordinator, and the whole metrics log. Checkpoints that wait are left out."""
         if self._pool is not None:
             self._newest = None
             self._pool.shutdown()

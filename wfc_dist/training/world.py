@@ -1,4 +1,4 @@
-"""The processes that train one adapter together, and what they tell each other outside the gradients."""
+"""The processes that train one adapter together, and their collectives besides those of the gradients."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from wfc_dist.errors import ConfigError
 
 TIMEOUT_S = 1800
-"""A rank that waits longer than this for another raises instead of hanging. Covers one dev evaluation."""
+"""A rank that waits longer than this for another one raises an error. Must exceed one dev evaluation."""
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 
 
@@ -22,8 +22,8 @@ class World:
 
     Attributes:
         world_size: Number of processes.
-        world_rank: This one; rank 0 alone writes files.
-        local_rank: This one among those of its node.
+        world_rank: Rank of this process; only rank 0 writes files.
+        local_rank: Rank among the processes of its node.
         device: Where its tensors lie.
     """
 
@@ -33,20 +33,20 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds `values` over all ranks, in place, and returns it. Every rank calls it, in the same order."""
+        """Sums `values` over all ranks, in place, and returns them. Every rank must call it, in the same order."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def from_first(self, values: Sequence[float]) -> list[float]:
-        """Returns rank 0's `values` on every rank. Every rank calls it, with as many values."""
+        """Returns rank 0's `values` on every rank. Every rank must call it, with the same number of values."""
         sent = torch.tensor(values, dtype=torch.float64, device=self.device)
         if self.world_size > 1:
             dist.broadcast(sent, src=0)
         return sent.tolist()
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """Returns every rank's `values` (same shape and dtype everywhere), in rank order, on the CPU."""
+        """Returns the `values` of every rank, in rank order, on the CPU. Every rank must call it, with one shape and dtype."""
         if self.world_size == 1:
             return [values.cpu()]
         mine = values.to(self.device)
@@ -56,7 +56,7 @@ class World:
 
     def barrier(self) -> None:
         """Waits for every rank."""
-        self.sum_(torch.zeros(1, device=self.device)).item()  # NCCL returns early; reading does not
+        self.sum_(torch.zeros(1, device=self.device)).item()  # NCCL's call returns before it is done; reading the value waits
 
 
 def join_world(
@@ -69,15 +69,15 @@ def join_world(
     device: torch.device | str = "cpu",
     threads: int = 1,
 ) -> World:
-    """Makes this process one of `world_size` and keeps it so: a warm process joins once and trains many adapters.
+    """Makes this process one of `world_size`. A warm process joins once and trains many adapters.
 
     Sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and OMP_NUM_THREADS, which Accelerate
     and DeepSpeed read, and the default torch.distributed group: NCCL on GPUs, gloo on CPUs. Every rank must call it.
 
     Args:
-        world_size: Number of processes; 1 needs no network, address or port.
+        world_size: Number of processes; one alone needs no network, address or port.
         world_rank: This process, 0 to world_size - 1.
-        local_rank: This process on its node. Where Ray shows a process one GPU only, that GPU is number 0.
+        local_rank: This process on its node. Where Ray shows a process only one GPU, that GPU has number 0.
         master_addr: Host of rank 0.
         master_port: A free TCP port there.
         device: "cpu" or "cuda"; one GPU per process.
@@ -93,7 +93,7 @@ def join_world(
             "set cluster.gpus_per_worker to 0 to train on CPUs, or install the driver and a torch that is built for it"
         )
     index = local_rank % torch.cuda.device_count() if kind == "cuda" else local_rank
-    # To Accelerate and DeepSpeed LOCAL_RANK is the device's number.
+    # Accelerate and DeepSpeed take LOCAL_RANK for the number of the device.
     values = (world_rank, world_size, index, world_size, master_addr, master_port, threads)
     os.environ |= {name: str(value) for name, value in zip(_ENVIRONMENT, values, strict=True)}
     if kind == "cuda":
@@ -109,7 +109,7 @@ def join_world(
 def _init_group(kind: str, world_size: int, world_rank: int, address: str) -> None:
     backend = "nccl" if kind == "cuda" else "gloo"
     limit = timedelta(seconds=TIMEOUT_S)
-    if world_size == 1:  # DeepSpeed wants a group even then; a store of this process needs no port
+    if world_size == 1:  # DeepSpeed needs a group even for one process; a store in memory needs no port
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     else:
         dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)
