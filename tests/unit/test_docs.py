@@ -305,9 +305,11 @@ def test_a_document_is_plain(path: Path) -> None:
     assert path.name == "CHANGELOG.md" or HISTORY.findall(text) == []
 
 
-def test_the_readme_is_short() -> None:
+def test_the_readme_is_short_and_in_order() -> None:
     text = (REPO / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 90 and long_lines(text, tables=True) == []
+    chapters = ["Two commands", "The demo's result", "Your own data", "Your own cluster", "Where next"]
+    assert re.findall(r"^## (.*)$", text, re.M) == chapters and "base 0 (frozen)" in text.partition("## ")[0]
 
 
 def test_the_page_shows_which_folder_may_import_which() -> None:
