@@ -1,8 +1,8 @@
-"""Results of comparisons, put together for docs/study.md.
+"""Results of comparisons, put together for the pages of the study.
 
-A sitting is one comparison on one kind of processor: another one rounds sums differently, and an error rate of a small test set
-moves by some tenths. Every system is compared to the reference of its own sitting; where that came out the same, by the
-same decoding, the sittings are one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
+A sitting is one comparison on one kind of processor. Another kind rounds sums differently, and the error rate of a small test set
+moves by some tenths. Every system is compared to the reference of its own sitting. Sittings with the same decoding, whose
+reference came out the same, count as one. Sittings with other seeds, or decoded clip by clip, have tables of their own.
 """
 
 import json
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 
 def sitting(folder: Path) -> dict[str, Any]:
-    """Returns what the page needs of a comparison's folder."""
+    """Returns what the pages need from a comparison's folder."""
     trained, taken, seconds = 0, 0, 0.0
     compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     runs = {(row["system"], str(seed)) for row in compared["rows"] for seed in row["seeds"]}
@@ -59,11 +59,11 @@ class Study:
         main: The largest sitting that is decoded like the newest, and those with its seeds whose reference came out the same to
             the last digit.
         rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
-        notes: What is to be said of the marked ones.
-        fits: What was fitted, of the main sittings and, for other runs, of the others.
+        notes: A sentence about each sitting with marked systems.
+        fits: What was fitted in the main sittings, and in other sittings for other runs.
         by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
-        by_clip: System -> row, of the sittings that were decoded clip by clip.
-        elsewhere: Sittings with the same seeds and decoding whose reference did not come out the same: of other processors.
+        by_clip: System -> row, from the sittings that were decoded clip by clip.
+        elsewhere: Sittings on other processors: the same seeds and decoding, another result of the reference.
     """
 
     def __init__(self, sittings: Sequence[Mapping[str, Any]]) -> None:
@@ -108,13 +108,13 @@ def percent(value: float, signed: bool = True) -> str:
 
 
 def came_out_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Says whether two sittings with the same seeds are one: by the same decoding, the reference came out to the last digit."""
+    """Says whether two sittings with the same seeds count as one: same decoding, same reference to the last digit."""
     reference = one["compare"]["reference"]
     return _decoding(one) == _decoding(other) and rows_of(one)[reference] == rows_of(other)[reference]
 
 
 def holds(sitting: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Says whether a sitting has all that another has: it is that one, gone on since."""
+    """Says whether a sitting has all that another has: it is the same sitting at a later time."""
     alike = seeds_of(sitting) == seeds_of(other) and came_out_the_same(sitting, other)
     return alike and set(rows_of(other)) <= set(rows_of(sitting))
 
@@ -154,7 +154,7 @@ def windows(runs: Sequence[Path]) -> dict[str, int]:
     found: dict[tuple[str, str], list[Hypothesis]] = {}
     for path in (path for run in runs for path in run.glob("round-*/evaluation/*/*.jsonl")):
         header, hypotheses = read_hypotheses(path)
-        found[header["model_sha256"], header["fingerprint"]] = hypotheses  # of base 0 once, however many runs have it
+        found[header["model_sha256"], header["fingerprint"]] = hypotheses  # base 0 counts once, however many runs have it
     return {
         "models": len({model for model, _ in found}),
         "decoded": sum(map(len, found.values())),

@@ -70,7 +70,7 @@ def lines_of(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def comparison(rows: Sequence[Row], reference: str) -> list[str]:
-    """Returns the rows' figures, and their differences to the reference."""
+    """Returns a table of the rows' figures and of their differences to the reference."""
     heads = ["system", *COLUMNS.values(), "norm", f"new: against {reference}", f"protected: against {reference}"]
     cells = [
         [row["system"], *(estimate(row, name) for name in COLUMNS), f"{row['norm']:.2f}"]
@@ -81,7 +81,7 @@ def comparison(rows: Sequence[Row], reference: str) -> list[str]:
 
 
 def fitted(fits: Sequence[Row]) -> list[str]:
-    """Returns what was found on the dev splits."""
+    """Returns a table of the weights and scales that were found on the dev splits."""
     cells = [["run", "round", "scale found", "weights", "dev error, uniform at scale 1 -> found", "mixtures tried"]]
     for item in fits:
         weights = ", ".join(f"{name} {value:.2f}" for name, value in item["weights"].items())
@@ -140,7 +140,7 @@ def figures(rows: Sequence[Row]) -> list[str]:
 
 
 def over_seeds(study: Study) -> list[str]:
-    """Returns the table of the systems that were run with more than one seed, and what they have on the mean."""
+    """Returns the table of the systems that ran with more than one seed, with the means over the seeds."""
     seeds = list(study.by_seed)
     systems = [name for name in study.rows if name != "untouched" and sum(name in found for found in study.by_seed.values()) > 1]
     if not systems:
@@ -159,7 +159,7 @@ def over_seeds(study: Study) -> list[str]:
 
 
 def elsewhere(study: Study) -> list[str]:
-    """Returns the table of the systems that were run on other processors, too."""
+    """Returns the table of the systems that also ran on other processors."""
     found = [rows_of(tree) for tree in study.elsewhere]
     here = {name: row for part in study.main for name, row in rows_of(part).items() if name != "untouched"}
     systems = [name for name in here if any(name in rows for rows in found)]
@@ -185,7 +185,7 @@ def elsewhere(study: Study) -> list[str]:
 
 
 def loops(study: Study) -> list[str]:
-    """Says how many windows were loops."""
+    """Returns a sentence on how many windows were loops."""
     counts = [part["windows"] for part in study.main if "windows" in part]
     if not counts:
         return []
@@ -194,7 +194,7 @@ def loops(study: Study) -> list[str]:
 
 
 def clip_by_clip(study: Study) -> list[str]:
-    """Returns the table of what was decoded again clip by clip, beside the same in windows."""
+    """Returns the table of the systems that were decoded again clip by clip, beside the same in windows."""
     if not study.by_clip:
         return []
     cells = [["system", "new", "in windows", "protected", "in windows", "new, relative", "protected, relative",
