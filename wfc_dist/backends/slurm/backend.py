@@ -12,9 +12,9 @@ from wfc_dist import log
 from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState
-from wfc_dist.backends.slurm.loop import Active, Done, JobLoop, Wanted
+from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec, SubmittedJob
+from wfc_dist.backends.slurm.payloads import CentralizePayload, ScorePayload, TrainPayload, WorkerSettings
 from wfc_dist.backends.slurm.watching import CurveTail
-from wfc_dist.backends.slurm.works import CentralizeWork, Ranks, ScoreWork, TrainWork
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hypotheses import Hypothesis
@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
-    """Checks all that Slurm can say before anything starts. Raises ConfigError naming what there is instead."""
+    """Checks what Slurm can say before anything starts. Raises ConfigError that names what there is instead."""
     cluster = config.cluster
     if cluster.gpus_per_worker != int(cluster.gpus_per_worker):
         raise ConfigError("cluster.backend slurm gives whole GPUs: cluster.gpus_per_worker must be a whole number")
     client.require_slurm("cluster.backend=ray (any Ray cluster, or this machine), or in_process")
     client.check_partition(cluster.slurm.partition, cluster.slurm.time_min, client.partitions())
     with tempfile.TemporaryDirectory(prefix="wfc-") as folder:
-        submission.test_only(cluster, Path(folder), "trains", submission.trainer_shape(cluster))
-        submission.test_only(cluster, Path(folder), "scores", submission.decoder_shape(cluster))
-        submission.test_only(cluster, Path(folder), "centralizes", submission.centralizer_shape(cluster))
+        submission.test_only(cluster, Path(folder), "trains", submission.trainer_resources(cluster))
+        submission.test_only(cluster, Path(folder), "scores", submission.decoder_resources(cluster))
+        submission.test_only(cluster, Path(folder), "centralizes", submission.centralizer_resources(cluster))
 
 
 def _key(**identity: Any) -> str:
@@ -48,8 +48,8 @@ class SlurmBackend:
 
     Args:
         store: The opened run.
-        display: Gets one line per change of a job, and the trainings' progress.
-        hours: Hours of speech of each data set's training split: the longest is submitted first.
+        display: Shows one line per change of a job, and the progress of the trainings.
+        hours: Hours of speech in each data set's training split; the longest is submitted first.
     """
 
     def __init__(self, store: RunStore, display: Display, hours: Mapping[str, float]) -> None:
@@ -57,7 +57,7 @@ class SlurmBackend:
         self._cluster, self._num_gpus = store.config.cluster, int(store.config.cluster.gpus_per_worker)
 
     def broadcast(self, base: Base) -> None:
-        """See `rounds.Trainers`: nothing is warm between jobs, each reads the base from its folder and verifies it."""
+        """See `rounds.Trainers`. Nothing is warm between jobs: each reads the base from its folder and verifies it."""
         logger.info("base %d is read by each job from %s", base.index, base.path)
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
@@ -68,16 +68,16 @@ class SlurmBackend:
         max_steps, round_index = self._store.config.train.max_steps, base.index + 1
         curves = {name: CurveTail(self._store.paths.curve(round_index, name), max_steps) for name in datasets}
 
-        def commit(wanted: Wanted, done: Done) -> None:
-            facts = dict(done.value["training"])
-            facts |= {"host": done.host, "slurm_job": done.job_id, "requeues": done.num_requeues}
-            staged = Path(done.value["folders"][0])
-            adapters[wanted.title] = self._store.commit_adapter(base, wanted.title, staged, facts)
+        def commit(spec: JobSpec, result: JobResult) -> None:
+            facts = dict(result.value["training"])
+            facts |= {"host": result.host, "slurm_job": result.job_id, "requeues": result.num_requeues}
+            staged = Path(result.value["folders"][0])
+            adapters[spec.title] = self._store.commit_adapter(base, spec.title, staged, facts)
 
-        def show(item: Active, state: JobState | None) -> None:
+        def show(job: SubmittedJob, state: JobState | None) -> None:
             running = state is not None and state.state == "RUNNING"
-            progress = curves[item.wanted.title].progress() if running else None
-            self._display.update(item.wanted.title, progress, item.host if running else item.told)
+            progress = curves[job.spec.title].progress() if running else None
+            self._display.update(job.spec.title, progress, job.host if running else job.told)
 
         queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: configured order among equals
         with (
@@ -88,23 +88,23 @@ class SlurmBackend:
             loop.run([self._training(base, name) for name in queue])
         return adapters
 
-    def _training(self, base: Base, dataset: str) -> Wanted:
-        def make() -> TrainWork:
-            return TrainWork(training_job(self._store, base, dataset), self._ranks(base, f"train-{dataset}"))
+    def _training(self, base: Base, dataset: str) -> JobSpec:
+        def make_payload() -> TrainPayload:
+            return TrainPayload(training_job(self._store, base, dataset), self._worker_settings(base, f"train-{dataset}"))
 
-        return Wanted(
+        return JobSpec(
             label=f"train-{dataset}",
             title=dataset,
             key=_key(base=base.sha256, dataset=dataset),
-            make=make,
-            shape=submission.trainer_shape(self._cluster),
+            make_payload=make_payload,
+            resources=submission.trainer_resources(self._cluster),
             checkpoints=True,
             facts={"dataset": dataset},
         )
 
-    def _ranks(self, base: Base, name: str) -> Ranks:
+    def _worker_settings(self, base: Base, name: str) -> WorkerSettings:
         hashes = self._store.manifest(base.index)["tensors"]
-        return Ranks(hashes, self._cluster.threads_per_worker, self._num_gpus, self._log_dir(), name)
+        return WorkerSettings(hashes, self._cluster.threads_per_worker, self._num_gpus, self._log_dir(), name)
 
     def _log_dir(self) -> str:
         return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
@@ -113,24 +113,24 @@ class SlurmBackend:
         """See `rounds.Centralizer`: one job of `cluster.centralizer_ranks` processes."""
         staged: list[StagedBase] = []
 
-        def keep(_: Wanted, done: Done) -> None:
-            staged.append(StagedBase(**done.value["staged"]))
+        def keep(_: JobSpec, result: JobResult) -> None:
+            staged.append(StagedBase(**result.value["staged"]))
 
-        wanted = Wanted(
+        spec = JobSpec(
             label="centralize",
             title="centralize",
             key=_key(base=base.sha256, adapters=[adapter.sha256 for adapter in adapters]),
-            make=lambda: CentralizeWork(centralize_job(self._store, base, list(adapters)), self._log_dir()),
-            shape=submission.centralizer_shape(self._cluster),
+            make_payload=lambda: CentralizePayload(centralize_job(self._store, base, list(adapters)), self._log_dir()),
+            resources=submission.centralizer_resources(self._cluster),
             checkpoints=False,
             facts={"work": "centralize"},
         )
         with log.span("centralize", phase="merging", round=base.index + 1):
-            JobLoop(self._store, base.index + 1, self._display.say, keep).run([wanted])
+            JobLoop(self._store, base.index + 1, self._display.say, keep).run([spec])
         return staged[0]
 
     def num_decoders(self) -> int:
-        """See `scoring.Decoders`: one job per model, since each start costs the loading of the libraries and the base."""
+        """See `scoring.Decoders`: one job per model, since each job has to load the libraries and the base."""
         return 1
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
@@ -138,26 +138,27 @@ class SlurmBackend:
         by_label = {f"score-{task.model_name()}": task for task in tasks}
         assert len(by_label) == len(tasks), "one task per model"
 
-        def hand_over(wanted: Wanted, done: Done) -> None:
-            found = done.value["hypotheses"]
-            on_done(by_label[wanted.label], {name: [Hypothesis.from_row(row) for row in rows] for name, rows in found.items()})
+        def hand_over(spec: JobSpec, result: JobResult) -> None:
+            rows_by_set = result.value["hypotheses"]
+            hypotheses = {name: [Hypothesis.from_row(row) for row in rows] for name, rows in rows_by_set.items()}
+            on_done(by_label[spec.label], hypotheses)
 
         first = tasks[0]
         round_index = first.base.index + 1 if first.adapter else max(first.base.index, 1)
         loop = JobLoop(self._store, round_index, self._display.say, hand_over)
         loop.run([self._scoring(label, task) for label, task in by_label.items()])
 
-    def _scoring(self, label: str, task: ScoreTask) -> Wanted:
+    def _scoring(self, label: str, task: ScoreTask) -> JobSpec:
         sets = {name: data.model_dump(mode="json") for name, data in task.sets.items()}
         adapter = task.adapter.sha256 if task.adapter else None
-        return Wanted(
+        return JobSpec(
             label=label,
             title=f"scoring {task.model_name()}",
             key=_key(
                 base=task.base.sha256, adapter=adapter, sets=sets, evaluate=task.evaluate.model_dump(mode="json"), part=task.part
             ),
-            make=lambda: ScoreWork(task, self._ranks(task.base, label), self._store.config.train),
-            shape=submission.decoder_shape(self._cluster),
+            make_payload=lambda: ScorePayload(task, self._worker_settings(task.base, label), self._store.config.train),
+            resources=submission.decoder_resources(self._cluster),
             checkpoints=False,
             facts={"work": label},
         )

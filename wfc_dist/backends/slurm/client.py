@@ -1,6 +1,7 @@
-"""Slurm's own commands: what the site offers, how a job is doing. Loads neither torch nor submitit."""
+"""Slurm's own commands: which partitions the site has, which state a job is in. Loads neither torch nor submitit."""
 
 import logging
+import math
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED"),
     "TIMEOUT",
 )
-"""States a job does not leave by itself; Slurm puts a requeued job through some of them in passing."""
+"""States that a job does not leave by itself; Slurm also puts a requeued job through some of them for a moment."""
 
 
 class SlurmError(WfcError):
-    """A command of Slurm failed; says which and what it said."""
+    """A command of Slurm failed: the message says which, and what Slurm said."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Partition:
     """A partition of the site.
 
     Attributes:
-        name: Its name.
+        name: As sbatch takes it.
         limit_min: Longest time limit of a job in minutes; None without one.
-        is_default: Whether jobs go there that name none.
+        is_default: Whether a job that names no partition goes there.
         state: up, down, drain or inact.
     """
 
@@ -42,13 +43,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class JobState:
-    """What Slurm says of a job.
+    """The state of a job in Slurm.
 
     Attributes:
-        job_id: Its number.
+        job_id: Slurm's number of the job.
         state: PENDING, RUNNING, ... (the long form).
-        nodes: Where it runs or ran; "" while it waits.
-        reason: Why it waits or how it ended, in Slurm's words.
+        nodes: Where the job runs or ran; "" while it waits.
+        reason: Why the job waits or how it ended, in Slurm's words.
     """
 
     job_id: str
@@ -58,7 +59,7 @@ class JobState:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not run on by itself."""
+        """Whether the job will not run on by itself."""
         return self.state in ENDED
 
 
@@ -99,34 +100,56 @@ def parse_minutes(text: str) -> float | None:
 
 def partitions() -> list[Partition]:
     """Returns the partitions of the site."""
-    found = {}
+    by_name = {}
     for line in call("sinfo", "--noheader", "--format=%R|%P|%l|%a").splitlines():
         name, marked, limit, state = line.strip().split("|")
-        found[name] = Partition(name, parse_minutes(limit), marked.endswith("*"), state)
-    return list(found.values())
+        by_name[name] = Partition(name, parse_minutes(limit), marked.endswith("*"), state)
+    return list(by_name.values())
 
 
-def check_partition(wanted: str | None, time_min: float | None, there_are: Sequence[Partition]) -> None:
-    """Checks that jobs can go to one of the partitions `wanted`, names with commas as sbatch takes them, for so long.
+def check_partition(wanted: str | None, time_min: float | None, site: Sequence[Partition]) -> None:
+    """Checks that jobs can go to one of the partitions `wanted`, for `time_min` minutes.
 
-    None is the default one; where the site has none, sbatch knows what else chooses.
+    Args:
+        wanted: Names with commas, as sbatch takes them. None is the default partition; where the site has none, sbatch knows
+            what else chooses.
+        time_min: Time limit of a job; None leaves it to the partition.
+        site: The partitions of the site.
 
     Raises:
-        ConfigError: No such partition, none of them is up, or their time limits are shorter; names what there is.
+        ConfigError: There is no such partition, none of them is up, or their time limits are shorter; names what there is.
     """
-    names = ", ".join(item.name + (" (default)" if item.is_default else "") for item in there_are)
-    asked = [name.strip() for name in wanted.split(",")] if wanted else []
-    for name in asked:
-        if name not in {item.name for item in there_are}:
-            raise ConfigError(f"there is no partition {name!r}; partitions here: {names}")
-    chosen = [item for item in there_are if (item.name in asked if asked else item.is_default)]
-    up = [item for item in chosen if item.state == "up"]
-    if chosen and not up:
-        said = ", ".join(f"partition {item.name} is {item.state}" for item in chosen)
-        raise ConfigError(f"{said}; partitions here: {names}")
-    if time_min is not None and up and all(item.limit_min is not None and time_min > item.limit_min for item in up):
-        limits = ", ".join(f"{item.name} {item.limit_min:g}" for item in there_are if item.limit_min is not None)
-        longest = max(up, key=lambda item: item.limit_min or 0)
+    up = _partitions_up(_wanted_partitions(wanted, site), site)
+    if time_min is not None and up:
+        _check_time_limit(time_min, up, site)
+
+
+def _names(site: Sequence[Partition]) -> str:
+    return ", ".join(partition.name + (" (default)" if partition.is_default else "") for partition in site)
+
+
+def _wanted_partitions(wanted: str | None, site: Sequence[Partition]) -> list[Partition]:
+    if not wanted:
+        return [partition for partition in site if partition.is_default]
+    names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in {partition.name for partition in site}:
+            raise ConfigError(f"there is no partition {name!r}; partitions here: {_names(site)}")
+    return [partition for partition in site if partition.name in names]
+
+
+def _partitions_up(wanted: Sequence[Partition], site: Sequence[Partition]) -> list[Partition]:
+    up = [partition for partition in wanted if partition.state == "up"]
+    if wanted and not up:
+        states = ", ".join(f"partition {partition.name} is {partition.state}" for partition in wanted)
+        raise ConfigError(f"{states}; partitions here: {_names(site)}")
+    return up
+
+
+def _check_time_limit(time_min: float, up: Sequence[Partition], site: Sequence[Partition]) -> None:
+    longest = max(up, key=lambda partition: math.inf if partition.limit_min is None else partition.limit_min)
+    if longest.limit_min is not None and time_min > longest.limit_min:
+        limits = ", ".join(f"{partition.name} {partition.limit_min:g}" for partition in site if partition.limit_min is not None)
         raise ConfigError(
             f"a time limit of {time_min:g} min is above partition {longest.name}'s {longest.limit_min:g} min (limits: {limits}); "
             "an adapter that needs longer checkpoints and goes on in the next job"
@@ -134,19 +157,19 @@ def check_partition(wanted: str | None, time_min: float | None, there_are: Seque
 
 
 def states(names: Sequence[str]) -> dict[str, JobState]:
-    """Returns the state of the jobs with these names (unique ones) that the controller remembers, by name."""
+    """Returns name -> state of the jobs with these (unique) names that the controller remembers."""
     if not names:
         return {}
-    found = {}
+    by_name = {}
     lines = call("squeue", "--noheader", "--states=all", f"--name={','.join(names)}", "--format=%i|%j|%T|%N|%r").splitlines()
     for line in lines:
         job_id, name, state, nodes, reason = line.strip().split("|")
-        found[name] = JobState(job_id, state, nodes, "" if reason == "None" else reason)
-    return found
+        by_name[name] = JobState(job_id, state, nodes, "" if reason == "None" else reason)
+    return by_name
 
 
 def state_of(job_id: str) -> JobState | None:
-    """Returns the state of one job, from the controller or, later, the accounting; None where nobody knows it (yet)."""
+    """Returns the state of one job, from the controller or, later, from the accounting; None where neither knows it (yet)."""
     try:
         lines = call("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%i|%T|%N|%r").splitlines()
     except SlurmError as error:
@@ -160,7 +183,7 @@ def state_of(job_id: str) -> JobState | None:
 
 
 def output_file(job_id: str) -> Path:
-    """Returns where a job that the controller remembers prints to; /dev/null for another."""
+    """Returns the file that a job prints to; /dev/null for a job that the controller has forgotten."""
     try:
         words = call("scontrol", "--oneliner", "show", "job", job_id).split()
     except SlurmError:
@@ -169,7 +192,7 @@ def output_file(job_id: str) -> Path:
 
 
 def remembered(job_id: str) -> JobState | None:
-    """Returns how a job ended, from the accounting, for one the controller has forgotten; None where nobody knows."""
+    """Returns the last state of a job that the controller has forgotten, from the accounting; None where there is none."""
     try:
         lines = call(
             "sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State,NodeList"
@@ -184,7 +207,7 @@ def remembered(job_id: str) -> JobState | None:
 
 
 def exit_code(job_id: str) -> int | None:
-    """Returns the exit code of an ended job's script, or None where nobody knows."""
+    """Returns the exit code of an ended job's script; None where neither controller nor accounting knows it."""
     try:
         fields = dict(word.split("=", 1) for word in call("scontrol", "--oneliner", "show", "job", job_id).split() if "=" in word)
         return int(fields["ExitCode"].split(":")[0])
@@ -197,7 +220,7 @@ def exit_code(job_id: str) -> int | None:
 
 
 def cancel(job_id: str, *, pending_only: bool = False) -> None:
-    """Cancels a job; with `pending_only` one that runs by now runs on. A job that has ended is left alone."""
+    """Cancels a job; with `pending_only` a job that already runs goes on. A job that has ended is left alone."""
     try:
         call("scancel", *(["--state=PENDING"] if pending_only else []), job_id)
     except SlurmError as error:

@@ -1,11 +1,11 @@
-"""How a job that left no result ended, and what is to be said of it."""
+"""Root cause of a job that ended without a result."""
 
 from typing import Any
 
 from wfc_dist import errors
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import JobState
-from wfc_dist.backends.slurm.submission import EXIT_NOT_SHARED, Submission
+from wfc_dist.backends.slurm.submission import EXIT_NOT_SHARED, JobRecord
 from wfc_dist.errors import GangFailedError, InputError, WfcError
 
 INTERRUPTED = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL")
@@ -14,14 +14,14 @@ SETTLE_S = {"PREEMPTED": 30.0, "NODE_FAIL": 30.0, "UNKNOWN": 30.0}
 SETTLE_ELSE_S = 3.0  # a shared file system may show the job's last file a little late
 
 
-def cause_of(where: str, job: Submission, state: JobState, failure: dict[str, Any] | None, host: str) -> WfcError:
+def root_cause(where: str, job: JobRecord, state: JobState, failure: dict[str, Any] | None, host: str) -> WfcError:
     """Returns why a job failed.
 
     Args:
-        where: Round, work and job, for the message.
+        where: Round, title and job, for the message.
         job: The job.
-        state: Slurm's last word for it.
-        failure: What the job itself said (see `tasks.read_failure`), if it did.
+        state: Its last state in Slurm.
+        failure: What the job itself said (see `job_process.read_failure`); None if it said nothing.
         host: Where it ran.
     """
     if failure is not None:

@@ -1,4 +1,4 @@
-"""Takes some work through Slurm, a job for each piece, until every piece has its result.
+"""Takes jobs through Slurm until each has its result.
 
 A coordinator that died is replaced by one that finds the same jobs again: queued, running, or finished in the meantime.
 """
@@ -6,6 +6,7 @@ A coordinator that died is replaced by one that finds the same jobs again: queue
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
-from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, cause_of
-from wfc_dist.backends.slurm.submission import Shape, Submission
-from wfc_dist.backends.slurm.tasks import Task, Work, read_failure, read_result
+from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, root_cause
+from wfc_dist.backends.slurm.job_process import JobProcess, Payload, read_failure, read_result
+from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.backends.slurm.watching import Watch
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, WfcError
 from wfc_dist.runs.store import RunStore
@@ -28,31 +29,31 @@ RETRY_S, MAX_REFUSALS = 30.0, 20
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A piece of work for one job.
+class JobSpec:
+    """What one job is for.
 
     Attributes:
         label: Its name in the run directory, such as train-a.
-        title: In messages, such as a.
-        key: Identity: a job with another key is another piece of work.
-        make: Returns what the job does; called when it is submitted.
-        shape: What the job asks for.
-        checkpoints: Whether it can be asked for a checkpoint.
-        facts: What the ledger says it is, such as {"dataset": "a"}.
+        title: Its name in messages, such as a.
+        key: Identity of base, data set, adapters: a job with another key is for something else.
+        make_payload: Returns what the job does; called when it is submitted.
+        resources: What the job asks for.
+        checkpoints: Whether the job can be asked for a checkpoint.
+        facts: Its name in the ledger, such as {"dataset": "a"}.
     """
 
     label: str
     title: str
     key: str
-    make: Callable[[], Work]
-    shape: Shape
+    make_payload: Callable[[], Payload]
+    resources: Resources
     checkpoints: bool
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a job gave: the work's value, and where and as what it ran."""
+class JobResult:
+    """What a job gave: the payload's value, the host, Slurm's number and the number of requeues."""
 
     value: Mapping[str, Any]
     host: str
@@ -61,56 +62,66 @@ class Done:
 
 
 @dataclass
-class Active:
-    """A job in Slurm's hands."""
+class SubmittedJob:
+    """A job in Slurm's hands.
 
-    wanted: Wanted
-    submission: Submission
+    Attributes:
+        spec: What the job is for.
+        record: The job as written down.
+        host: Where it ran last.
+        told: The last line about it.
+        num_requeues: Requeues that the job has noted.
+        num_recorded: Requeues that are in the ledger.
+        cancelled_s: When it was cancelled last, `time.monotonic`.
+    """
+
+    spec: JobSpec
+    record: JobRecord
     host: str = ""
     told: str = ""
     num_requeues: int = 0
-    recorded: int = 0
+    num_recorded: int = 0
     cancelled_s: float = field(default=-1e9)
 
     @property
     def job_id(self) -> str:
-        """Slurm's number of it."""
-        return str(self.submission.job_id)
+        """Slurm's number of the job."""
+        return str(self.record.job_id)
 
 
 class JobLoop:
-    """The event loop of one kind of work in a round.
+    """The event loop of one kind of job in a round.
 
     Args:
         store: The opened run.
         round_index: 1-based.
         say: Gets one line per change of a job.
         on_done: Gets each result as it comes.
-        on_look: Gets each job at every turn, for progress.
+        on_poll: Gets each job at every turn, for progress.
     """
 
     def __init__(
-        self, store: RunStore, round_index: int, say: Callable[[str], None], on_done: Callable[[Wanted, Done], None],
-        on_look: Callable[[Active, JobState | None], None] | None = None,
+        self, store: RunStore, round_index: int, say: Callable[[str], None], on_done: Callable[[JobSpec, JobResult], None],
+        on_poll: Callable[[SubmittedJob, JobState | None], None] | None = None,
     ) -> None:  # fmt: skip
-        self._store, self._round, self._say, self._on_done, self._on_look = store, round_index, say, on_done, on_look
+        self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
         self._cluster = store.config.cluster
         self._folder = (store.paths.run_dir / "slurm" / f"round-{round_index:04d}").resolve()
         self._policy = FailurePolicy(self._cluster.max_failures)
         self._watch = Watch()
-        self._waiting: list[Wanted] = []
-        self._active: dict[str, Active] = {}
+        self._waiting: list[JobSpec] = []
+        self._active: dict[str, SubmittedJob] = {}
         self._stopped: set[str] = set()
-        self._failures: dict[str, int] = {}
-        self._interruptions: dict[str, int] = {}
+        self._failures: Counter[str] = Counter()
+        self._interruptions: Counter[str] = Counter()
         self._refusals, self._retry_s = 0, 0.0
         self._fatal: WfcError | None = None
 
-    def run(self, wanted: Sequence[Wanted]) -> None:
-        """Returns when every piece has its result. Raises Interrupted, or the error of a job that cannot go on."""
+    def run(self, specs: Sequence[JobSpec]) -> None:
+        """Returns when every job has its result. Raises Interrupted, or the error of a job that cannot go on."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        for piece in wanted:
-            self._attach_or_queue(piece)
+        for spec in specs:
+            self._attach_or_queue(spec)
         while self._waiting or self._active:
             if self._store.stop_reason() is not None:
                 self._stop_jobs()
@@ -118,9 +129,9 @@ class JobLoop:
                     break
             else:
                 self._submit_waiting()
-            self._watch.look([(item.submission.name, item.job_id) for item in self._active.values()])
-            for item in list(self._active.values()):
-                self._settle(item)
+            self._watch.poll([(job.record.name, job.job_id) for job in self._active.values()])
+            for job in list(self._active.values()):
+                self._settle(job)
             if self._active or self._waiting:
                 time.sleep(POLL_S)
         if self._fatal:
@@ -132,43 +143,53 @@ class JobLoop:
 
     # --- submitting, or finding again
 
-    def _attach_or_queue(self, wanted: Wanted) -> None:
-        found = submission.find(self._folder, wanted.label)
-        if found is not None and found.key == wanted.key:
-            found = submission.adopt(found)
-            item = Active(wanted, found, recorded=self._num_recorded(found))
-            if self._finish(item):
-                return
-            state = client.states([found.name]).get(found.name) if found.job_id else None
-            if state is not None and (not state.ended or state.state in SETTLE_S):
-                self._active[wanted.label] = item
-                self._tell(item, f"goes on with job {state.job_id}")
-                return
-        self._waiting.append(wanted)
+    def _attach_or_queue(self, spec: JobSpec) -> None:
+        record = submission.find(self._folder, spec.label)
+        if record is None or record.key != spec.key or not self._attach(SubmittedJob(spec, submission.adopt(record))):
+            self._waiting.append(spec)
 
-    def _num_recorded(self, found: Submission) -> int:
+    def _attach(self, job: SubmittedJob) -> bool:
+        """Takes the result of an earlier coordinator's job, or goes on with the job; says whether one of them was possible."""
+        record = job.record
+        job.num_recorded = self._num_recorded(record)
+        if self._finish(job):
+            return True
+        state = client.states([record.name]).get(record.name) if record.job_id else None
+        if state is None or (state.ended and state.state not in SETTLE_S):
+            return False
+        if state.state == "PENDING" and record.schema != submission.SCHEMA_VERSION:
+            self._tell(
+                job, "was queued by another version of wfc_dist, which it needs to start; it is cancelled, a new job goes on"
+            )
+            client.cancel(job.job_id)
+            return False
+        self._active[job.spec.label] = job
+        self._tell(job, f"goes on with job {state.job_id}")
+        return True
+
+    def _num_recorded(self, record: JobRecord) -> int:
         lines = [json.loads(line) for line in durable.read_lines(self._store.paths.ledger)]
-        return sum(line["event"] == "requeue" and line.get("slurm_job") == found.job_id for line in lines)
+        return sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
 
     def _submit_waiting(self) -> None:
         room = (self._cluster.max_trainers or 10**6) - len(self._active)
         while self._waiting and room > 0 and time.monotonic() >= self._retry_s:
-            wanted, room = self._waiting[0], room - 1
-            prepared = submission.prepare(self._folder, wanted.label, wanted.key, self._store.config.run.name)
+            spec, room = self._waiting[0], room - 1
+            prepared = submission.prepare(self._folder, spec.label, spec.key, self._store.config.run.name)
             stop_file, slurm = str(self._store.paths.stop_file.resolve()), self._cluster.slurm
-            task = Task(str(prepared.folder), stop_file, wanted.make(), slurm.max_requeues, wanted.checkpoints)
+            process = JobProcess(str(prepared.folder), stop_file, spec.make_payload(), slurm.max_requeues, spec.checkpoints)
             try:
-                sent = submission.submit(prepared, task, self._cluster, wanted.shape)
+                record = submission.submit(prepared, process, self._cluster, spec.resources)
             except SlurmError as error:
                 self._refused(prepared, error)
                 return
             self._waiting.pop(0)
             self._refusals = 0
-            self._active[wanted.label] = Active(wanted, sent)
+            self._active[spec.label] = SubmittedJob(spec, record)
             self._watch.hurry()
 
-    def _refused(self, prepared: Submission, error: SlurmError) -> None:
-        """Slurm is busy, restarting, or at a limit of the user's: that passes."""
+    def _refused(self, prepared: JobRecord, error: SlurmError) -> None:
+        """Waits for a Slurm that is busy, restarting, or at a limit of the user's."""
         self._refusals += not self._active  # a limit on queued jobs holds for as long as ours are in the queue
         if self._refusals > MAX_REFUSALS:
             raise error
@@ -177,109 +198,107 @@ class JobLoop:
         try:
             submission.adopt(prepared)  # cancels a job that came into being without our knowing
         except SlurmError:
-            logger.warning("%s may be in the queue; its work is not there, so it will end by itself", prepared.name)
+            logger.warning("%s may be in the queue; its pickle is not there, so it will end by itself", prepared.name)
 
     def _stop_jobs(self) -> None:
-        """Queued jobs leave the queue; running trainings see the stop file themselves, other jobs are ended."""
-        for item in self._active.values():
-            if time.monotonic() - item.cancelled_s > SETTLE_ELSE_S:
-                client.cancel(item.job_id, pending_only=item.wanted.checkpoints)
-                item.cancelled_s = time.monotonic()
+        """Takes queued jobs out of the queue; running trainings poll the stop file themselves, other jobs are ended."""
+        for job in self._active.values():
+            if time.monotonic() - job.cancelled_s > SETTLE_ELSE_S:
+                client.cancel(job.job_id, pending_only=job.spec.checkpoints)
+                job.cancelled_s = time.monotonic()
                 self._watch.hurry()
 
     # --- watching
 
-    def _settle(self, item: Active) -> None:
-        state = self._watch.state(item.submission.name)
-        self._note_starts(item)
+    def _settle(self, job: SubmittedJob) -> None:
+        state = self._watch.state(job.record.name)
+        self._note_starts(job)
         if state is not None and not state.ended:
-            where = item.host or state.nodes
-            self._tell(
-                item, f"running on {where}" if state.state == "RUNNING" else f"{state.state.lower()} {state.reason}".strip()
-            )
-        if self._on_look:
-            self._on_look(item, state)
-        if self._finish(item) or state is None or not (state.ended or state.state == "UNKNOWN"):
+            where = f"running on {job.host or state.nodes}"
+            self._tell(job, where if state.state == "RUNNING" else f"{state.state.lower()} {state.reason}".strip())
+        if self._on_poll:
+            self._on_poll(job, state)
+        if self._finish(job) or state is None or not (state.ended or state.state == "UNKNOWN"):
             return
-        if self._watch.age_s(item.submission.name) >= SETTLE_S.get(state.state, SETTLE_ELSE_S):
-            self._ended(item, state)
+        if self._watch.age_s(job.record.name) >= SETTLE_S.get(state.state, SETTLE_ELSE_S):
+            self._ended(job, state)
 
-    def _finish(self, item: Active) -> bool:
+    def _finish(self, job: SubmittedJob) -> bool:
         """Hands over the result if it is there, whatever became of the job and of the coordinator that asked for it."""
-        result = read_result(item.submission.folder)
+        result = read_result(job.record.folder)
         if result is None or result["state"] != "done":
             return False
         if not all(any(Path(folder).glob("*")) for folder in result["value"]["folders"]):
             return False  # committed, or thrown away, by a coordinator that died over it
-        self._note_starts(item)
-        self._active.pop(item.wanted.label, None)
-        self._on_done(item.wanted, Done(result["value"], result["host"], item.job_id, item.num_requeues))
-        self._tell(item, f"done on {result['host']}")
+        self._note_starts(job)
+        self._active.pop(job.spec.label, None)
+        self._on_done(job.spec, JobResult(result["value"], result["host"], job.job_id, job.num_requeues))
+        self._tell(job, f"done on {result['host']}")
         return True
 
-    def _note_starts(self, item: Active) -> None:
+    def _note_starts(self, job: SubmittedJob) -> None:
         """Writes each requeue the job has noted into the ledger, once."""
-        reason, seen = "", 0
-        for line in item.submission.starts():
+        reason, num_requeues = "", 0
+        for line in job.record.starts():
             if "requeue" in line:
                 reason = line["reason"]
                 continue
             if line["start"] > 0:
-                seen += 1
-                if seen > item.recorded:
-                    self._record("requeue", item, host=item.host, reason=reason or "ended without a warning, requeued by Slurm")
-                    item.recorded = seen
-            item.host, reason = line["host"], ""
-        item.num_requeues = seen
+                num_requeues += 1
+                if num_requeues > job.num_recorded:
+                    self._record("requeue", job, host=job.host, reason=reason or "ended without a warning, requeued by Slurm")
+                    job.num_recorded = num_requeues
+            job.host, reason = line["host"], ""
+        job.num_requeues = num_requeues
 
-    def _tell(self, item: Active, text: str) -> None:
-        if text != item.told:
-            item.told = text
-            self._say(f"round {self._round} {item.wanted.title}: {text} (job {item.job_id})")
+    def _tell(self, job: SubmittedJob, text: str) -> None:
+        if text != job.told:
+            job.told = text
+            self._say(f"round {self._round} {job.spec.title}: {text} (job {job.job_id})")
 
-    def _record(self, event: str, item: Active, **facts: Any) -> None:
-        self._store.record(event, round=self._round, **item.wanted.facts, slurm_job=item.job_id, **facts)
+    def _record(self, event: str, job: SubmittedJob, **facts: Any) -> None:
+        self._store.record(event, round=self._round, **job.spec.facts, slurm_job=job.job_id, **facts)
 
     # --- what follows when a job ended without a result
 
-    def _ended(self, item: Active, state: JobState) -> None:
-        wanted, label = item.wanted, item.wanted.label
+    def _ended(self, job: SubmittedJob, state: JobState) -> None:
+        label = job.spec.label
         del self._active[label]
         if state.state in SETTLE_S:
-            client.cancel(item.job_id)  # so that it can't come back beside its successor
+            client.cancel(job.job_id)  # so that it can't come back beside its successor
         if self._store.stop_reason() is not None:
             self._stopped.add(label)
             return
-        failure, result = read_failure(item.submission.folder), read_result(item.submission.folder)
-        host = item.host or state.nodes
-        if failure is None and (state.state in INTERRUPTED or (result and state.state != "CANCELLED")):
-            reason = result["reason"] if result else f"the job ended: {state.state}"
-            self._interruptions[label] = self._interruptions.get(label, 0) + 1
-            self._record("requeue", item, host=host, reason=reason)
-            if self._interruptions[label] <= self._cluster.slurm.max_requeues:
-                self._tell(item, f"{state.state.lower()}; a new job goes on")
-                self._waiting.insert(0, wanted)
-                return
-            self._give_up(item, GangFailedError(f"{wanted.title}: interrupted more often than cluster.slurm.max_requeues"))
+        failure, result = read_failure(job.record.folder), read_result(job.record.folder)
+        host = job.host or state.nodes
+        if failure is not None or not (state.state in INTERRUPTED or (result and state.state != "CANCELLED")):
+            self._failed(job, state, failure, host)
             return
-        self._failed(item, state, failure, host)
+        reason = result["reason"] if result else f"the job ended: {state.state}"
+        self._interruptions[label] += 1
+        self._record("requeue", job, host=host, reason=reason)
+        if self._interruptions[label] > self._cluster.slurm.max_requeues:
+            self._give_up(job, GangFailedError(f"{job.spec.title}: interrupted more often than cluster.slurm.max_requeues"))
+            return
+        self._tell(job, f"{state.state.lower()}; a new job goes on")
+        self._waiting.insert(0, job.spec)
 
-    def _failed(self, item: Active, state: JobState, failure: dict[str, Any] | None, host: str) -> None:
-        label = item.wanted.label
-        where = f"round {self._round}, {item.wanted.title}: job {item.job_id}"
-        cause = cause_of(where, item.submission, state, failure, host)
+    def _failed(self, job: SubmittedJob, state: JobState, failure: dict[str, Any] | None, host: str) -> None:
+        label = job.spec.label
+        where = f"round {self._round}, {job.spec.title}: job {job.job_id}"
+        cause = root_cause(where, job.record, state, failure, host)
         kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.LOST
-        self._failures[label] = self._failures.get(label, 0) + 1
+        self._failures[label] += 1
         decision = self._policy.decide(kind, self._failures[label])
         reason = f"{type(cause).__name__}: {cause}"[:300]
-        self._record("failure", item, host=host, reason=reason, decision=decision.value)
+        self._record("failure", job, host=host, reason=reason, decision=decision.value)
         if decision is Decision.RESTART:
-            logger.warning("%s: job %s on %s failed (%s); a new one goes on", label, item.job_id, host, cause)
-            self._tell(item, f"failed on {host}: {reason}; a new job goes on")
-            self._waiting.insert(0, item.wanted)
+            logger.warning("%s: job %s on %s failed (%s); a new one goes on", label, job.job_id, host, cause)
+            self._tell(job, f"failed on {host}: {reason}; a new job goes on")
+            self._waiting.insert(0, job.spec)
             return
-        self._give_up(item, cause)
+        self._give_up(job, cause)
 
-    def _give_up(self, item: Active, cause: WfcError) -> None:
+    def _give_up(self, job: SubmittedJob, cause: WfcError) -> None:
         self._fatal = self._fatal or cause
-        self._store.stop(f"round {self._round}, {item.wanted.title} failed")  # the others checkpoint
+        self._store.stop(f"round {self._round}, {job.spec.title} failed")  # the others checkpoint

@@ -1,4 +1,4 @@
-"""What is known of jobs while they run: Slurm's word for each, asked seldom when nothing changes, and the learning curve."""
+"""What is known of jobs while they run: their states in Slurm, polled seldom while nothing changes, and the metrics log."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ TAIL_BYTES = 16_384
 
 
 class Watch:
-    """Slurm's word for some jobs, at most every second, less often while nothing changes: controllers are shared."""
+    """The states of some jobs in Slurm, polled every second and less often while nothing changes: controllers are shared."""
 
     def __init__(self) -> None:
         self._known: dict[str, JobState] = {}
@@ -25,12 +25,12 @@ class Watch:
         self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
         self._silent = False
 
-    def look(self, jobs: Sequence[tuple[str, str]]) -> None:
-        """Asks for jobs, given as (name, id), when it is time to. A controller that does not answer is asked again later."""
+    def poll(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """Asks Slurm for jobs, given as (name, id), if it is time to. A controller that does not answer is asked again later."""
         if time.monotonic() < self._next_s:
             return
         try:
-            found = client.states([name for name, _ in jobs])
+            states = client.states([name for name, _ in jobs])
         except SlurmError as error:
             if not self._silent:
                 logger.warning("Slurm does not answer (%s); the jobs go on, asking again", error.message)
@@ -39,30 +39,30 @@ class Watch:
             return
         self._silent = False
         for name, job_id in jobs:
-            if name not in found:
-                found[name] = client.remembered(job_id) or JobState(job_id, "UNKNOWN", "", "")
-        changed = {name for name, state in found.items() if self._known.get(name) != state}
+            if name not in states:
+                states[name] = client.remembered(job_id) or JobState(job_id, "UNKNOWN", "", "")
+        changed = {name for name, state in states.items() if self._known.get(name) != state}
         self._since_s |= dict.fromkeys(changed, time.monotonic())
-        self._known |= found
+        self._known |= states
         self._pause_s = FIRST_PAUSE_S if changed else min(1.5 * self._pause_s, LONGEST_PAUSE_S)
         self._next_s = time.monotonic() + self._pause_s
 
     def hurry(self) -> None:
-        """Makes the next look ask at once: something is known to have changed."""
+        """Makes the next `poll` ask at once: something is known to have changed."""
         self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
 
     def state(self, name: str) -> JobState | None:
-        """Returns the last word for a job, or None before the first."""
+        """Returns the last known state of a job, or None before the first answer."""
         return self._known.get(name)
 
     def age_s(self, name: str) -> float:
-        """Returns how long that has been so."""
+        """Returns for how long the last known state of a job has been the same."""
         return time.monotonic() - self._since_s.get(name, time.monotonic())
 
 
 @dataclass
 class CurveTail:
-    """The end of one adapter's learning curve, as progress."""
+    """The end of one adapter's metrics log, as progress."""
 
     path: Path
     max_steps: int

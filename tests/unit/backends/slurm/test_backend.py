@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from wfc_dist.backends.slurm import client, submission, tasks
+from wfc_dist.backends.slurm import client, job_process, submission
 from wfc_dist.backends.slurm.client import Partition
-from wfc_dist.backends.slurm.submission import Shape, Submission
-from wfc_dist.backends.slurm.tasks import Place, Task, read_failure, read_result, rendezvous_port
+from wfc_dist.backends.slurm.job_process import JobProcess, RankContext, read_failure, read_result, rendezvous_port
+from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.config.schema import ClusterConfig
 from wfc_dist.errors import ConfigError, GangFailedError, IntegrityError, Interrupted
@@ -61,8 +61,8 @@ def test_the_rendered_job_is_the_golden_one() -> None:
     cluster = ClusterConfig.model_validate(
         {"workers_per_trainer": 2, "cpus_per_worker": 3.5, "gpus_per_worker": 1, "slurm": slurm}
     )
-    job = Submission(Path("/shared/my run/slurm/round-0001/train-a-1"), "wfc-x-round-0001-train-a-1f", "key")
-    chosen = submission.parameters(cluster, job, submission.trainer_shape(cluster))
+    job = JobRecord(Path("/shared/my run/slurm/round-0001/train-a-1"), "wfc-x-round-0001-train-a-1f", "key")
+    chosen = submission.parameters(cluster, job, submission.trainer_resources(cluster))
     assert _make_sbatch_string("python -m submitit", job.folder / "submitit", **chosen) == GOLDEN.read_text()
 
 
@@ -70,19 +70,19 @@ def test_the_trainers_layout_is_theirs_alone() -> None:
     cluster = ClusterConfig.model_validate(
         {"workers_per_trainer": 4, "slurm": {"parameters": {"nodes": 2, "ntasks_per_node": 2}}}
     )
-    job = Submission(Path("/x"), "name", "key")
-    for shape in (submission.decoder_shape(cluster), submission.centralizer_shape(cluster)):
-        chosen = submission.parameters(cluster, job, shape)
+    job = JobRecord(Path("/x"), "name", "key")
+    for resources in (submission.decoder_resources(cluster), submission.centralizer_resources(cluster)):
+        chosen = submission.parameters(cluster, job, resources)
         assert (chosen["nodes"], chosen["ntasks_per_node"]) == (1, 1)
     with pytest.raises(ConfigError, match="nodes x ntasks-per-node = 4, but "):
-        submission.parameters(cluster, job, Shape(3, 1, 0, spread=True))
+        submission.parameters(cluster, job, Resources(3, 1, 0, spread=True))
 
 
 def test_a_job_that_centralizes_takes_no_more_cores_than_it_can_use() -> None:
     for cores, ranks, expected in ((1.5, None, "1 x (2 CPU)"), (4, 2, "2 x (4 CPU)"), (64, 2, "2 x (4 CPU)")):
         cluster = ClusterConfig.model_validate({"cpus_per_worker": cores, "centralizer_ranks": ranks, "gpus_per_worker": 1})
-        assert str(submission.centralizer_shape(cluster)) == expected
-    assert str(submission.trainer_shape(cluster)) == "1 x (64 CPU, 1 GPU)"
+        assert str(submission.centralizer_resources(cluster)) == expected
+    assert str(submission.trainer_resources(cluster)) == "1 x (64 CPU, 1 GPU)"
 
 
 def test_submissions_are_numbered_and_found_again(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_submissions_are_numbered_and_found_again(tmp_path: Path) -> None:
 
 def test_the_coordinator_loads_no_torch_with_what_a_job_unpickles_first() -> None:
     code = (
-        "import sys, wfc_dist.backends.slurm.works, wfc_dist.training.job; "
+        "import sys, wfc_dist.backends.slurm.payloads, wfc_dist.training.job; "
         "print(*[name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -108,7 +108,7 @@ def test_the_coordinator_loads_no_torch_with_what_a_job_unpickles_first() -> Non
 
 @pytest.fixture
 def in_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process as the only task of job 17."""
+    """This process as the only one of job 17."""
     for name, value in {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     for name in ("SLURM_RESTART_COUNT", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_NUM_NODES"):
@@ -118,23 +118,23 @@ def in_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: before)  # the test's process keeps its handlers
 
 
-def make_task(folder: Path, work: Any, **changes: Any) -> Task:
+def make_process(folder: Path, payload: Any, **changes: Any) -> JobProcess:
     facts = {"stop_file": str(folder / "stop"), "max_requeues": 3, "checkpoints": True} | changes
-    return Task(str(folder), work=work, **facts)
+    return JobProcess(str(folder), payload=payload, **facts)
 
 
-def until_stopped(place: Place) -> dict[str, Any]:
+def until_stopped(context: RankContext) -> dict[str, Any]:
     """A training: goes on until it is asked for a checkpoint."""
-    place.stop.wait(30)
+    context.stop_requested.wait(30)
     raise Interrupted("checkpoint written")
 
 
 @pytest.mark.usefixtures("in_job")
 def test_a_finished_job_leaves_its_result_and_does_not_work_twice(tmp_path: Path) -> None:
     calls = []
-    task = make_task(tmp_path, lambda place: calls.append(place.endpoint) or {"folders": []})
-    task()
-    task()
+    process = make_process(tmp_path, lambda context: calls.append(context.endpoint) or {"folders": []})
+    process()
+    process()
     found = read_result(tmp_path)
     assert found is not None and found["state"] == "done" and found["value"] == {"folders": []}
     assert calls == [("127.0.0.1", rendezvous_port(17))]
@@ -145,11 +145,11 @@ def test_a_finished_job_leaves_its_result_and_does_not_work_twice(tmp_path: Path
     ("error", "refused"), [(ConfigError("no"), True), (IntegrityError("bytes"), False), (OSError("disk"), False)]
 )
 def test_a_failure_says_whether_it_would_come_again(tmp_path: Path, error: Exception, refused: bool) -> None:
-    def fail(place: Place) -> dict[str, Any]:
+    def fail(context: RankContext) -> dict[str, Any]:
         raise error
 
     with pytest.raises(type(error)):
-        make_task(tmp_path, fail)()
+        make_process(tmp_path, fail)()
     found = read_failure(tmp_path)
     assert found is not None and found["refused"] is refused and found["message"] == str(error)
     assert read_result(tmp_path) is None
@@ -157,20 +157,20 @@ def test_a_failure_says_whether_it_would_come_again(tmp_path: Path, error: Excep
 
 @pytest.mark.usefixtures("in_job")
 def test_a_warning_waits_for_the_checkpoint_and_requeues(tmp_path: Path) -> None:
-    task = warned(tmp_path)
-    again = task.checkpoint()
-    assert again is not None and again.function == task and again.function._thread is None
-    assert isinstance(task._error, Interrupted)
-    notes = [json.loads(line) for line in (tmp_path / tasks.STARTS).read_text().splitlines()]
+    process = warned(tmp_path)
+    again = process.checkpoint()
+    assert again is not None and again.function == process and again.function._thread is None
+    assert isinstance(process._error, Interrupted)
+    notes = [json.loads(line) for line in (tmp_path / job_process.STARTS).read_text().splitlines()]
     assert notes[-1]["requeue"] == 1 and "with a checkpoint" in notes[-1]["reason"]
 
 
 @pytest.mark.usefixtures("in_job")
 def test_a_warned_job_of_a_run_that_stops_is_not_requeued(tmp_path: Path) -> None:
-    task = warned(tmp_path)
+    process = warned(tmp_path)
     (tmp_path / "stop").touch()
     with pytest.raises(SystemExit) as ended:
-        task.checkpoint()
+        process.checkpoint()
     found = read_result(tmp_path)
     assert ended.value.code == 0 and found is not None and found["state"] == "stopped"
 
@@ -178,39 +178,39 @@ def test_a_warned_job_of_a_run_that_stops_is_not_requeued(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("in_job")
 def test_a_job_that_gets_its_nodes_after_the_stop_leaves_at_once(tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
-    calls: list[Place] = []
+    calls: list[RankContext] = []
     with pytest.raises(SystemExit) as ended:
-        make_task(tmp_path, calls.append)()
+        make_process(tmp_path, calls.append)()
     found = read_result(tmp_path)
     assert ended.value.code == os.EX_TEMPFAIL and found is not None and found["state"] == "stopped"
-    assert not calls and not (tmp_path / tasks.STARTS).exists()
+    assert not calls and not (tmp_path / job_process.STARTS).exists()
 
 
 @pytest.mark.usefixtures("in_job")
 def test_requeues_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = warned(tmp_path)
+    process = warned(tmp_path)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     with pytest.raises(SystemExit) as ended:
-        task.checkpoint()
+        process.checkpoint()
     assert ended.value.code == 1
     monkeypatch.setenv("SLURM_RESTART_COUNT", "4")  # requeued by Slurm itself, all the same
     with pytest.raises(GangFailedError, match=r"max_requeues = 3"):
-        make_task(tmp_path, until_stopped)()
+        make_process(tmp_path, until_stopped)()
     found = read_failure(tmp_path)
     assert found is not None and found["refused"]
 
 
-def warned(folder: Path) -> Task:
-    """A task whose work runs, as it stands when submitit's signal handler calls `checkpoint`."""
-    task = make_task(folder, until_stopped)
-    task.start(Place(1, 0, 0, "here", ("127.0.0.1", 1)))
-    return task
+def warned(folder: Path) -> JobProcess:
+    """A process whose payload runs, as it stands when submitit's signal handler calls `checkpoint`."""
+    process = make_process(folder, until_stopped)
+    process.start(RankContext(1, 0, 0, "here", ("127.0.0.1", 1)))
+    return process
 
 
 def test_a_request_to_stop_that_comes_early_is_passed_on() -> None:
-    place, asked = Place(1, 0, 0, "here", ("127.0.0.1", 1)), []
-    place.request_stop()
-    place.stops(lambda: asked.append("stop"))
+    context, asked = RankContext(1, 0, 0, "here", ("127.0.0.1", 1)), []
+    context.request_stop()
+    context.call_on_stop(lambda: asked.append("stop"))
     assert asked == ["stop"]
 
 

@@ -1,17 +1,19 @@
 """The Slurm backend's event loop, with Slurm's answers played and jobs written by hand."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 
-from wfc_dist.backends.slurm import client, loop, submission, tasks
+from wfc_dist.backends.slurm import client, job_process, loop, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
-from wfc_dist.backends.slurm.endings import EXIT_NOT_SHARED, cause_of
-from wfc_dist.backends.slurm.loop import Done, JobLoop, Wanted
-from wfc_dist.backends.slurm.submission import Shape, Submission
-from wfc_dist.backends.slurm.tasks import Task
+from wfc_dist.backends.slurm.endings import EXIT_NOT_SHARED, root_cause
+from wfc_dist.backends.slurm.job_process import JobProcess
+from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec
+from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config import loading
 from wfc_dist.config.schema import ClusterConfig
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
@@ -19,8 +21,8 @@ from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.store import RunStore
 
 
-def nothing(place: object) -> dict:
-    """The work of jobs that nobody runs here."""
+def nothing(context: object) -> dict:
+    """The payload of jobs that nobody runs here."""
     return {}
 
 
@@ -33,33 +35,33 @@ class Site:
         self.cancelled: list[tuple[str, bool]] = []
         self.refuse = 0
 
-    def submit(self, prepared: Submission, task: Task, cluster: ClusterConfig, shape: Shape) -> Submission:
+    def submit(self, prepared: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources) -> JobRecord:
         if self.refuse:
             self.refuse -= 1
             raise SlurmError("sbatch: Unable to contact slurm controller")
         self.submitted.append(prepared.folder.name)
-        job = Submission(prepared.folder, prepared.name, prepared.key, str(100 + len(self.submitted)))
+        job = JobRecord(prepared.folder, prepared.name, prepared.key, str(100 + len(self.submitted)))
         job.write()
         self.play(job, len(self.submitted))
         return job
 
-    def play(self, job: Submission, number: int) -> None:
+    def play(self, job: JobRecord, number: int) -> None:
         self.finish(job)
 
-    def set(self, job: Submission, state: str, nodes: str = "node1") -> None:
+    def set(self, job: JobRecord, state: str, nodes: str = "node1") -> None:
         self.states[job.name] = JobState(str(job.job_id), state, nodes, "")
 
-    def start(self, job: Submission, host: str = "node1", restarts: int = 0) -> None:
-        with open(job.folder / tasks.STARTS, "a", encoding="utf-8") as file:
+    def start(self, job: JobRecord, host: str = "node1", restarts: int = 0) -> None:
+        with open(job.folder / job_process.STARTS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"start": restarts, "host": host}) + "\n")
 
-    def finish(self, job: Submission) -> None:
+    def finish(self, job: JobRecord) -> None:
         self.start(job)
         self.set(job, "COMPLETED")
         value = {"folders": [], "said": job.folder.name}
-        (job.folder / tasks.RESULT).write_text(json.dumps({"state": "done", "value": value, "host": "node1"}))
+        (job.folder / job_process.RESULT).write_text(json.dumps({"state": "done", "value": value, "host": "node1"}))
 
-    def fail(self, job: Submission, error: str, *, refused: bool, state: str = "FAILED") -> None:
+    def fail(self, job: JobRecord, error: str, *, refused: bool, state: str = "FAILED") -> None:
         self.start(job)
         self.set(job, state)
         facts = {"refused": refused, "error": error, "message": "what happened", "host": "node1"}
@@ -90,15 +92,15 @@ def store(tmp_path: Path) -> RunStore:
     return RunStore(paths, config, 1)
 
 
-def wanted(name: str, key: str = "key") -> Wanted:
-    return Wanted(f"train-{name}", name, key, lambda: nothing, Shape(1, 1, 0), True, {"dataset": name})
+def make_spec(name: str, key: str = "key") -> JobSpec:
+    return JobSpec(f"train-{name}", name, key, lambda: nothing, Resources(1, 1, 0), True, {"dataset": name})
 
 
-def run_loop(store: RunStore, *names: str, key: str = "key") -> dict[str, Done]:
-    found: dict[str, Done] = {}
-    taken = JobLoop(store, 1, lambda text: None, lambda item, done: found.update({item.title: done}))
-    taken.run([wanted(name, key) for name in names])
-    return found
+def run_loop(store: RunStore, *names: str, key: str = "key", say: Callable[[str], None] = print) -> dict[str, JobResult]:
+    results: dict[str, JobResult] = {}
+    jobs = JobLoop(store, 1, say, lambda spec, result: results.update({spec.title: result}))
+    jobs.run([make_spec(name, key) for name in names])
+    return results
 
 
 def ledger(store: RunStore) -> list[dict]:
@@ -125,7 +127,7 @@ def test_a_new_coordinator_goes_on_with_a_job_in_the_queue(site: Site, store: Ru
     folder = store.paths.run_dir / "slurm" / "round-0001"
     folder.mkdir(parents=True)
     prepared = submission.prepare(folder, "train-a", "key", "tiny")
-    job = Submission(prepared.folder, prepared.name, prepared.key, "7")
+    job = JobRecord(prepared.folder, prepared.name, prepared.key, "7")
     job.write()
     site.set(job, "RUNNING")
     asked = iter(range(5))
@@ -137,6 +139,26 @@ def test_a_new_coordinator_goes_on_with_a_job_in_the_queue(site: Site, store: Ru
 
     client.states = states
     assert run_loop(store, "a")["a"].job_id == "7" and site.submitted == []
+
+
+@pytest.mark.parametrize(("state", "taken"), [("PENDING", "101"), ("RUNNING", "7")])
+def test_a_job_queued_by_another_version_is_submitted_again(site: Site, store: RunStore, state: str, taken: str) -> None:
+    folder = store.paths.run_dir / "slurm" / "round-0001"
+    folder.mkdir(parents=True)
+    prepared = submission.prepare(folder, "train-a", "key", "tiny")
+    job = replace(prepared, job_id="7", schema=1)  # its pickle names classes of that version; one that runs has loaded them
+    job.write()
+    site.set(job, state)
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if state == "RUNNING":
+            site.finish(job)
+
+    assert run_loop(store, "a", say=say)["a"].job_id == taken
+    assert site.cancelled == ([("7", False)] if state == "PENDING" else [])
+    assert ("queued by another version of wfc_dist" in lines[0]) == (state == "PENDING") and ledger(store) == []
 
 
 def test_a_job_whose_id_was_never_written_down_is_found_or_cancelled(site: Site, tmp_path: Path) -> None:
@@ -152,7 +174,7 @@ def test_a_job_whose_id_was_never_written_down_is_found_or_cancelled(site: Site,
 
 
 def test_a_lost_job_is_replaced_and_written_down(site: Site, store: RunStore) -> None:
-    def play(job: Submission, number: int) -> None:
+    def play(job: JobRecord, number: int) -> None:
         site.fail(job, "RuntimeError", refused=False) if number == 1 else site.finish(job)
 
     site.play = play  # type: ignore[method-assign]
@@ -174,7 +196,7 @@ def test_what_cannot_be_made_good_stops_the_others(site: Site, store: RunStore, 
 
 
 def test_an_interruption_is_no_failure(site: Site, store: RunStore) -> None:
-    def play(job: Submission, number: int) -> None:
+    def play(job: JobRecord, number: int) -> None:
         site.start(job)
         site.set(job, "TIMEOUT") if number < 4 else site.finish(job)
 
@@ -185,7 +207,7 @@ def test_an_interruption_is_no_failure(site: Site, store: RunStore) -> None:
 
 
 def test_a_cancelled_job_counts_as_lost(site: Site, store: RunStore) -> None:
-    def play(job: Submission, number: int) -> None:
+    def play(job: JobRecord, number: int) -> None:
         site.start(job)
         site.set(job, "CANCELLED")
 
@@ -196,7 +218,7 @@ def test_a_cancelled_job_counts_as_lost(site: Site, store: RunStore) -> None:
 
 
 def test_a_requeue_by_slurm_is_written_down_once(site: Site, store: RunStore) -> None:
-    def play(job: Submission, number: int) -> None:
+    def play(job: JobRecord, number: int) -> None:
         site.start(job, "node3")
         site.finish(job)
         site.start(job, "node2", restarts=1)
@@ -209,7 +231,7 @@ def test_a_requeue_by_slurm_is_written_down_once(site: Site, store: RunStore) ->
 
 
 def test_a_stop_empties_the_queue_and_waits_for_checkpoints(site: Site, store: RunStore) -> None:
-    def play(job: Submission, number: int) -> None:
+    def play(job: JobRecord, number: int) -> None:
         site.set(job, "RUNNING" if number == 1 else "PENDING")
         if number == 2:
             store.stop("SIGTERM")
@@ -234,5 +256,5 @@ def test_a_busy_slurm_is_asked_again(site: Site, store: RunStore) -> None:
 
 def test_a_node_that_does_not_see_the_run_directory_is_named(site: Site, tmp_path: Path) -> None:
     job = submission.prepare(tmp_path, "train-a", "key", "run")
-    cause = cause_of("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
+    cause = root_cause("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
     assert isinstance(cause, InputError) and "not visible on node3" in cause.message and str(job.folder) in cause.message

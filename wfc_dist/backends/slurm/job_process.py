@@ -1,7 +1,7 @@
-"""What runs inside a Slurm job. submitit unpickles a `Task` on every rank and calls it; what is in it is in `works`.
+"""What runs inside a Slurm job: submitit unpickles a `JobProcess` on every rank and calls it. `payloads` holds what it carries.
 
-The work runs in a thread of its own, so that the main thread is free for signals: submitit's warning signal (preemption,
-time limit) asks the training for a checkpoint, waits for it, and requeues the job; the run's stop file ends it for good.
+The payload runs in a thread of its own, so that the main thread is free for signals. submitit's warning signal (preemption,
+time limit) asks the training for a checkpoint, waits for it, and requeues the job; the run's stop file ends the job for good.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ports systems hand out by th
 
 
 @dataclass
-class Place:
+class RankContext:
     """One process of a job among those that work together.
 
     Attributes:
-        world_size, world_rank, local_rank: Its place.
+        world_size, world_rank, local_rank: Its rank.
         host: This host's name, for the ledger.
         endpoint: Where the ranks meet: the job's first node, a port derived from the job id.
-        stop: Set when a checkpoint was asked for.
+        stop_requested: Set when a checkpoint was asked for.
         on_stop: Called then.
     """
 
@@ -47,45 +47,45 @@ class Place:
     local_rank: int
     host: str
     endpoint: tuple[str, int]
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop_requested: threading.Event = field(default_factory=threading.Event)
     on_stop: Callable[[], None] | None = None
 
     def request_stop(self) -> None:
-        """Asks the work for a checkpoint."""
-        self.stop.set()
+        """Asks the payload for a checkpoint."""
+        self.stop_requested.set()
         if self.on_stop:
             self.on_stop()
 
-    def stops(self, stopper: Callable[[], None]) -> None:
-        """Says what a request to stop calls from now on; one that came before is passed on at once."""
+    def call_on_stop(self, stopper: Callable[[], None]) -> None:
+        """Sets what a request to stop calls from here on; a request that came before is passed on at once."""
         self.on_stop = stopper
-        if self.stop.is_set():
+        if self.stop_requested.is_set():
             stopper()
 
 
-class Work(Protocol):
-    """What a job does; the value goes into the job's result file."""
+class Payload(Protocol):
+    """What a job does; its value goes into the job's result file."""
 
-    def __call__(self, place: Place) -> dict[str, Any]:
-        """Does one rank's share; rank 0's value counts."""
+    def __call__(self, context: RankContext) -> dict[str, Any]:
+        """Does one rank's part; the value of rank 0 counts."""
 
 
 def rendezvous_port(job_id: int) -> int:
-    """Returns the port at which the ranks of a job meet: jobs that share a node don't."""
+    """Returns the port at which the ranks of a job meet; jobs that share a node have different ones."""
     return FIRST_PORT + job_id % NUM_PORTS
 
 
-def find_place() -> Place:
-    """Returns this process's place, as srun tells it; chooses the network interface where there is more than one node."""
+def rank_context() -> RankContext:
+    """Returns this process's rank, as srun tells it; chooses the network interface where there is more than one node."""
     from submitit import JobEnvironment
 
-    place = JobEnvironment()
+    job = JobEnvironment()
     address = "127.0.0.1"
-    if place.num_nodes > 1:
-        address = socket.gethostbyname(place.hostnames[0])
+    if job.num_nodes > 1:
+        address = socket.gethostbyname(job.hostnames[0])
         net.choose_interface(_own_address(address))
-    endpoint = (address, rendezvous_port(int(place.raw_job_id)))
-    return Place(place.num_tasks, place.global_rank, place.local_rank, socket.gethostname(), endpoint)
+    endpoint = (address, rendezvous_port(int(job.raw_job_id)))
+    return RankContext(job.num_tasks, job.global_rank, job.local_rank, socket.gethostname(), endpoint)
 
 
 def _own_address(peer: str) -> str:
@@ -105,89 +105,90 @@ def failed_file(folder: Path, world_rank: int) -> Path:
 
 
 @dataclass
-class Task:
-    """One job: what submitit runs, and checkpoints and requeues on its warning signal.
+class JobProcess:
+    """One process of a job: what submitit runs, and checkpoints and requeues on its warning signal.
 
     Attributes:
         folder: The job's folder.
-        stop_file: The run's; the work looks at it itself.
-        work: What to do.
+        stop_file: The run's; a training polls it itself.
+        payload: What to do.
         max_requeues: Requeues that are made good.
-        checkpoints: Whether the work can be asked for a checkpoint; else it starts again from nothing.
+        checkpoints: Whether the payload can be asked for a checkpoint; else it starts again from nothing.
     """
 
     folder: str
     stop_file: str
-    work: Work
+    payload: Payload
     max_requeues: int
     checkpoints: bool
 
     def __post_init__(self) -> None:
-        self._place: Place | None = None
+        self._context: RankContext | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def __call__(self) -> None:
-        """Runs the work to its end, unless an earlier start of the job has finished it."""
+        """Runs the payload to its end, unless an earlier start of the job has finished it."""
         folder, restarts = Path(self.folder), _num_restarts()
-        if (found := read_result(folder)) and found["state"] == "done":
+        if (result := read_result(folder)) and result["state"] == "done":
             return
-        place = find_place()
-        failed_file(folder, place.world_rank).unlink(missing_ok=True)
-        if place.world_rank == 0:
+        context = rank_context()
+        failed_file(folder, context.world_rank).unlink(missing_ok=True)
+        if context.world_rank == 0:
             (folder / RESULT).unlink(missing_ok=True)
             if Path(self.stop_file).exists():  # the queue gave it the nodes of a job that stopped
                 self._write("stopped", reason="the run was asked to stop before the job began")
                 sys.exit(os.EX_TEMPFAIL)  # not 0, so that srun ends the other ranks, which wait for this one
-            self._note(start=restarts, host=place.host)
+            self._note(start=restarts, host=context.host)
         if restarts > self.max_requeues:
-            self._write_failure(place, self._too_often())
+            self._write_failure(context, self._too_often())
             raise self._too_often()
         signal.signal(signal.SIGTERM, self._on_term)  # submitit ignores it; some sites preempt with nothing else
-        thread = self.start(place)
+        thread = self.start(context)
         while thread.is_alive():
             thread.join(POLL_S)  # in slices: Python runs signal handlers between them
-        self._conclude(place)
+        self._conclude(context)
 
-    def start(self, place: Place) -> threading.Thread:
-        """Starts the work in its thread."""
-        self._place = place
-        self._thread = threading.Thread(target=self._run, args=(place,), name="work", daemon=True)
+    def start(self, context: RankContext) -> threading.Thread:
+        """Starts the payload in its thread."""
+        self._context = context
+        self._thread = threading.Thread(target=self._run, args=(context,), name="payload", daemon=True)
         self._thread.start()
         return self._thread
 
-    def _run(self, place: Place) -> None:
+    def _run(self, context: RankContext) -> None:
         try:
-            value = self.work(place)
+            value = self.payload(context)
         except Interrupted as error:
             self._error = error
         except Exception as error:
             self._error = error
-            self._write_failure(place, error)
+            self._write_failure(context, error)
         else:
-            if place.world_rank == 0:
-                self._write("done", value=value, host=place.host)
+            if context.world_rank == 0:
+                self._write("done", value=value, host=context.host)
 
-    def _conclude(self, place: Place) -> None:
+    def _conclude(self, context: RankContext) -> None:
         if isinstance(self._error, Interrupted):
-            if place.world_rank == 0:
+            if context.world_rank == 0:
                 self._write("stopped", reason=self._error.message)
         elif self._error is not None:
             raise self._error  # the exit code makes srun end the other ranks
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
-        if self._place:
-            self._place.request_stop()
+        if self._context:
+            self._context.request_stop()
 
     def checkpoint(self) -> "DelayedSubmission | None":
         """submitit calls this on rank 0 when the warning signal comes; what is returned starts after the requeue."""
         from submitit.helpers import DelayedSubmission
 
         restarts = _num_restarts()
-        if self._place is None:  # warned before anything began: just again
-            return DelayedSubmission(Task(self.folder, self.stop_file, self.work, self.max_requeues, self.checkpoints))
+        again = DelayedSubmission(JobProcess(**self.__getstate__()))
+        if self._context is None:  # warned before anything began
+            return again
         if self.checkpoints and self._thread:
-            self._place.request_stop()
+            self._context.request_stop()
             self._thread.join()
             if not isinstance(self._error, Interrupted):  # it has ended in the meantime
                 sys.exit(1 if self._error else 0)
@@ -195,11 +196,11 @@ class Task:
             self._write("stopped", reason="the run was asked to stop")
             sys.exit(0)
         if restarts >= self.max_requeues:
-            self._write_failure(self._place, self._too_often())
+            self._write_failure(self._context, self._too_often())
             sys.exit(1)
         with_state = "with a checkpoint" if self.checkpoints else "to begin again"
         self._note(requeue=restarts + 1, reason=f"preempted or out of time, requeued {with_state}")
-        return DelayedSubmission(Task(self.folder, self.stop_file, self.work, self.max_requeues, self.checkpoints))
+        return again
 
     def _too_often(self) -> WfcError:
         return GangFailedError(f"the job was requeued more often than cluster.slurm.max_requeues = {self.max_requeues}")
@@ -210,13 +211,13 @@ class Task:
     def _write(self, state: str, **facts: Any) -> None:
         durable.write_json(Path(self.folder) / RESULT, {"state": state, **facts})
 
-    def _write_failure(self, place: Place, error: BaseException) -> None:
+    def _write_failure(self, context: RankContext, error: BaseException) -> None:
         refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
-        facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": place.host}
-        durable.write_json(failed_file(Path(self.folder), place.world_rank), facts)
+        facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host}
+        durable.write_json(failed_file(Path(self.folder), context.world_rank), facts)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "stop_file", "work", "max_requeues", "checkpoints")}
+        return {name: getattr(self, name) for name in ("folder", "stop_file", "payload", "max_requeues", "checkpoints")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -225,12 +226,12 @@ class Task:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Returns what a job's rank 0 said at its end, or None."""
     with contextlib.suppress(FileNotFoundError):
-        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return found
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return result
     return None
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
     """Returns why a job failed, in the words of the rank that knows best: one that refused, else the lowest."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
-    return next((item for item in found if item["refused"]), found[0] if found else None)
+    failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
+    return next((failure for failure in failures if failure["refused"]), failures[0] if failures else None)
