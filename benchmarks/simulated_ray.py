@@ -129,8 +129,8 @@ class SimulatedRay:
         worker.alive = False
 
     def remote(self, **_options: Any) -> Callable[[Any], Any]:
-        """See `ray.remote`; runs `admission.look`, the only plain function the coordinator sends out, as every node would."""
-        return lambda _function: _Look(self)
+        """See `ray.remote`; runs `admission.node_facts`, the only plain function that the coordinator sends out."""
+        return lambda _function: _NodeFactsTask(self)
 
     def get_runtime_context(self) -> Any:
         """See `ray.get_runtime_context`."""
@@ -191,18 +191,19 @@ class SimulatedRay:
 
 
 @dataclass
-class _Look:
-    """`admission.look` on a node."""
+class _NodeFactsTask:
+    """`admission.node_facts` on a node."""
 
     ray: SimulatedRay
 
-    def options(self, **_options: Any) -> "_Look":
+    def options(self, **_options: Any) -> "_NodeFactsTask":
         return self
 
     def remote(self, marker_file: str, _root: str) -> Ref:
-        self.ray.calls["look"] += 1
-        seen = admission.Seen("node", "10.0.0.1", "eth0", VERSIONS, Path(marker_file).read_text() if marker_file else None, True)
-        return self.ray.later(0.1, lambda: seen)
+        self.ray.calls["node_facts"] += 1
+        marker = Path(marker_file).read_text() if marker_file else None
+        facts = admission.NodeFacts("node", "10.0.0.1", "eth0", VERSIONS, marker, True)
+        return self.ray.later(0.1, lambda: facts)
 
 
 VERSIONS = admission.versions()
@@ -252,9 +253,10 @@ class _Worker:
         return self.ray.later(0, lambda: ("10.0.0.1", 1))
 
     def _join(self, _endpoint: Ref) -> Ref:
-        return self.ray.later(START_S, lambda: gangs.Where(f"host-{int(self.node_id, 16):05d}", "10.0.0.1", "eth0", self.node_id))
+        host = f"host-{int(self.node_id, 16):05d}"
+        return self.ray.later(START_S, lambda: gangs.WorkerLocation(host, "10.0.0.1", "eth0", self.node_id))
 
-    def _hold(self, base: Base, *_rest: Any) -> Ref:
+    def _load_base(self, base: Base, *_rest: Any) -> Ref:
         return self.ray.later(0, lambda: base.sha256)
 
     def _train(self, job: TrainingJob) -> Ref:

@@ -10,7 +10,7 @@ from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.centralize import collectives
 from wfc_dist.centralize.rank import centralize_rank
-from wfc_dist.errors import ConfigError, Interrupted
+from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
@@ -42,19 +42,19 @@ class InProcessBackend:
         self._worker = Worker(setup)
         self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
 
-    def _hold(self, base: Base) -> None:
-        self._worker.hold(base, self._store.tensor_hashes(base), self._store.config.train)
+    def _load_base(self, base: Base) -> None:
+        self._worker.load_base(base, self._store.tensor_hashes(base), self._store.config.train)
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`."""
-        self._hold(base)
+        self._load_base(base)
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
         """See `rounds.Trainers`."""
         adapters = {}
         with self._display.training(base.index + 1, datasets):
             for dataset in datasets:
-                self._hold(base)
+                self._load_base(base)
                 job = training_job(self._store, base, dataset)
                 self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
                 result = self._worker.train(job)
@@ -70,9 +70,8 @@ class InProcessBackend:
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Scores tasks one after the other."""
         for task in tasks:
-            if (reason := self._store.stop_reason()) is not None:
-                raise Interrupted(f"{reason}: stopped while scoring; the same command goes on")
-            self._hold(task.base)
+            self._store.raise_if_stopped("while scoring")
+            self._load_base(task.base)
             on_done(task, self._worker.score(task))
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:

@@ -1,4 +1,4 @@
-"""What one trainer process does, whoever started it: hold a base, train an adapter on it, score a model on a set.
+"""What one trainer process does, whoever started it: load a base, train an adapter on it, score a model on a set.
 
 It stays warm for the whole run: imports, process group and base outlive adapters and rounds.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load
+from safetensors.torch import load as parse_tensors
 
 from wfc_dist import log
 from wfc_dist.config.schema import TrainConfig
@@ -103,7 +103,7 @@ class Worker:
             setup.world_size, setup.world_rank, setup.local_rank, *endpoint, device=self.device, threads=setup.threads
         )
 
-    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None = None) -> str:
+    def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None = None) -> str:
         """Brings `base` into memory, verified, and returns its sha256.
 
         Args:
@@ -117,7 +117,7 @@ class Worker:
             return base.sha256
         if self.warm is not None and broadcast is not None and self.warm.base.index == base.index - 1:
             with log.span("receive", phase="loading", base_index=base.index):
-                self.warm.update_(base, load(broadcast.payload.tobytes()), broadcast.hashes)
+                self.warm.update_(base, parse_tensors(broadcast.payload.tobytes()), broadcast.hashes)
         else:
             with log.span("load_base", phase="loading", base_index=base.index):
                 self.warm = self._load(base, hashes, train)
@@ -142,7 +142,7 @@ class Worker:
     def train(self, job: TrainingJob) -> TrainingResult:
         """Trains one adapter (see `training.trainer.train_adapter`)."""
         torch.set_num_threads(self.setup.threads)  # actors run methods on threads of their own
-        assert self.world is not None and self.warm is not None, "join and hold come first"
+        assert self.world is not None and self.warm is not None, "join and load_base come first"
         log.set_context(round=job.round_index, dataset=job.dataset, world_rank=self.setup.world_rank)
         self._progress = None
         try:
@@ -171,7 +171,7 @@ class Worker:
     def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
         """Decodes test sets together with the base held, or with an adapter on top of it."""
         torch.set_num_threads(self.setup.threads)
-        assert self.warm is not None and self.warm.base == task.base, "hold comes first"
+        assert self.warm is not None and self.warm.base == task.base, "load_base comes first"
         model: Any = self.warm.model()
         if task.adapter is not None:
             from peft import PeftModel

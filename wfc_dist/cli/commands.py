@@ -94,10 +94,10 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     console.print(plan_table(plan_run(settings, hours)))
     if settings.cluster.backend == "ray" and address_of(settings.cluster):
         prepare_environment(settings.cluster)
-        from wfc_dist.backends.ray.live_plan import look
+        from wfc_dist.backends.ray.live_plan import plan_live
         from wfc_dist.reports.plan import live_table
 
-        console.print(live_table(look(settings), settings, hours))
+        console.print(live_table(plan_live(settings), settings, hours))
 
 
 @app.command()

@@ -14,7 +14,7 @@ import yaml
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check
-from wfc_dist.errors import ConfigError, InputError, Interrupted
+from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import record_config
 from wfc_dist.runs.store import RunStore
@@ -91,7 +91,7 @@ class Inbox:
         """
         is_waiting = False
         while True:
-            self._heed_stop()
+            self.store.raise_if_stopped("between two data sets")
             names = list(self.store.config.datasets)
             if num_passed < len(names):
                 if is_waiting:
@@ -107,14 +107,10 @@ class Inbox:
                     is_waiting = True
                 self._wait(self.poll_s)
 
-    def _heed_stop(self) -> None:
-        if (reason := self.store.stop_reason()) is not None:
-            raise Interrupted(f"{reason}: stopped between two data sets; the same command goes on")
-
     def _wait(self, poll_s: float) -> None:
         end = time.monotonic() + poll_s
         while (left_s := end - time.monotonic()) > 0:
-            self._heed_stop()
+            self.store.raise_if_stopped("between two data sets")
             time.sleep(min(left_s, LOOK_S))
 
     def _take_next(self) -> bool:
@@ -122,7 +118,7 @@ class Inbox:
         for mtime_ns, file_name, path in _files(self.folder):
             if (file_name, mtime_ns) in self._known:
                 continue
-            self._heed_stop()
+            self.store.raise_if_stopped("between two data sets")
             try:
                 is_new = self._take(path, mtime_ns / 1e9)
             except (ConfigError, InputError) as error:

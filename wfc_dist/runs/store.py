@@ -12,7 +12,7 @@ from typing import Any
 
 from wfc_dist import log
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import IntegrityError
+from wfc_dist.errors import IntegrityError, Interrupted
 from wfc_dist.merging.mixtures import Mixture
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, request_stop
@@ -94,6 +94,11 @@ class RunStore:
             return self.paths.stop_file.read_text(encoding="utf-8").strip() or "stop file"
         except FileNotFoundError:
             return None
+
+    def raise_if_stopped(self, when: str) -> None:
+        """Raises Interrupted if the run was asked to stop; `when` stands in the message, such as "while scoring"."""
+        if (reason := self.stop_reason()) is not None:
+            raise Interrupted(f"{reason}: stopped {when}; the same command goes on")
 
     def manifest(self, index: int) -> dict[str, Any]:
         """Returns the manifest of a committed base: tensor hashes, diagnostics, weights, adapters."""

@@ -22,7 +22,7 @@ PACKAGES = ("wfc-dist", "torch", "transformers", "peft", "accelerate", "deepspee
 
 
 @dataclass(frozen=True)
-class Seen:
+class NodeFacts:
     """What one node says of itself.
 
     Attributes:
@@ -51,14 +51,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def look(marker_file: str, root: str) -> Seen:
+def node_facts(marker_file: str, root: str) -> NodeFacts:
     """Runs on a node. `root` is a folder, or empty where there is nothing to see."""
     address = ray.util.get_node_ip_address()
     try:
         marker = Path(marker_file).read_text(encoding="utf-8")
     except OSError:
         marker = None
-    return Seen(
+    return NodeFacts(
         socket.gethostname(), address, net.interface_of(address) or "?", versions(), marker, not root or Path(root).exists()
     )
 
@@ -70,7 +70,7 @@ def place_marker(path: Path) -> str:
     return content
 
 
-def refusal(seen: Seen, marker: str | None, here: dict[str, str], run_dir: Path, root: str) -> str | None:
+def refusal(seen: NodeFacts, marker: str | None, here: dict[str, str], run_dir: Path, root: str) -> str | None:
     """Returns why a node may not be used, or None. Pure."""
     if marker is not None and seen.marker != marker:
         return f"does not see the run directory {run_dir.resolve()}; put run.dir on a shared file system or on object storage"
@@ -102,20 +102,20 @@ class Admission:
         self._content = place_marker(self._marker) if self._marker else None
         self._versions = versions()
         self._asked: dict[str, tuple[Node, Any, float]] = {}
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, NodeFacts] = {}
         self.refused: dict[str, str] = {}
 
-    def ask(self, nodes: Sequence[Node]) -> None:
+    def query(self, nodes: Sequence[Node]) -> None:
         """Sends the question to the nodes not asked before; returns at once."""
         known = self.seen.keys() | self.refused.keys() | self._asked.keys()
         for node in nodes:
             if node.node_id not in known:
                 place = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-                remote = ray.remote(num_cpus=0, max_retries=0)(look).options(scheduling_strategy=place)
+                remote = ray.remote(num_cpus=0, max_retries=0)(node_facts).options(scheduling_strategy=place)
                 answer = remote.remote(str(self._marker or ""), self._root)
                 self._asked[node.node_id] = (node, answer, time.monotonic())
 
-    def hear(self, timeout_s: float = 0) -> None:
+    def collect_replies(self, timeout_s: float = 0) -> None:
         """Takes the answers there are, waiting `timeout_s` for all; a node that is silent for too long is refused."""
         if not self._asked:
             return
@@ -144,8 +144,8 @@ class Admission:
 
     def require(self, nodes: Sequence[Node]) -> None:
         """Asks `nodes`, waits for their answers, and raises ConfigError that names every one that may not be used."""
-        self.ask(nodes)
-        self.hear(self._timeout_s)
+        self.query(nodes)
+        self.collect_replies(self._timeout_s)
         if self.refused:
             raise ConfigError("; ".join(self.refused.values()))
 

@@ -19,8 +19,8 @@ from wfc_dist import log
 from wfc_dist.backends import net
 from wfc_dist.backends.failure_policy import Decision, FailurePolicy
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray.factorization import classify
-from wfc_dist.backends.ray.fleet import POLL_S, first_line
+from wfc_dist.backends.ray.failures import classify, one_line
+from wfc_dist.backends.ray.fleet import POLL_S
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast, adopt_work_dir
 from wfc_dist.centralize import apply, collectives
@@ -101,10 +101,13 @@ class RayCentralizer:
         for num_failures in itertools.count(1):
             try:
                 return self._once(base, adapters, interim)
+            except Interrupted:
+                self.shutdown()  # an average is begun anew, from the same adapters
+                raise
             except RayError as error:
                 self.shutdown()
-                failure, cause = classify(error)  # one that failed because another is gone counts as lost, too
-                decision, why = policy.decide(failure, num_failures), first_line(cause)
+                failure, cause = classify(error)
+                decision, why = policy.decide(failure, num_failures), one_line(cause)
                 self._store.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
                 if decision is not Decision.RESTART:
                     raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
@@ -141,9 +144,8 @@ class RayCentralizer:
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
             ray.get(done)
-            if waiting and (reason := self._store.stop_reason()) is not None:
-                self.shutdown()  # an average is begun anew, from the same adapters
-                raise Interrupted(f"{reason}: stopped while averaging; the same command goes on")
+            if waiting:
+                self._store.raise_if_stopped("while averaging")
         return ray.get(refs)  # type: ignore[no-any-return]
 
     def prepare(self, num_adapters: int) -> None:

@@ -8,10 +8,10 @@ import ray
 from ray.exceptions import RayError
 
 from wfc_dist.backends.failure_policy import Decision, FailurePolicy
-from wfc_dist.backends.ray.factorization import classify
-from wfc_dist.backends.ray.fleet import Fleet, first_line
+from wfc_dist.backends.ray.failures import classify, one_line
+from wfc_dist.backends.ray.fleet import Fleet
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.errors import GangFailedError, Interrupted, WfcError
+from wfc_dist.errors import GangFailedError, WfcError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Base
 from wfc_dist.runs.store import RunStore
@@ -24,7 +24,7 @@ class Decoding:
 
     Args:
         store, fleet: The run and its gangs.
-        hold: Brings a base to a gang.
+        load_base: Brings a base to a gang.
         tasks: What to decode.
         on_done: Gets each result as it comes.
     """
@@ -33,11 +33,11 @@ class Decoding:
         self,
         store: RunStore,
         fleet: Fleet,
-        hold: Callable[[Gang, Base], object],
+        load_base: Callable[[Gang, Base], object],
         tasks: Sequence[ScoreTask],
         on_done: Callable[[ScoreTask, HypothesesBySet], None],
     ) -> None:
-        self._store, self._fleet, self._hold, self._on_done = store, fleet, hold, on_done
+        self._store, self._fleet, self._load_base, self._on_done = store, fleet, load_base, on_done
         self._waiting = list(tasks)
         self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}
         self._policy = FailurePolicy(store.config.cluster.max_failures)
@@ -46,8 +46,7 @@ class Decoding:
     def run(self) -> None:
         """Decodes everything. Raises Interrupted, or GangFailedError when decoders are lost too often."""
         while self._waiting or self._running:
-            if (reason := self._store.stop_reason()) is not None:
-                raise Interrupted(f"{reason}: stopped while scoring; the same command goes on")
+            self._store.raise_if_stopped("while scoring")
             self._fleet.tick()
             self._start_idle()
             self._fleet.wait(list(self._running))
@@ -61,7 +60,7 @@ class Decoding:
         idle = [(gang, worker) for gang in self._fleet.ready() for worker in gang.workers if id(worker) not in busy]
         for gang, worker in idle[: len(self._waiting)]:
             task = self._waiting.pop(0)
-            self._hold(gang, task.base)
+            self._load_base(gang, task.base)
             self._running[worker.score.remote(task)] = (task, gang, worker)
         self._fleet.retire({gang for _, gang, _ in self._running.values()})
 
@@ -76,17 +75,14 @@ class Decoding:
         self._on_done(task, hypotheses)
 
     def _fail(self, gang: Gang, error: BaseException) -> None:
-        failure, cause = classify(gang.blame(error))
+        failure, cause = classify(gang.root_cause(error))
         lost = [key for key, (_, other, _) in self._running.items() if other is gang]
         self._waiting = [self._running.pop(key)[0] for key in lost] + self._waiting
-        self._fleet.look()
+        self._fleet.poll_nodes()
         if not self._fleet.leaving(gang):
             self._num_lost += 1
             if self._policy.decide(failure, self._num_lost) is not Decision.RESTART:
-                raise (
-                    cause
-                    if isinstance(cause, WfcError)
-                    else GangFailedError(f"scoring on {gang.host} failed: {first_line(cause)}")
-                )
-        logger.warning("a decoder on %s was lost (%s); its sets are decoded elsewhere", gang.host, first_line(cause))
+                failed = GangFailedError(f"scoring on {gang.host} failed: {one_line(cause)}")
+                raise cause if isinstance(cause, WfcError) else failed
+        logger.warning("a decoder on %s was lost (%s); its sets are decoded elsewhere", gang.host, one_line(cause))
         self._fleet.remove(gang)

@@ -1,6 +1,6 @@
-"""One round's trainings on a fleet: a queue of data sets, a gang for each, and what follows when one is lost.
+"""One round's trainings on a fleet: a queue of data sets, a gang for each, and what follows when a gang is lost.
 
-It moves references, never tensors.
+The coordinator moves references, never tensors.
 """
 
 import contextlib
@@ -8,18 +8,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
 from wfc_dist.backends.jobs import training_job
-from wfc_dist.backends.ray.fleet import POLL_S, Fleet, first_line
+from wfc_dist.backends.ray.failures import classify, one_line
+from wfc_dist.backends.ray.fleet import POLL_S, Fleet
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
+from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.store import RunStore
@@ -30,25 +31,36 @@ logger = logging.getLogger(__name__)
 ASK_AT_ONCE = 8  # trainers asked for their progress each POLL_S: messages a second don't grow with the number of trainers
 
 
-@dataclass
-class _Running:
-    """One adapter in training."""
+@dataclass(eq=False)
+class _Attempt:
+    """A training on a gang.
 
-    dataset: str
+    Attributes:
+        gang: Who trains.
+        refs: What each rank will return.
+        staged: Folder that gets the adapter.
+    """
+
     gang: Gang
     refs: list[Any]
     staged: str
-    started: float = field(default_factory=time.monotonic)
 
 
-def classify(error: BaseException) -> tuple[Failure, BaseException]:
-    """Returns what kind of failure an exception of a worker is, and the error inside Ray's wrapping."""
-    cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException) else error
-    if isinstance(cause, Interrupted):
-        return Failure.STOPPED, cause
-    if isinstance(cause, WfcError) and not isinstance(cause, IntegrityError):
-        return Failure.REFUSED, cause
-    return Failure.LOST, cause  # also a rank that failed because another one is gone
+@dataclass(eq=False)
+class _Training:
+    """A row of the state table: one data set on its way to an adapter.
+
+    Attributes:
+        dataset: Its name.
+        attempt: The training that runs; None while the data set waits for a gang, and after its last training.
+        num_failures: Failures that count for the policy.
+        adapter: The committed adapter.
+    """
+
+    dataset: str
+    attempt: _Attempt | None = None
+    num_failures: int = 0
+    adapter: Adapter | None = None
 
 
 class Factorization:
@@ -56,7 +68,7 @@ class Factorization:
 
     Args:
         store, fleet, display: The run, its gangs, and who is told of progress.
-        hold: Brings a base to a gang.
+        load_base: Brings a base to a gang.
         on_training: Called once, when the first training has begun.
         base: What the adapters are trained against.
         queue: Data sets in the order in which they get a gang.
@@ -67,25 +79,22 @@ class Factorization:
         store: RunStore,
         fleet: Fleet,
         display: Display,
-        hold: Callable[[Gang, Base], object],
+        load_base: Callable[[Gang, Base], object],
         on_training: Callable[[], None],
         *,
         base: Base,
-        queue: list[str],
+        queue: Sequence[str],
     ) -> None:
-        self._store, self._fleet, self._display, self._hold = store, fleet, display, hold
+        self._store, self._fleet, self._display, self._load_base = store, fleet, display, load_base
         self._on_training, self._begun = on_training, False
-        self._base, self._queue = base, queue
+        self._base = base
         self._policy = FailurePolicy(store.config.cluster.max_failures)
-        self._running: dict[str, _Running] = {}
-        self._failures: dict[str, int] = {}
-        self._stopped: set[str] = set()
-        self._finished: dict[str, Adapter] = {}
+        self._trainings = [_Training(dataset) for dataset in queue]
+        self._queue = deque(self._trainings)
+        self._running: dict[Gang, _Training] = {}
+        self._progress = _ProgressPoll(display)
         self._fatal: BaseException | None = None
         self._stopping_s: float | None = None
-        self._to_ask: deque[_Running] = deque()
-        self._asked: dict[Any, _Running] = {}
-        self._asked_s = float("-inf")
 
     def run(self) -> dict[str, Adapter]:
         """Returns the committed adapters. Raises Interrupted, or the error of a trainer that cannot go on."""
@@ -100,113 +109,132 @@ class Factorization:
                 if self._running and not self._begun:
                     self._begun = True
                     self._on_training()
-            self._fleet.wait([ref for item in self._running.values() for ref in item.refs])
+            self._fleet.wait([ref for _, attempt in self._attempts() for ref in attempt.refs])
             self._settle_ended()
-            self._show()
+            self._progress.poll()
         if self._fatal:
             raise self._fatal
         if self._running:
-            late = ", ".join(f"{item.dataset} on {item.gang.host}" for item in self._running.values())
+            late = ", ".join(f"{training.dataset} on {gang.host}" for gang, training in self._running.items())
             raise Interrupted(f"{self._store.stop_reason()}: no checkpoint in time of {late}; the same command goes on before it")
-        if self._queue or self._stopped:
+        adapters = {training.dataset: training.adapter for training in self._trainings if training.adapter is not None}
+        if len(adapters) < len(self._trainings):
             raise Interrupted(f"{self._store.stop_reason()}: every trainer has checkpointed, the same command goes on")
-        return self._finished
+        return adapters
+
+    def _attempts(self) -> list[tuple[_Training, _Attempt]]:
+        return [(training, training.attempt) for training in self._running.values() if training.attempt is not None]
 
     def _stopped_for_too_long(self) -> bool:
-        """Whether trainers that were asked to stop hang: as long as a start may take, a step and a checkpoint may take, too."""
+        """Whether trainers that were asked to stop hang: a step and a checkpoint may take as long as a start may take."""
         self._stopping_s = self._stopping_s or time.monotonic()
         return time.monotonic() - self._stopping_s > self._store.config.cluster.start_timeout_s
 
     def _start_idle(self) -> None:
-        busy = {item.gang for item in self._running.values()}
-        self._fleet.retire(busy)
-        for gang in [gang for gang in self._fleet.ready() if gang not in busy]:
+        self._fleet.retire(self._running.keys())
+        for gang in [gang for gang in self._fleet.ready() if gang not in self._running]:
             if not self._queue:
                 return
-            dataset = self._queue.pop(0)
-            self._hold(gang, self._base)
-            job = training_job(self._store, self._base, dataset)
-            self._running[dataset] = item = _Running(dataset, gang, gang.train(job), job.output_dir)
-            self._to_ask.append(item)
-            logger.info("%s: training on %s (trainer %d)", dataset, gang.host, gang.index)
+            training = self._queue.popleft()
+            self._load_base(gang, self._base)
+            job = training_job(self._store, self._base, training.dataset)
+            training.attempt = _Attempt(gang, gang.train(job), job.output_dir)
+            self._running[gang] = training
+            self._progress.add(training)
+            logger.info("%s: training on %s (trainer %d)", training.dataset, gang.host, gang.index)
 
     def _settle_ended(self) -> None:
         """Asks Ray once for all trainings: hundreds of questions for every one that ends would be the coordinator's main work."""
-        items = {ref: item for item in self._running.values() for ref in item.refs}
-        ended, _ = ray.wait(list(items), num_returns=len(items), timeout=0) if items else ([], [])
-        for name in dict.fromkeys(items[ref].dataset for ref in ended):
-            self._settle(self._running[name])
+        by_ref = {ref: (training, attempt) for training, attempt in self._attempts() for ref in attempt.refs}
+        ended, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0) if by_ref else ([], [])
+        for training, attempt in dict.fromkeys(by_ref[ref] for ref in ended):
+            self._settle(training, attempt)
 
-    def _settle(self, item: _Running) -> None:
-        done, waiting = ray.wait(item.refs, num_returns=len(item.refs), timeout=0)
+    def _settle(self, training: _Training, attempt: _Attempt) -> None:
+        done, waiting = ray.wait(attempt.refs, num_returns=len(attempt.refs), timeout=0)
         try:
             results = ray.get(done)
         except RayError as error:
-            self._fail(item, error)
+            self._end(training, attempt)
+            self._fail(training, attempt.gang, error)
             return
-        if waiting:
-            return
-        del self._running[item.dataset]
-        self._finished[item.dataset] = commit_result(self._store, self._base, item, results)
+        if not waiting:
+            self._end(training, attempt)
+            training.adapter = self._commit(training.dataset, attempt, results)
 
-    def _fail(self, item: _Running, error: BaseException) -> None:
-        name = item.dataset
-        failure, cause = classify(item.gang.blame(error))
-        del self._running[name]
+    def _end(self, training: _Training, attempt: _Attempt) -> None:
+        training.attempt = None
+        del self._running[attempt.gang]
+
+    def _commit(self, dataset: str, attempt: _Attempt, results: Sequence[Any]) -> Adapter:
+        """Commits what a gang trained; every rank reports the same adapter."""
+        if not self._store.mirror.is_remote:  # else they are fetched, not seen
+            durable.await_files(Path(attempt.staged), peft_folder.FILES)
+        facts = asdict(results[0]) | {"host": attempt.gang.host}
+        return self._store.commit_adapter(self._base, dataset, Path(attempt.staged), facts)
+
+    def _fail(self, training: _Training, gang: Gang, error: BaseException) -> None:
+        failure, cause = classify(gang.root_cause(error))
         if self._store.stop_reason() is not None:  # a gang lost while stopping is not replaced
-            self._stopped.add(name)
             return
-        self._fleet.look()
-        if item.gang.stopping or (failure is Failure.LOST and self._fleet.leaving(item.gang)):
+        self._fleet.poll_nodes()
+        if gang.stopping or (failure is Failure.LOST and self._fleet.leaving(gang)):
             decision = Decision.RESTART  # its node goes, or is gone: that is no failure of the adapter's
         else:
-            self._failures[name] = self._failures.get(name, 0) + 1
-            decision = self._policy.decide(failure, self._failures[name])
-        moved = item.gang.stopping and failure is Failure.STOPPED
+            training.num_failures += 1
+            decision = self._policy.decide(failure, training.num_failures)
+        name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
         self._store.record(
             "moved" if moved else "failure",
             round=self._base.index + 1,
             dataset=name,
-            host=item.gang.host,
-            reason="node drained" if moved else first_line(cause),
+            host=gang.host,
+            reason="node drained" if moved else one_line(cause),
             decision=decision.value,
         )
-        if decision is Decision.RESTART:
-            logger.warning("%s: lost its trainer on %s (%s); goes on from its last checkpoint", name, item.gang.host, cause)
-            self._display.say(f"{name}: trainer on {item.gang.host} is gone; it goes on from its last checkpoint")
-            self._queue.insert(0, name)
-            self._fleet.remove(item.gang)
+        if decision is not Decision.RESTART:
+            self._give_up(name, gang, cause)
             return
-        self._give_up(item, cause)
+        logger.warning("%s: lost its trainer on %s (%s); goes on from its last checkpoint", name, gang.host, cause)
+        self._display.say(f"{name}: trainer on {gang.host} is gone; it goes on from its last checkpoint")
+        self._queue.appendleft(training)
+        self._fleet.remove(gang)
 
-    def _give_up(self, item: _Running, cause: BaseException) -> None:
-        where = f"round {self._base.index + 1}, {item.dataset}"
+    def _give_up(self, dataset: str, gang: Gang, cause: BaseException) -> None:
+        where = f"round {self._base.index + 1}, {dataset}"
         self._fatal = cause if isinstance(cause, WfcError) else GangFailedError(
-            f"{where}: the trainer on {item.gang.host} failed: {first_line(cause)}; "
+            f"{where}: the trainer on {gang.host} failed: {one_line(cause)}; "
             "see its log under logs/, then run the same command"
         )  # fmt: skip
         self._store.stop(f"{where} failed")  # the others checkpoint
 
-    def _show(self) -> None:
-        """Asks a few trainers at a time, in turn, how far they are. Waits for none: a lost one is `_settle`'s to find."""
+
+class _ProgressPoll:
+    """Asks a few trainers at a time, in turn, how far they are, and waits for none: `Factorization` finds the lost ones."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._to_ask: deque[tuple[_Training, _Attempt]] = deque()
+        self._asked: dict[Any, tuple[_Training, _Attempt]] = {}
+        self._asked_s = float("-inf")
+
+    def add(self, training: _Training) -> None:
+        """Adds a training that has begun; it is asked until it ends."""
+        assert training.attempt is not None
+        self._to_ask.append((training, training.attempt))
+
+    def poll(self) -> None:
+        """Shows the replies that have come, and asks the next trainers every POLL_S."""
         answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
         for ref in answered:
-            item = self._asked.pop(ref)
+            training, attempt = self._asked.pop(ref)
             with contextlib.suppress(RayError):
-                self._display.update(item.dataset, ray.get(ref), item.gang.host)
-                self._to_ask.append(item)
+                self._display.update(training.dataset, ray.get(ref), attempt.gang.host)
+                self._to_ask.append((training, attempt))
         if time.monotonic() - self._asked_s < POLL_S:
             return
         self._asked_s = time.monotonic()
         for _ in range(min(ASK_AT_ONCE, len(self._to_ask))):
-            item = self._to_ask.popleft()
-            if self._running.get(item.dataset) is item:
-                self._asked[item.gang.workers[0].progress.remote()] = item
-
-
-def commit_result(store: RunStore, base: Base, item: _Running, results: Sequence[Any]) -> Adapter:
-    """Commits what a gang trained. Every rank reports the same adapter, or it is none."""
-    if not store.mirror.is_remote:  # else they are fetched, not seen
-        durable.await_files(Path(item.staged), peft_folder.FILES)
-    facts = asdict(results[0]) | {"host": item.gang.host}
-    return store.commit_adapter(base, item.dataset, Path(item.staged), facts)
+            training, attempt = self._to_ask.popleft()
+            if training.attempt is attempt:
+                self._asked[attempt.gang.workers[0].progress.remote()] = (training, attempt)

@@ -15,20 +15,15 @@ from ray.exceptions import RayError
 
 from wfc_dist.backends.ray.admission import Admission
 from wfc_dist.backends.ray.cluster import alive_nodes
+from wfc_dist.backends.ray.failures import one_line
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs
 from wfc_dist.errors import GangFailedError
 from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
-LOOK_EVERY_S = 2.0
+POLL_NODES_S = 2.0
 POLL_S = 0.5
-
-
-def first_line(error: BaseException) -> str:
-    """Returns an exception in one line: of a remote traceback the last one, which says what happened."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
 
 
 class Fleet:
@@ -51,7 +46,7 @@ class Fleet:
         self._wanted = min(max(len(names) for names in store.config.round_list()), cluster.max_trainers or 10**6)
         self.gangs: list[Gang] = []
         self._num_started = self._num_failed_starts = 0
-        self._looked_s = float("-inf")
+        self._nodes_polled_s = float("-inf")
         self._here = ray.get_runtime_context().get_node_id()
         self._nodes: list[Node] = []
         self._told_refusals: set[str] = set()
@@ -61,14 +56,14 @@ class Fleet:
         """Starts the first gangs, unless they are started. Raises ConfigError when not one fits."""
         if self.gangs:
             return
-        self.look()
+        self.poll_nodes()
         self._grow()
         if not self.gangs:
             raise nothing_fits(self._nodes, self._need, self._cluster.workers_per_trainer)
 
     def nodes(self) -> list[Node]:
         """Returns the nodes that may be used, as they are now."""
-        self.look()
+        self.poll_nodes()
         return list(self._nodes)
 
     def ready(self) -> list[Gang]:
@@ -85,8 +80,8 @@ class Fleet:
         answered, _ = ray.wait(list(joining), num_returns=len(joining), timeout=0) if joining else ([], [])
         for gang in dict.fromkeys(joining[ref] for ref in answered):
             self._await(gang)
-        if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
-            self.look()
+        if time.monotonic() - self._nodes_polled_s >= POLL_NODES_S:
+            self.poll_nodes()
             self._drain()
             self._grow()
         self._check_anyone_there()
@@ -109,7 +104,7 @@ class Fleet:
         gang.kill()
         if gang in self.gangs:
             self.gangs.remove(gang)
-        self._looked_s = float("-inf")
+        self._nodes_polled_s = float("-inf")
 
     def retire(self, busy: Collection[Gang]) -> None:
         """Ends the gangs that were asked to leave and have nothing left to finish."""
@@ -134,25 +129,25 @@ class Fleet:
         except RayError as error:
             self.remove(gang)
             self._num_failed_starts += 1
-            logger.warning("trainer %d died while starting: %s", gang.index, first_line(error))
+            logger.warning("trainer %d died while starting: %s", gang.index, one_line(error))
             if self._num_failed_starts > self._cluster.max_failures:
                 raise GangFailedError(
                     f"trainers died while starting more than cluster.max_failures = {self._cluster.max_failures} times; "
-                    f"the last: {first_line(error)}; see gang-{gang.index}-rank-*.log under {self._logs()}"
+                    f"the last: {one_line(error)}; see gang-{gang.index}-rank-*.log under {self._logs()}"
                 ) from error
             return
         self._num_failed_starts = 0
-        places = ", ".join(f"{item.host} ({item.address}, {item.interface})" for item in gang.where)
+        places = ", ".join(f"{item.host} ({item.address}, {item.interface})" for item in gang.locations)
         self._say(f"trainer {gang.index} is ready on {places}")
         logger.info("trainer %d is ready on %s", gang.index, places)
 
-    def look(self) -> None:
+    def poll_nodes(self) -> None:
         """Reads which nodes there are, and asks new ones what `Admission` wants to know."""
-        self._nodes, self._looked_s = alive_nodes(), time.monotonic()
+        self._nodes, self._nodes_polled_s = alive_nodes(), time.monotonic()
         if self._admission is None:
             return
-        self._admission.ask([node for node in self._nodes if not node.draining])
-        self._admission.hear()
+        self._admission.query([node for node in self._nodes if not node.draining])
+        self._admission.collect_replies()
         for node_id, why in self._admission.refused.items():
             if node_id not in self._told_refusals:
                 self._told_refusals.add(node_id)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 
 
 @dataclass(frozen=True)
-class Where:
+class WorkerLocation:
     """Where a worker is: host name, IP, network interface of its process group, Ray's node id."""
 
     host: str
@@ -45,16 +44,16 @@ class WorkerActor:
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
-    def join(self, endpoint: tuple[str, int]) -> Where:
+    def join(self, endpoint: tuple[str, int]) -> WorkerLocation:
         """Joins the gang's process group over the interface of this node's address (see `Worker.join`)."""
         address = ray.util.get_node_ip_address()
         interface = net.choose_interface(address)
         self._worker.join(endpoint)
-        return Where(socket.gethostname(), address, interface, ray.get_runtime_context().get_node_id())
+        return WorkerLocation(socket.gethostname(), address, interface, ray.get_runtime_context().get_node_id())
 
-    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None) -> str:
-        """See `Worker.hold`."""
-        return self._worker.hold(base, hashes, train, broadcast)
+    def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None) -> str:
+        """See `Worker.load_base`."""
+        return self._worker.load_base(base, hashes, train, broadcast)
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """See `Worker.train`."""
@@ -86,7 +85,7 @@ class Gang:
         index: Its number, also in log names; a replacement has a new one.
         places: Node ids its workers were planned for, then those they came to.
         base: What its workers hold, or are about to.
-        where: Where its workers are; empty until it is ready.
+        locations: Where its workers are; empty until it is ready.
         stopping: It was asked to checkpoint and end.
     """
 
@@ -96,20 +95,19 @@ class Gang:
     places: list[str]
     joining: list[Any]
     base: Base | None = None
-    where: list[Where] = field(default_factory=list)
-    holding: list[Any] = field(default_factory=list)
+    locations: list[WorkerLocation] = field(default_factory=list)
+    loading: list[Any] = field(default_factory=list)
     stopping: bool = False
-    started_s: float = field(default_factory=time.monotonic)
 
     @property
     def ready(self) -> bool:
         """Whether every worker has joined."""
-        return bool(self.where)
+        return bool(self.locations)
 
     @property
     def host(self) -> str:
         """Host name of world_rank 0."""
-        return self.where[0].host if self.where else "?"
+        return self.locations[0].host if self.locations else "?"
 
     @classmethod
     def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror) -> "Gang":
@@ -154,23 +152,23 @@ class Gang:
         """Returns whether it has become ready since the last call. Raises RayError when a worker died or refused."""
         done, waiting = ray.wait(self.joining, num_returns=len(self.joining), timeout=0)
         found = ray.get(done)
-        if self.where or waiting:
+        if self.locations or waiting:
             return False
-        self.where = found
+        self.locations = found
         self.places = [item.node_id for item in found]  # Ray may have chosen another node than was asked for
         return True
 
-    def hold(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Any = None) -> list[Any]:
+    def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Any = None) -> list[Any]:
         """Queues the loading of `base` on every worker; returns references to the sha256 each then holds."""
         if self.base == base:
             return []
         self.base = base
-        self.holding = [worker.hold.remote(base, hashes, train, broadcast) for worker in self.workers]
-        return self.holding
+        self.loading = [worker.load_base.remote(base, hashes, train, broadcast) for worker in self.workers]
+        return self.loading
 
-    def blame(self, error: BaseException) -> BaseException:
+    def root_cause(self, error: BaseException) -> BaseException:
         """Returns why the base could not be loaded, if that is what made a later call fail, else `error`."""
-        ready, _ = ray.wait(self.holding, num_returns=len(self.holding), timeout=0) if self.holding else ([], [])
+        ready, _ = ray.wait(self.loading, num_returns=len(self.loading), timeout=0) if self.loading else ([], [])
         for reference in ready:
             try:
                 ray.get(reference)

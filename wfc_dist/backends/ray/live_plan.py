@@ -86,7 +86,7 @@ def _note(node: Node, need: Need, is_refused: bool, free_cpus: float, free_gpus:
     return "" if room(replace(node, cpus=free_cpus, gpus=free_gpus), need) else "taken by others now"
 
 
-def look(config: Config) -> LivePlan:
+def plan_live(config: Config) -> LivePlan:
     """Connects to the cluster of `config`, asks every node, and plans. Raises ConfigError (see `connected`, `plan_on`)."""
     with connected(config.cluster):
         from ray._private.state import available_resources_per_node
@@ -101,8 +101,8 @@ def look(config: Config) -> LivePlan:
         marker = None if config.run_url() else folder / f".shared-{os.getpid()}"
         try:
             admission = Admission(run_dir, marker, root=root, timeout_s=config.cluster.start_timeout_s)
-            admission.ask([node for node in nodes if not node.draining])
-            admission.hear(config.cluster.start_timeout_s)
+            admission.query([node for node in nodes if not node.draining])
+            admission.collect_replies(config.cluster.start_timeout_s)
         finally:
             if marker is not None:
                 marker.unlink(missing_ok=True)

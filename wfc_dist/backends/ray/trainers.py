@@ -11,10 +11,10 @@ from ray.exceptions import RayError
 from wfc_dist import log
 from wfc_dist.backends.ray.centralizer import RayCentralizer
 from wfc_dist.backends.ray.decoding import Decoding
-from wfc_dist.backends.ray.factorization import Factorization, classify
-from wfc_dist.backends.ray.fleet import POLL_S, Fleet, first_line
+from wfc_dist.backends.ray.factorization import Factorization
+from wfc_dist.backends.ray.failures import classify, one_line
+from wfc_dist.backends.ray.fleet import POLL_S, Fleet
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.errors import Interrupted
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
@@ -53,8 +53,8 @@ class RayTrainers:
             return
         with log.span("broadcast", phase="loading", base_index=base.index):
             self._broadcast = (base, self._centralizer.changed(base))
-            sent = [(gang, self._hold(gang, base)) for gang in gangs]
-            hosts = [item.host for gang, refs in sent if self._received(gang, refs) for item in gang.where]
+            sent = [(gang, self._load_base(gang, base)) for gang in gangs]
+            hosts = [item.host for gang, refs in sent if self._received(gang, refs) for item in gang.locations]
         self._broadcast = None  # its bytes leave the object store; who comes later reads the folder
         self._store.record("broadcast", round=base.index, sha256=base.sha256, hosts=hosts)
         logger.info("base %d is on %s, every hash verified", base.index, ", ".join(hosts))
@@ -62,15 +62,14 @@ class RayTrainers:
     def _received(self, gang: Gang, refs: list[Any]) -> bool:
         end = time.monotonic() + self._store.config.cluster.start_timeout_s
         while time.monotonic() < end:
-            if (reason := self._store.stop_reason()) is not None:
-                raise Interrupted(f"{reason}: stopped during the broadcast; the same command goes on")
+            self._store.raise_if_stopped("during the broadcast")
             try:
                 _, waiting = ray.wait(refs, num_returns=len(refs), timeout=POLL_S) if refs else ([], [])
                 if not waiting:
                     ray.get(refs)
                     return True
             except RayError as error:
-                logger.warning("trainer %d: %s; replaced, it will read the base", gang.index, first_line(classify(error)[1]))
+                logger.warning("trainer %d: %s; replaced, it will read the base", gang.index, one_line(classify(error)[1]))
                 self._fleet.remove(gang)
                 return False
         logger.warning("trainer %d on %s did not take the base in time; replaced", gang.index, gang.host)
@@ -89,7 +88,7 @@ class RayTrainers:
             self._display.training(base.index + 1, datasets),
         ):
             return Factorization(
-                self._store, self._fleet, self._display, self._hold, lambda: self._centralizer.prepare(num_adapters),
+                self._store, self._fleet, self._display, self._load_base, lambda: self._centralizer.prepare(num_adapters),
                 base=base, queue=queue,
             ).run()  # fmt: skip
 
@@ -101,16 +100,16 @@ class RayTrainers:
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """Scores `tasks`, spread over all workers of all gangs; `on_done` gets each result as it comes."""
         self._fleet.open()
-        Decoding(self._store, self._fleet, self._hold, tasks, on_done).run()
+        Decoding(self._store, self._fleet, self._load_base, tasks, on_done).run()
 
     def shutdown(self) -> None:
         """Ends every gang."""
         self._fleet.shutdown()
 
-    def _hold(self, gang: Gang, base: Base) -> list[Any]:
+    def _load_base(self, gang: Gang, base: Base) -> list[Any]:
         if gang.base == base:
             return []
         if self._hashes is None or self._hashes[0] != base:  # a long list, the same for every gang
             self._hashes = (base, self._store.tensor_hashes(base))
         offered = self._broadcast[1] if self._broadcast and self._broadcast[0] == base else None
-        return gang.hold(base, self._hashes[1], self._store.config.train, offered)
+        return gang.load_base(base, self._hashes[1], self._store.config.train, offered)

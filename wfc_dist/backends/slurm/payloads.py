@@ -68,7 +68,7 @@ class TrainPayload:
     def __call__(self, context: RankContext) -> dict[str, Any]:
         """See `Payload`."""
         worker = self.settings.worker(context)
-        worker.hold(self.job.base, dict(self.settings.hashes), self.job.train)
+        worker.load_base(self.job.base, dict(self.settings.hashes), self.job.train)
         return {"training": asdict(worker.train(self.job)), "folders": [self.job.output_dir]}
 
 
@@ -83,7 +83,7 @@ class ScorePayload:
     def __call__(self, context: RankContext) -> dict[str, Any]:
         """See `Payload`."""
         worker = self.settings.worker(context)
-        worker.hold(self.task.base, dict(self.settings.hashes), self.train)
+        worker.load_base(self.task.base, dict(self.settings.hashes), self.train)
         decoded = worker.score(self.task)
         return {"hypotheses": {name: [asdict(row) for row in rows] for name, rows in decoded.items()}, "folders": []}
 

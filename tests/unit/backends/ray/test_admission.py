@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from wfc_dist.backends import net
-from wfc_dist.backends.ray.admission import Seen, place_marker, refusal, versions
+from wfc_dist.backends.ray.admission import NodeFacts, place_marker, refusal, versions
 from wfc_dist.backends.ray.cluster import connected
 from wfc_dist.config.schema import ClusterConfig
 from wfc_dist.errors import ConfigError
 
 HERE = {"python": "3.11.7", "torch": "2.13.0"}
-GOOD = Seen("node1", "10.0.0.1", "eth0", HERE, "token", True)
+GOOD = NodeFacts("node1", "10.0.0.1", "eth0", HERE, "token", True)
 
 
 def test_a_node_that_sees_everything_is_used() -> None:
@@ -30,7 +30,7 @@ def test_a_node_that_sees_everything_is_used() -> None:
         (replace(GOOD, versions={**HERE, "torch": "2.12.1"}), "runs other versions: torch 2.12.1 (here 2.13.0)"),
     ],
 )
-def test_a_node_that_does_not_is_refused_with_the_reason(seen: Seen, said: str) -> None:
+def test_a_node_that_does_not_is_refused_with_the_reason(seen: NodeFacts, said: str) -> None:
     why = refusal(seen, "token", HERE, Path("runs/x"), "/models/m")
     assert why is not None and said in why
 

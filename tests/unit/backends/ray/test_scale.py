@@ -31,7 +31,7 @@ def simulate(config: Config, ray: SimulatedRay) -> Base:
 
 
 def messages(ray: SimulatedRay) -> int:
-    return sum(ray.calls[name] for name in ("endpoint", "join", "hold", "train", "look", "request_stop"))
+    return sum(ray.calls[name] for name in ("endpoint", "join", "load_base", "train", "node_facts", "request_stop"))
 
 
 def ledger(config: Config, event: str) -> list[dict]:
