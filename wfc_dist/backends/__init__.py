@@ -1,1 +1,1 @@
-"""How and where the rounds are carried out."""
+"""Where the verbs of the algorithm are carried out: in this process, on Ray, or as Slurm jobs."""

@@ -1,23 +1,23 @@
-"""What to do about a failed gang: status in, decision out. Pure."""
+"""What to do about a failed gang: a pure function from failure to decision."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Failure(Enum):
-    """How a gang ended without an adapter."""
+    """Kinds of endings of a gang that made no adapter."""
 
     LOST = "lost"  # a process or a node died, a heartbeat stopped
-    REFUSED = "refused"  # the trainer said why, and would say so again
-    STOPPED = "stopped"  # it was asked to, and has checkpointed
+    REFUSED = "refused"  # the trainer said why; another attempt would fail likewise
+    STOPPED = "stopped"  # the gang was asked to stop, and has checkpointed
 
 
 class Decision(Enum):
-    """What follows."""
+    """What the coordinator does about a failure."""
 
-    RESTART = "restart"  # this gang only, from its last checkpoint; the others train on
-    GIVE_UP = "give up"  # stop the others after a checkpoint and fail
-    WAIT = "wait"  # let the others stop, too
+    RESTART = "restart"  # only this adapter, from its last checkpoint; the others train on
+    GIVE_UP = "give up"  # the others checkpoint and stop, the run fails
+    WAIT = "wait"  # until the others have stopped, too
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FailurePolicy:
     """Bounds restarts per adapter.
 
     Attributes:
-        max_failures: Lost gangs per adapter that are made good.
+        max_failures: How often a lost gang of one adapter is replaced.
     """
 
     max_failures: int

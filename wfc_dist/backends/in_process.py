@@ -1,4 +1,4 @@
-"""Everything in this process, one after the other: no Ray, the same jobs, the same bytes. For tests and for debugging."""
+"""Trainers and centralizer in this process, one job after the other: the same jobs and the same bytes as on Ray."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ class InProcessBackend:
 
     Args:
         store: The opened run.
-        display: Gets the training's progress.
+        display: Shows the progress of the trainings.
 
     Raises:
-        ConfigError: More than one worker a trainer is asked for.
+        ConfigError: The configuration asks for more than one worker a trainer.
     """
 
     def __init__(self, store: RunStore, display: Display) -> None:
@@ -36,7 +36,7 @@ class InProcessBackend:
             raise ConfigError("cluster.backend in_process has one worker; use ray for cluster.workers_per_trainer > 1")
         self._store, self._display = store, display
         logs = store.paths.logs(store.current_round(), store.attempt)
-        # named as the coordinator, which it is in the same process: their log and events go on in the same files
+        # The worker and the coordinator are one process: they share the names of log and events files.
         threads, use_gpu = cluster.threads_per_worker, cluster.gpus_per_worker > 0
         setup = WorkerSetup(1, 0, 0, threads, use_gpu, str(logs), "coordinator", store.mirror)
         self._worker = Worker(setup)
@@ -68,7 +68,7 @@ class InProcessBackend:
         return 1
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
-        """Scores tasks one after the other."""
+        """See `scoring.Decoders`: one task after the other."""
         for task in tasks:
             self._store.raise_if_stopped("while scoring")
             self._load_base(task.base)
@@ -79,7 +79,7 @@ class InProcessBackend:
         return self._centralize(base, adapters, interim=False)
 
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `stream.Centralizer`."""
+        """See `stream.StreamCentralizer`."""
         return self._centralize(base, adapters, interim=True)
 
     def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:

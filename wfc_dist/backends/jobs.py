@@ -1,4 +1,4 @@
-"""What is trained, scored and averaged next, made from the run store: the same for every backend, so the same bytes."""
+"""Jobs of training and centralizing, made from the run store: every backend gets the same jobs, hence the same bytes."""
 
 from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.centralize.weights import asked_for
@@ -12,7 +12,7 @@ from wfc_dist.training.job import TrainingJob
 
 
 def training_data(config: Config, round_index: int, dataset: str) -> DatasetConfig:
-    """Returns a data set of a round; with `train.replay` mixed with a share of the training clips of all earlier rounds' sets."""
+    """Returns a data set of a round; `train.replay` mixes a share of the training clips of all earlier rounds into it."""
     own, share = config.datasets[dataset], config.train.replay
     names = [name for names in config.round_list()[: round_index - 1] for name in names if name != dataset]
     if not share or not names:
@@ -20,15 +20,15 @@ def training_data(config: Config, round_index: int, dataset: str) -> DatasetConf
     parts = {dataset: own}
     for name in dict.fromkeys(names):
         earlier = config.datasets[name].model_copy(update={"splits": {"train": config.datasets[name].splits["train"]}})
-        # a share of what was trained on, after the set's own `share` and `max_clips`
+        # The share is taken of what was trained on, after the set's own `share` and `max_clips`.
         parts[name] = DatasetConfig(format="mix", parts={name: earlier}, splits=earlier.splits, share=share)
     return DatasetConfig(format="mix", parts=parts, splits=own.splits)
 
 
 def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
-    """Returns the job of one adapter; makes its empty output folder."""
+    """Returns the job that trains one adapter. Makes the empty output folder."""
     config, round_index = store.config, base.index + 1
-    # Mirrors on other nodes don't hear of a stop, and may hold one of long ago: there the coordinator calls the workers.
+    # The stop file does not reach the mirrors of other nodes, which may hold an old one: there the coordinator calls the workers.
     by_call = store.mirror.is_remote and config.cluster.backend == "ray"
     return TrainingJob(
         round_index=round_index,
@@ -52,7 +52,7 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
 
 
 def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
-    """Returns the folders of all adapters that are in `base`, in the order they came: all are committed."""
+    """Returns the folders of all adapters that are in `base`, round by round; all are committed."""
     rounds = enumerate(store.config.round_list()[: base.index], start=1)
     return tuple(str(store.paths.adapter(index, dataset)) for index, datasets in rounds for dataset in datasets)
 
@@ -65,7 +65,7 @@ def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
 
 
 def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, interim: bool = False) -> CentralizeJob:
-    """Returns the job of one round's average and merge, or of an interim base's; makes the empty folders of delta and base."""
+    """Returns the job that averages and merges a round, or an interim base. Makes the empty folders of delta and base."""
     root, settings = store.manifest(0), store.config.centralize
     mixture = store.fitted(base.index + 1, adapters) or asked_for(settings, base.index + 1, adapters)
     delta_dir, base_dir = store.stage_base(base.index + 1, len(adapters) if interim else 0)

@@ -1,4 +1,4 @@
-"""Ports and network interfaces."""
+"""Free ports, and the network interface that process groups use."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
 
 def free_port(host: str = "") -> int:
-    """Returns a TCP port that was free on `host` a moment ago."""
+    """Returns a TCP port that is free on `host` at the time of the call."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -32,7 +32,7 @@ def interface_of(ip: str) -> str | None:
 def choose_interface(ip: str) -> str:
     """Makes gloo and NCCL use the interface of `ip`, unless the user has chosen one; returns its name.
 
-    Left alone, gloo takes the one the host name resolves to, which on many clusters is loopback or the slow network.
+    By default gloo takes the interface of the host name's address, which on many clusters is loopback or the slow network.
     Sets GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME.
     """
     name = interface_of(ip)

@@ -1,6 +1,6 @@
-"""What one trainer process does, whoever started it: load a base, train an adapter on it, score a model on a set.
+"""One trainer process, whoever started it: it loads a base, trains adapters on the base, and decodes test sets.
 
-It stays warm for the whole run: imports, process group and base outlive adapters and rounds.
+The process stays warm for the whole run: imports, process group and base outlive adapters and rounds.
 """
 
 import gc
@@ -39,16 +39,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker must know before it can do anything.
+    """What a worker needs to start.
 
     Attributes:
-        world_size, world_rank, local_rank: Its place in the gang.
+        world_size, world_rank, local_rank: The worker's rank in its gang.
         threads: Intra-operator threads; part of the result's bytes.
-        use_gpu: Whether it owns a GPU.
-        log_dir: Folder of its log and events.
-        name: Its name there, such as gang-0-rank-1.
+        use_gpu: Whether the worker owns a GPU.
+        log_dir: Folder of log and events.
+        name: Names the files there, such as gang-0-rank-1.
         mirror: How the run's files get to this node and from it.
-        work_dir: The coordinator's working directory: what relative paths of the configuration mean, where the node has it.
+        work_dir: The coordinator's working directory, from which relative paths of the configuration count.
     """
 
     world_size: int
@@ -63,14 +63,14 @@ class WorkerSetup:
 
 
 def adopt_work_dir(folder: str) -> None:
-    """Makes a folder the working directory, if there is such a folder here: Ray's workers begin in that of `ray start`."""
+    """Makes `folder` the working directory if it is there: Ray's workers begin in the directory of `ray start`."""
     if folder and Path(folder).is_dir():
         os.chdir(folder)
 
 
 @dataclass(frozen=True)
 class Broadcast:
-    """Changed tensors of a base on their way to the trainers: safetensors bytes (uint8) and the committed sha256 of each."""
+    """The changed tensors of a base, sent to the trainers: safetensors bytes (uint8), and name -> committed sha256."""
 
     base: Base
     payload: np.ndarray
@@ -104,13 +104,13 @@ class Worker:
         )
 
     def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None = None) -> str:
-        """Brings `base` into memory, verified, and returns its sha256.
+        """Loads and verifies `base`, and returns its sha256.
 
         Args:
-            base: The base wanted; nothing happens when it is held already.
+            base: The base wanted; nothing happens when it is in memory already.
             hashes: sha256 of every tensor as committed, checked on a cold load.
             train: Decides the data type in memory.
-            broadcast: Its changed tensors, when the base before it is held; else it is read from its folder.
+            broadcast: The changed tensors, used when the previous base is in memory; else `base` is read from its folder.
         """
         start = time.monotonic()
         if self.warm is not None and self.warm.base == base:
@@ -122,7 +122,7 @@ class Worker:
             with log.span("load_base", phase="loading", base_index=base.index):
                 self.warm = self._load(base, hashes, train)
             gc.collect()
-            gc.freeze()  # what the imports made stays: else every later collection walks over it, 0.3 s at each adapter's end
+            gc.freeze()  # else every later collection walks over what the imports made, 0.3 s at each adapter's end
         forget_training(self.setup.mirror, base.index)
         logger.info("holds base %d (%s) after %.1f s", base.index, base.sha256[:12], time.monotonic() - start)
         return base.sha256
@@ -161,15 +161,15 @@ class Worker:
             self.on_progress(progress)
 
     def request_stop(self) -> None:
-        """Makes the current training, and any later one, checkpoint and raise Interrupted; called from another thread."""
+        """Makes the current training, and any later one, checkpoint and raise Interrupted. May be called from any thread."""
         self._stop.set()
 
     def progress(self) -> Progress | None:
-        """Returns how far the current training is; answers while it runs."""
+        """Returns how far the current training is, or None before its first step. May be called from any thread."""
         return self._progress
 
     def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
-        """Decodes test sets together with the base held, or with an adapter on top of it."""
+        """Decodes test sets with the base in memory, or with an adapter on top of the base."""
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "load_base comes first"
         model: Any = self.warm.model()

@@ -1,4 +1,4 @@
-"""What must be true of a node before a trainer goes there: it sees the run directory and runs the same code."""
+"""Which nodes may be used: those that see the run directory and the root model, and run the same versions."""
 
 import platform
 import socket
@@ -23,13 +23,13 @@ PACKAGES = ("wfc-dist", "torch", "transformers", "peft", "accelerate", "deepspee
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What one node says of itself.
+    """What one node reports about itself.
 
     Attributes:
         host, address, interface: Host name, IP in the cluster and the network interface that has it.
         versions: Python's and each package's version, "-" where it is not installed.
-        marker: Content of the coordinator's marker file; None where the run directory is not the same.
-        root: Whether the root model's folder is there.
+        marker: Content of the coordinator's marker file; None where the node does not see it.
+        root: Whether the folder of the root model is there.
     """
 
     host: str
@@ -41,18 +41,18 @@ class NodeFacts:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that must be equal everywhere: they are part of the result's bytes."""
-    found = {"python": platform.python_version()}
+    """Returns package -> version; they must be equal everywhere, since the bytes of the result depend on them."""
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package).partition("+")[0]  # CPU and CUDA builds of one version may meet
+            numbers[package] = version(package).partition("+")[0]  # CPU and CUDA builds of one version may meet
         except ModuleNotFoundError:
-            found[package] = "-"
-    return found
+            numbers[package] = "-"
+    return numbers
 
 
 def node_facts(marker_file: str, root: str) -> NodeFacts:
-    """Runs on a node. `root` is a folder, or empty where there is nothing to see."""
+    """Returns the facts of the node that runs this call. `root` is a folder, or "" where no folder must be seen."""
     address = ray.util.get_node_ip_address()
     try:
         marker = Path(marker_file).read_text(encoding="utf-8")
@@ -64,36 +64,38 @@ def node_facts(marker_file: str, root: str) -> NodeFacts:
 
 
 def place_marker(path: Path) -> str:
-    """Writes a fresh marker to `path` and returns its content."""
+    """Writes a new random marker to `path` and returns its content."""
     content = uuid4().hex
     path.write_text(content, encoding="utf-8")
     return content
 
 
-def refusal(seen: NodeFacts, marker: str | None, here: dict[str, str], run_dir: Path, root: str) -> str | None:
+def refusal(facts: NodeFacts, marker: str | None, here: dict[str, str], run_dir: Path, root: str) -> str | None:
     """Returns why a node may not be used, or None. Pure."""
-    if marker is not None and seen.marker != marker:
+    if marker is not None and facts.marker != marker:
         return f"does not see the run directory {run_dir.resolve()}; put run.dir on a shared file system or on object storage"
-    if not seen.root:
+    if not facts.root:
         return f"does not see the root model {root}; put base.model where every node sees it, or name a hub model"
     other = [
-        f"{name} {seen.versions.get(name)} (here {number})" for name, number in here.items() if seen.versions.get(name) != number
+        f"{name} {facts.versions.get(name)} (here {number})"
+        for name, number in here.items()
+        if facts.versions.get(name) != number
     ]
     return f"runs other versions: {', '.join(other)}; they are part of the result" if other else None
 
 
 class Admission:
-    """Asks nodes and remembers their answers.
+    """Queries nodes and remembers their replies.
 
     Args:
         run_dir: The run directory, as every process names it.
-        marker: File that every node must see with the content given here; None where they need not share a folder.
-        root: Folder of the root model; empty where it is not one.
-        timeout_s: What a node has to answer.
+        marker: File that every node must see with the content written here; None where nodes need not share a folder.
+        root: Folder of the root model; "" where the root model is no folder.
+        timeout_s: How long a node has to reply.
 
     Attributes:
-        seen: Node id -> what a node that may be used said.
-        refused: Node id -> why one may not.
+        admitted: Node id -> facts of a node that may be used.
+        refused: Node id -> why a node may not be used.
     """
 
     def __init__(self, run_dir: Path, marker: Path | None, *, root: str, timeout_s: float) -> None:
@@ -102,28 +104,28 @@ class Admission:
         self._content = place_marker(self._marker) if self._marker else None
         self._versions = versions()
         self._asked: dict[str, tuple[Node, Any, float]] = {}
-        self.seen: dict[str, NodeFacts] = {}
+        self.admitted: dict[str, NodeFacts] = {}
         self.refused: dict[str, str] = {}
 
     def query(self, nodes: Sequence[Node]) -> None:
-        """Sends the question to the nodes not asked before; returns at once."""
-        known = self.seen.keys() | self.refused.keys() | self._asked.keys()
+        """Sends the query to the nodes that have not been asked yet, and returns at once."""
+        known = self.admitted.keys() | self.refused.keys() | self._asked.keys()
         for node in nodes:
             if node.node_id not in known:
                 place = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
                 remote = ray.remote(num_cpus=0, max_retries=0)(node_facts).options(scheduling_strategy=place)
-                answer = remote.remote(str(self._marker or ""), self._root)
-                self._asked[node.node_id] = (node, answer, time.monotonic())
+                reply = remote.remote(str(self._marker or ""), self._root)
+                self._asked[node.node_id] = (node, reply, time.monotonic())
 
     def collect_replies(self, timeout_s: float = 0) -> None:
-        """Takes the answers there are, waiting `timeout_s` for all; a node that is silent for too long is refused."""
+        """Judges the replies, after waiting up to `timeout_s` for all of them; a node that is silent for too long is refused."""
         if not self._asked:
             return
-        answers = [answer for _, answer, _ in self._asked.values()]
-        done = set(ray.wait(answers, num_returns=len(answers), timeout=timeout_s)[0])
-        for node, answer, asked_s in list(self._asked.values()):
-            if answer in done:
-                why = self._judge(node, answer)
+        replies = [reply for _, reply, _ in self._asked.values()]
+        done = set(ray.wait(replies, num_returns=len(replies), timeout=timeout_s)[0])
+        for node, reply, asked_s in list(self._asked.values()):
+            if reply in done:
+                why = self._judge(node, reply)
             elif time.monotonic() - asked_s >= self._timeout_s:
                 why = f"did not answer within {self._timeout_s:g} s"
             else:
@@ -132,18 +134,18 @@ class Admission:
             if why:
                 self.refused[node.node_id] = f"{node.name} ({node.address}) {why}"
 
-    def _judge(self, node: Node, answer: Any) -> str | None:
+    def _judge(self, node: Node, reply: Any) -> str | None:
         try:
-            seen = ray.get(answer)
+            facts = ray.get(reply)
         except RayError as error:
             return f"cannot run wfc_dist: {_last_line(error)}"
-        why = refusal(seen, self._content, self._versions, self._run_dir, self._root)
+        why = refusal(facts, self._content, self._versions, self._run_dir, self._root)
         if why is None:
-            self.seen[node.node_id] = seen
+            self.admitted[node.node_id] = facts
         return why
 
     def require(self, nodes: Sequence[Node]) -> None:
-        """Asks `nodes`, waits for their answers, and raises ConfigError that names every one that may not be used."""
+        """Queries `nodes` and waits for their replies. Raises ConfigError that names every node that may not be used."""
         self.query(nodes)
         self.collect_replies(self._timeout_s)
         if self.refused:
@@ -156,8 +158,8 @@ def _last_line(error: BaseException) -> str:
 
 
 def announce(admission: Admission, nodes: list[Node], say: Callable[[str], None]) -> None:
-    """Says what each admitted node is."""
+    """Says one line about each admitted node."""
     for node in sorted(nodes, key=lambda node: node.name):
-        seen = admission.seen.get(node.node_id)
-        if seen:
-            say(f"node {seen.host} ({seen.address}, {seen.interface}): {node.cpus:g} CPU, {node.gpus:g} GPU")
+        facts = admission.admitted.get(node.node_id)
+        if facts:
+            say(f"node {facts.host} ({facts.address}, {facts.interface}): {node.cpus:g} CPU, {node.gpus:g} GPU")

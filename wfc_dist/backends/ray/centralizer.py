@@ -1,4 +1,4 @@
-"""The average on Ray: ranks in processes of their own, so that a dead trainer can't poison the collective."""
+"""The centralizer on Ray: ranks in processes of their own, so that a dead trainer cannot break the collective."""
 
 import itertools
 import logging
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class RankActor:
-    """One rank of the average."""
+    """One rank of the centralizer."""
 
     def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror, work_dir: str) -> None:
         log.quiet_libraries()
@@ -48,7 +48,7 @@ class RankActor:
         self._group: collectives.Group | None = None
 
     def endpoint(self) -> tuple[str, int]:
-        """Returns host and a free port for the group; asked of rank 0."""
+        """Returns host and a free port for the group; called on rank 0."""
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
@@ -57,14 +57,14 @@ class RankActor:
         return socket.gethostname()
 
     def centralize(self, job: CentralizeJob, endpoint: tuple[str, int]) -> StagedBase | None:
-        """See `centralize.centralize_rank`; joins the group the first time."""
+        """See `centralize.rank.centralize_rank`; the first call joins the group."""
         if self._group is None:
             net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
         return centralize_rank(job, self._group)
 
     def read_changed(self, base: Base, hashes: dict[str, str]) -> Broadcast:
-        """Returns the changed tensors of a committed base; they go to the trainers without passing the coordinator."""
+        """Returns the changed tensors of a committed base, which go to the trainers without passing the coordinator."""
         tensors = dict(base_chain.read_tensors(Path(base.path), hashes))
         return Broadcast(base, np.frombuffer(save(tensors), dtype=np.uint8), hashes)
 
@@ -75,7 +75,7 @@ _REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0)(RankActor)
 class RayCentralizer:
     """Averages on ranks spread over the nodes (see `rounds.Centralizer`).
 
-    Rank 0, which writes, runs where the coordinator does, which commits: what it wrote is seen at once, whatever the file system.
+    Rank 0 writes and the coordinator commits. Both run on one node, so that what was written is seen at once on any file system.
 
     Args:
         store: The opened run.
@@ -89,11 +89,11 @@ class RayCentralizer:
         self._endpoint: Any = None
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `rounds.Centralizer`. A lost rank costs the ranks a restart, bounded by `cluster.max_failures`."""
+        """See `rounds.Centralizer`. After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times."""
         return self._centralize(base, adapters, interim=False)
 
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `stream.Centralizer`; a lost rank is made good as in `centralize`."""
+        """See `stream.StreamCentralizer`. Ranks are restarted as in `centralize`."""
         return self._centralize(base, adapters, interim=True)
 
     def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:
@@ -124,9 +124,9 @@ class RayCentralizer:
         self.prepare(len(adapters))
         if not self._ranks:
             raise GangFailedError(
-                f"round {base.index + 1}: every node was told to go, none is left for the average; the same command goes on"
+                f"round {base.index + 1}: every node is draining, none is left for the average; the same command goes on"
             )
-        if self._endpoint is None:  # not before: the port must still be free when they meet there
+        if self._endpoint is None:  # not earlier: the port must still be free when the ranks meet there
             self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters), interim=interim)
         with log.span("centralize", phase="merging", round=base.index + 1, num_ranks=len(self._ranks)):
@@ -139,7 +139,10 @@ class RayCentralizer:
         return staged
 
     def _await(self, refs: list[Any]) -> list[Any]:
-        """Returns the ranks' values. Raises the first rank's error at once: the others would wait for it; or Interrupted."""
+        """Returns the values of all ranks.
+
+        Raises the first error at once, since the other ranks would wait for the one that failed; or Interrupted.
+        """
         waiting = refs
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
@@ -149,7 +152,7 @@ class RayCentralizer:
         return ray.get(refs)  # type: ignore[no-any-return]
 
     def prepare(self, num_adapters: int) -> None:
-        """Starts the ranks, unless they are up, and returns at once: they load their libraries while the trainers train."""
+        """Starts the ranks unless they are up, and returns at once: they load their libraries while the trainers train."""
         nodes = self._nodes()
         if self._ranks and set(self._places) <= {node.node_id for node in nodes}:
             return
@@ -171,13 +174,13 @@ class RayCentralizer:
         return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
 
     def _nodes(self) -> list[Node]:
-        """Returns the nodes that stay, this one first; nothing can be started on one that was told to go."""
+        """Returns the nodes that are not draining, this one first; nothing can be started on a draining node."""
         here = ray.get_runtime_context().get_node_id()
         staying = [node for node in self._usable() if not node.draining]
         return sorted(staying, key=lambda node: (node.node_id != here, node.name))
 
     def changed(self, base: Base) -> Any:
-        """Returns a reference to a `Broadcast` of a committed base, made where rank 0 runs; None when no rank is up."""
+        """Returns a reference to the `Broadcast` of a committed base, made by rank 0; None when no rank is up."""
         if not self._ranks:
             return None
         manifest = self._store.manifest(base.index)

@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one on this machine for the length of a run; which nodes it has."""
+"""Connection to a Ray cluster, or to a node embedded in this program for the length of a run; the nodes of the cluster."""
 
 import contextlib
 import logging
@@ -24,11 +24,11 @@ def address_of(cluster: ClusterConfig) -> str | None:
 
 
 def prepare_environment(cluster: ClusterConfig) -> None:
-    """Sets what Ray reads when it is imported; the embedded node takes the loopback address and listens nowhere else."""
+    """Sets environment variables that Ray reads at import; the embedded node listens on the loopback address only."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address_of(cluster) is None:
-        # Ray's switch for a node that will stay alone, named after the systems where that is the default.
+        # Ray's switch for a node that stays alone, named after the systems where that is the default.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
@@ -36,14 +36,15 @@ def prepare_environment(cluster: ClusterConfig) -> None:
 def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -> Iterator[None]:
     """Connects to `cluster.address`, or starts an embedded node on loopback; disconnects, or ends it, at the end.
 
-    Inside another such context of this process it does nothing: several runs share one connection.
+    Inside another such context of this process this one does nothing: several runs share one connection.
 
     Args:
-        cluster: Where; `RAY_ADDRESS` counts too, as `ray job submit` sets it. `prepare_environment` came first.
-        store_bytes: Size of an embedded node's object store.
+        cluster: Has the address; without one `RAY_ADDRESS` counts, which `ray job submit` sets. `prepare_environment` must
+            have been called.
+        store_bytes: Size of the object store of an embedded node.
 
     Raises:
-        ConfigError: No cluster answers at the address, it refuses the token, or it runs another version of Ray or Python.
+        ConfigError: No cluster answers at the address, or the cluster refuses the token or runs other versions of Ray or Python.
     """
     address = address_of(cluster)
     if address:
@@ -80,7 +81,7 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries an address that nobody answers for minutes. Raises ConfigError."""
+    """Raises ConfigError when nobody answers at `address`, where Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise ConfigError(
             f"cluster.address {address}: Ray Client connections are not supported; "
@@ -88,7 +89,7 @@ def _check_reachable(address: str) -> None:
         )
     host, _, port = address.rpartition(":")
     if not host:
-        return  # "auto" and other names Ray looks up itself
+        return  # "auto" and other names that Ray looks up itself
     try:
         with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S):
             pass
@@ -105,16 +106,16 @@ def _connection_error(address: str | None, error: Exception) -> ConfigError:
         return ConfigError(f"the Ray cluster at {address} runs other versions than this program: {facts}; make them equal")
     if not address:
         return ConfigError(f"Ray did not start on this machine: {error}")
-    return ConfigError(  # Ray says no more than this of a wrong token, a missing one, and a machine that is no node
+    return ConfigError(  # a wrong token, a missing token and a machine that is no node look the same in Ray's error
         f"something answers at {address}, but this program cannot join it as a Ray cluster ({error}); start it on a node of the "
         "cluster, with RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN if it has one"
     )
 
 
 def alive_nodes() -> list[Node]:
-    """Returns the nodes of the connected cluster and what each offers in all; a draining one says so."""
+    """Returns the nodes of the connected cluster, with the resources and labels of each and whether the node is draining."""
     import ray
-    from ray._private.state import state  # the one place that knows of drains; ray.train reads it here, too
+    from ray._private.state import state  # knows of drains as no public call does; ray.train reads it here, too
 
     draining = state.get_draining_nodes()
     return [
@@ -133,7 +134,7 @@ def alive_nodes() -> list[Node]:
 
 
 def missing_nodes(wanted: int | Sequence[str], nodes: Sequence[Node]) -> str:
-    """Returns what is not there yet of `cluster.wait_for_nodes`, in words; empty when all are."""
+    """Returns the nodes of `cluster.wait_for_nodes` that have not joined, in words; "" when all have."""
     if isinstance(wanted, int):
         return f"{wanted - len(nodes)} more" if len(nodes) < wanted else ""
     short = {node.name.partition(".")[0] for node in nodes} | {node.address for node in nodes}
@@ -141,10 +142,10 @@ def missing_nodes(wanted: int | Sequence[str], nodes: Sequence[Node]) -> str:
 
 
 def wait_for_nodes(cluster: ClusterConfig, say: Callable[[str], None]) -> list[Node]:
-    """Waits until the nodes of `cluster.wait_for_nodes` have joined and returns all there are; one told to go does not count.
+    """Waits until the nodes of `cluster.wait_for_nodes` have joined, and returns all nodes but the draining ones.
 
     Raises:
-        ConfigError: They had not after `cluster.start_timeout_s`; names those that are there and those that are not.
+        ConfigError: Some had not joined after `cluster.start_timeout_s`; names the nodes that are there and those missing.
     """
     end, told = time.monotonic() + cluster.start_timeout_s, ""
     while missing := missing_nodes(cluster.wait_for_nodes, nodes := [node for node in alive_nodes() if not node.draining]):

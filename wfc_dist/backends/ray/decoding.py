@@ -1,4 +1,4 @@
-"""Test sets decoded on a fleet: every worker of every gang takes one task after the other."""
+"""Decoding of test sets on a fleet: every worker of every gang takes one task after the other."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Decoding:
-    """The event loop of one scoring.
+    """The event loop of one call of `scoring.Decoders.decode`.
 
     Args:
         store, fleet: The run and its gangs.
@@ -44,7 +44,7 @@ class Decoding:
         self._num_lost = 0
 
     def run(self) -> None:
-        """Decodes everything. Raises Interrupted, or GangFailedError when decoders are lost too often."""
+        """Decodes every task. Raises Interrupted, or GangFailedError when decoders are lost too often."""
         while self._waiting or self._running:
             self._store.raise_if_stopped("while scoring")
             self._fleet.tick()

@@ -1,6 +1,6 @@
-"""The trainer gangs of a run on nodes that come and go: who is there, who is getting ready, who must leave.
+"""The trainer gangs of a run on nodes that come and go: which are ready, which get ready, which must leave.
 
-Nothing here waits: the event loops call `tick` and use what is ready.
+The event loops call `tick`, which does not wait, and use the gangs that are ready.
 
     planned -> starting -> ready -> (training or scoring) -> stopping -> gone
 """
@@ -31,11 +31,11 @@ class Fleet:
 
     Args:
         store: The opened run.
-        say: Gets one line for everything a user wants to know: who started where, who left.
+        say: Gets a line for each gang that becomes ready or leaves, and for each node that cannot be used.
         admission: Knows which nodes may be used; None where there is only the embedded node.
 
     Attributes:
-        gangs: Those starting, ready or stopping.
+        gangs: The gangs that start, are ready or stop.
     """
 
     def __init__(self, store: RunStore, say: Callable[[str], None], admission: Admission | None = None) -> None:
@@ -50,10 +50,10 @@ class Fleet:
         self._here = ray.get_runtime_context().get_node_id()
         self._nodes: list[Node] = []
         self._told_refusals: set[str] = set()
-        self._without_since_s: float | None = None
+        self._none_ready_since_s: float | None = None
 
     def open(self) -> None:
-        """Starts the first gangs, unless they are started. Raises ConfigError when not one fits."""
+        """Starts the first gangs, unless they are started. Raises ConfigError when no gang fits."""
         if self.gangs:
             return
         self.poll_nodes()
@@ -62,32 +62,32 @@ class Fleet:
             raise nothing_fits(self._nodes, self._need, self._cluster.workers_per_trainer)
 
     def nodes(self) -> list[Node]:
-        """Returns the nodes that may be used, as they are now."""
+        """Polls the nodes, and returns those that may be used."""
         self.poll_nodes()
         return list(self._nodes)
 
     def ready(self) -> list[Gang]:
-        """Returns the gangs that can be given work."""
+        """Returns the gangs that can be given a job."""
         return [gang for gang in self.gangs if gang.ready and not gang.stopping]
 
     def tick(self) -> None:
-        """Notices what has changed: gangs that became ready or died while starting, nodes that came, leave or are gone.
+        """Takes in what has changed: gangs that became ready or died while starting, nodes that came, drain or are gone.
 
         Raises:
-            GangFailedError: Gangs die while they start, or there was none for `cluster.start_timeout_s`.
+            GangFailedError: Gangs die while they start, or no gang was ready for `cluster.start_timeout_s`.
         """
         joining = {ref: gang for gang in self.gangs if not gang.ready for ref in gang.joining}
         answered, _ = ray.wait(list(joining), num_returns=len(joining), timeout=0) if joining else ([], [])
         for gang in dict.fromkeys(joining[ref] for ref in answered):
-            self._await(gang)
+            self._settle_start(gang)
         if time.monotonic() - self._nodes_polled_s >= POLL_NODES_S:
             self.poll_nodes()
             self._drain()
             self._grow()
-        self._check_anyone_there()
+        self._check_some_ready()
 
     def wait(self, refs: list[Any]) -> None:
-        """Waits for the first of `refs`, or a gang, to become ready; a moment at most."""
+        """Waits until one of `refs` or a gang becomes ready, POLL_S at most."""
         refs = refs + [ref for gang in self.gangs if not gang.ready for ref in gang.joining]
         if refs:
             ray.wait(refs, num_returns=1, timeout=POLL_S)
@@ -95,19 +95,19 @@ class Fleet:
             time.sleep(POLL_S)
 
     def request_stop(self) -> None:
-        """Asks every gang to checkpoint and end, also where the stop file cannot be seen."""
+        """Asks every gang to checkpoint and end; this also reaches nodes that do not see the stop file."""
         for gang in self.gangs:
             gang.request_stop()
 
     def remove(self, gang: Gang) -> None:
-        """Ends a gang; where there is room, `tick` starts another."""
+        """Ends a gang; `tick` starts another where there is room."""
         gang.kill()
         if gang in self.gangs:
             self.gangs.remove(gang)
         self._nodes_polled_s = float("-inf")
 
     def retire(self, busy: Collection[Gang]) -> None:
-        """Ends the gangs that were asked to leave and have nothing left to finish."""
+        """Ends the gangs that were asked to stop and are not among `busy`."""
         for gang in [gang for gang in self.gangs if gang.stopping and gang not in busy]:
             self.remove(gang)
 
@@ -118,11 +118,11 @@ class Fleet:
         self.gangs = []
 
     def leaving(self, gang: Gang) -> bool:
-        """Whether one of its nodes was told to go, or is gone."""
+        """Whether one of the gang's nodes drains or is gone."""
         staying = {node.node_id for node in self._nodes if not node.draining}
         return not staying.issuperset(gang.places)
 
-    def _await(self, gang: Gang) -> None:
+    def _settle_start(self, gang: Gang) -> None:
         try:
             if not gang.poll():
                 return
@@ -137,12 +137,12 @@ class Fleet:
                 ) from error
             return
         self._num_failed_starts = 0
-        places = ", ".join(f"{item.host} ({item.address}, {item.interface})" for item in gang.locations)
+        places = ", ".join(f"{rank.host} ({rank.address}, {rank.interface})" for rank in gang.locations)
         self._say(f"trainer {gang.index} is ready on {places}")
         logger.info("trainer %d is ready on %s", gang.index, places)
 
     def poll_nodes(self) -> None:
-        """Reads which nodes there are, and asks new ones what `Admission` wants to know."""
+        """Lists the nodes of the cluster, queries new ones (see `Admission`), and keeps those that may be used."""
         self._nodes, self._nodes_polled_s = alive_nodes(), time.monotonic()
         if self._admission is None:
             return
@@ -152,10 +152,10 @@ class Fleet:
             if node_id not in self._told_refusals:
                 self._told_refusals.add(node_id)
                 self._say(f"not used: {why}")
-        self._nodes = [node for node in self._nodes if node.node_id in self._admission.seen]
+        self._nodes = [node for node in self._nodes if node.node_id in self._admission.admitted]
 
     def _drain(self) -> None:
-        """Answers a node's notice to go. A node without a part of this run is nobody's business, such as an idle one."""
+        """Stops the run or moves gangs when nodes drain on which this run has a process; other nodes do not matter."""
         ours = {place for gang in self.gangs for place in gang.places} | {self._here}
         draining = [node for node in self._nodes if node.draining and node.node_id in ours]
         if not draining:
@@ -185,13 +185,13 @@ class Fleet:
     def _logs(self) -> str:
         return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
 
-    def _check_anyone_there(self) -> None:
+    def _check_some_ready(self) -> None:
         timeout_s = self._cluster.start_timeout_s
         if any(gang.ready for gang in self.gangs):
-            self._without_since_s = None
+            self._none_ready_since_s = None
             return
-        self._without_since_s = self._without_since_s or time.monotonic()
-        if time.monotonic() - self._without_since_s < timeout_s:
+        self._none_ready_since_s = self._none_ready_since_s or time.monotonic()
+        if time.monotonic() - self._none_ready_since_s < timeout_s:
             return
         names = {node.node_id: node.name for node in self._nodes}
         starting = "; ".join(

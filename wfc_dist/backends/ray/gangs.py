@@ -1,4 +1,4 @@
-"""A trainer gang: the Ray actors of one trainer, in one placement group, warm for the whole run."""
+"""A trainer gang, which is a worker group: the Ray actors of one trainer, in one placement group, warm for the whole run."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 
 @dataclass(frozen=True)
 class WorkerLocation:
-    """Where a worker is: host name, IP, network interface of its process group, Ray's node id."""
+    """Where a worker runs: host name, IP, network interface of its process group, and Ray's node id."""
 
     host: str
     address: str
@@ -34,13 +34,13 @@ class WorkerLocation:
 
 
 class WorkerActor:
-    """A `Worker` in a process of its own; the default group runs one call after the other."""
+    """A `Worker` in a process of its own. Its calls run one after the other, apart from those of the group `status`."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._worker = Worker(setup)
 
     def endpoint(self) -> tuple[str, int]:
-        """Returns host and a free port for the gang's process group; asked of world_rank 0."""
+        """Returns host and a free port for the gang's process group; called on world_rank 0."""
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
@@ -79,14 +79,14 @@ _REMOTE_WORKER: Any = ray.remote(concurrency_groups={"status": 1}, max_restarts=
 
 @dataclass(eq=False)
 class Gang:
-    """`workers_per_trainer` actors and the placement group they live in. Nothing here waits.
+    """`workers_per_trainer` actors and their placement group. No method waits.
 
     Attributes:
-        index: Its number, also in log names; a replacement has a new one.
-        places: Node ids its workers were planned for, then those they came to.
-        base: What its workers hold, or are about to.
-        locations: Where its workers are; empty until it is ready.
-        stopping: It was asked to checkpoint and end.
+        index: The gang's number, also in log names; a replacement gets a new one.
+        places: Node ids of the workers: as planned, and once the gang is ready as they are.
+        base: The base that its workers have loaded or have been asked to load.
+        locations: Where the workers run; empty until the gang is ready.
+        stopping: Whether the gang was asked to checkpoint and end.
     """
 
     index: int
@@ -111,7 +111,7 @@ class Gang:
 
     @classmethod
     def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror) -> "Gang":
-        """Asks for a gang on `nodes` (one id per worker) and returns at once; its calls queue until it is up."""
+        """Starts a gang on `nodes` (one id per worker) and returns at once; calls to its workers queue until they are up."""
         need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
         together = len(set(nodes)) == 1
         group = placement_group(
@@ -149,17 +149,17 @@ class Gang:
         ).remote(setup)
 
     def poll(self) -> bool:
-        """Returns whether it has become ready since the last call. Raises RayError when a worker died or refused."""
+        """Returns whether the gang has become ready since the last call. Raises RayError when a worker died or refused."""
         done, waiting = ray.wait(self.joining, num_returns=len(self.joining), timeout=0)
-        found = ray.get(done)
+        locations = ray.get(done)
         if self.locations or waiting:
             return False
-        self.locations = found
-        self.places = [item.node_id for item in found]  # Ray may have chosen another node than was asked for
+        self.locations = locations
+        self.places = [location.node_id for location in locations]  # Ray may have chosen another node than was asked for
         return True
 
     def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Any = None) -> list[Any]:
-        """Queues the loading of `base` on every worker; returns references to the sha256 each then holds."""
+        """Queues the loading of `base` on every worker; returns references to the sha256 that each has loaded."""
         if self.base == base:
             return []
         self.base = base
@@ -167,7 +167,7 @@ class Gang:
         return self.loading
 
     def root_cause(self, error: BaseException) -> BaseException:
-        """Returns why the base could not be loaded, if that is what made a later call fail, else `error`."""
+        """Returns the error of loading the base, if that is what made a later call fail with `error`; else `error`."""
         ready, _ = ray.wait(self.loading, num_returns=len(self.loading), timeout=0) if self.loading else ([], [])
         for reference in ready:
             try:
@@ -181,14 +181,14 @@ class Gang:
         return [worker.train.remote(job) for worker in self.workers]
 
     def request_stop(self) -> None:
-        """Asks its workers to checkpoint and end what they do; heard while they train."""
+        """Asks the workers to checkpoint and end their training; they answer while they train."""
         if not self.stopping:
             self.stopping = True
             for worker in self.workers:
                 worker.request_stop.remote()
 
     def kill(self) -> None:
-        """Ends its processes and gives its place back."""
+        """Ends the processes and gives their resources back."""
         for worker in self.workers:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(worker)

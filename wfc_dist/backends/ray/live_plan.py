@@ -1,4 +1,4 @@
-"""`wfc plan` against a running cluster: who would go where, and what does not fit. Starts no trainer."""
+"""`wfc plan` against a running cluster: which trainer would go where, and what does not fit. Starts no trainer."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ from wfc_dist.errors import ConfigError
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One node: what it has, what of that is free now, the trainer workers planned for it, and why not more."""
+    """One node: its resources, those that are free, the trainer workers planned for it, and why not more."""
 
     node: Node
     free_cpus: float
@@ -25,13 +25,13 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class LivePlan:
-    """Placement on a cluster as it is now.
+    """Placement on the free resources of a cluster.
 
     Attributes:
-        nodes: In the order of their names.
+        nodes: Every node, in the order of names.
         gangs: Host names of each trainer's workers.
-        missing: What is not there yet of `cluster.wait_for_nodes`, in words.
-        refused: Reasons of the nodes that cannot be used.
+        missing: Nodes of `cluster.wait_for_nodes` that have not joined, in words.
+        refused: Why nodes cannot be used.
     """
 
     nodes: Sequence[NodePlan]
@@ -43,16 +43,16 @@ class LivePlan:
 def plan_on(
     nodes: Sequence[Node], free: Mapping[str, tuple[float, float]], refused: Mapping[str, str], config: Config
 ) -> LivePlan:
-    """Plans on what is free now. Pure.
+    """Plans trainers on free resources. Pure.
 
     Args:
         nodes: The cluster's nodes.
-        free: Node id -> CPUs and GPUs nobody holds.
-        refused: Node id -> why it cannot be used.
+        free: Node id -> free CPUs and GPUs.
+        refused: Node id -> why the node cannot be used.
         config: The resolved configuration.
 
     Raises:
-        ConfigError: Not one trainer fits, even on an empty cluster; or no node can be used.
+        ConfigError: No trainer fits, even on an empty cluster; or no node can be used.
     """
     cluster = config.cluster
     need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
@@ -87,7 +87,7 @@ def _note(node: Node, need: Need, is_refused: bool, free_cpus: float, free_gpus:
 
 
 def plan_live(config: Config) -> LivePlan:
-    """Connects to the cluster of `config`, asks every node, and plans. Raises ConfigError (see `connected`, `plan_on`)."""
+    """Connects to the cluster of `config`, queries every node, and plans. Raises ConfigError (see `connected`, `plan_on`)."""
     with connected(config.cluster):
         from ray._private.state import available_resources_per_node
 
@@ -106,5 +106,5 @@ def plan_live(config: Config) -> LivePlan:
         finally:
             if marker is not None:
                 marker.unlink(missing_ok=True)
-        numbers = {node_id: (float(held.get("CPU", 0)), float(held.get("GPU", 0))) for node_id, held in free.items()}
+        numbers = {node_id: (float(left.get("CPU", 0)), float(left.get("GPU", 0))) for node_id, left in free.items()}
         return plan_on(nodes, numbers, admission.refused, config)

@@ -1,4 +1,4 @@
-"""Which gang goes where: nodes and needs in, plan out. Pure."""
+"""Placement of gangs on nodes: pure functions from nodes and needs to a plan."""
 
 import heapq
 from collections import Counter
@@ -15,10 +15,10 @@ class Node:
     Attributes:
         node_id: Ray's id.
         name: Host name.
-        cpus, gpus: In all.
-        address: Its IP in the cluster.
+        cpus, gpus: In all, used or free.
+        address: The node's IP in the cluster.
         labels: Ray's node labels.
-        draining: It was told to go.
+        draining: Whether the node was told to leave the cluster.
     """
 
     node_id: str
@@ -39,16 +39,16 @@ class Need:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def bundle(self) -> dict[str, float]:
-        """Returns it as Ray's resources."""
+        """Returns the need as Ray's resources."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
     def allows(self, node: Node) -> bool:
-        """Whether a worker may be there at all."""
+        """Whether a worker may run on `node` at all."""
         return not node.draining and all(node.labels.get(key) == value for key, value in self.labels.items())
 
 
 def room(node: Node, need: Need) -> int:
-    """Returns how many workers an empty node takes; a worker's part of a GPU lies on one GPU."""
+    """Returns how many workers fit on an empty node; a worker's part of a GPU lies on one GPU."""
     if not need.allows(node):
         return 0
     by_cpu = int(node.cpus / need.cpus + 1e-9)
@@ -61,14 +61,14 @@ def room(node: Node, need: Need) -> int:
 def plan_gangs(
     nodes: Sequence[Node], need: Need, workers_per_gang: int, wanted: int, taken: Sequence[str] = ()
 ) -> list[list[str]]:
-    """Places up to `wanted` gangs: each on one node if it fits there, gangs on different nodes while there are any.
+    """Places up to `wanted` gangs: each on one node if it fits there, and on different nodes as long as there are any.
 
     Args:
         nodes: What the cluster offers.
         need: What one worker asks for.
         workers_per_gang: Workers of one gang.
         wanted: Gangs asked for; fewer, or none, are placed where there is less room.
-        taken: Node ids of the workers that are placed already, one entry a worker.
+        taken: Node ids of the workers that are placed already, one entry per worker.
 
     Returns:
         For each gang the node ids of its workers, in rank order.
@@ -78,7 +78,7 @@ def plan_gangs(
     rooms = {node.node_id: room(node, need) for node in nodes}
     free = [max(0, rooms[node_id] - used[node_id]) for node_id in ids]
     gangs: list[list[str]] = []
-    # Heaps, not sorted lists: with a thousand nodes every gang of a first plan would sort them again. Equals go by name.
+    # Heaps, not sorted lists: with a thousand nodes every gang of a first plan would sort them again. Ties go by name.
     whole = [(used[ids[i]], -number, i) for i, number in enumerate(free) if number >= workers_per_gang]
     heapq.heapify(whole)
     while whole and len(gangs) < wanted:
@@ -89,11 +89,11 @@ def plan_gangs(
             heapq.heapreplace(whole, (num_used + workers_per_gang, -free[i], i))
         else:
             heapq.heappop(whole)
-    return gangs + _torn(ids, free, workers_per_gang, wanted - len(gangs))
+    return gangs + _spread(ids, free, workers_per_gang, wanted - len(gangs))
 
 
-def _torn(ids: Sequence[str], free: Sequence[int], workers_per_gang: int, wanted: int) -> list[list[str]]:
-    """Places gangs that fit on no one node, each on as few as it can."""
+def _spread(ids: Sequence[str], free: Sequence[int], workers_per_gang: int, wanted: int) -> list[list[str]]:
+    """Places gangs that are larger than any node, each on as few nodes as possible."""
     roomiest = [(-number, i) for i, number in enumerate(free) if number > 0]
     heapq.heapify(roomiest)
     gangs: list[list[str]] = []
@@ -110,7 +110,7 @@ def _torn(ids: Sequence[str], free: Sequence[int], workers_per_gang: int, wanted
 
 
 def nothing_fits(nodes: Sequence[Node], need: Need, workers_per_gang: int) -> ConfigError:
-    """Returns the error that says what is there and what one gang asks for."""
+    """Returns the error that names the nodes and what one gang asks for."""
     there = ", ".join(f"{node.name}: {node.cpus:g} CPU, {node.gpus:g} GPU{_why_not(node, need)}" for node in nodes) or "no node"
     return ConfigError(
         f"no trainer fits: one needs {workers_per_gang} x ({need.cpus:g} CPU, {need.gpus:g} GPU), there is {there}; "

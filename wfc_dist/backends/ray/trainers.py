@@ -1,4 +1,4 @@
-"""The coordinator's side of training and scoring: what `rounds.Trainers` and `scoring.Decoders` mean on a fleet of gangs."""
+"""`rounds.Trainers` and `scoring.Decoders` on a fleet of gangs; runs in the coordinator."""
 
 import logging
 import time
@@ -28,9 +28,9 @@ class RayTrainers:
 
     Args:
         store: The opened run.
-        display: Gets every trainer's progress.
-        hours: Hours of speech of each data set's training split: the queue is longest first.
-        centralizer: Made ready while the trainers train; sends a new base's changed tensors.
+        display: Shows the progress of every trainer.
+        hours: Hours of speech in each data set's training split; the longest is trained first.
+        centralizer: Is started while the trainers train, and sends the changed tensors of a new base.
         fleet: The gangs.
     """
 
@@ -47,15 +47,15 @@ class RayTrainers:
         self._hashes: tuple[Base, dict[str, str]] | None = None
 
     def broadcast(self, base: Base) -> None:
-        """See `rounds.Trainers`; gangs that are not ready yet read `base` from its folder when they are."""
+        """See `rounds.Trainers`. Gangs that are not ready yet read `base` from its folder later."""
         gangs = self._fleet.ready()
         if not gangs:
             return
         with log.span("broadcast", phase="loading", base_index=base.index):
             self._broadcast = (base, self._centralizer.changed(base))
             sent = [(gang, self._load_base(gang, base)) for gang in gangs]
-            hosts = [item.host for gang, refs in sent if self._received(gang, refs) for item in gang.locations]
-        self._broadcast = None  # its bytes leave the object store; who comes later reads the folder
+            hosts = [rank.host for gang, refs in sent if self._received(gang, refs) for rank in gang.locations]
+        self._broadcast = None  # frees its bytes in the object store; gangs that come later read the folder
         self._store.record("broadcast", round=base.index, sha256=base.sha256, hosts=hosts)
         logger.info("base %d is on %s, every hash verified", base.index, ", ".join(hosts))
 
@@ -93,12 +93,12 @@ class RayTrainers:
             ).run()  # fmt: skip
 
     def num_decoders(self) -> int:
-        """See `scoring.Decoders`; starts the gangs, since only the cluster says how many there will be."""
+        """See `scoring.Decoders`. Starts the gangs, since their number depends on the room in the cluster."""
         self._fleet.open()
         return sum(len(gang.workers) for gang in self._fleet.gangs)
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
-        """Scores `tasks`, spread over all workers of all gangs; `on_done` gets each result as it comes."""
+        """See `scoring.Decoders`: `tasks` are spread over all workers of all gangs."""
         self._fleet.open()
         Decoding(self._store, self._fleet, self._load_base, tasks, on_done).run()
 

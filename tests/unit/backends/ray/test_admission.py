@@ -22,7 +22,7 @@ def test_a_node_that_sees_everything_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"),
+    ("facts", "said"),
     [
         (replace(GOOD, marker=None), "does not see the run directory /"),
         (replace(GOOD, marker="another"), "does not see the run directory /"),
@@ -30,8 +30,8 @@ def test_a_node_that_sees_everything_is_used() -> None:
         (replace(GOOD, versions={**HERE, "torch": "2.12.1"}), "runs other versions: torch 2.12.1 (here 2.13.0)"),
     ],
 )
-def test_a_node_that_does_not_is_refused_with_the_reason(seen: NodeFacts, said: str) -> None:
-    why = refusal(seen, "token", HERE, Path("runs/x"), "/models/m")
+def test_a_node_that_does_not_is_refused_with_the_reason(facts: NodeFacts, said: str) -> None:
+    why = refusal(facts, "token", HERE, Path("runs/x"), "/models/m")
     assert why is not None and said in why
 
 
