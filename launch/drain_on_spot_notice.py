@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""On an AWS spot node: waits for the two-minute notice, then tells Ray that this node goes. Ray itself does not hear the notice.
+"""On an AWS spot node: waits for the two-minute notice, then tells Ray to drain this node. Ray itself does not see the notice.
 
     drain_on_spot_notice.py HEAD_IP:6379 &
 
@@ -13,21 +13,21 @@ import urllib.error
 import urllib.request
 
 METADATA = "http://169.254.169.254"  # the instance's metadata service
-SECONDS_LEFT = 110  # of the 120, after a look every 5 s
+SECONDS_LEFT = 110  # of the 120, with a poll every 5 s
 
 
 def noticed(metadata: str) -> bool:
-    """Returns whether the notice has come; what can't be asked now is asked again."""
+    """Returns whether the notice has come; False when the metadata service does not answer."""
     try:
         wanted = urllib.request.Request(
             f"{metadata}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         )
         with urllib.request.urlopen(wanted, timeout=5) as answer:
             session = answer.read().decode()
-        look = urllib.request.Request(
+        query = urllib.request.Request(
             f"{metadata}/latest/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": session}
         )
-        with urllib.request.urlopen(look, timeout=5):
+        with urllib.request.urlopen(query, timeout=5):
             return True
     except (urllib.error.URLError, OSError):  # 404 until the notice comes
         return False

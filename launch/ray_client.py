@@ -1,4 +1,4 @@
-"""Ray's job API as runs see it: which jobs are attempts of a run, how they ended, and errors a user can act on."""
+"""Runs in Ray's job API: which jobs are attempts of a run, how they ended, and errors that a user can act on."""
 
 import os
 import socket
@@ -48,7 +48,7 @@ def token_source() -> str:
 
 
 def check_size(working_dir: Path) -> None:
-    """Ray would hash and pack gigabytes before the cluster refuses them. Raises ConfigError naming what is large."""
+    """Raises ConfigError that names what is large, before Ray packs gigabytes which the cluster would refuse."""
     from ray._private import ray_constants  # the limit and the patterns that Ray itself goes by; checked with 2.60
 
     limit, sizes = ray_constants.DASHBOARD_CLIENT_MAX_SIZE, Counter[str]()
@@ -77,7 +77,7 @@ def packed_files(folder: Path, names: Sequence[str], ignored: Sequence[Callable[
 
 
 def _check_reachable(address: str) -> None:
-    """Ray's client waits for minutes on an address that swallows what it is sent."""
+    """Raises ConfigError when nobody answers at `address`, where Ray's client would wait for minutes."""
     try:
         url = urlsplit(address)
         if url.scheme not in ("http", "https") or not url.hostname:
@@ -92,7 +92,7 @@ def _check_reachable(address: str) -> None:
 
 
 def explain(error: Exception) -> str | None:
-    """Returns what an error of Ray's client means to a user; None for one that is not known."""
+    """Returns what an error of Ray's client means to a user; None for an unknown error."""
     text = " ".join(str(error).split())
     if type(error).__name__ == "AuthenticationError":
         what = "wants a token and got none" if "Missing" in text else f"refuses the token of {token_source()}"
@@ -116,7 +116,7 @@ def submission_id(name: str, number: int) -> str:
 
 
 def next_attempt(name: str, attempts: Sequence[Any]) -> int:
-    """Returns a number no attempt of a run of this name has."""
+    """Returns a number that no attempt of a run of this name has."""
     return 1 + max(
         (
             int(job.metadata[ATTEMPT_KEY])
@@ -148,12 +148,12 @@ def find(client: Any, run: str) -> Any:
     known = ", ".join(sorted({job.metadata[RUN_KEY] for job in attempts})) or "none"
     raise ConfigError(
         f"no run {run} was submitted to this cluster with `submit_ray.py submit`; known: {known}. "
-        "One submitted otherwise is asked to stop with `ray job submit -- wfc stop RUN`"
+        "A run that was submitted otherwise is stopped with `ray job submit -- wfc stop RUN`"
     )
 
 
 def exit_code(details: Any) -> int:
-    """Returns wfc's exit code; 75 for a run that Ray was told to stop, 128 + n for one killed by signal n."""
+    """Returns wfc's exit code; 75 for a run that Ray was told to stop, 128 + n for a run killed by signal n."""
     if details.driver_exit_code is not None:
         code = int(details.driver_exit_code)
         return code if code >= 0 else 128 - code

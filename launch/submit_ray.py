@@ -42,11 +42,12 @@ try:
     from wfc_dist.config.schema import Config
     from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, WfcError
 except ModuleNotFoundError as error:
-    sys.exit(f"launch/submit_ray.py needs wfc_dist and ray[default] ({error}): pip install --no-deps -e . in the checkout")
+    needs = "wfc_dist, pydantic, PyYAML and ray[default]"
+    sys.exit(f"launch/submit_ray.py needs {needs} ({error}): pip install --no-deps -e . in the checkout")
 
 EXIT_CTRL_C = 130
 RECONNECT_FOR_S = 300.0  # a dashboard that restarts, a laptop that slept
-ASK_AGAIN_S = 30.0  # a run that is just being opened clears an old stop file
+ASK_AGAIN_S = 30.0  # a run that is being opened clears an old stop file
 SILENCE_S = 60.0
 POLL_S = 1.0
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the command line; `command` is the function that does it."""
+    """Returns the command line; `command` is the function that carries it out."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--address", help=f"the dashboard; RAY_API_SERVER_ADDRESS or {DEFAULT_ADDRESS} by default")
     parser = argparse.ArgumentParser(description="Runs of wfc on a Ray cluster, through its job API.")
@@ -105,7 +106,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def submit(options: argparse.Namespace) -> int:
-    """Submits the next attempt of a run. Refuses while an attempt is on."""
+    """Submits the next attempt of a run. Raises ConfigError while an attempt runs."""
     settings = loading.load(options.config, options.overrides)
     run_dir = shared_run_dir(settings)
     entrypoint = entry_command(options.config, options.working_dir, options.overrides)
@@ -131,7 +132,7 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Asks for checkpoints through a small job in the cluster and waits; Ray's own stop kills after 3 s."""
+    """Has everything checkpointed, by a small job in the cluster, and waits; Ray's own stop kills after 3 s."""
     client, _ = connect(options.address)
     details = find(client, named(options.run))
     job_id = details.submission_id
@@ -228,7 +229,7 @@ async def _print_logs(client: Any, job_id: str, printed: list[int]) -> bool:
 
 
 def named(run: str) -> str:
-    """Returns the run's name of a configuration, as its folder may have been given when it was submitted; all else as it is."""
+    """Returns the name of the run if `run` is a configuration file; else `run` as it is."""
     return loading.load(run).run.name if run.endswith((".yaml", ".yml")) else run
 
 
@@ -264,10 +265,10 @@ def read_runtime_env(file: Path | None, requirements: Path | None) -> dict[str, 
 
 
 def say(text: str) -> None:
-    """Tells the user; stdout is for the job's logs."""
-    print(f"ray_job: {text}", file=sys.stderr, flush=True)
+    """Prints one line on standard error; standard output is for the job's logs."""
+    print(f"submit_ray.py: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # Ray's client reports each of its steps; what matters of it is said here
+    logging.disable(logging.WARNING)  # Ray's client logs each of its steps; this script says what matters
     sys.exit(main())

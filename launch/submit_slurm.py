@@ -24,6 +24,7 @@ try:
     from wfc_dist.config import loading
     from wfc_dist.config.schema import Config
     from wfc_dist.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, WfcError
+    from wfc_dist.runs.layout import RunPaths
 except ModuleNotFoundError as error:
     sys.exit(f"launch/submit_slurm.py needs wfc_dist, pydantic and PyYAML ({error}): pip install --no-deps -e . in the checkout")
 
@@ -31,7 +32,7 @@ REPO = Path(__file__).resolve().parent.parent
 EXIT_CTRL_C = 130
 POLL_S = 3.0
 SETTLE_S = 20.0
-"""How long a job stays ended before that is believed: a preempted or requeued one comes back."""
+"""How long a job stays preempted or without its node before it counts as ended: Slurm may requeue it."""
 SITE = ("partition", "account", "qos")
 SIZE = ("nodes", "gpus_per_node", "cpus_per_task", "mem")
 INSTEAD = "cluster.backend=ray (`wfc run CONFIG` on this machine, launch/submit_ray.py for a Ray cluster)"
@@ -51,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if options.per_adapter and (given := [name for name in SIZE if getattr(options, name) is not None]):
         parser.error(
-            f"--{given[0].replace('_', '-')} is of one large job; with --per-adapter, say what each adapter's job asks for "
+            f"--{given[0].replace('_', '-')} belongs to one large job; with --per-adapter, say what each adapter's job asks for "
             "in cluster.* and cluster.slurm.*"
         )
     return options
@@ -80,7 +81,7 @@ def render(options: argparse.Namespace, config: Config, scripts: Path) -> list[s
 
 
 def check(options: argparse.Namespace, config: Config) -> None:
-    """Checks what Slurm can say beforehand. Raises ConfigError naming what there is."""
+    """Checks what Slurm can say before a job is submitted. Raises ConfigError that names what there is instead."""
     client.require_slurm(INSTEAD)
     time_min = client.parse_minutes(options.time) if options.time else None
     client.check_partition(options.partition, time_min, client.partitions())
@@ -90,7 +91,7 @@ def check(options: argparse.Namespace, config: Config) -> None:
 
 
 def submit(command: Sequence[str]) -> str:
-    """Submits the job and returns its id; it uses this Python, unless WFC_PYTHON says another. Makes logs/, for its output.
+    """Submits the job and returns its id. The job uses this Python unless WFC_PYTHON names another. Makes logs/ for its output.
 
     Raises:
         ConfigError: Slurm refuses it.
@@ -104,7 +105,7 @@ def submit(command: Sequence[str]) -> str:
 
 
 class LogTail:
-    """What is new in a job's output file."""
+    """Follows the output file of a job."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
@@ -129,7 +130,7 @@ def describe(state: JobState) -> str:
 
 
 def watch(job_id: str, output: Path) -> JobState:
-    """Prints the job's changes of state and its output until it has ended for good; returns the last state."""
+    """Prints the job's changes of state and its output until the job has ended for good; returns the last state."""
     tail, told, ended_s = LogTail(output), "", None
     while True:
         try:
@@ -148,10 +149,10 @@ def watch(job_id: str, output: Path) -> JobState:
 
 
 def result(job_id: str, state: JobState, output: Path, config: Config) -> int:
-    """Prints how the run stands and where its logs are; returns the exit code."""
+    """Prints the state of the run and where its logs are; returns the exit code."""
     run_dir, code = config.run_dir(), client.exit_code(job_id)
     try:
-        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+        status = json.loads(RunPaths(run_dir).status.read_text(encoding="utf-8"))
         say(f"run {status['state']}: {status['message']}" + (f", sha256 {sha}" if (sha := status.get("base_sha256")) else ""))
     except (OSError, ValueError, KeyError):
         say(f"{run_dir} has no status: it was not opened, or it is not visible from here")
@@ -163,8 +164,8 @@ def result(job_id: str, state: JobState, output: Path, config: Config) -> int:
 
 
 def say(text: str) -> None:
-    """Prints one line about the job, beside its own output."""
-    print(f"slurm.py: {text}", file=sys.stderr, flush=True)
+    """Prints one line on standard error; standard output is for the job's output."""
+    print(f"submit_slurm.py: {text}", file=sys.stderr, flush=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -183,7 +184,7 @@ def run(options: argparse.Namespace) -> int:
         print(job_id)
         return 0
     try:
-        output = client.output_file(job_id)  # now: the controller forgets ended jobs
+        output = client.output_file(job_id)  # before it ends: the controller forgets ended jobs
         return result(job_id, watch(job_id, output), output, config)
     except KeyboardInterrupt:
         say(f"job {job_id} goes on; `wfc stop {config.run_dir()}` checkpoints it, `scancel {job_id}` ends it")

@@ -26,12 +26,11 @@ class _ContextFilter(logging.Filter):
         return True
 
 
-def configure(log_file: Path | None = None, *, verbose: bool = False, console: bool = True) -> None:
-    """Sets up this process's logging: one line a phase, libraries quiet. For entry points (command, actor) only.
+def configure(log_file: Path | None = None, *, console: bool = True) -> None:
+    """Sets up the logging of this process. For entry points (command, actor) only.
 
     Args:
         log_file: Text log to append to; its folder is made.
-        verbose: Show DEBUG of this package.
         console: Also write to standard error.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if console else []
@@ -43,11 +42,11 @@ def configure(log_file: Path | None = None, *, verbose: bool = False, console: b
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(context)s %(name)s: %(message)s"))
     logger = logging.getLogger("wfc_dist")
     logger.handlers, logger.propagate = handlers, False
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.INFO)
 
 
 def quiet_libraries() -> None:
-    """Turns libraries down to errors. Call before importing them: some read their switches at import."""
+    """Limits libraries to errors. Call it before importing them: some read their settings at import."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -66,19 +65,19 @@ def _errors_only(record: logging.LogRecord) -> bool:
 
 
 def set_context(**fields: Any) -> None:
-    """Sets what every later line and event of this process carries, such as round, data set, world_rank."""
+    """Sets fields of every later line and event of this process, such as round, dataset, world_rank."""
     _context.update(fields)
 
 
 def open_events(path: Path) -> None:
-    """Directs this process's events to `path`; one file a process, so that no two interleave."""
+    """Directs the events of this process to `path`. Each process has a file of its own, so that lines do not mix."""
     global _events_path
     path.parent.mkdir(parents=True, exist_ok=True)
     _events_path = path
 
 
 def event(name: str, **fields: Any) -> None:
-    """Appends one event: time_s since the epoch, name, context, fields. Without an open file it does nothing."""
+    """Appends one event: time_s since the epoch, name, context, fields. Does nothing before `open_events`."""
     if _events_path is not None:
         durable.append_line(_events_path, json.dumps({"time_s": time.time(), "event": name, **_context, **fields}))
 

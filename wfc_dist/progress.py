@@ -1,4 +1,4 @@
-"""What a run shows while it works: one live table of all trainers, or plain lines for logs."""
+"""Progress of a run: a live table of all trainers, or plain lines for logs."""
 
 import contextlib
 import heapq
@@ -16,7 +16,7 @@ MOST_NAMES = 20  # in one line
 
 
 class StepProgress(Protocol):
-    """What is shown of a trainer (see `training.job.Progress`)."""
+    """Progress of a trainer as it is shown (see `training.job.Progress`)."""
 
     @property
     def step(self) -> int: ...  # noqa: D102
@@ -31,10 +31,10 @@ class StepProgress(Protocol):
 
 
 class Display:
-    """Progress of the trainers of a round, and of scoring.
+    """Shows the progress of the trainers of a round, and lines about other phases.
 
     Args:
-        plain: Lines instead of a live table; the default where the output is no terminal.
+        plain: Whether to print lines instead of a live table; by default where the output is no terminal.
     """
 
     def __init__(self, plain: bool | None = None) -> None:
@@ -49,7 +49,7 @@ class Display:
         self._started_s = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Prints one line about a phase."""
+        """Prints one line."""
         if self._plain:
             self.console.print(
                 f"[{time.monotonic() - self._started_s:7.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
@@ -59,7 +59,7 @@ class Display:
 
     @contextlib.contextmanager
     def training(self, round_index: int, datasets: Sequence[str]) -> Iterator[None]:
-        """Shows the trainings of a round while the context lasts."""
+        """Shows the trainings of a round while the context lasts; `update` reports on each."""
         self._round_index, self._rows = round_index, dict.fromkeys(datasets, (None, "queued"))
         more = f" and {len(datasets) - MOST_NAMES} more" if len(datasets) > MOST_NAMES else ""
         self.say(f"round {round_index}: training {len(datasets)} adapters: {', '.join(datasets[:MOST_NAMES])}{more}")
@@ -70,7 +70,7 @@ class Display:
             yield
 
     def update(self, dataset: str, progress: StepProgress | None, host: str) -> None:
-        """Shows how far the adapter of `dataset` is; None while its trainer gets ready."""
+        """Shows how far the training of `dataset` is; `progress` is None while its trainer gets ready."""
         self._rows[dataset], self._updated_s[dataset] = (progress, host), time.monotonic()
         every_s = max(PLAIN_EVERY_S, len(self._rows))  # a line a second in all, however many train
         if self._plain and progress and time.monotonic() - self._said_s.get(dataset, -every_s) >= every_s:
@@ -85,7 +85,7 @@ class Display:
         for column in ("data set", "", "step", "loss", "speech s/s", "host"):
             table.add_column(column)
         shown = list(self._rows)
-        if len(shown) > (room := max(5, self.console.height - 4)):  # those heard of last
+        if len(shown) > (room := max(5, self.console.height - 4)):  # those that reported last
             latest = set(heapq.nlargest(room, shown, key=lambda name: self._updated_s.get(name, 0.0)))
             shown = [name for name in shown if name in latest]
         for dataset in shown:

@@ -1,8 +1,8 @@
-"""The algorithm: factorize, centralize, broadcast, score, and the next round. Crash it anywhere; the same call goes on.
+"""The algorithm: factorize, centralize, broadcast, score, then the next round. After a crash at any point the same call goes on.
 
     base 0 --factorize--> K adapters --centralize--> base 1 --broadcast--> round 2 ...
 
-Everything else in the package says how one of these words is done. Source: arXiv 2506.16574.
+The other modules of the package implement these verbs, or support or report on them. Source: arXiv 2506.16574.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ class Base:
     """The shared frozen model after `index` rounds.
 
     Attributes:
-        index: Rounds merged into it; 0 is the untouched root.
+        index: Number of rounds merged into the base; 0 is the root model itself.
         path: Folder that loads with `WhisperForConditionalGeneration.from_pretrained`.
-        sha256: Hash of its tensors (names, dtypes, shapes, bytes), independent of how they are laid out in files.
-        num_pending: Adapters of the next round that are in it already; above 0 it is an interim base (see `stream`).
+        sha256: Hash of the tensors (names, dtypes, shapes, bytes), independent of their layout in files.
+        num_pending: Adapters of the next round that are merged already; above 0 for an interim base (see `stream`).
     """
 
     index: int
@@ -29,13 +29,13 @@ class Base:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One finished LoRA adapter: what one data set asks of one base.
+    """One finished LoRA adapter, which one data set has trained against one base.
 
     Attributes:
-        dataset: Name of the data set it was trained on.
+        dataset: Name of the data set.
         path: PEFT folder, loads with `PeftModel.from_pretrained`.
-        sha256: Hash of its tensors.
-        base_sha256: The base it was trained against; it may be merged into no other.
+        sha256: Hash of the tensors.
+        base_sha256: The base of the training; the adapter may be merged into no other.
         hours: Hours of speech in the training split, for `centralize.weights: hours`.
     """
 
@@ -48,7 +48,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class StagedBase:
-    """A new base and the delta that makes it, written but not yet committed."""
+    """A new base and the delta that made it, written but not yet committed."""
 
     index: int
     path: str
@@ -58,13 +58,13 @@ class StagedBase:
 
 
 class Trainers(Protocol):
-    """K trainer gangs that stay warm from round to round."""
+    """K trainer gangs (worker groups) that stay warm from round to round."""
 
     def broadcast(self, base: Base) -> None:
-        """Brings `base` to every warm trainer, verified by hash on each."""
+        """Brings `base` to every warm trainer, which verifies its hashes."""
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
-        """Trains one adapter per data set against `base`, in parallel; each is committed as soon as it is done."""
+        """Trains one adapter per data set against `base`, in parallel; commits each adapter as soon as it is done."""
 
 
 class Centralizer(Protocol):
@@ -74,8 +74,8 @@ class Centralizer(Protocol):
         """Returns base + average of `adapters`, summed in the order given."""
 
 
-class RunStore(Protocol):
-    """What has been committed; the only memory there is."""
+class RoundStore(Protocol):
+    """The committed bases and adapters, which are the only state of a run."""
 
     def base(self, index: int) -> Base | None:
         """Returns a committed base, or None."""
@@ -84,24 +84,24 @@ class RunStore(Protocol):
         """Returns the committed, verified adapters trained against `base`, by data set."""
 
     def commit(self, staged: StagedBase) -> Base:
-        """Makes the round exist."""
+        """Commits the next base: the round exists from then on."""
 
 
 class Scorer(Protocol):
-    """Measures what was learned and what was forgotten; scores nothing twice."""
+    """Measures what was learned and what was forgotten; scores no model twice."""
 
     def score(self, base: Base, adapters: Sequence[Adapter] = ()) -> None:
-        """Scores adapters on top of `base`, or with none the base itself, on every test set."""
+        """Scores adapters on top of `base`, or without adapters the base itself, on every test set."""
 
 
 def run_rounds(
-    rounds: Sequence[Sequence[str]], store: RunStore, trainers: Trainers, centralizer: Centralizer, scorer: Scorer
+    rounds: Sequence[Sequence[str]], store: RoundStore, trainers: Trainers, centralizer: Centralizer, scorer: Scorer
 ) -> Base:
-    """Runs, or goes on with, all rounds and returns the last base.
+    """Runs all rounds, or goes on where an earlier call ended, and returns the last base.
 
     Args:
-        rounds: Data-set names of each round; the order is the order of summation.
-        store, trainers, centralizer, scorer: How the words are done.
+        rounds: Data-set names of each round, in the order of summation.
+        store, trainers, centralizer, scorer: Implementations of the verbs.
     """
     base = store.base(0)
     assert base is not None, "base 0 is committed when a run is opened"

@@ -4,9 +4,9 @@
            --factorize--> adapter --average of 2--> interim base, served at once
            --factorize--> adapter --centralize----> base t+1 --broadcast--> the next K (here 3)
 
-Adapters are trained against the last committed base, never against an interim one: base t+1 is the very base that `rounds`
-makes of the same data sets, and what is served in between is what it would be if the round ended now.
-Crash it anywhere; the same call goes on.
+Adapters are trained against the last committed base, never against an interim one. So base t+1 is the same base that `rounds`
+makes of the same data sets, and an interim base is the base that would be committed if the round ended there.
+After a crash at any point the same call goes on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from wfc_dist.rounds import Adapter, Base, Scorer, StagedBase, Trainers
 
 
 class Arrivals(Protocol):
-    """The data sets, in the order in which they came."""
+    """The data sets, in the order of arrival."""
 
     def since(self, num_passed: int) -> Iterator[str]:
-        """Yields the names after the first `num_passed`; waits for one that is not there yet, ends when the stream does."""
+        """Yields the names after the first `num_passed`, waits for those that have not arrived, and ends when the stream ends."""
 
 
 @runtime_checkable
-class Centralizer(Protocol):
+class StreamCentralizer(Protocol):
     """Averages adapters and merges the average into a base."""
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
@@ -34,7 +34,7 @@ class Centralizer(Protocol):
 
 
 class Store(Protocol):
-    """What has been committed; the only memory there is."""
+    """The committed bases and adapters, which are the only state of a stream."""
 
     def newest_base(self) -> Base:
         """Returns the last committed base."""
@@ -49,27 +49,27 @@ class Store(Protocol):
         """Returns the committed, verified interim base of exactly these adapters, or None."""
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
-        """Makes an interim base exist."""
+        """Commits an interim base: it exists from then on."""
 
     def commit(self, staged: StagedBase) -> Base:
-        """Makes the round exist."""
+        """Commits the next base: the round exists from then on."""
 
     def serve(self) -> None:
-        """Points what is served to the newest base, interim or committed, and drops interim bases of rounds that are complete."""
+        """Serves the newest base, interim or committed, and removes the interim bases of complete rounds."""
 
 
 def run_stream(
-    arrivals: Arrivals, store: Store, trainers: Trainers, centralizer: Centralizer, scorer: Scorer, *, every: int
+    arrivals: Arrivals, store: Store, trainers: Trainers, centralizer: StreamCentralizer, scorer: Scorer, *, every: int
 ) -> Base:
-    """Learns data sets as they arrive, or goes on with it, and returns the last committed base when the stream ends.
+    """Learns data sets as they arrive, or goes on where an earlier call ended; returns the last committed base at the end.
 
     Args:
-        arrivals, store, trainers, centralizer, scorer: How the words are done.
+        arrivals, store, trainers, centralizer, scorer: Implementations of the verbs.
         every: K, the number of adapters that make a base.
     """
     base = store.newest_base()
     store.serve()
-    _score_what_was_cut_off(base, store, scorer)
+    _score_what_a_crash_left(base, store, scorer)
     learned: list[Adapter] = []
     for name in arrivals.since(every * base.index):
         learned.append(store.finished_adapters(base).get(name) or trainers.factorize(base, [name])[name])
@@ -78,9 +78,9 @@ def run_stream(
             newest = newest or store.commit_interim(base, learned, centralizer.centralize_interim(base, learned))
         else:
             newest = store.commit(centralizer.centralize(base, learned))
-        store.serve()  # before anything is scored: nobody waits for that
+        store.serve()  # before scoring, which takes longer
         scorer.score(base, learned[-1:])
-        scorer.score(base)  # on the new set as well: what would be served had one waited
+        scorer.score(base)  # on the new set as well: its error if nothing had been learned
         if not newest.num_pending:
             trainers.broadcast(newest)
             base, learned = newest, []
@@ -88,10 +88,10 @@ def run_stream(
     return base
 
 
-def _score_what_was_cut_off(base: Base, store: Store, scorer: Scorer) -> None:
-    """Scores the newest base, and what a crash right after its commit has left unscored of its round."""
+def _score_what_a_crash_left(base: Base, store: Store, scorer: Scorer) -> None:
+    """Scores the newest base, and those models of its round that a crash after the commit has left unscored."""
     before = store.base(base.index - 1) if base.index else None
-    if before is not None and not store.finished_adapters(base):  # later all of it was scored, before the next data set
+    if before is not None and not store.finished_adapters(base):  # else they were scored before the next data set
         scorer.score(before, list(store.finished_adapters(before).values()))
         scorer.score(before)
     scorer.score(base)

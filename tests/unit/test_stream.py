@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from wfc_dist.rounds import Adapter, Base, StagedBase, run_rounds
-from wfc_dist.stream import Centralizer, run_stream
+from wfc_dist.stream import StreamCentralizer, run_stream
 
 NAMES = "abcdefgh"
 
@@ -93,7 +93,7 @@ class World:
 
 
 def stream(world: World, every: int = 3) -> Base:
-    assert isinstance(world, Centralizer)
+    assert isinstance(world, StreamCentralizer)
     return run_stream(world, world, world, world, world, every=every)
 
 

@@ -20,7 +20,7 @@ from wfc_dist.compare.settings import Comparison, PlannedRun
 from wfc_dist.compare.sweep import Sweep
 from wfc_dist.compare.tune_folder import TuneFolder, last_words
 from wfc_dist.coordinator.checks import check
-from wfc_dist.coordinator.signals import SIGNALS, SignalsSoFar
+from wfc_dist.coordinator.signals import SignalsSoFar, handled
 from wfc_dist.errors import Interrupted, RunLockedError
 from wfc_dist.progress import Display
 from wfc_dist.runs.layout import RunPaths
@@ -90,18 +90,14 @@ def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
     so_far = SignalsSoFar()
 
     def stop(number: int, frame: object) -> None:
-        if not so_far.come(folder.stop.exists):
+        if not so_far.is_first(folder.stop.exists):
             return
         name = signal.Signals(number).name
         durable.write_text(folder.stop, name + "\n")
         display.say(f"{name}: runs checkpoint and stop; once more ends at once")
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
+    with handled(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _failures(todo: Sequence[PlannedRun], folder: TuneFolder) -> dict[str, str]:

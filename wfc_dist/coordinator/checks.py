@@ -1,4 +1,4 @@
-"""What can be checked of a configuration and its data before anything starts."""
+"""Checks of a configuration, its data and its root model, before anything starts."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` u
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of the data before anything starts.
+    """Facts of checked data.
 
     Attributes:
         hours: Data set -> hours of speech in its training split.
@@ -28,7 +28,7 @@ class Checked:
 
 
 def check(config: Config) -> Checked:
-    """Checks all that can be checked before anything is started. Raises ConfigError or InputError."""
+    """Checks a configuration and audits its data. Raises ConfigError or InputError."""
     if config.train.precision == "fp16" and not config.cluster.gpus_per_worker:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
     if RAY_WORKING_DIRS in Path.cwd().parts:

@@ -1,7 +1,7 @@
 """Weights and scale of a round's mean fitted on dev error (`centralize.weights: fitted`, `centralize.scale: fitted`).
 
-Every mixture that is tried is an adapter that stacks the round's adapters, decoded by the trainers as any adapter is. What was
-tried is kept in RUN/round-NNNN/fit, so that an interrupted fit goes on, and what was found lies beside it.
+Every mixture that is tried becomes an adapter that stacks the round's adapters, and the trainers decode with it as with any
+adapter. RUN/round-NNNN/fit keeps the trials, so that an interrupted fit goes on, and the result.
 """
 
 import json
@@ -28,13 +28,13 @@ _MIXTURE = "mixture-"
 
 
 class FittedCentralizer:
-    """A centralizer that fits what is to be fitted first (see `rounds.Centralizer`).
+    """A centralizer that fits weights and scale before it averages (see `rounds.Centralizer`).
 
     Args:
         store: The opened run; its configuration asks for a fit.
-        centralizer: Averages and merges, with the weights and the scale that `store.fitted` then has.
-        decoders: Who decodes the dev splits.
-        say: Gets a line for every sweep.
+        centralizer: Averages and merges, with the weights and the scale that `store.fitted` has by then.
+        decoders: Decode the dev splits.
+        say: Gets a line for every batch of mixtures, and for the result.
     """
 
     def __init__(self, store: RunStore, centralizer: Centralizer, decoders: Decoders, say: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class FittedCentralizer:
 
 
 class _Fit:
-    """The fit of one round."""
+    """The search for weights and scale of one round."""
 
     def __init__(
         self, store: RunStore, decoders: Decoders, say: Callable[[str], None], base: Base, adapters: Sequence[Adapter]
@@ -66,14 +66,14 @@ class _Fit:
 
     def _tried_before(self) -> dict[Mixture, dict[str, float]]:
         self._store.mirror.fetch_file(self._trials)
-        mine, found = [adapter.sha256 for adapter in self._adapters], {}
+        mine, tried = [adapter.sha256 for adapter in self._adapters], {}
         for line in map(json.loads, durable.read_lines(self._trials, repair=True)):
             if line["adapters"] == mine:
-                found[Mixture(tuple(line["weights"]), line["scale"])] = line["rates"]
-        return found
+                tried[Mixture(tuple(line["weights"]), line["scale"])] = line["rates"]
+        return tried
 
     def run(self) -> None:
-        """Searches, and records what was found."""
+        """Searches, and records the best mixture."""
         settings, index = self._store.config.centralize, self._base.index + 1
         asked = asked_for(settings, index, self._adapters)
         start = Mixture(tuple(normalized(asked.weights)), asked.scale)
@@ -96,7 +96,7 @@ class _Fit:
 
     def _try(self, mixtures: Sequence[Mixture]) -> None:
         evaluate = self._store.config.evaluate
-        self._remove_mixtures()  # of an attempt that was cut off
+        self._remove_mixtures()  # those of an interrupted attempt
         names = {f"{_MIXTURE}{len(self._rates) + place}": mixture for place, mixture in enumerate(mixtures)}
         tasks = [
             ScoreTask(self._base, self._stacked(name, mixture), self._sets, evaluate, "dev") for name, mixture in names.items()
@@ -106,10 +106,10 @@ class _Fit:
 
         def note(task: ScoreTask, hypotheses: HypothesesBySet) -> None:
             assert task.adapter is not None
-            found = rates[task.adapter.dataset]
-            found |= {name: self._rate(name, hypotheses) for name in task.sets}
-            if found.keys() == self._sets.keys():
-                self._keep(names[task.adapter.dataset], {name: found[name] for name in self._sets})
+            by_set = rates[task.adapter.dataset]
+            by_set |= {name: self._rate(name, hypotheses) for name in task.sets}
+            if by_set.keys() == self._sets.keys():
+                self._keep(names[task.adapter.dataset], {name: by_set[name] for name in self._sets})
 
         self._decoders.decode([part for task in tasks for part in task.split(num_each, {})], note)
         self._remove_mixtures()

@@ -1,4 +1,4 @@
-"""The watched folder of a stream: which data sets came, in which order, and why one was turned away."""
+"""The watched folder of a stream: which data sets arrive, in which order, and why a file is rejected."""
 
 import contextlib
 import json
@@ -21,15 +21,15 @@ from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
 SUFFIX, REJECTED = ".yaml", ".rejected"
-LOOK_S = 0.2  # how soon a stop is heard
+STOP_POLL_S = 0.2
 
 
 def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
-    """Reads a stream's configuration, with the data sets that have arrived since, and returns it with K.
+    """Reads a stream's configuration, adds the data sets that have arrived so far, and returns it with K.
 
     Raises:
-        ConfigError: As for a run; no `rounds: {centralize_every: K}`; something a stream can't be; or the run was ended by
-            `wfc run` in the middle of a round.
+        ConfigError: As for a run; or there is no `rounds: {centralize_every: K}`, the configuration is not possible for a stream,
+            or `wfc run` has ended the run in the middle of a round.
     """
     tree = loading.read_tree(path, overrides)
     config = loading.parse(tree, str(path))  # says first what is wrong with the file itself
@@ -61,17 +61,17 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
 class Inbox:
     """The data sets of a stream, in the order of arrival (see `stream.Arrivals`).
 
-    A file INBOX/NAME.yaml holds the block `datasets.NAME` of a configuration. Files are taken in the order (mtime, name) and
-    left where they are; one that can't be used becomes NAME.yaml.rejected, with the reason in NAME.yaml.rejected.txt.
+    A file INBOX/NAME.yaml holds the block `datasets.NAME` of a configuration. Files are read in the order (mtime, name) and
+    stay where they are. A file that cannot be used becomes NAME.yaml.rejected; NAME.yaml.rejected.txt gives the reason.
 
     Attributes:
         folder: The watched folder.
-        every: K.
+        every: K, the number of adapters that make a base.
         store: The opened run; its configuration grows.
-        checked: What is known of the data; grows, too.
+        checked: Facts of the data; grows.
         arrived_s: Data set -> when it arrived, seconds since the epoch; grows.
-        say: Gets a line for every data set that is taken or turned away.
-        poll_s: Seconds between two looks; None ends the stream where nothing new is there.
+        say: Gets a line for every data set that arrives and every file that is rejected.
+        poll_s: Seconds between two polls; None ends the stream as soon as nothing new is there.
     """
 
     folder: Path
@@ -111,10 +111,10 @@ class Inbox:
         end = time.monotonic() + poll_s
         while (left_s := end - time.monotonic()) > 0:
             self.store.raise_if_stopped("between two data sets")
-            time.sleep(min(left_s, LOOK_S))
+            time.sleep(min(left_s, STOP_POLL_S))
 
     def _take_next(self) -> bool:
-        """Takes the oldest new file that can be used; says whether there was one."""
+        """Takes the oldest new file that can be used; returns whether there was one."""
         for mtime_ns, file_name, path in _files(self.folder):
             if (file_name, mtime_ns) in self._known:
                 continue
@@ -130,7 +130,11 @@ class Inbox:
         return False
 
     def _take(self, path: Path, arrived_s: float) -> bool:
-        """Appends a data set to the run's configuration; False when it is there already. Raises ConfigError or InputError."""
+        """Appends a data set to the run's configuration, unless it is there already; returns whether it was appended.
+
+        Raises:
+            ConfigError, InputError: The data set cannot be used.
+        """
         name, config = path.name.removesuffix(SUFFIX), self.store.config
         block = _read_block(path)
         tree = config.model_dump(mode="json")
@@ -148,7 +152,7 @@ class Inbox:
         self.checked.fingerprints.update(new.fingerprints)
         self.arrived_s[name] = arrived_s
         self.store.config = grown
-        record_arrivals(self.store, self.checked, self.arrived_s)  # from here on it is part of the run
+        record_arrivals(self.store, self.checked, self.arrived_s)  # from here on the data set is part of the run
         round_index = len(grown.round_list())
         self.store.record("arrival", round=round_index, dataset=name, hours=new.hours[name], waited_s=time.time() - arrived_s)
         self.say(f"{name} arrived: data set {len(grown.round_list()[-1])} of {self.every} of round {round_index}")
@@ -156,26 +160,26 @@ class Inbox:
 
     def _reject(self, path: Path, reason: str) -> None:
         if not path.exists():
-            return  # taken back by who wrote it
+            return  # its writer has taken it back
         aside = path.with_name(path.name + REJECTED)
         durable.write_text(aside.with_name(aside.name + ".txt"), reason + "\n")
         os.replace(path, aside)
         self.store.record("rejected", file=path.name, reason=reason)
-        self.say(f"{path.name} was turned away, see {aside.name}.txt: {reason}")
+        self.say(f"{path.name} was rejected, see {aside.name}.txt: {reason}")
 
 
 def record_arrivals(store: RunStore, checked: Checked, arrived_s: dict[str, float]) -> None:
-    """Writes the run's config.json with the data sets it has by now and when each arrived."""
+    """Writes the run's config.json with the data sets that have arrived so far, and when each arrived."""
     record_config(store, checked.fingerprints, {"arrivals": arrived_s})
 
 
 def _files(folder: Path) -> list[tuple[int, str, Path]]:
     """Returns (mtime in ns, name, path) of the files that hold a data set, oldest first."""
-    found = []
+    files = []
     for path in folder.glob(f"[!.]*{SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # taken back by who wrote it
-            found.append((path.stat().st_mtime_ns, path.name, path))
-    return sorted(found)
+        with contextlib.suppress(FileNotFoundError):  # its writer has taken it back
+            files.append((path.stat().st_mtime_ns, path.name, path))
+    return sorted(files)
 
 
 def _read_block(path: Path) -> dict[str, Any]:

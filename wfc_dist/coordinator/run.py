@@ -1,4 +1,4 @@
-"""`wfc run`: from a configuration to the last base. Puts the parts together; the algorithm is in `rounds`."""
+"""`wfc run`: from a configuration to the last base. This module puts the parts together; the algorithm is in `rounds`."""
 
 import contextlib
 import json
@@ -8,11 +8,10 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wfc_dist import log
-from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment, wait_for_nodes
+from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, adapted_modules, check
 from wfc_dist.coordinator.signals import StopOnSignal
@@ -24,24 +23,15 @@ from wfc_dist.runs.store import RunStore
 
 if TYPE_CHECKING:
     from wfc_dist.backends.in_process import InProcessBackend
-    from wfc_dist.backends.ray.admission import Admission
     from wfc_dist.backends.ray.trainers import RayTrainers
     from wfc_dist.backends.slurm.backend import SlurmBackend
 
 logger = logging.getLogger(__name__)
 
 
-def launched_by() -> dict[str, object]:
-    """Returns what the scheduler says of this attempt, for the ledger."""
-    names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT", "slurm_nodes": "SLURM_JOB_NODELIST"}
-    facts: dict[str, object] = {key: os.environ[name] for key, name in names.items() if name in os.environ}
-    ray_job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
-    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
-
-
 @dataclass(frozen=True)
 class Parts:
-    """An opened run, and how the words of the algorithm are done there."""
+    """An opened run, and what carries out the verbs of the algorithm there."""
 
     store: RunStore
     checked: Checked
@@ -62,9 +52,12 @@ def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_ro
     Args:
         config: The resolved configuration.
         display: Shows progress.
-        work: What is done once everything is up; `wfc stream` does something else than all rounds.
+        work: What is done once everything is up; `wfc stream` passes its own.
 
-    Writes the run directory. Raises WfcError children; each carries its exit code, also written to RUN/status.json.
+    Writes the run directory.
+
+    Raises:
+        WfcError: A child of it, with its exit code, which RUN/status.json has too.
     """
     with StopOnSignal(display).caught() as signals:
         checked = check(config)
@@ -101,6 +94,14 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         raise
     store.write_status("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
     return base
+
+
+def launched_by() -> dict[str, object]:
+    """Returns the scheduler's ids of this attempt, for the ledger."""
+    names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT", "slurm_nodes": "SLURM_JOB_NODELIST"}
+    facts: dict[str, object] = {key: os.environ[name] for key, name in names.items() if name in os.environ}
+    ray_job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
 
 
 def _run_opened(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
@@ -148,6 +149,7 @@ def _backend_without_ray(store: RunStore, checked: Checked, display: Display) ->
 
 
 def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+    from wfc_dist.backends.ray.admission import admit
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.trainers import RayTrainers
@@ -155,26 +157,9 @@ def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Calla
     with contextlib.ExitStack() as stack:
         with log.span("start_ray", phase="loading"):
             stack.enter_context(connected(store.config.cluster))
-        fleet = Fleet(store, display.say, _admission(store, display))
+        fleet = Fleet(store, display.say, admit(store, display.say))
         centralizer = RayCentralizer(store, fleet.nodes)
         trainers = RayTrainers(store, display, checked.hours, centralizer, fleet)
         stack.callback(centralizer.shutdown)
         stack.callback(trainers.shutdown)
         return work(_parts(store, checked, display, trainers, centralizer))
-
-
-def _admission(store: RunStore, display: Display) -> "Admission | None":
-    """Waits for the nodes asked for and checks each; None for the embedded node, which is this machine."""
-    from wfc_dist.backends.ray.admission import Admission, announce
-
-    cluster = store.config.cluster
-    if address_of(cluster) is None:
-        return None
-    nodes = wait_for_nodes(cluster, display.say)
-    root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
-    marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
-    admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
-    with log.span("admission", phase="loading", num_nodes=len(nodes)):
-        admission.require(nodes)
-    announce(admission, nodes, display.say)
-    return admission

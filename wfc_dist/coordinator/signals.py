@@ -15,32 +15,49 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 SAME_SIGNAL_S = 1.0
 
 
+@contextlib.contextmanager
+def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Has SIGNALS handled by `handler` while the context lasts."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
 @dataclass
 class SignalsSoFar:
-    """Tells a signal that is the first one once more from a later one: Slurm sends SIGTERM to a script and to what it started.
+    """Tells a second copy of the first signal from a later signal: Slurm sends SIGTERM to a script and to what it started.
 
     Attributes:
-        first_s: When the first came, `time.monotonic`; None before.
+        first_s: When the first signal came, `time.monotonic`; None before.
     """
 
     first_s: float | None = None
 
-    def come(self, is_stopping: Callable[[], bool]) -> bool:
-        """Takes one in; says whether it is the first. Ends the process at one that comes SAME_SIGNAL_S after the first, or at
-        any while a stop was asked for otherwise."""
+    def is_first(self, is_stopping: Callable[[], bool]) -> bool:
+        """Counts a signal and returns whether it is the first.
+
+        Ends the process at a signal that comes SAME_SIGNAL_S or more after the first, or when `is_stopping` says that a stop
+        was already asked for by other means.
+        """
         now_s = time.monotonic()
         if self.first_s is not None and now_s - self.first_s < SAME_SIGNAL_S:
             return False
         if self.first_s is not None or is_stopping():
             os._exit(EXIT_INTERRUPTED)
-        self.first_s = now_s  # before anything is written: a signal may come in between
+        self.first_s = now_s  # before anything is written: another signal may come meanwhile
         return True
 
 
 class StopOnSignal:
-    """Turns the first signal into the run's stop file, which every trainer polls; a later one ends the process at once.
+    """Turns the first signal into the run's stop file, which every trainer polls; a later signal ends the process at once.
 
-    Before a run is opened there is nothing to checkpoint: a signal then raises Interrupted where the process is.
+    Before a run is opened there is nothing to checkpoint: a signal then raises Interrupted wherever the program is.
+
+    Attributes:
+        store: The opened run; None before.
     """
 
     def __init__(self, display: Display) -> None:
@@ -53,7 +70,7 @@ class StopOnSignal:
         if self.store is None:
             raise Interrupted(f"{name} before anything was started; the same command starts it")
         store = self.store
-        if not self._so_far.come(lambda: store.stop_reason() is not None):
+        if not self._so_far.is_first(lambda: store.stop_reason() is not None):
             return
         store.stop(name)
         self._display.say(f"{name}: trainers checkpoint and stop; once more ends at once")
@@ -61,9 +78,5 @@ class StopOnSignal:
     @contextlib.contextmanager
     def caught(self) -> Iterator["StopOnSignal"]:
         """Handles the signals while the context lasts."""
-        before = {number: signal.signal(number, self._stop) for number in SIGNALS}
-        try:
+        with handled(self._stop):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

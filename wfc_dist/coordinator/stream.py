@@ -1,4 +1,4 @@
-"""`wfc stream`: from a configuration and a watched folder to a base that is always served. The algorithm is in `stream`."""
+"""`wfc stream`: from a configuration and a watched folder to a base that is always served; `stream` has the algorithm."""
 
 import json
 import time
@@ -11,31 +11,31 @@ from wfc_dist.progress import Display
 from wfc_dist.rounds import Base
 from wfc_dist.runs.interim import SERVING, StreamStore
 from wfc_dist.runs.layout import latest_base
-from wfc_dist.stream import Centralizer, run_stream
+from wfc_dist.stream import StreamCentralizer, run_stream
 
 
 def stream(path: Path, overrides: list[str], inbox: Path, display: Display, poll_s: float | None = 5.0) -> Path:
-    """Learns data sets as they arrive, or goes on with it; returns the run directory when the stream ends.
+    """Learns data sets as they arrive, or goes on where an earlier call ended; returns the run directory when the stream ends.
 
-    Writes the run directory, and renames files of the inbox that can't be used.
+    Writes the run directory, and renames files of the inbox that cannot be used.
 
     Args:
         path, overrides: The configuration; its data sets are the first arrivals.
         inbox: The watched folder.
         display: Shows progress.
-        poll_s: Seconds between two looks; None ends the stream where nothing new is there.
+        poll_s: Seconds between two polls of the inbox; None ends the stream as soon as the inbox has nothing new.
 
     Raises:
-        ConfigError, InputError: Nothing was started.
+        ConfigError, InputError: The configuration or the data cannot be used; nothing was started.
         Interrupted: A stop was asked for; the same call goes on.
     """
     config, every = grown_config(path, overrides)
     if not inbox.is_dir():
-        raise ConfigError(f"--inbox {inbox} is no folder; make it first, so that a mistyped one is not watched for ever")
+        raise ConfigError(f"--inbox {inbox} is no folder; make the folder first, so that a mistyped name is not watched for ever")
 
     def work(parts: Parts) -> Base:
         store = parts.store
-        assert isinstance(parts.centralizer, Centralizer), "the configuration was checked"
+        assert isinstance(parts.centralizer, StreamCentralizer), "the configuration was checked"
         arrived_s = json.loads(store.paths.config.read_text(encoding="utf-8")).get("arrivals", {})
         not_learned = list(store.config.datasets)[every * latest_base(store.paths.run_dir).index :]
         arrived_s = {name: time.time() for name in not_learned} | arrived_s

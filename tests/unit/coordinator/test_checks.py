@@ -7,7 +7,6 @@ import pytest
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import check
-from wfc_dist.coordinator.run import launched_by
 from wfc_dist.errors import ConfigError
 
 
@@ -34,13 +33,3 @@ def test_a_run_in_rays_throw_away_folder_is_refused(tmp_path: Path, monkeypatch:
 def test_fp16_without_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="fp16 needs GPUs"):
         check(make_config("runs", precision="fp16"))
-
-
-def test_the_scheduler_of_an_attempt_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        monkeypatch.delenv(name, raising=False)
-    assert launched_by() == {}
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert launched_by() == {"slurm_job_id": "17"}
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "my-run-1"}}')
-    assert launched_by() == {"slurm_job_id": "17", "ray_job_id": "my-run-1"}

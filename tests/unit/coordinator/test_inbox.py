@@ -1,4 +1,4 @@
-"""The watched folder: order, growth of the configuration, what is turned away and why."""
+"""The watched folder: order, growth of the configuration, what is rejected and why."""
 
 import json
 import os

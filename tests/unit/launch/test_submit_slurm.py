@@ -55,7 +55,7 @@ def test_the_scripts_it_submits_are_there_and_requeue(script: str) -> None:
 def test_the_size_of_one_large_job_is_refused_for_many_small_ones(launch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         launch.parse_arguments(["--per-adapter", "--gpus-per-node=2", "configs/demo.yaml"])
-    assert ended.value.code == 2 and "--gpus-per-node is of one large job" in capsys.readouterr().err
+    assert ended.value.code == 2 and "--gpus-per-node belongs to one large job" in capsys.readouterr().err
 
 
 def run(*arguments: object, path: str) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from wfc_dist import log
 from wfc_dist.backends import net
+from wfc_dist.backends.ray.cluster import address_of, wait_for_nodes
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.errors import ConfigError
+from wfc_dist.runs.store import RunStore
 
 PACKAGES = ("wfc-dist", "torch", "transformers", "peft", "accelerate", "deepspeed")
 
@@ -157,9 +160,25 @@ def _last_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[-1][:300]
 
 
-def announce(admission: Admission, nodes: list[Node], say: Callable[[str], None]) -> None:
-    """Says one line about each admitted node."""
+def admit(store: RunStore, say: Callable[[str], None]) -> Admission | None:
+    """Waits for the nodes that the configuration asks for, checks each and says one line about it.
+
+    Returns:
+        What decides about nodes that come later; None for the embedded node, which is this machine.
+
+    Raises:
+        ConfigError: A node is missing or may not be used.
+    """
+    cluster = store.config.cluster
+    if address_of(cluster) is None:
+        return None
+    nodes = wait_for_nodes(cluster, say)
+    root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
+    marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
+    admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
+    with log.span("admission", phase="loading", num_nodes=len(nodes)):
+        admission.require(nodes)
     for node in sorted(nodes, key=lambda node: node.name):
-        facts = admission.admitted.get(node.node_id)
-        if facts:
+        if facts := admission.admitted.get(node.node_id):
             say(f"node {facts.host} ({facts.address}, {facts.interface}): {node.cpus:g} CPU, {node.gpus:g} GPU")
+    return admission
