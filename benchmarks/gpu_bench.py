@@ -129,7 +129,7 @@ class Trainer:
         self.worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
         hashes = base_chain.hash_tensors(bench.model)
         self.base = Base(0, str(bench.model), content_sha256(hashes))
-        self.worker.hold(self.base, hashes, config.train)
+        self.worker.load_base(self.base, hashes, config.train)
 
     def job(self, name: str, **train: Any) -> TrainingJob:
         """Returns a job whose files lie below folder/NAME; what is there already is removed."""
