@@ -1,4 +1,4 @@
-"""From the runs of a comparison to its rows: every system's figures, their intervals, and the difference to the reference."""
+"""Makes the rows of a comparison from its runs: figures of every system, intervals, and differences to the reference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ class Value:
 
     Attributes:
         value: A rate, or a difference or ratio of rates.
-        low, high: Bootstrap interval over the clips; the seeds are taken as they are.
+        low, high: Bootstrap interval over the clips; seeds are not resampled.
         seed_deviation: Standard deviation over the seeds; None with one.
         difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself, and
             where it is no number; the interval is None without bootstrap samples.
@@ -48,9 +48,9 @@ class SystemRow:
 
     Attributes:
         system: Its name.
-        about: What it is.
-        seeds: The seeds of which all runs are done.
-        num_planned: How many seeds there will be.
+        about: What the system is.
+        seeds: The seeds with which all runs of the system are done.
+        num_planned: How many seeds are planned.
         norm: ||theta_T - theta_0||, Frobenius, mean over its runs; 0 for the root.
         values: Figure -> value (see `continual.FIGURES`).
     """
@@ -169,7 +169,7 @@ def _verdict(name: str, low: float | None, high: float | None) -> str:
 
 
 def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]:
-    """Returns everything that the table and the plots are made of."""
+    """Returns compare.json: all values that the table and the plots show."""
     config = comparison.runs[0].config
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
@@ -180,5 +180,5 @@ def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]
 
 
 def _finite(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what JSON can hold: null for what is no number."""
+    """Returns the values with null, which JSON can hold, in place of infinity and NaN."""
     return {key: None if isinstance(number, float) and not np.isfinite(number) else number for key, number in value.items()}

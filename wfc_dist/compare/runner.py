@@ -1,4 +1,4 @@
-"""Runs every run of a comparison, one after the other; those that are done are not looked at again."""
+"""Runs every run of a comparison, one after the other; runs that are done are left alone."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ from wfc_dist.progress import Display
 
 
 def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) -> dict[str, str]:
-    """Runs, or goes on with, everything that is not done; returns run name -> what went wrong, for those that failed.
+    """Runs, or resumes, every run that is not done; returns run name -> error, for the runs that failed.
 
-    A run that fails, such as one whose loss is not finite, leaves the others alone. A run that another process works on is
-    left to it, so that several may share a comparison.
+    A run that fails, such as one whose loss is not finite, does not stop the others. A run that another process works on is
+    left to that process, so that several processes may share a comparison.
 
     Args:
         comparison: What is compared.
@@ -26,7 +26,7 @@ def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) 
 
     Raises:
         ConfigError, InputError: The data cannot be used; nothing was started.
-        Interrupted: A stop was asked for; the same call goes on.
+        Interrupted: A stop was asked for; the same call resumes.
     """
     wanted = [planned for planned in comparison.runs if not only or planned.system in only]
     todo = [planned for planned in wanted if not is_done(planned)]

@@ -1,4 +1,4 @@
-"""A comparison's configuration: that of a run, without rounds, and a block `compare` with seeds and systems."""
+"""The configuration of a comparison: that of a run, without rounds, and a block `compare` with seeds and systems."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -56,10 +56,10 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """A comparison, with the configuration of every run.
 
     Attributes:
-        name: Of the comparison.
+        name: Name of the comparison.
         folder: Where its runs, its pool and its results are.
         datasets: The new sets, in the order of the file.
         reference: The system that all others are tested against.

@@ -1,4 +1,4 @@
-"""A sweep's configuration: a comparison's, with a block `sweep` whose grid of values becomes the systems."""
+"""The configuration of a sweep: that of a comparison, with a block `sweep` whose grid of values becomes the systems."""
 
 import hashlib
 import itertools
@@ -46,7 +46,7 @@ class SweepSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is swept.
+    """A sweep: its points, each a system of a comparison.
 
     Attributes:
         comparison: Its systems are the points.
@@ -87,7 +87,7 @@ def describe(point: Point) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Returns a value for people; of a list its items, of a number no more digits than it has."""
+    """Returns a value for people: a list as its items, a number with at most 12 digits."""
     if isinstance(value, list):
         return " ".join(map(text_of, value))
     return f"{value:.12g}" if isinstance(value, float) else str(value)

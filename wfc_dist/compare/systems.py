@@ -1,4 +1,4 @@
-"""The systems that can be compared, each as what it changes in a run. Importing this loads neither torch nor ray.
+"""The systems that can be compared, each as what the system changes in a run. Loads neither torch nor ray.
 
 A system is a way to lay the data sets out in rounds, and settings. To add one, add a line to PRESETS (see docs/compare.md).
 """

@@ -1,4 +1,4 @@
-"""A sweep's trials under Ray Tune. Imports ray: `tuning` prepares its environment first."""
+"""The trials of a sweep under Ray Tune. Imports ray; `compare.tune` prepares the environment of ray before."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.rates import RateReader
 
 POLL_S = 0.5
-# `wfc`, which ends with the worker that started it, however that ends: else it would go on alone and keep the run locked.
+# `wfc`, killed with the worker that started it: a process left alone would keep the run locked.
 _WFC = """import ctypes, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -40,15 +40,15 @@ main()
 
 @dataclass(frozen=True)
 class _Site:
-    """What a trial's process is told besides its point."""
+    """What the process of a trial is given besides its point."""
 
     folder: TuneFolder
     work_dir: str
     overrides: tuple[str, ...]
 
 
-class _Told(TrialProgressCallback):  # stands in for the one that Tune would add, which prints on stdout
-    """Says which runs start and how they end; those that were done before are not told of again."""
+class _Announcer(TrialProgressCallback):  # stands in for the one that Tune would add, which prints on stdout
+    """Says which runs start and how they end; runs that were done before are not mentioned."""
 
     def __init__(self, say: Callable[[str], None], todo: Sequence[str]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Told(TrialProgressCallback):  # stands in for the one that Tune would add
             self._say(f"run {self._num_started} of {len(self._todo)}: {_trial_name(trial)}")
 
     def on_trial_result(self, *_: Any, **info: Any) -> None:
-        """See ray.tune.Callback; the only result of a trial is told when it is complete."""
+        """See ray.tune.Callback; `on_trial_complete` says the only result of a trial."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -78,12 +78,12 @@ class _Told(TrialProgressCallback):  # stands in for the one that Tune would add
 
 
 def run(sweep: Sweep, folder: TuneFolder, say: Callable[[str], None]) -> None:
-    """Runs every point that is not done; those that are report their figures at once. Ray is connected.
+    """Runs every point that is not done; points that are done report their figures at once. Ray must be connected.
 
-    Returns when all have ended or stopped. Raises WfcError when Ray Tune itself fails.
+    Returns when all points have ended or stopped. Raises WfcError when Ray Tune itself fails.
     """
     runs, cluster = sweep.comparison.runs, sweep.comparison.runs[0].config.cluster
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # lists the trials that failed, which `say` is told of
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists the trials that failed, which `say` reports
     todo = [planned.config.run.name for planned in runs if not is_done(planned)]
     address = _address(cluster)
     site = _Site(TuneFolder(folder.path.resolve()), str(Path.cwd()), (f"cluster.address={address}",) if address else ())
@@ -104,7 +104,7 @@ def run(sweep: Sweep, folder: TuneFolder, say: Callable[[str], None]) -> None:
             name="experiment",
             storage_path=str(site.folder.path),
             verbose=0,
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), _Told(say, todo)],
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), _Announcer(say, todo)],
         ),
     )
     _fit(tuner)
@@ -144,7 +144,7 @@ def _trial_name(trial: Any) -> str:
 
 
 def _resources(cluster: ClusterConfig) -> dict[str, float]:
-    """What a trial takes itself: the trainers of a run on Ray take their own, its coordinator is where this process is."""
+    """Returns what a trial itself takes. On Ray the trainers take their own, and the coordinator runs where this process is."""
     if cluster.backend == "in_process":
         most = max(node.cpus for node in alive_nodes())
         return {"cpu": min(cluster.threads_per_worker, most), "gpu": cluster.gpus_per_worker}

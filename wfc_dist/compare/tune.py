@@ -1,7 +1,7 @@
 """Runs the points of a sweep as trials of Ray Tune, each `wfc run` in a process of its own.
 
-What is done is read from the runs' own folders. Tune's experiment below FOLDER/tune is for looking at: every call makes it
-anew, with all points in it, and nothing of it is ever unpickled.
+The folders of the runs say what is done. Tune's experiment below FOLDER/tune is for people to look at: every call makes the
+experiment anew, with all points, and nothing is ever unpickled from it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import take_lock
 from wfc_dist.storage import durable
 
-_SETTINGS = {  # of Ray Tune, read when it is imported or starts
+_SETTINGS = {  # Ray Tune reads these when it is imported or starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are enough; TensorBoard's would want another package
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # we say what failed
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints whatever `verbose` says
@@ -36,15 +36,15 @@ _SETTINGS = {  # of Ray Tune, read when it is imported or starts
 
 
 def run_all(sweep: Sweep, display: Display) -> dict[str, str]:
-    """Runs, or goes on with, everything that is not done; returns run name -> what went wrong, for those that failed.
+    """Runs, or resumes, every run that is not done; returns run name -> error, for the runs that failed.
 
     Writes FOLDER/tune besides the runs.
 
     Raises:
         ConfigError, InputError: The data cannot be used; nothing was started.
         RunLockedError: Another process works on the sweep.
-        Interrupted: A stop was asked for; the same call goes on.
-        WfcError: Ray Tune itself failed; the same call goes on.
+        Interrupted: A stop was asked for; the same call resumes.
+        WfcError: Ray Tune itself failed; the same call resumes.
     """
     comparison = sweep.comparison
     todo = [planned for planned in comparison.runs if not is_done(planned)]

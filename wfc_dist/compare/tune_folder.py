@@ -1,4 +1,4 @@
-"""Names below FOLDER/tune, and what a run there said last."""
+"""The files below FOLDER/tune, and the last message of a run there."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,21 +6,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TuneFolder:
-    """Names below FOLDER/tune."""
+    """The files below FOLDER/tune."""
 
     path: Path
 
     @property
     def stop(self) -> Path:
-        """Exists once a stop was asked for; holds the reason."""
+        """The file that asks the trials to stop; its text is the reason."""
         return self.path / "stop"
 
     def config(self, run: str) -> Path:
-        """Returns the configuration of a run, as `wfc run` reads it."""
+        """Returns the configuration file of a run, which `wfc run` reads."""
         return self.path / "runs" / f"{run}.yaml"
 
     def log(self, run: str) -> Path:
-        """Returns what the last attempt of a run has printed."""
+        """Returns the file with the output of the last attempt of a run."""
         return self.path / "runs" / f"{run}.log"
 
 

@@ -1,4 +1,4 @@
-"""Why an error rate is what it is: everything docs/metrics.md says about errors, for one model on one set."""
+"""Explains an error rate of one model on one set: computes all figures that docs/metrics.md lists under "What the errors are"."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +41,14 @@ _LANGUAGE = "language "  # before a language's code, to keep its rate apart from
 
 @dataclass(frozen=True)
 class Explanation:
-    """One model on one set.
+    """What the errors of one model on one set are.
 
     Attributes:
         figures: The keys of FORMULAS that the set gives -> value and interval over clips.
-        languages: Language -> rate of its clips, by clips; empty for a set of one language.
-        longest_loop: That no reference has; None without one.
-        scripts: Foreign script -> tokens written in it, most first.
-        num_clips: Clips.
+        languages: Language -> rate of its clips, the language with most clips first; empty for a set of one language.
+        longest_loop: The longest loop that no reference has; None without one.
+        scripts: Foreign script -> tokens written in that script, most first.
+        num_clips: Clips of the set.
         num_switched, num_rest: Words at a change of language, and the other words of those clips.
     """
 
@@ -61,7 +61,7 @@ class Explanation:
     num_rest: int
 
     def as_tree(self) -> dict[str, Any]:
-        """Returns it for JSON."""
+        """Returns the explanation for JSON."""
         return {
             "figures": {name: ratio._asdict() for name, ratio in self.figures.items()},
             "languages": {name: ratio._asdict() for name, ratio in self.languages.items()},
@@ -163,7 +163,7 @@ def _language_parts(hypotheses: Sequence[Hypothesis], counts: metrics.Counts) ->
 
 
 def in_words(explanation: Explanation) -> str:
-    """Returns one sentence: what the rate is made of, and what it is without hallucinations. Percent of the reference tokens."""
+    """Returns one sentence, in percent of the reference tokens: the parts of the rate, and the rate without hallucinations."""
     figures = explanation.figures
     shares = ", ".join(f"{100 * figures[name].value:.1f} {name}" for name in ("substitutions", "deletions", "insertions"))
     said = f"{100 * figures['rate'].value:.1f} % = {shares}"

@@ -1,4 +1,4 @@
-"""Text nobody said: windows with far too many inserted tokens, or with a loop. Pure; tokens are those of MER in any case."""
+"""Finds text that nobody said: windows with far too many inserted tokens, or with a loop. Pure. Tokens are those of MER."""
 
 import itertools
 import unicodedata
@@ -18,20 +18,20 @@ MIN_INSERTED = 3
 
 
 class Loop(NamedTuple):
-    """An n-gram that follows itself: `times` times in a row."""
+    """An n-gram that stands `times` times in a row."""
 
     ngram: tuple[str, ...]
     times: int
 
     @property
     def num_tokens(self) -> int:
-        """Returns the tokens it takes up."""
+        """Returns how many tokens the loop has."""
         return len(self.ngram) * self.times
 
 
 @dataclass(frozen=True)
 class Hallucinations:
-    """Of one model on one set.
+    """The hallucinations of one model on one set.
 
     Attributes:
         clips: (N,), int64: 1 for every clip of a window with a hallucination.
@@ -86,8 +86,10 @@ def num_spoken(text: str) -> int:
 
 
 def compression_ratio(text: str) -> float:
-    """Returns how many times smaller zlib makes a text; 0 of none. Speech stays near 2 or below, a loop of a window's length
-    does not: Whisper's own decoding calls more than 2.4 a failure."""
+    """Returns how many times smaller zlib makes a text; 0 for an empty text.
+
+    Speech stays near 2 or below, a loop of a window's length does not: Whisper's own decoding calls more than 2.4 a failure.
+    """
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded)) if encoded else 0.0
 

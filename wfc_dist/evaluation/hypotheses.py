@@ -1,4 +1,4 @@
-"""What a model wrote down for a test set: kept as jsonl, so that it is decoded once and can be scored in any way."""
+"""Hypotheses: the texts that a model wrote for a test set, kept as jsonl, so that a set is decoded once and scored in any way."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from wfc_dist.storage import durable
 
 SCHEMA_VERSION = 2
 LOOP_RULE = 2
-"""How a packed window that loops is decoded again: one more whenever the same options give another text. 2: clips that loop alone
-once more without repeats."""
-_SELDOM = ("detected", "word_languages", "apart")  # left out of a row that has none
+"""Version of the rule by which a packed window that loops is decoded again; it grows whenever the same options give another text.
+With 2, a clip that loops when it is decoded alone is decoded once more, without repeats."""
+_SELDOM = ("detected", "word_languages", "apart")  # a row leaves out those that are empty
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Hypothesis:
     """One decoded clip, or one window of packed clips.
 
     Attributes:
-        id: The clip's id; `first..last` of a window.
+        id: The clip's id; `first..last` for a window.
         parts: What was said in each clip, as in the data set, in the order of the window; one part for a clip alone.
-        hypothesis: What the model wrote, as it wrote it.
-        language: Whisper language code of its clips; the one it was decoded with, unless `detected` is set.
+        hypothesis: What the model wrote, unchanged.
+        language: Whisper language code of the clips; the model decoded with this language, unless `detected` is set.
         duration_s: Seconds of speech, without the gaps of packing.
-        detected: Language code the model chose itself (`evaluate.language: detect`); of the first piece of long audio.
+        detected: Language code that the model chose itself (`evaluate.language: detect`); for long audio that of the first piece.
         word_languages: For every part the languages of its words, where the data set says them (`word_langs`); () where not.
-        apart: Whether its clips were decoded one by one, since the text of the window was a loop.
+        apart: Whether the clips were decoded one by one, since the text of the window was a loop.
     """
 
     id: str
@@ -52,7 +52,7 @@ class Hypothesis:
         return cls(**{**row, "parts": tuple(row["parts"]), "word_languages": marks})
 
     def as_row(self) -> dict[str, Any]:
-        """Returns what is written of it; what the data set or the way of decoding does not give is left out."""
+        """Returns the JSON object that is written; facts that the data set or the way of decoding does not give are left out."""
         return {key: value for key, value in asdict(self).items() if value or key not in _SELDOM}
 
     @property
@@ -62,7 +62,7 @@ class Hypothesis:
 
 
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
-    """Returns the header of a hypotheses file: it is valid for exactly this model, this data and this way of decoding."""
+    """Returns the header of a hypotheses file. The file is valid for exactly this model, this data and this way of decoding."""
     options = evaluate.decoding()
     if options.get("compression_ratio_threshold") is not None:
         options["loop_rule"] = LOOP_RULE
@@ -86,8 +86,8 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
     """Reads (header, hypotheses).
 
     Raises:
-        InputError: No such file, or another schema.
-        IntegrityError: Not the lines that were written.
+        InputError: There is no such file, or the file has another schema.
+        IntegrityError: The lines are not those that were written.
     """
     try:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is

@@ -1,4 +1,4 @@
-"""The matrix R[t][j]: error of base t on test set j, and of every single adapter beside it."""
+"""The matrix R[t][j] of a run: the error of base t on test set j, with every single adapter beside its base."""
 
 import json
 import re
@@ -134,7 +134,7 @@ def read_matrix(run_dir: Path) -> ScoreMatrix:
     for path in sorted(run_dir.glob("round-*/evaluation/*/scores.json")):
         tree = _read_scores(path)
         if tree["kind"] == "interim":
-            continue  # of a stream: told of by `wfc status`
+            continue  # `wfc status` shows the interim bases of a stream
         if tree["kind"] == "base":
             match = _BASE.fullmatch(tree["model"])
             if match is None:

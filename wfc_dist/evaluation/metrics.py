@@ -1,6 +1,6 @@
-"""WER, CER and MER at corpus level, with bootstrap intervals. Pure: texts in, numbers out (see docs/metrics.md).
+"""WER, CER and MER at corpus level, with bootstrap intervals (see docs/metrics.md). Pure: texts in, numbers out.
 
-A window is what was decoded at once: one clip, or several packed ones.
+A window is what the model decodes at once: one clip, or several packed clips.
 Letters of shapes: N clips, S bootstrap samples, M systems.
 """
 
@@ -37,7 +37,7 @@ class Score:
         reference_length: Reference tokens (words, characters or both).
         substitutions, deletions, insertions: The parts of `errors`.
         num_clips: Clips, packed or not: the unit of resampling.
-        confidence: Of the interval, such as 0.95.
+        confidence: Confidence level of the interval, such as 0.95.
     """
 
     metric: str
@@ -62,7 +62,7 @@ class Difference(NamedTuple):
 
     @property
     def improved(self) -> bool:
-        """Whether the whole interval is below zero; only then may a report say so, and one clip alone has no interval."""
+        """Whether the whole interval is below zero; only then may a report say "improved". One clip alone has no interval."""
         return self.low < self.high < 0
 
     @property
@@ -73,7 +73,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """Errors per clip, int64, each (N,): all that resampling needs."""
+    """Errors per clip, int64, each (N,). Resampling needs nothing else."""
 
     substitutions: npt.NDArray[np.int64]
     deletions: npt.NDArray[np.int64]
@@ -123,12 +123,12 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
     """Returns the errors of each clip: jiwer's minimal alignment of a window, split at the clips of its reference.
 
-    Summed over the clips of a window it is what the window's joined reference gives. An insertion counts for the clip of the
-    reference token before it, or for the window's first clip. With `cer` the space between two clips belongs to the second.
-    An empty reference is no error of its own; what was said to it counts as insertions.
+    The sum over the clips of a window is what the window's joined reference gives. An insertion counts for the clip of the
+    reference token before the insertion, or for the window's first clip. With `cer` the space between two clips belongs to the
+    second. An empty reference is no error of its own; what the model wrote for it counts as insertions.
 
     Args:
-        references: Windows of clips, normalised clip by clip; a clip that was decoded alone is a window of one.
+        references: Windows of clips, normalised clip by clip; a clip that was decoded alone is a window of one clip.
         hypotheses: One normalised text a window.
         metric: `wer`, `cer` or `mer`.
 
@@ -146,7 +146,7 @@ def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metr
 
 
 def count_part(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
-    """Returns what `count` does, of a part of a set: it may have no reference token of its own."""
+    """Returns what `count` does for a part of a set, which may have no reference token of its own."""
     if metric not in TOKENIZERS:
         raise ConfigError(f"evaluate.metric: {metric!r} is not known; there are: {', '.join(TOKENIZERS)}")
     if len(references) != len(hypotheses):
@@ -196,9 +196,9 @@ def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.N
     """Returns corpus rates of M systems on S resamples of the same clips, (M, S); nan where a resample has no token.
 
     Args:
-        systems: Counts over the same N clips; every resample takes the same clips of each (paired).
+        systems: Counts over the same N clips; every resample takes the same clips of each system (paired).
         samples: S.
-        seed: Decides every draw.
+        seed: Seed of all draws.
     """
     num_clips = len(systems[0].lengths)
     generator = np.random.default_rng(seed)
@@ -217,7 +217,7 @@ def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.N
 def interval(draws: npt.NDArray[np.float64], value: float, confidence: float) -> tuple[float, float]:
     """Returns the central percentile interval of bootstrap draws, widened where needed to contain the value itself.
 
-    Draws that are no number are left out: a rate without a reference token, a change of a rate that is zero.
+    Draws that are no number are left out: a rate without a reference token, or a relative change of a rate that is zero.
     """
     draws = draws[np.isfinite(draws)]
     if not draws.size:
@@ -230,11 +230,11 @@ def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float
     """Returns rate = (S + D + I) / reference length over the whole set, with a bootstrap percentile interval over clips.
 
     Args:
-        counts: Of one system (see `count`).
-        metric: What was counted.
+        counts: The errors of one system (see `count`).
+        metric: Which tokens were counted.
         samples: Bootstrap resamples; 0 leaves the interval out, as does a single clip.
-        confidence: Of the interval.
-        seed: Of the resampling.
+        confidence: Confidence level of the interval.
+        seed: Seed of the resampling.
     """
     drawn = samples > 0 and len(counts.lengths) > 1  # every draw of one clip is that clip
     low, high = interval(bootstrap_rates([counts], samples, seed)[0], counts.rate, confidence) if drawn else (None, None)

@@ -1,4 +1,4 @@
-"""Text normalisation before scoring: `whisper`, `paper` or `none`."""
+"""Normalises texts before they are scored: `whisper`, `paper` or `none`."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 NAMES = ("whisper", "paper", "none")
 _SPELLING = "normalizer.json"
 
-# The marks `paper` deletes, by script. The apostrophe stays: it is part of a word in English, French, Italian, ...
+# The marks `paper` deletes, by script. The apostrophe stays, since words of English, French and Italian have one.
 PUNCTUATION = (
     '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'  # ASCII, 31
     "\u00a1\u00a7\u00ab\u00b0\u00b4\u00b6\u00b7\u00b8\u00bb\u00bf\u00d7\u00f7"  # Latin-1, 12
@@ -69,7 +69,7 @@ def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callabl
         spelling: British -> American, used by `whisper` for English; see `spelling_table`.
 
     Raises:
-        ConfigError: Another name.
+        ConfigError: `name` is not known.
     """
     if name == "none":
         return str.strip

@@ -1,4 +1,4 @@
-"""Ratios of sums over clips with bootstrap intervals: what every figure that explains an error rate is. See docs/metrics.md."""
+"""Ratios of sums over clips, with bootstrap intervals: all figures that explain an error rate (see docs/metrics.md)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,10 +29,10 @@ def ratios(
 
     Args:
         parts: Name -> (numerator, denominator), each (N,). Where the denominators sum to 0 the name is left out.
-        differences: Name -> (first, second): first - second; left out where one of them is.
+        differences: Name -> (first, second): first - second; the name is left out where one of the two is.
         samples: Bootstrap resamples; 0 leaves the intervals out.
-        confidence: Of the intervals.
-        seed: Of the resampling.
+        confidence: Confidence level of the intervals.
+        seed: Seed of the resampling.
     """
     kept = {name: (above, below) for name, (above, below) in parts.items() if below.sum()}
     values = {name: float(above.sum() / below.sum()) for name, (above, below) in kept.items()}

@@ -1,6 +1,6 @@
-"""Which script a text is written in, from Unicode's names alone: answers in another alphabet are language errors one can see.
+"""Finds the script of a text from Unicode's names alone: an answer in another alphabet is a language error that one can see.
 
-Languages that share a script can't be told apart here; see `evaluate.language: detect` for those.
+Languages that share a script cannot be distinguished here; `evaluate.language: detect` distinguishes them.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wfc_dist.evaluation.metrics import mixed_tokens
 
 _LETTERS = ("Lu", "Ll", "Lt", "Lo")  # the others, such as the long vowel sign of kana, are shared by scripts
-_USUAL = 0.05  # of a language's reference tokens in a set: a script that often is one of its own
+_USUAL = 0.05  # a language owns the scripts of at least this share of its reference tokens in a set
 
 
 @functools.cache
@@ -47,15 +47,15 @@ def usual_scripts(tokens: Iterable[str]) -> set[str]:
 def count_foreign(
     references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], languages: Sequence[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Counter[str]]:  # fmt: skip
-    """Returns tokens in a foreign script and tokens with letters, each (N,), and how often every foreign script was written.
+    """Returns tokens in a foreign script and tokens with letters, each (N,), and the number of tokens in every foreign script.
 
     Foreign is a script that neither the window's own references have nor 5 % of the set's reference tokens of the same
-    language. What a window's text has is booked on its first clip. A window about whose scripts nothing is known counts nothing.
+    language. The tokens of a window's text are booked on its first clip. A window whose scripts are all unknown counts nothing.
 
     Args:
         references: Windows of clips, normalised clip by clip.
         hypotheses: One normalised text a window.
-        languages: Of every window.
+        languages: Language of every window.
     """
     spoken: dict[str, list[str]] = {}
     for clips, language in zip(references, languages, strict=True):

@@ -1,4 +1,4 @@
-"""Code-switching: errors on the words at a change of language, against the other words of the same clips. Pure."""
+"""Counts errors on the words at a change of language (code-switching), and on the other words of the same clips. Pure."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wfc_dist.evaluation.metrics import TOKENIZERS, edits
 from wfc_dist.evaluation.scripts import script_of
 
-Languages = tuple[str, ...]  # of one token, from its first letter to its last; more than one where it changes within
+Languages = tuple[str, ...]  # the languages of one token, in the order of its letters
 _ONE_LANGUAGE = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}  # Japanese is written in all three
 
 
@@ -45,10 +45,10 @@ def languages_by_marks(
     Every stretch of one language is normalised by itself; together they must give the tokens of the whole.
 
     Args:
-        text: As in the data set.
-        marks: A language for every word of it, split at spaces.
-        normalize: Of the clip.
-        tokenize: Of the metric.
+        text: The reference as the data set has it.
+        marks: A language for every word of `text`, split at spaces.
+        normalize: Normaliser of the clip.
+        tokenize: Splits a text into the tokens of the metric.
     """
     words = iter(text.split())
     tokens: list[str] = []

@@ -1,4 +1,4 @@
-"""RUN/report/analysis: the page, laid out by the report's template, and all numbers; and the table on the console."""
+"""Writes RUN/report/analysis, the page and all numbers of an analysis; makes the table of verdicts for the console."""
 
 from collections.abc import Sequence
 from pathlib import Path

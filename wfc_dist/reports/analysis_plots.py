@@ -1,4 +1,4 @@
-"""Figures of an analysis as SVG text, in the style of the report's. Numbers in, picture out."""
+"""Plots of an analysis as SVG text, in the style of the report's plots. Numbers in, picture out."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The chapters of an analysis, for the report's template: what was measured in one round, each with its figure."""
+"""The chapters of an analysis page: the measures of one round, each with its plot."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

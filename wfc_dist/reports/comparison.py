@@ -1,4 +1,4 @@
-"""The table of a comparison for the terminal, and its page with plots."""
+"""The table of a comparison for the console, and its page with plots."""
 
 import json
 from collections.abc import Sequence

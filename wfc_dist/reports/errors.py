@@ -1,4 +1,4 @@
-"""The report's chapter on what the errors are, and RUN/report/errors.json with the same numbers."""
+"""The chapter of a run's report on what the errors are, and RUN/report/errors.json with the same numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

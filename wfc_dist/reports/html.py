@@ -1,4 +1,4 @@
-"""One HTML file, readable offline, from a title, figures and sections: the look of every report."""
+"""Makes one HTML file, readable offline, from a title, figures and sections. All pages have this look."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -15,12 +15,12 @@ def render(
     """Returns the page as HTML.
 
     Args:
-        title: Of the page.
-        facts: (name, value) pairs below it.
+        title: Title of the page.
+        facts: (name, value) pairs below the title.
         sentence: What the page says, in one sentence.
-        sections: Its chapters.
+        sections: Chapters of the page.
         figures: Boxes of name, number, interval, formula and over.
-        confidence: Of the intervals.
+        confidence: Confidence level of the intervals.
     """
     text = resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
     return Environment(autoescape=True).from_string(text).render(

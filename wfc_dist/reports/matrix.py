@@ -1,4 +1,4 @@
-"""The matrix R[t][j] as tables for a terminal."""
+"""The tables that `wfc run` prints at its end: the matrix R[t][j], round by round, and the figures of continual learning."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,9 +1,9 @@
-"""The pieces of the report's page: what page.html lays out."""
+"""The parts of a page, which page.html lays out: sections, tables, cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HEAT_ENDS = ("#a9cbe8", "#f2b8a0")  # better, worse: told apart by colour-blind readers too
+HEAT_ENDS = ("#a9cbe8", "#f2b8a0")  # better, worse; colour-blind readers can distinguish the two
 _FULL_AT = 0.5  # a relative change of 50 % has the full colour
 
 

@@ -1,4 +1,4 @@
-"""Plots as SVG text, made without a display and without global state. Numbers in, picture out."""
+"""Plots as SVG text, drawn without a display and without global state. Numbers in, picture out."""
 
 import io
 import math
@@ -66,7 +66,7 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
     Args:
         pairs: Set -> (before, after), in the order from top to bottom.
         protected: Names of protected sets.
-        titles: Of before and after.
+        titles: Titles of before and after.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(pairs)), layout="constrained")
@@ -159,7 +159,7 @@ def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) ->
 
     Args:
         marks: The points.
-        labels: Of x and y.
+        labels: Labels of the x and y axes.
         zero: Draw both axes through the origin.
     """
     with mpl.rc_context(STYLE):
@@ -209,7 +209,7 @@ def panels_plot(
         panels: A key each.
         points: (x, y) of each point.
         ringed: Which points get a ring.
-        labels: Of x and y.
+        labels: Labels of the x and y axes.
     """
     with mpl.rc_context(STYLE):
         figure, every = grid_of(len(panels), columns=2, width=4.3, height=3.4)

@@ -1,4 +1,4 @@
-"""RUN/report/index.html: one file, readable offline, of what a run learned, what it forgot, why, and how it got there."""
+"""Writes RUN/report/index.html: what a run learned, what the run forgot, what the errors are, and where the time went."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from wfc_dist.runs.layout import RunPaths, read_base, require_run
 from wfc_dist.storage import durable
 
 _LEDGER_ROWS = 300
-_ATTEMPTS, _LANES = 3, 40  # of the timeline: the last ones, the first ones
-_DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable piece becomes a note
+_ATTEMPTS, _LANES = 3, 40  # the timeline shows the last attempts, and the first processes of each
+_DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable part becomes a note
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN/report/index.html, and errors.json beside it, and returns the page's path.
+    """Writes RUN/report/index.html, and errors.json beside the page, and returns the page's path.
 
-    Pieces a run does not have (yet) are noted, not missed.
+    A note stands where the run does not have a part (yet).
 
     Raises:
         InputError: Not a run directory.
@@ -212,7 +212,7 @@ def _times(paths: RunPaths) -> Section:
     if len(shown) < len(attempts):
         parts.insert(0, Part(note=f"the last {len(shown)} of {len(attempts)} attempts"))
     intro = (
-        "Every process of an attempt, by its host's own clock. Inside a span that holds another one the inner one counts. "
+        "Every process of an attempt, by its host's own clock. Where one span contains another, the inner one counts. "
         "Turnaround: from the end of a round's last adapter to the first optimizer step of the next round, scoring left out."
     )
     return Section(intro, parts)

@@ -1,4 +1,4 @@
-"""Tables for `wfc plan`, `wfc status` and `wfc lineage`. Loads neither torch nor ray."""
+"""Tables of `wfc audit` and `wfc status`, and the tree of `wfc lineage`. Loads neither torch nor ray."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_config, require_run
 from wfc_dist.storage import durable
 
-MOST_ROWS = 200  # a longer table is read by nobody and takes seconds to draw
+MOST_ROWS = 200  # nobody reads a longer table, and drawing one takes seconds
 
 
 def audit_table(report: AuditReport) -> Group:
@@ -32,7 +32,7 @@ def audit_table(report: AuditReport) -> Group:
 def status_table(run_dir: Path) -> Group:
     """Returns how far a run is: its state, and per round which adapters and base are committed.
 
-    Of a run with more than MOST_ROWS adapters the rounds that are done and those to come are a row each.
+    Where a run has more than MOST_ROWS adapters, one row stands for all rounds that are done and one for those to come.
     """
     paths, config = require_run(run_dir), read_config(run_dir)
     status = json.loads(paths.status.read_text(encoding="utf-8")) if paths.status.is_file() else {}

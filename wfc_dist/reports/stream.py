@@ -1,4 +1,4 @@
-"""What a stream was worth, as a table: how soon each data set was served, and the error next to waiting for the K-th."""
+"""The table of a stream: how soon each data set was served, and the error beside that of waiting for the K-th data set."""
 
 import json
 from collections.abc import Sequence

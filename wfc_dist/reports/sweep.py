@@ -1,4 +1,4 @@
-"""What a sweep adds to the page of its comparison: the Pareto front, and a plot for each key that was swept."""
+"""What a sweep adds to the page of its comparison: the Pareto front, and a panel for each key that is swept."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from wfc_dist.reports.plots import Panel, panels_plot
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep's own part of the results.
+    """What a sweep adds to the results of its comparison.
 
     Attributes:
         rows: The rows, layer by layer of fronts, the best on the new sets first in each; the root stays on top.
         front: Systems that no other beats on both figures.
         points: System -> key -> value.
-        sections: Of the page.
+        sections: Sections for the page.
         sentence: What the page says.
     """
 

@@ -1,4 +1,4 @@
-"""What the tables on the console have in common."""
+"""What all tables on the console have in common: frames, titles, captions, intervals."""
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape

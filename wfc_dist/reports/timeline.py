@@ -1,4 +1,4 @@
-"""Where every second of a run went: the spans of all its processes, side by side, from their events files."""
+"""Reads where every second of a run went: the spans of all processes, side by side, from their events files."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ class Span:
 
     Attributes:
         process: coordinator, gang-0-rank-0, centralizer-1, ...
-        name: Of the span, such as train.
+        name: Name of the span, such as train.
         start_s, end_s: Seconds since the first event of the attempt, by the hosts' own clocks.
         about: The data set, model or base it is about.
         phase: Where its time is booked, one of PHASES; "" of a moment, such as first_step.
@@ -145,8 +145,8 @@ def _about(event: Mapping[str, Any]) -> str:
 def time_by_phase(spans: Sequence[Span], from_s: float, to_s: float) -> dict[str, float]:
     """Returns phase -> seconds of one process between two moments; they add up to the whole.
 
-    Inside a span that holds another one the inner one counts; one that a thread does beside counts where there is no other;
-    where there is none at all the process is idle.
+    Where one span contains another, the inner one counts. Work that a thread does beside counts only where there is no other
+    span. Where there is no span at all, the process is idle.
     """
     moments = sorted({from_s, to_s, *(min(max(t, from_s), to_s) for span in spans for t in (span.start_s, span.end_s))})
     waiting = sorted(spans, key=lambda span: (span.start_s, -span.end_s), reverse=True)
@@ -163,8 +163,8 @@ def time_by_phase(spans: Sequence[Span], from_s: float, to_s: float) -> dict[str
 
 
 def turnaround_moments(spans: Sequence[Span]) -> list[tuple[float, float]]:
-    """Returns, of each round after the first of an attempt, when the round before had its last adapter and when this one took
-    its first optimizer step."""
+    """Returns two moments for each round after the first of an attempt: the end of the last adapter of the round before, and the
+    first optimizer step of this round."""
     committed = [span.end_s for span in spans if span.name == "commit_base"]
     rounds = list(zip([0.0, *committed], [*committed, float("inf")], strict=True))
     trained = [[span.end_s for span in spans if span.name == "train" and start <= span.start_s < end] for start, end in rounds]
