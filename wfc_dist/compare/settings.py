@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -154,12 +154,20 @@ def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: P
             )
 
 
-def _settings(tree: Any, path: Path) -> CompareSettings:
+_Block = TypeVar("_Block", bound=BaseModel)
+
+
+def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
+    """Returns a block of a file as its model. Raises ConfigError, which names every key that is wrong."""
     try:
-        settings = CompareSettings.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = [f"compare.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        lines = [f"{block}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+
+
+def _settings(tree: Any, path: Path) -> CompareSettings:
+    settings = checked(CompareSettings, tree, path, "compare")
     if settings.reference not in settings.systems:
         word = settings.reference
         raise ConfigError(f"{path}: compare.reference: {word!r} is no system{nearest(word, settings.systems)}")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig, plan
+from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig, checked, plan
 from wfc_dist.config import loading
 from wfc_dist.config.schema import nearest
 from wfc_dist.errors import ConfigError
@@ -66,7 +66,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the key or the point.
     """
     tree = loading.read_tree(path, overrides)
-    settings = _settings(tree.pop("sweep", None) or {}, path)
+    settings = checked(SweepSettings, tree.pop("sweep", None) or {}, path, "sweep")
     over = {key: [_read(value) for value in values] for key, values in settings.over.items()}
     _check_keys(over, path)
     reference = name_of(_reference(over, settings.reference, path))
@@ -125,14 +125,6 @@ def _grid(over: Mapping[str, Sequence[Any]]) -> list[Point]:
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 
-def _settings(tree: Any, path: Path) -> SweepSettings:
-    try:
-        return SweepSettings.model_validate(tree)
-    except ValidationError as error:
-        lines = [f"sweep.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
-
-
 def _check_keys(over: Mapping[str, Sequence[Any]], path: Path) -> None:
     for key, values in over.items():
         block, _, setting = key.partition(".")
@@ -160,8 +152,4 @@ def _reference(over: Mapping[str, Sequence[Any]], wanted: Point, path: Path) -> 
 def _system(common: SystemConfig, point: Point, path: Path) -> SystemConfig:
     layout = {key: value for key, value in point.items() if key in _LAYOUT}
     changed = dict(common.set) | {key: value for key, value in point.items() if key not in _LAYOUT}
-    try:
-        return SystemConfig.model_validate(common.model_dump() | layout | {"set": changed})
-    except ValidationError as error:
-        lines = [f"sweep.over.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+    return checked(SystemConfig, common.model_dump() | layout | {"set": changed}, path, "sweep.over")
