@@ -225,7 +225,7 @@ def compare(
     comparison = settings.load(config, overrides or [])
     for name in only or []:
         if name not in comparison.systems:
-            raise InputError(f"--only {name!r} is no system{nearest(name, comparison.systems)}")
+            raise InputError(f"--only {name!r} is not a system{nearest(name, comparison.systems)}")
     log.quiet_libraries()
     from wfc_dist.compare import results
     from wfc_dist.compare.runner import run_all

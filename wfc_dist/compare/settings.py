@@ -129,7 +129,9 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
 def _folder(tree: Mapping[str, Any], path: Path, block: str) -> Path:
     """Returns where the runs and the results are. Raises ConfigError for a file that is not that of a comparison."""
     if "rounds" in tree:
-        raise ConfigError(f"{path}: rounds: a comparison has none, each system lays the data sets out; take it away")
+        raise ConfigError(
+            f"{path}: rounds: a comparison has no rounds, since each system lays out the data sets itself; remove the key"
+        )
     run = tree.get("run")
     if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
         raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, {block.partition('.')[0]}:")
@@ -144,7 +146,7 @@ def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: P
     """Raises ConfigError where no data set is scored, or a system is scored otherwise than the first."""
     if not any(name in datasets for name in runs[0].config.test_sets()):
         raise ConfigError(
-            f"{path}: no data set has a test split; a comparison asks what is learned of them: give one its splits.test"
+            f"{path}: no data set has a test split; a comparison measures what is learned of them; give one of them splits.test"
         )
     for planned in runs:
         if changed := _scored_otherwise(planned.config, runs[0].config):
@@ -170,7 +172,7 @@ def _settings(tree: Any, path: Path) -> CompareSettings:
     settings = checked(CompareSettings, tree, path, "compare")
     if settings.reference not in settings.systems:
         word = settings.reference
-        raise ConfigError(f"{path}: compare.reference: {word!r} is no system{nearest(word, settings.systems)}")
+        raise ConfigError(f"{path}: compare.reference: {word!r} is not a system{nearest(word, settings.systems)}")
     return settings
 
 
@@ -192,7 +194,7 @@ def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int, bloc
     preset, names = PRESETS[system.preset], system.config.order or list(tree["datasets"])
     if sorted(names) != sorted(tree["datasets"]):
         datasets = ", ".join(tree["datasets"])
-        raise ConfigError(f"{block}.{system.name}.order: must name every data set once: {datasets}")
+        raise ConfigError(f"{block}.{system.name}.order: it must name every data set once: {datasets}")
     settings = dict(preset.settings) | (joint_settings(tree, names) if preset.layout == "joint" else {})
     planned = []
     for suffix, rounds in lay_out(preset.layout, names, preset.every or system.config.every or 1):

@@ -130,11 +130,11 @@ def _check_keys(over: Mapping[str, Sequence[Any]], path: Path) -> None:
         block, _, setting = key.partition(".")
         if key not in _LAYOUT and (block not in _BLOCKS or not setting):
             raise ConfigError(
-                f"{path}: sweep.over: {key!r} is nothing that a sweep varies; there are: "
+                f"{path}: sweep.over: {key!r} cannot be swept; a sweep varies "
                 f"{', '.join(_LAYOUT)}, {', '.join(f'{name}.KEY' for name in _BLOCKS)}"
             )
         if len({_word(value) for value in values}) < len(values):
-            raise ConfigError(f"{path}: sweep.over.{key}: a value stands there twice: {', '.join(map(text_of, values))}")
+            raise ConfigError(f"{path}: sweep.over.{key}: a value is listed twice: {', '.join(map(text_of, values))}")
 
 
 def _reference(over: Mapping[str, Sequence[Any]], wanted: Point, path: Path) -> Point:
@@ -144,7 +144,7 @@ def _reference(over: Mapping[str, Sequence[Any]], wanted: Point, path: Path) -> 
             raise ConfigError(f"{path}: sweep.reference: {key!r} is not swept{nearest(key, over)}")
         if _read(value) not in over[key]:
             known = "; ".join(map(text_of, over[key]))
-            raise ConfigError(f"{path}: sweep.reference.{key}: {text_of(value)} is none of its values: {known}")
+            raise ConfigError(f"{path}: sweep.reference.{key}: {text_of(value)} is not one of its values: {known}")
         point[key] = _read(value)
     return point
 

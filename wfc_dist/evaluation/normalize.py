@@ -55,7 +55,7 @@ def spelling_table(model_folder: Path) -> dict[str, str]:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); copy the file of the root model") from error
     if not isinstance(table, dict):
-        raise InputError(f"{path} is no table of spellings; copy the file of the root model")
+        raise InputError(f"{path} is not a table of spellings (a JSON object); copy the file of the root model")
     return table
 
 

@@ -90,7 +90,7 @@ def test_every_preset_is_explained(preset: str) -> None:
         ({"mean-2": {"every": 2, "order": ["x"]}}, "must name every data set once: x, y, z"),
         ({"mean-2": {"every": 2, "set": {"train.lrr": 1}}}, "compare.systems.mean-2: train.lrr: unknown key; did you mean 'lr'"),
         ({"mean-2": {"evry": 2}}, "compare.systems.mean-2.evry"),
-        ({"mean-3": {"every": 3}}, "compare.reference: 'mean-2' is no system; did you mean 'mean-3'"),
+        ({"mean-3": {"every": 3}}, "compare.reference: 'mean-2' is not a system; did you mean 'mean-3'"),
         ({}, "compare.systems"),
     ],
 )
@@ -105,7 +105,7 @@ def test_something_must_be_trained(tmp_path: Path) -> None:
 
 
 def test_rounds_have_no_place(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rounds: a comparison has none"):
+    with pytest.raises(ConfigError, match="rounds: a comparison has no rounds"):
         make(tmp_path, SYSTEMS, rounds=[["x"]])
 
 
