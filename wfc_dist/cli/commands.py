@@ -39,8 +39,8 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
     from wfc_dist.coordinator.run import run as run_all
     from wfc_dist.evaluation.matrix import read_matrix
     from wfc_dist.progress import Display
-    from wfc_dist.reports.matrix import summary_tables
     from wfc_dist.reports.run import write_report
+    from wfc_dist.reports.score_tables import summary_tables
 
     display = Display(plain=True if plain else None)
     base = run_all(settings, display)

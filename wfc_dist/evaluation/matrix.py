@@ -93,20 +93,16 @@ class ScoreMatrix:
         """Returns the test sets that are not protected, in the order they are learned; those in no round come last."""
         return list(dict.fromkeys([*self._learned(len(self.config.round_list())), *self._own_sets]))
 
-    def trained_on(self, column: ScoredModel, name: str) -> bool:
+    def trained_on(self, model: ScoredModel, name: str) -> bool:
         """Returns whether a model is an adapter that was trained on a test set, alone or as a part of a mix."""
-        dataset = self.config.datasets.get(column.dataset)
-        return name == column.dataset or (dataset is not None and name in dataset.parts)
+        dataset = self.config.datasets.get(model.dataset)
+        return name == model.dataset or (dataset is not None and name in dataset.parts)
 
-    def columns(self, round_index: int | None = None) -> list[ScoredModel]:
-        """Returns the models in the order they came to be: of one round (with the bases before and after it) or all."""
-        rounds = range(len(self.config.round_list()) + 1) if round_index is None else (round_index - 1, round_index)
-        models: list[ScoredModel] = []
-        for index in rounds:
-            if round_index is None or index == round_index:
-                models += [model for (of_round, _), model in self.adapters.items() if of_round == index]
-            models += [self.bases[index]] if index in self.bases else []
-        return models
+    def models_of(self, round_index: int) -> list[ScoredModel]:
+        """Returns the scored models of a round in the order they came to be: the base before, the adapters, the base after."""
+        adapters = [model for (of_round, _), model in self.adapters.items() if of_round == round_index]
+        models = [self.bases.get(round_index - 1), *adapters, self.bases.get(round_index)]
+        return [model for model in models if model is not None]
 
 
 def _read_scores(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
-from wfc_dist.reports.matrix import ESTIMATES, caption
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
+from wfc_dist.reports.score_tables import ESTIMATES, caption
 from wfc_dist.reports.tables import between
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.layout import RunPaths, read_base, require_run
@@ -113,30 +113,30 @@ def _matrix(matrix: ScoreMatrix) -> Section:
         return Section(parts=[Part(note="No model has been scored yet.")])
     parts = []
     for index, names in enumerate(matrix.config.round_list(), start=1):
-        columns = matrix.columns(index)
-        if any(column.index == index for column in columns) or index == 1:
-            parts.append(Part(title=f"Round {index}: {', '.join(names)}", table=_matrix_table(matrix, columns)))
+        models = matrix.models_of(index)
+        if any(model.index == index for model in models) or index == 1:
+            parts.append(Part(title=f"Round {index}: {', '.join(names)}", table=_matrix_table(matrix, models)))
     return Section(parts=parts)
 
 
-def _matrix_table(matrix: ScoreMatrix, columns: Sequence[ScoredModel]) -> HtmlTable:
+def _matrix_table(matrix: ScoreMatrix, models: Sequence[ScoredModel]) -> HtmlTable:
     groups: list[tuple[str, list[str]]] = [("", matrix.own), ("protected", matrix.protected)]
     rows: list[list[Cell] | str] = []
     for title, names in groups:
         if title and names:
             rows.append(title)
-        rows += [[Cell(name), *(_score_cell(matrix, column, name) for column in columns)] for name in names]
+        rows += [[Cell(name), *(_score_cell(matrix, model, name) for model in models)] for name in names]
     text = caption(matrix).partition("; *")[0] + "; framed: the set an adapter was trained on"
-    return HtmlTable(["test set", *(column.title for column in columns)], rows, caption=text, legend=True)
+    return HtmlTable(["test set", *(model.title for model in models)], rows, caption=text, legend=True)
 
 
-def _score_cell(matrix: ScoreMatrix, column: ScoredModel, name: str) -> Cell:
-    score = column.scores.get(name)
+def _score_cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> Cell:
+    score = model.scores.get(name)
     if score is None:
         return Cell("-")
     root = matrix.bases[0].scores.get(name) if 0 in matrix.bases else None
-    shade = colour(score.rate / root.rate - 1) if root and root.rate and column.title != "base 0" else ""
-    css = "own" if matrix.trained_on(column, name) else ""
+    shade = colour(score.rate / root.rate - 1) if root and root.rate and model.title != "base 0" else ""
+    css = "own" if matrix.trained_on(model, name) else ""
     return Cell(f"{100 * score.rate:.1f}", between(score.low, score.high), shade, css)
 
 
@@ -144,7 +144,7 @@ def _rounds(matrix: ScoreMatrix) -> Section:
     if matrix.last < 1:
         return Section(parts=[Part(note="A second base has not been scored yet.")])
     rates = {
-        name: [(index, column.scores[name].rate) for index, column in matrix.bases.items() if name in column.scores]
+        name: [(index, model.scores[name].rate) for index, model in matrix.bases.items() if name in model.scores]
         for name in [*matrix.own, *matrix.protected]
     }
     return Section(

@@ -13,11 +13,11 @@ def run(tmp_path):
     return make_scored_run(tmp_path)
 
 
-def test_columns_come_as_the_models_came(run):
+def test_models_stand_in_the_order_they_came_to_be(run):
     matrix = read_matrix(run)
 
-    assert [column.title for column in matrix.columns()] == ["base 0", "1:cs", "1:ar", "base 1", "2:zh", "base 2"]
-    assert [column.title for column in matrix.columns(2)] == ["base 1", "2:zh", "base 2"]
+    assert [model.title for model in matrix.models_of(1)] == ["base 0", "1:cs", "1:ar", "base 1"]
+    assert [model.title for model in matrix.models_of(2)] == ["base 1", "2:zh", "base 2"]
     assert matrix.learned == {"cs": 1, "ar": 1, "zh": 2}
     assert matrix.own == ["cs", "ar", "zh"] and matrix.protected == ["en", "fr"]
 

@@ -7,7 +7,7 @@ from scored_runs import BASES, make_config, make_mixed_run, make_run, make_score
 from wfc_dist.config import loading
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.metrics import Score
-from wfc_dist.reports.matrix import percent, round_tables, summary_tables
+from wfc_dist.reports.score_tables import percent, round_tables, summary_tables
 
 
 def as_text(matrix):

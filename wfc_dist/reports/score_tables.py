@@ -24,9 +24,9 @@ def percent(score: Score | None) -> str:
     return "-" if score is None else f"{100 * score.rate:.1f} {between(score.low, score.high)}".rstrip()
 
 
-def cell(matrix: ScoreMatrix, column: ScoredModel, name: str) -> str:
+def _cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> str:
     """Returns the text of one cell; an adapter's own set carries a star."""
-    return ("*" if matrix.trained_on(column, name) else "") + percent(column.scores.get(name))
+    return ("*" if matrix.trained_on(model, name) else "") + percent(model.scores.get(name))
 
 
 def caption(matrix: ScoreMatrix) -> str:
@@ -40,24 +40,24 @@ def caption(matrix: ScoreMatrix) -> str:
     return ", ".join(parts) + "; * the set an adapter was trained on"
 
 
-def _table(matrix: ScoreMatrix, columns: Sequence[ScoredModel], title: str) -> Table:
+def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], title: str) -> Table:
     made = plain_table(title)
     made.add_column("test set", no_wrap=True)
-    for column in columns:
-        made.add_column(escape(column.title), justify="right")
+    for model in models:
+        made.add_column(escape(model.title), justify="right")
     for name in matrix.own:
-        made.add_row(name, *(escape(cell(matrix, column, name)) for column in columns))
+        made.add_row(name, *(escape(_cell(matrix, model, name)) for model in models))
     if matrix.protected:
         made.add_section()
         made.add_row("protected:")
     for name in matrix.protected:
-        made.add_row(name, *(escape(cell(matrix, column, name)) for column in columns))
+        made.add_row(name, *(escape(_cell(matrix, model, name)) for model in models))
     return made
 
 
-def _split(columns: Sequence[ScoredModel]) -> Iterable[list[ScoredModel]]:
-    adapters = [column for column in columns if column.kind == "adapter"]
-    bases = [column for column in columns if column.kind == "base"]
+def _split(models: Sequence[ScoredModel]) -> Iterable[list[ScoredModel]]:
+    adapters = [model for model in models if model.kind == "adapter"]
+    bases = [model for model in models if model.kind == "base"]
     for start in range(0, max(1, len(adapters)), _ADAPTERS_AT_ONCE):
         yield [*bases[:-1], *adapters[start : start + _ADAPTERS_AT_ONCE], *bases[-1:]]
 
@@ -66,10 +66,10 @@ def round_tables(matrix: ScoreMatrix) -> list[Table]:
     """Returns the matrix as one table a round (more when it has many adapters), each readable at 120 columns."""
     made = []
     for index, names in enumerate(matrix.config.round_list(), start=1):
-        columns = matrix.columns(index)
-        if index > 1 and not any(column.index == index for column in columns):
+        models = matrix.models_of(index)
+        if index > 1 and not any(model.index == index for model in models):
             break  # not begun
-        made += [_table(matrix, part, f"round {index}: {', '.join(names)}") for part in _split(columns)] if columns else []
+        made += [_table(matrix, part, f"round {index}: {', '.join(names)}") for part in _split(models)] if models else []
     if made:
         set_caption(made[-1], caption(matrix))
     return made
