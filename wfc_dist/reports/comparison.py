@@ -14,7 +14,7 @@ from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
 from wfc_dist.reports.plots import Mark, marks_plot
 from wfc_dist.reports.sweep import Swept
-from wfc_dist.reports.tables import plain_table
+from wfc_dist.reports.tables import between, plain_table
 from wfc_dist.storage import durable
 
 TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
@@ -24,12 +24,12 @@ MARKS = {"better": "+", "worse": "-", "same": ""}
 _SIGNED = frozenset({"new_relative", "protected_relative", "bwt", "fwt"})
 
 
+def _sign(name: str) -> str:
+    return "+" if name in _SIGNED else ""
+
+
 def _number(name: str, value: float) -> str:
-    return f"{100 * value:+.1f}" if name in _SIGNED else f"{100 * value:.1f}"
-
-
-def _between(name: str, value: Value) -> str:
-    return f"[{_number(name, value.low)}, {_number(name, value.high)}]"
+    return format(100 * value, f"{_sign(name)}.1f")
 
 
 def caption(comparison: Comparison) -> str:
@@ -44,11 +44,11 @@ def caption(comparison: Comparison) -> str:
 
 
 def table(comparison: Comparison, rows: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
-    """Returns the table for the terminal: values and marks; intervals are in compare.json and on the page.
+    """Returns the table for the console: values and marks; intervals are in compare.json and on the page.
 
     Args:
-        comparison: What is compared.
-        rows: Its rows.
+        comparison: The comparison.
+        rows: Rows of the comparison.
         front: Systems that get a star: the Pareto front of a sweep.
     """
     made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
@@ -70,8 +70,8 @@ def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str,
     """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
 
     Args:
-        comparison: What is compared.
-        rows: Its rows.
+        comparison: The comparison.
+        rows: Rows of the comparison.
         failures: Run -> what went wrong.
         swept: What a sweep adds: its plots in place of one with all names, its front marked, its points in compare.json.
     """
@@ -117,7 +117,7 @@ def _cell(name: str, value: Value | None) -> Cell:
     if value is None:
         return Cell("-")
     shade = {"better": colour(-0.25), "worse": colour(0.25), "same": ""}[value.verdict]
-    return Cell(_number(name, value.value) + MARKS[value.verdict], _between(name, value), shade)
+    return Cell(_number(name, value.value) + MARKS[value.verdict], between(value.low, value.high, _sign(name)), shade)
 
 
 def _triple(value: Value) -> tuple[float, float, float]:
