@@ -1,1 +1,1 @@
-"""Speech data: sources of clips, audit, features and windows. `sources` and `audit` load neither torch nor ray."""
+"""Speech data: sources of clips, audit, features, and batches of windows. `sources` and `audit` load neither torch nor ray."""

@@ -1,4 +1,4 @@
-"""Reads audio: headers without decoding, and mono 16 kHz samples. libsndfile only (wav, flac, ogg, opus, mp3); no FFmpeg."""
+"""Reads audio: headers without decoding, and mono samples at 16 kHz. Uses libsndfile (wav, flac, ogg, opus, mp3), not FFmpeg."""
 
 import io
 import math
@@ -21,7 +21,7 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A file, or the stretch of it that starts at `offset_s` and lasts `length_s` (to the end when None)."""
+    """A file, or its part that starts at `offset_s` and lasts `length_s` (None: to the end)."""
 
     path: str
     offset_s: float = 0.0
@@ -29,16 +29,16 @@ class AudioFile:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return self.path
 
     @property
     def key(self) -> tuple[str, float]:
-        """Equal for two references to the same audio."""
+        """The identity of the audio: equal for two references to the same."""
         return os.path.normpath(self.path), self.offset_s
 
     def size_bytes(self) -> int:
-        """Returns the size of the file. Raises InputError when it is missing."""
+        """Returns the size of the file. Raises InputError if it is missing."""
         try:
             return os.stat(self.path).st_size
         except OSError as error:
@@ -51,7 +51,7 @@ class AudioFile:
 
 @dataclass(frozen=True, eq=False)
 class AudioCell:
-    """Encoded audio bytes inside a Hugging Face data set (memory-mapped: pickling it carries no audio)."""
+    """Encoded audio in a cell of a Hugging Face data set. The table is memory-mapped: pickling it copies no audio."""
 
     table: "datasets.Dataset"
     column: str
@@ -63,7 +63,7 @@ class AudioCell:
 
     @property
     def key(self) -> tuple[str, float]:
-        """Equal for two references to the same audio."""
+        """The identity of the audio: equal for two references to the same."""
         return f"{self.table._fingerprint}:{self.index}", 0.0
 
     def size_bytes(self) -> int:
@@ -86,10 +86,10 @@ def _unreadable(audio: AudioRef, error: Exception) -> InputError:
 
 
 def header_duration_s(audio: AudioRef) -> float:
-    """Returns the seconds of audio there are from the header alone, from `offset_s` to the end of the file.
+    """Returns the seconds from `offset_s` to the end of the file, from its header alone.
 
     Raises:
-        InputError: Missing or unreadable; names the file.
+        InputError: The audio is missing or unreadable; names the file.
     """
     import soundfile as sf
 
@@ -104,7 +104,7 @@ def decode(audio: AudioRef) -> np.ndarray:
     """Returns float32 samples, mono (mean of the channels), at 16 kHz (resampled by soxr).
 
     Raises:
-        InputError: Missing, unreadable, empty, or not finite; names the file.
+        InputError: The audio is missing, unreadable, empty or not finite; names the file.
     """
     import soundfile as sf
 
@@ -127,5 +127,5 @@ def decode(audio: AudioRef) -> np.ndarray:
 
 
 def samples_in(duration_s: float) -> int:
-    """Returns the 16 kHz samples a clip may take: rounded up, so that resampling never makes it longer than planned."""
+    """Returns how many samples a clip takes at 16 kHz, rounded up: resampling never yields more."""
     return math.ceil(duration_s * RATE_HZ - 1e-6)

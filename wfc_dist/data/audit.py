@@ -1,4 +1,4 @@
-"""Checks every data set of a configuration before anything is trained. Loads neither torch nor ray."""
+"""Checks every data set of a configuration before training. Loads neither torch nor ray."""
 
 import unicodedata
 from collections import Counter
@@ -26,7 +26,7 @@ SHOWN_ERRORS = 4
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with `num_clips` clips of a split: an error stops the run, a warning does not."""
+    """A problem of `num_clips` clips of a split (0: of the split itself). An error stops the run, a warning does not."""
 
     level: Literal["error", "warning"]
     what: str
@@ -50,7 +50,7 @@ class AuditRow:
     problems: tuple[Problem, ...]
 
     def lines(self, level: Literal["error", "warning"]) -> list[str]:
-        """Returns one line per problem, such as "3 of 120 clips of es/train: audio is missing, first: ...; correct ..."."""
+        """Returns one line a problem, such as "3 of 120 clips of es/train: audio is missing, first: ...; correct ..."."""
         clips = f"of {self.num_clips} clips of {self.name}/{self.split}"
         return [
             f"{p.num_clips} {clips}: {p.what}, first: {p.first}; {p.todo}" if p.num_clips else p.what
@@ -76,7 +76,7 @@ class AuditReport:
         return [line for row in self.rows for line in row.lines("warning")]
 
     def raise_for_errors(self) -> None:
-        """Raises InputError listing the first few errors of every data set; returns when there is none."""
+        """Raises InputError with the first few errors of every data set, if there is any."""
         lines = []
         for name in dict.fromkeys(row.name for row in self.rows):
             errors = [line for row in self.rows if row.name == name for line in row.lines("error")]
@@ -111,12 +111,12 @@ _LEAVES_OUT = frozenset({_LONG, _SHORT, _TOKENS, _EMPTY})
 def audit(config: Config, *, deep: bool = False) -> AuditReport:
     """Checks all splits of all data sets, and the test splits of the protected ones.
 
-    Every audio file's header is read; nothing is decoded unless `deep`. Label tokens are counted if the base's tokenizer.json is
-    on this machine; nothing is fetched for it.
+    The header of every audio file is read. Label tokens are counted if the base's tokenizer.json is on this machine; nothing is
+    downloaded.
 
     Args:
         config: The configuration.
-        deep: Decode every clip, which also finds files that are damaged behind an intact header.
+        deep: Decode every clip. This also finds files that are damaged after an intact header.
     """
     checker = _RowChecker(config, deep=deep)
     rows = []
@@ -131,7 +131,7 @@ def audit(config: Config, *, deep: bool = False) -> AuditReport:
 
 @dataclass
 class _Seen:
-    """Audio and texts of the training split: what dev and test must not have."""
+    """Audio and texts of the training split, which dev and test must not contain."""
 
     audio: set[tuple[str, float]]
     texts: set[str]
@@ -157,7 +157,7 @@ class _TokenCounter:
         path = self._tokenizer_file()
         try:
             return Tokenizer.from_file(str(path)) if path and path.is_file() else None
-        except Exception as error:  # it raises nothing narrower
+        except Exception as error:  # tokenizers raises nothing narrower
             raise InputError(f"{path} is no tokenizer: {error}; fetch the base again") from error
 
     def _tokenizer_file(self) -> Path | None:
@@ -168,14 +168,14 @@ class _TokenCounter:
 
         try:
             path = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
-        except HFValidationError:  # opening the run says so
+        except HFValidationError:  # the error comes when the run is opened
             return None
         return Path(path) if isinstance(path, str) else None
 
     def is_too_long(self, text: str) -> bool:
-        """Says whether a text has more tokens than the decoder has positions for it."""
+        """Says whether a text has more tokens than the decoder has positions for text."""
         labels = f" {text}"
-        if len(labels.encode()) <= MAX_TEXT_TOKENS or self._tokenizer is None:  # a token is one byte or more
+        if len(labels.encode()) <= MAX_TEXT_TOKENS or self._tokenizer is None:  # a token has at least one byte
             return False
         return len(self._tokenizer.encode(labels, add_special_tokens=False).ids) > MAX_TEXT_TOKENS
 
@@ -258,7 +258,7 @@ def _summary(name: str, split: SplitName, checked: Sequence[_CheckedRow], proble
 
 
 def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
-    """Yields repeated audio within the split, and audio or text that the training split has too; fills `seen` from train."""
+    """Yields audio that the split repeats, and audio or text that is in the training split too. Fills `seen` from train."""
     here: set[tuple[str, float]] = set()
     for row in rows:
         key, text = row.audio.key, normal_text(row.text)
@@ -275,7 +275,7 @@ def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterat
 
 
 def normal_text(text: str) -> str:
-    """Returns the lower-cased letters and digits of a text, one space between words: equal for the same sentence."""
+    """Returns the lower-cased letters and digits of a text, with one space between words, to compare sentences."""
     letters = (
         char if char.isalnum() or unicodedata.category(char) == "Mn" else " " for char in unicodedata.normalize("NFC", text)
     )

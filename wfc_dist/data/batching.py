@@ -1,8 +1,8 @@
-"""Windows of clips by position: what a rank sees at a step is a pure function of (seed, step), so resuming is starting there.
+"""Batches of windows by position: what a rank sees at a step is a pure function of (seed, step), so that resuming is simple.
 
-The windows of epoch 0, 1, 2, ... form one endless sequence; each epoch has every usable clip exactly once. Global window
-`((step * accumulation + micro) * world_size + world_rank) * batch_size + b` is row b of a micro-batch, so what a gang sees
-in a step is one contiguous stretch of the sequence, whatever the number of ranks.
+The windows of epoch 0, 1, 2, ... form one endless sequence. Each epoch has every usable clip exactly once. Global window
+`((step * accumulation + micro) * world_size + world_rank) * batch_size + b` is row b of a micro-batch: the ranks of a step see
+one contiguous part of the sequence, whatever their number.
 """
 
 import bisect
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 IGNORED = -100
-"""Label of padding: Transformers' loss leaves it out."""
+"""Label of padding, which the loss ignores."""
 _ORDER, _MASKS = 0, 1  # separate random streams of one seed
 
 
@@ -39,7 +39,7 @@ def padded_batch(features: Sequence[torch.Tensor], labels: Sequence[Sequence[int
 
 
 class _Windows:
-    """What training and dev windows share: usable clips, their labels, features of a window."""
+    """The common part of training and dev windows: usable clips, their labels, the features of a window."""
 
     def __init__(self, split: Split, train: TrainConfig, processor: WhisperProcessor) -> None:
         self.split, self._train = split, train
@@ -50,7 +50,7 @@ class _Windows:
         self.usable = self._usable_clips()
 
     def _usable_clips(self) -> list[int]:
-        """Returns the clips windows are made of; logs how many are left out, and why."""
+        """Returns the indices of the clips that windows are made of. Logs how many are left out, and why."""
         reasons = [self._why_left_out(index) for index in range(len(self.split))]
         usable = [index for index, reason in enumerate(reasons) if reason is None]
         counts = Counter(reason for reason in reasons if reason)
@@ -80,11 +80,11 @@ class _Windows:
         return self.seconds_of([tuple(self.usable)]) / 3600
 
     def seconds_of(self, windows: Sequence[Window]) -> float:
-        """Returns the seconds of speech in windows, silence between and after clips not counted."""
+        """Returns the seconds of speech in windows, without the silence between and after clips."""
         return sum(self.split.clips[index].duration_s for window in windows for index in window)
 
     def arrange(self, order: Sequence[int]) -> list[Window]:
-        """Returns the windows of clips in `order`: packed when train.packing says so, else one clip each."""
+        """Returns the windows of clips in `order`: packed with train.packing, otherwise one clip each."""
         if not self._train.packing:
             return [(index,) for index in order]
         return pack(order, self._sizes, gap_samples=self._gap_samples, max_tokens=MAX_TEXT_TOKENS)
@@ -94,7 +94,7 @@ class _Windows:
         return self._labels.window(window)
 
     def features_of(self, window: Window, mask_seed: Sequence[int] | None = None) -> torch.Tensor:
-        """Returns the features (n_mels, 3000) of a window, masked when there is a seed and train.spec_augment."""
+        """Returns the features (n_mels, 3000) of a window. SpecAugment masks them if `mask_seed` and train.spec_augment are given."""
         samples = window_audio(self.split, window, self._gap_samples)
         features = log_mel(self._extractor, samples)
         if mask_seed is None or self._train.spec_augment is None:
@@ -103,7 +103,7 @@ class _Windows:
 
 
 class TrainingWindows(_Windows):
-    """The endless sequence of training windows of one split, read by position.
+    """The endless sequence of the training windows of one split, read by position.
 
     Args:
         split: An open training split.
@@ -131,7 +131,7 @@ class TrainingWindows(_Windows):
         return self._plans[epoch]
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Returns (epoch, position in it) of a global window; packing makes epochs differ in their number of windows."""
+        """Returns (epoch, position in it) of a global window. With packing, epochs differ in their number of windows."""
         while self._starts[-1] <= index:
             self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
         epoch = bisect.bisect_right(self._starts, index) - 1
@@ -147,11 +147,11 @@ class TrainingWindows(_Windows):
         return [self.window(index) for index in range(step * count, (step + 1) * count)]
 
     def num_label_tokens(self, step: int, world_size: int) -> int:
-        """Returns the labels other than -100 in the whole step: all micro-batches of all ranks."""
+        """Returns how many labels of the whole step, all micro-batches of all ranks, are not -100."""
         return sum(len(self.labels_of(window)) for window in self._step_windows(step, world_size))
 
     def seconds(self, step: int, world_size: int) -> float:
-        """Returns the seconds of speech in the whole step: all micro-batches of all ranks."""
+        """Returns the seconds of speech in the whole step, all micro-batches of all ranks."""
         return self.seconds_of(self._step_windows(step, world_size))
 
     def batch(self, step: int, micro: int, world_rank: int, world_size: int) -> Batch:
@@ -161,7 +161,7 @@ class TrainingWindows(_Windows):
             step: Optimizer step, from 0.
             micro: Micro-batch of the step, from 0 to gradient_accumulation - 1.
             world_rank: This rank.
-            world_size: Ranks that train this adapter.
+            world_size: Number of ranks that train this adapter.
 
         Returns:
             input_features (B, n_mels, 3000) float32 and labels (B, L) int64 padded with -100.
@@ -176,15 +176,15 @@ class TrainingWindows(_Windows):
         return padded_batch(features, [self.labels_of(window) for window in windows.values()])
 
     def loader(self, first_step: int, num_steps: int, world_rank: int, world_size: int) -> Iterator[tuple[int, list[Batch]]]:
-        """Yields (step, its micro-batches) for `num_steps` steps, decoded ahead by train.loader_workers processes.
+        """Yields (step, its micro-batches) for `num_steps` steps; train.loader_workers processes decode ahead.
 
-        The batches do not depend on the number of processes; neither does the state of torch's random generator.
+        Neither the batches nor the state of torch's random generator depend on the number of processes.
         """
         steps = _Steps(self, first_step, num_steps, world_rank, world_size)
         if not self._train.loader_workers:
             yield from (steps[position] for position in range(num_steps))
             return
-        # A generator of its own: the loader would draw from torch's global one, which also draws the dropout.
+        # With a generator of its own the loader does not draw from torch's global one, which also draws the dropout.
         yield from DataLoader(steps, batch_size=None, num_workers=self._train.loader_workers, generator=torch.Generator())
 
     def micro_batches(self, step: int, world_rank: int, world_size: int) -> list[Batch]:
@@ -193,7 +193,7 @@ class TrainingWindows(_Windows):
 
 
 class _Steps(Dataset):
-    """Steps as a data set, for torch's DataLoader."""
+    """Steps as a data set for torch's DataLoader."""
 
     def __init__(self, windows: TrainingWindows, first_step: int, num_steps: int, world_rank: int, world_size: int) -> None:
         self._windows, self._first, self._num = windows, first_step, num_steps
@@ -208,9 +208,9 @@ class _Steps(Dataset):
 
 
 class DevWindows(_Windows):
-    """Fixed windows of a dev split, in its order; for the loss.
+    """The fixed windows of a dev split, in its order, for the loss.
 
-    Every rank gets the same number of batches (collectives need that): where windows run out, rows without labels fill up.
+    Every rank gets the same number of batches, since collectives need that. Rows without labels fill the last batches.
 
     Attributes:
         windows: Clip indices of every window.
@@ -222,15 +222,15 @@ class DevWindows(_Windows):
 
     @property
     def num_label_tokens(self) -> int:
-        """Labels other than -100 in all windows."""
+        """The number of labels in all windows that are not -100."""
         return sum(len(self.labels_of(window)) for window in self.windows)
 
     def num_batches(self, batch_size: int, world_size: int) -> int:
-        """Returns the batches of every rank."""
+        """Returns how many batches every rank gets."""
         return -(-len(self.windows) // (batch_size * world_size))
 
     def batch(self, index: int, batch_size: int, world_rank: int, world_size: int) -> Batch:
-        """Returns batch `index` of one rank, shaped as in training; rows past the last window have labels -100 only."""
+        """Returns batch `index` of one rank, shaped as in training. Rows after the last window have only -100 as labels."""
         first = (index * world_size + world_rank) * batch_size
         windows = self.windows[first : first + batch_size]
         labels = [self.labels_of(window) for window in windows]

@@ -1,4 +1,4 @@
-"""From clips to model inputs: one 30 s window of samples, its log-mel features, its label tokens, its SpecAugment masks."""
+"""From clips to model inputs: the samples of a 30 s window, its log-mel features, label tokens and SpecAugment masks."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ from wfc_dist.errors import InputError
 
 HOP_SAMPLES = 160
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
-"""Languages whose transcripts Whisper does not begin with a space."""
+"""Languages in which Whisper does not begin a transcript with a space."""
 
 
 def _token_id(tokenizer: WhisperTokenizer, token: str) -> int:
     token_id = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(token_id, int) or token_id == tokenizer.eos_token_id:  # the end token stands in for unknown ones
+    if not isinstance(token_id, int) or token_id == tokenizer.eos_token_id:  # the end token also stands for unknown ones
         raise InputError(f"the base's tokenizer has no {token}; use a multilingual Whisper that knows the language")
     return token_id
 
@@ -35,12 +35,12 @@ def _text_tokens(tokenizer: WhisperTokenizer, texts: Sequence[str]) -> list[np.n
 
 
 class Labels:
-    """Label tokens of clips and of windows.
+    """The label tokens of clips and of windows.
 
-    A window's labels are `<|lang|><|transcribe|><|notimestamps|> text... <|endoftext|>`: Transformers shifts labels itself and
-    puts <|startoftranscript|> in front, so it is not among them (but counts for the limit).
-    Texts begin with a space, as in Whisper's own transcripts: without it the loss on prompts that it transcribes well is about
-    twice as high or more (docs/data.md), and training would first unlearn the space.
+    A window's labels are `<|lang|><|transcribe|><|notimestamps|> text... <|endoftext|>`. Transformers shifts labels and puts
+    <|startoftranscript|> in front of them; it is not among the labels, but counts for the limit.
+    Texts begin with a space, as in Whisper's own transcripts. Without the space the loss on clips that Whisper transcribes well
+    is at least about twice as high (docs/data.md), and training would first unlearn the space.
     """
 
     def __init__(self, clips: Sequence[Clip], tokenizer: WhisperTokenizer) -> None:
@@ -53,7 +53,7 @@ class Labels:
         self._first = dict(zip(spaceless, first, strict=True))  # clip -> its tokens where it is the first of a window
 
     def num_text_tokens(self, index: int) -> int:
-        """Returns the most tokens the text of a clip takes, first in its window or not."""
+        """Returns how many tokens the text of a clip takes at most, be the clip the first of its window or a later one."""
         return max(len(self._tokens[index]), len(self._first.get(index, ())))
 
     def window(self, window: Window) -> list[int]:
@@ -66,14 +66,14 @@ class Labels:
 
 
 def clip_sizes(clips: Sequence[Clip], labels: Labels) -> list[ClipSize]:
-    """Returns what every clip takes of a window; clips of different languages never share one."""
+    """Returns what every clip takes of a window. Clips of different languages never share a window."""
     return [ClipSize(samples_in(clip.duration_s), labels.num_text_tokens(i), clip.language) for i, clip in enumerate(clips)]
 
 
 def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
-    """Returns the samples of a window (at most 480000, float32): its clips in order, silence between them, as planned.
+    """Returns the samples of a window (at most 480000, float32): its clips in order, with silence between them.
 
-    Every clip begins where the plan put it, whatever length it decodes to.
+    Every clip begins where its duration in the manifest puts it, whatever length it decodes to.
     """
     starts, position = [], 0
     for index in window:
@@ -88,9 +88,9 @@ def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
 
 
 def log_mel(extractor: WhisperFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
-    """Returns log-mel features (n_mels, 3000) float32 of one window, silence after its samples.
+    """Returns the log-mel features (n_mels, 3000), float32, of one window, which silence fills up.
 
-    Computed on one thread, whatever the process uses: loader processes have one, and their number must not change a bit.
+    Computes on one thread, as loader processes do, so that their number does not change a bit.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -102,9 +102,9 @@ def log_mel(extractor: WhisperFeatureExtractor, samples: np.ndarray) -> torch.Te
 
 
 def spec_augment(features: torch.Tensor, num_samples: int, config: SpecAugmentConfig, seed: Sequence[int]) -> torch.Tensor:
-    """Returns a copy of features (n_mels, frames) with masks of zeros; a pure function of its arguments.
+    """Returns a copy of features with masks of zeros; a pure function of its arguments.
 
-    Widths are uniform in 0..width, positions uniform; time masks lie where there is speech, not in the padding.
+    Widths are uniform in 0..width, and positions are uniform. Time masks lie in the speech, not in the padding.
 
     Args:
         features: (n_mels, frames).

@@ -1,4 +1,4 @@
-"""Reads rows out of Hugging Face data sets: from the hub, or saved on disk. Audio stays encoded; no remote code is run."""
+"""Reads rows of Hugging Face data sets, from the hub or saved on disk. Audio stays encoded; no remote code runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def saved_rows(dataset: DatasetConfig, split_name: str) -> Iterator[SourceRow]:
     """Yields the rows of a folder written by `save_to_disk`: one split of a DatasetDict, or a single Dataset.
 
     Raises:
-        InputError: No such folder, not a saved data set, or no such split.
+        InputError: The folder is missing, is no saved data set, or has no such split.
     """
     import datasets
 

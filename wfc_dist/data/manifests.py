@@ -1,4 +1,4 @@
-"""Reads rows out of JSONL manifests (NeMo's keys) and audio folders. Rows are what the files say, not yet checked clips."""
+"""Reads rows of JSONL manifests (NeMo's keys) and of audio folders. Rows are what the files say; nothing is checked."""
 
 import csv
 import json
@@ -17,8 +17,10 @@ LANGUAGE_COLUMNS = ("lang", "language")
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as written: `language` and `duration_s` are None when it does not say, `word_languages` is empty; `where` is for
-    messages."""
+    """One row as written. `language` and `duration_s` are None, and `word_languages` is empty, where the row lacks them.
+
+    `where` names file and line in messages.
+    """
 
     id: str
     text: str
@@ -30,12 +32,12 @@ class SourceRow:
 
 
 def row_language(row: dict[str, Any]) -> str | None:
-    """Returns the first language column that is filled in."""
+    """Returns the first language column that is not empty."""
     return next((str(row[key]) for key in LANGUAGE_COLUMNS if row.get(key)), None)
 
 
 def row_text(row: dict[str, Any], column: str, where: str) -> str:
-    """Returns the stripped transcript. Raises InputError when the column is absent or is no text."""
+    """Returns the stripped transcript. Raises InputError if the column is absent or is no text."""
     text = row.get(column)
     if not isinstance(text, str):
         raise InputError(f"{where}: no text under {column!r} (there is: {', '.join(map(str, row))}); set text_column")
@@ -43,7 +45,7 @@ def row_text(row: dict[str, Any], column: str, where: str) -> str:
 
 
 def row_word_languages(row: dict[str, Any], text: str, where: str) -> tuple[str, ...]:
-    """Returns the languages of the words of `text`, split at spaces; () when absent. Raises InputError unless one a word."""
+    """Returns the languages of the words of `text`, split at spaces; () if absent. Raises InputError if the numbers differ."""
     value = row.get("word_langs")
     if not value:
         return ()
@@ -58,7 +60,7 @@ def row_word_languages(row: dict[str, Any], text: str, where: str) -> tuple[str,
 
 
 def row_seconds(row: dict[str, Any], key: str, where: str) -> float | None:
-    """Returns a non-negative number of seconds, or None when absent. Raises InputError for anything else."""
+    """Returns a non-negative number of seconds, or None if absent. Raises InputError for anything else."""
     value = row.get(key)
     if value is None:
         return None

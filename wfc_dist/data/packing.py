@@ -1,4 +1,7 @@
-"""Pure: which clips share a 30 s window. No audio, no tokenizer, no torch."""
+"""Decides which clips share a window: a packed sample of at most 30 s, the unit of training and of packed decoding.
+
+Pure functions of sizes: no audio, no tokenizer, no torch.
+"""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -7,18 +10,19 @@ from dataclasses import dataclass, field
 WINDOW_SAMPLES = 30 * 16_000
 """Whisper's encoder reads windows of 30 s at 16 kHz."""
 MAX_LABEL_TOKENS = 448
-"""Whisper's decoder length; counts everything from <|startoftranscript|> to <|endoftext|>."""
+"""Positions of Whisper's decoder, from <|startoftranscript|> to <|endoftext|>."""
 MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - 5
-"""What is left for text beside start, language, task, no timestamps and end."""
+"""Label tokens without start, language, task, no timestamps and end."""
 OPEN_WINDOWS = 8
-"""Windows per language that still take clips: how far a clip may move ahead in the permuted order."""
+"""Windows per group that take more clips. It bounds how far a clip moves ahead in the given order."""
 
 Window = tuple[int, ...]
+"""Indices of the clips of a packed sample, in their order."""
 
 
 @dataclass(frozen=True)
 class ClipSize:
-    """What a clip takes of a window: samples, label tokens as the first clip and as a later one, and what it must share."""
+    """What a clip takes of a window: samples and label tokens. Only clips of one `group` (the language) share a window."""
 
     num_samples: int
     num_tokens: int
@@ -35,16 +39,16 @@ class _Open:
 def pack(
     order: Iterable[int], sizes: Sequence[ClipSize], *, gap_samples: int, max_tokens: int, max_samples: int = WINDOW_SAMPLES
 ) -> list[Window]:
-    """Returns windows of clip indices: every clip once, each into the first open window of its group that has room.
+    """Returns windows that hold every clip once. A clip goes into the first open window of its group that has room.
 
-    When none of the `OPEN_WINDOWS` has room the oldest is closed. A pure function of its arguments.
+    If none of the `OPEN_WINDOWS` has room, the oldest is closed. A pure function of its arguments.
 
     Args:
         order: Clip indices, in the order they are placed.
-        sizes: Sizes by clip index; each clip alone fits a window.
+        sizes: Sizes by clip index; every clip must fit a window alone.
         gap_samples: Silence between two clips of a window.
-        max_tokens: Label tokens a window may hold (those every window needs already taken off).
-        max_samples: Samples a window may hold.
+        max_tokens: Most label tokens of the texts of a window.
+        max_samples: Most samples of a window.
     """
     closed: list[Window] = []
     windows: defaultdict[Hashable, list[_Open]] = defaultdict(list)

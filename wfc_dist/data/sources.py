@@ -1,4 +1,4 @@
-"""Opens a split of a data set as clips: what every other part sees, whatever the format on disk. Audio is decoded lazily."""
+"""Opens a split of a data set as clips, whatever its format on disk. Audio is decoded when it is asked for."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from wfc_dist.errors import InputError
 
 SplitName = Literal["train", "dev", "test"]
 
-_FEWEST_KEPT = 1  # clips of a split, however small its share
+_FEWEST_KEPT = 1  # clips of a split that stay, however small `share` is
 
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
@@ -32,9 +32,14 @@ READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: `language` is a Whisper code such as "en", `duration_s` comes from the manifest or the header.
+    """One utterance.
 
-    `word_languages` has one a word of the text, or none at all where the source does not say them.
+    Attributes:
+        id: Unique within its split.
+        text: The transcript.
+        language: Whisper's code, such as "en".
+        duration_s: From the manifest, otherwise from the audio's header.
+        word_languages: One language a word of the text, or () where the source has none.
     """
 
     id: str
@@ -74,7 +79,7 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hex sha256 over id, text, language, duration and audio byte size of every clip, in order."""
+        """The hex sha256 over id, text, language, duration and size in bytes of every clip, in order."""
         digest = hashlib.sha256()
         for clip, audio in zip(self.clips, self._audio, strict=True):
             row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), audio.size_bytes()]
@@ -99,7 +104,7 @@ def clip_language(dataset: DatasetConfig, row: SourceRow) -> str:
     """Returns the Whisper code of a row: the data set's `language` if given, else the row's own.
 
     Raises:
-        InputError: Neither names a language, or not one that Whisper knows.
+        InputError: Neither of them names a language that Whisper knows.
     """
     value = dataset.language or row.language
     if not value:
@@ -111,7 +116,7 @@ def clip_language(dataset: DatasetConfig, row: SourceRow) -> str:
 
 
 def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[SourceRow]:
-    """Returns the rows of a split as written, `share` of them and at most `max_clips`; neither audio nor languages are checked.
+    """Returns the rows of a split as written: the share `share`, at most `max_clips`. Checks neither audio nor languages.
 
     Raises:
         InputError: The split is not configured, or its files cannot be read; names the data set.
@@ -119,7 +124,7 @@ def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Sourc
     if dataset.format == "mix":
         rows = list(_mixed_rows(name, dataset, split))
     else:
-        # a share is of all rows; without one only the rows that are kept are read
+        # a share needs all rows; without one, only the rows that stay are read
         rows = list(islice(_source_rows(name, dataset, split), None if dataset.share < 1 else dataset.max_clips))
     if dataset.share < 1 and rows:
         kept = max(_FEWEST_KEPT, round(dataset.share * len(rows)))
@@ -128,7 +133,7 @@ def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Sourc
 
 
 def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
-    """Yields the rows of all parts that have the split; each keeps its own language, ids carry the part's name."""
+    """Yields the rows of all parts that have the split. Each row keeps the language of its part; its id begins with the part."""
     if split not in dataset.splits:
         raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
     for part, inner in dataset.parts.items():
@@ -164,16 +169,16 @@ def unique_ids(rows: Sequence[SourceRow]) -> list[str]:
 
 
 def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
-    """Opens one split. Audio is not decoded; headers are read where the source does not give durations.
+    """Opens one split without decoding audio. Headers are read where the source lacks durations.
 
     Args:
         name: The data set's name in the configuration, for messages.
-        dataset: Where it is and how it is read.
-        split: Which of its splits.
+        dataset: Its block of the configuration.
+        split: Name of the split.
 
     Raises:
-        InputError: The source cannot be read, a row lacks text, audio or language, or there is no row at all;
-            names the data set, the file and the line.
+        InputError: The source cannot be read, a row lacks text, audio or language, or there is no row. Names the data set, the
+            file and the line.
     """
     rows = read_rows(name, dataset, split)
     if not rows:
