@@ -1,1 +1,1 @@
-"""What `wfc analyze` does: do the paper's mechanisms hold in a run? Every measure is a pure function of factors or entries."""
+"""The measures of `wfc analyze`: do the paper's mechanisms hold in a run? They are pure functions of factors or entries."""

@@ -1,4 +1,4 @@
-"""Is there a prior near zero? What AdamW's decay takes of a weight over a training, beside what the gradients did."""
+"""Is weight decay a prior near zero? How much AdamW's decay shrinks a weight, beside how far the gradients move it."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from wfc_dist.training.schedule import lr_at
 
 @dataclass(frozen=True)
 class AdapterPrior:
-    """What the decay did to one adapter, beside what the gradients did. Frobenius norms over all modules.
+    """The effect of decay and gradients on one adapter. Frobenius norms over all modules.
 
     Attributes:
-        steps: Optimizer steps of the weights that were kept.
-        shrinkage: 1 - prod(1 - lr_t * weight_decay): the share the decay takes of a factor that gets no gradient.
-        lora_A_start: ||A_0||, the common start of the round's adapters.
+        steps: Optimizer steps that made these weights.
+        shrinkage: 1 - prod(1 - lr_t * weight_decay): the share that decay takes from a factor without gradient.
+        lora_A_start: ||A_0||, the common initial value of the round's adapters.
         lora_A_moved: ||A - A_0||.
-        lora_B_moved: ||B||, which starts at zero.
+        lora_B_moved: ||B||; B starts at zero.
     """
 
     steps: int
@@ -37,8 +37,8 @@ def adapter_prior(factors: Mapping[str, Factors], train: TrainConfig, steps: int
     Args:
         factors: Module -> factors.
         train: Learning rate, schedule and weight decay.
-        steps: Optimizer steps of these weights.
-        init_seed: Of lora_A, the same for all adapters of a round.
+        steps: Optimizer steps that made these weights.
+        init_seed: Seed of lora_A, the same for all adapters of a round.
     """
     start = moved_a = moved_b = 0.0
     for module, adapter in factors.items():
@@ -56,7 +56,7 @@ def shrinkage(train: TrainConfig, steps: int) -> float:
 
 
 def shrinkage_curve(train: TrainConfig, steps: int, num_points: int = 60) -> list[tuple[int, float]]:
-    """Returns (step, shrinkage up to it) at up to `num_points` steps after step 0."""
+    """Returns (step, shrinkage up to this step) at step 0 and up to `num_points` later ones."""
     wanted = {round(index * steps / num_points) for index in range(num_points + 1)}
     points, log_kept = [(0, 0.0)], 0.0
     for step in range(1, steps + 1):
@@ -68,4 +68,4 @@ def shrinkage_curve(train: TrainConfig, steps: int, num_points: int = 60) -> lis
 
 def _log_kept(step: int, train: TrainConfig) -> float:
     decay = lr_at(step, train) * train.weight_decay
-    return math.log1p(-decay) if decay < 1 else -math.inf  # AdamW would flip the sign; nothing is kept
+    return math.log1p(-decay) if decay < 1 else -math.inf  # beyond 1 AdamW flips the sign: nothing is left

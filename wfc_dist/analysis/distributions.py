@@ -1,7 +1,7 @@
-"""Entries of all modules of a round together, adapter by adapter: their distributions at three levels of standardization.
+"""The distributions of an adapter's entries over all modules of a round, at three levels of standardization.
 
-A mixture of Gaussians of different scales has heavy tails. Where the kurtosis goes as entries are divided by the s of their
-module, or of their output row, that mixture is what it came from.
+A mixture of Gaussians of different scales has heavy tails. If the kurtosis vanishes when entries are divided by the s of their
+module, or of their output row, such a mixture is its cause.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,9 @@ class Distribution:
     """The entries of one adapter's matrices, or of their average, all modules together.
 
     Attributes:
-        shapes: Level ("as they are", "per module", "per row") -> shape.
+        shapes: Level ("as they are", "per module", "per row") -> how the entries compare with a Gaussian.
         quantiles: Level -> quantiles of entries / s at `PROBABILITIES`.
-        densities: In bins between the edges of `Pooled`, as they are.
+        densities: Of the entries as they are, in bins between the edges of `Pooled`.
     """
 
     shapes: Mapping[str, GaussianFit]
@@ -42,8 +42,8 @@ class Pooled:
 
     Attributes:
         adapters: Data set -> distribution.
-        averaged: Of the uniform mean.
-        edges: Of the bins of densities.
+        averaged: Distribution of the uniform mean.
+        edges: Edges of the bins of densities.
     """
 
     adapters: Mapping[str, Distribution]
@@ -63,7 +63,7 @@ class EntryPool:
         self._averaged: list[torch.Tensor] = []
 
     def add(self, grids: Sequence[torch.Tensor], averaged: torch.Tensor) -> tuple[float, float]:
-        """Takes one module's entries; returns the excess kurtosis of the adapters (mean) and of their average."""
+        """Adds one module's entries. Returns the excess kurtosis of the adapters (mean) and of their average."""
         for kept, entries in zip(self._grids.values(), grids, strict=True):
             kept.append(entries)
         self._averaged.append(averaged)

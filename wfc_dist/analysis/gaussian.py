@@ -1,8 +1,8 @@
-"""The distribution of weights against N(0, s^2). Entries in, numbers out; float64. N: number of entries.
+"""How the distribution of weights compares with N(0, s^2). Entries in, numbers out; float64. N: number of entries.
 
-With millions of entries every test of normality rejects, whatever the weights are, and entries of a product of low rank are
-not independent: p-values say nothing here. So distances between distribution functions are measured, which do not grow
-with N, and how few entries would do to tell the two apart.
+With millions of entries every test of normality rejects, whatever the weights are, and the entries of a product of low rank are
+not independent: p-values say nothing here. So these functions measure distances between distribution functions, which do not
+grow with N, and how few entries suffice to tell the two apart.
 """
 
 import math
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 THRESHOLDS = (0.01, 0.1, 0.5, 1.0)
-"""In units of s: the share of entries below them is the sparsity."""
-_KS_CRITICAL = 1.3581  # sqrt(N) * distance is beyond it in 5 % of samples of the distribution itself (Kolmogorov)
+"""Sizes in units of s. The share of entries below a threshold is the sparsity."""
+_KS_CRITICAL = 1.3581  # sqrt(N) * distance exceeds it for 5 % of samples of the distribution itself (Kolmogorov)
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class GaussianFit:
     """Entries against N(0, s^2). Numbers are NaN where all entries are zero.
 
     Attributes:
-        num: Entries looked at.
+        num: Number of entries.
         mean: Their mean.
-        s: sqrt(mean of squares), the fit of N(0, s^2).
+        s: sqrt(mean of squares), which fits N(0, s^2).
         excess_kurtosis: mean(x^4) / s^4 - 3: 0 for a Gaussian, above for heavy tails, -1.2 for a uniform distribution.
         ks_distance: Kolmogorov-Smirnov, the largest difference of the distribution functions.
-        anderson_darling: A^2 / N, the mean squared difference weighted 1 / (F (1 - F)): looks at the tails, too.
-        num_to_reject: So many independent entries at this KS distance reject the Gaussian at 5 %.
+        anderson_darling: A^2 / N, the mean squared difference weighted with 1 / (F (1 - F)), which stresses the tails.
+        num_to_reject: How many independent entries at this KS distance reject the Gaussian at 5 %.
         zeros: Share of entries that are exactly 0.
         below: Threshold in units of s -> share of entries of smaller size.
     """
@@ -79,7 +79,7 @@ def gaussian_below(threshold: float) -> float:
 
 
 def per_module(grids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Returns every module's entries divided by their own s: a mixture of scales is none afterwards. Zeros stay."""
+    """Returns every module's entries divided by their own s, so that all have one scale. Zeros stay."""
     return [_divided(grid, grid.double().square().mean().sqrt()) for grid in grids]
 
 
@@ -108,7 +108,7 @@ def quantiles(values_N: torch.Tensor, probabilities: Sequence[float]) -> list[fl
 
 
 def densities(values_N: torch.Tensor, edges: Sequence[float]) -> list[float]:
-    """Returns the density of entries in each bin between `edges`; those outside count in none."""
+    """Returns the density of entries in each bin between `edges`. Entries outside count in the total only."""
     bins = torch.tensor(edges, dtype=torch.float64)
     counts = torch.histogram(values_N.double().flatten().contiguous(), bins).hist
     return [float(value) for value in counts / (max(1, values_N.numel()) * bins.diff())]

@@ -1,4 +1,4 @@
-"""How the updates of a round lie to one another: inner products, subspaces, signs. From the factors; no update is made whole.
+"""How the updates of a round relate to one another: inner products, subspaces, signs. No dense update is computed.
 
 Letters of shapes: K adapters, O out features, I in features, R and S ranks, D dimensions of a space, N entries.
 """
@@ -13,14 +13,14 @@ from wfc_dist.merging.factors import Factors
 
 @dataclass(frozen=True)
 class VarianceSplit:
-    """||mean of the updates||^2 against the mean of their ||update||^2, and where it comes from.
+    """||mean of the updates||^2 relative to the mean of ||update||^2, split into its terms.
 
     From ||mean||^2 = (1/N^2) sum_ij <d_i, d_j>: ratio = own + cross, exactly.
 
     Attributes:
         ratio: ||mean||^2 / mean_i ||d_i||^2: 1/N for orthogonal updates, 1 for identical ones.
-        own: Share of the terms i = j; always 1/N.
-        cross: Share of the terms i != j.
+        own: Part of the terms i = j; always 1/N.
+        cross: Part of the terms i != j.
         mean_cosine: cross / (1 - 1/N): the mean cosine of pairs, weighted by norms; None for a single adapter.
     """
 
@@ -63,7 +63,7 @@ def entry_sums(factors: Sequence[Factors]) -> torch.Tensor:
 def variance_split(gram_KK: torch.Tensor) -> VarianceSplit:
     """Returns the split of ||mean||^2, from the inner products of one module or their sum over modules.
 
-    Updates that are all zero give ratio and cross NaN.
+    ratio and cross are NaN if all updates are zero.
     """
     num = len(gram_KK)
     mean_squared = float(gram_KK.trace()) / num
@@ -80,21 +80,21 @@ def cosines(gram_KK: torch.Tensor) -> torch.Tensor:
 
 
 def mean_off_diagonal(values_KK: torch.Tensor) -> float:
-    """Returns the mean over pairs i != j; NaN for a single one."""
+    """Returns the mean over pairs i != j; NaN for a single adapter."""
     num = len(values_KK)
     return float((values_KK.sum() - values_KK.trace()) / (num * (num - 1))) if num > 1 else float("nan")
 
 
 def effective_rank(singular_R: torch.Tensor) -> float:
-    """Returns (sum s^2)^2 / sum s^4: r for r equal singular values, 1 where one prevails, 0 for none."""
+    """Returns (sum s^2)^2 / sum s^4: r for r equal singular values, 1 if one prevails, 0 for none."""
     squares_R = singular_R.double() ** 2
     return float(squares_R.sum() ** 2 / (squares_R**2).sum()) if len(squares_R) else 0.0
 
 
 def overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
-    """Returns the mean squared cosine of the principal angles: 1 for one inside the other, 0 for orthogonal ones.
+    """Returns the mean squared cosine of the principal angles: 1 if one space is in the other, 0 if they are orthogonal.
 
-    NaN when one has no direction.
+    NaN if a space has no direction.
 
     Args:
         p_DR, q_DS: Orthonormal columns, float64.
@@ -110,7 +110,7 @@ def random_overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
 
 
 def sign_agreement(entries_KN: torch.Tensor) -> torch.Tensor:
-    """Returns the share of entries of like sign, of those that are not zero in either, for every pair; (K, K) float64."""
+    """Returns for every pair the share of equal signs among the entries that are zero in neither; (K, K) float64."""
     signs_KN = entries_KN.sign().double()
     both_KK = signs_KN.abs() @ signs_KN.abs().T
     return (signs_KN @ signs_KN.T / both_KK + 1) / 2

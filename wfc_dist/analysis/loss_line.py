@@ -1,4 +1,4 @@
-"""Loss along the line base_{t-1} + alpha * delta_t: how far along its update should the model have gone?"""
+"""The loss along the line base_{t-1} + alpha * delta_t: which alpha is best for the round's update?"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ class Line:
     """Cross-entropy per label token at points of the line.
 
     Attributes:
-        round_index: Whose update.
-        alphas: The points: 0 is the base before the round, 1 the one after it.
+        round_index: The round of the update.
+        alphas: The points. 0 is the base before the round, 1 the base after it.
         losses: Set -> loss at each point.
         splits: Set -> "dev" or "test".
-        protected: Sets nobody trained on.
-        max_clips: Of each set, at most.
+        protected: Sets that no round trains on.
+        max_clips: Most clips of a set.
     """
 
     round_index: int
@@ -50,7 +50,7 @@ class Line:
 
 
 def alphas(num_points: int) -> list[float]:
-    """Returns points evenly spread over [0, 1.5]. Raises InputError for fewer than two."""
+    """Returns `num_points` evenly spread over [0, 1.5]. Raises InputError for fewer than two."""
     if num_points < 2:
         raise InputError(f"--line {num_points}: a line has 2 points or more; 0 leaves it out")
     return [END * index / (num_points - 1) for index in range(num_points)]
@@ -60,14 +60,14 @@ def loss_along(config: Config, base: Base, delta_dir: Path, *, num_points: int, 
     """Returns the loss of every set of the configuration along the line, on this machine's CPU.
 
     Args:
-        config: Of the run; its data must be here.
+        config: The run's; its data must be on this machine.
         base: The base before the round.
-        delta_dir: The round's update.
-        num_points: At least 2.
-        max_clips: Of each set.
+        delta_dir: Folder of the round's update.
+        num_points: Points of the line, 2 or more.
+        max_clips: Most clips of a set.
 
     Raises:
-        InputError: Data that is not here, a set without dev and test split, too few points.
+        InputError: Data is missing, a set has neither a dev nor a test split, or there are too few points.
     """
     points, warm = alphas(num_points), WarmBase(base)
     protected = list(config.evaluate.protected)

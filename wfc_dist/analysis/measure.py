@@ -1,4 +1,4 @@
-"""All measures of one round, module by module: factors in, plain numbers out (they are what analysis.json holds)."""
+"""All measures of one round, module by module: factors in, plain numbers out, which analysis.json holds."""
 
 import contextlib
 import math
@@ -17,8 +17,8 @@ from wfc_dist.errors import InputError
 from wfc_dist.merging import low_rank
 from wfc_dist.merging.factors import ROWS, AnyDelta, Factors, concatenated
 
-_MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # of all updates together; of the grid of one matrix
-_MOST_PAIRED = 16  # adapters whose subspaces are compared: pairs grow with the square
+_MOST_ENTRIES, _SIDES = 16_000_000, (16, 192)  # sampled entries of all updates together; limits of the side of one matrix's grid
+_MOST_PAIRED = 16  # adapters whose subspaces are compared: the number of pairs grows with the square
 _RANK_TOLERANCE = 1e-6  # relative to the largest singular value: the factors are float32
 PairMatrix = list[list[float]]
 """A number for every pair of adapters."""
@@ -26,20 +26,20 @@ PairMatrix = list[list[float]]
 
 @dataclass(frozen=True)
 class ModuleMeasures:
-    """One adapted matrix. Means are over adapters, or over pairs of them.
+    """The measures of one adapted matrix. Means are over adapters, or over pairs of adapters.
 
     Attributes:
-        kind, projection, depth: Such as "decoder cross", "q_proj", 3; depth -1 where the name has none.
-        variance: Of the mean of this module's updates.
+        kind, projection, depth: Such as "decoder cross", "q_proj", 3; depth is -1 if the name has none.
+        variance: The split of ||mean of this module's updates||^2.
         sign_agreement: Mean over pairs; 0.5 for independent updates.
-        column_overlap, row_overlap: Mean over pairs, of what the updates write to and read from.
-        column_random, row_random: The same for random subspaces, r / d.
-        effective_rank: Of the updates, mean.
+        column_overlap, row_overlap: Mean over pairs of the overlap of column spaces (outputs) and row spaces (inputs).
+        column_random, row_random: Expected overlap of random subspaces, r / d.
+        effective_rank: Mean over the updates.
         norms: Adapter -> ||d_i||.
         mean_norm: ||mean of the updates||.
-        own_norm: ||update of the run||, None before there is one.
-        weight_norm: ||W|| of the root, None where the root is not here.
-        adapters_kurtosis, averaged_kurtosis: Excess, on the grid.
+        own_norm: ||update that the run has merged||, None before it has one.
+        weight_norm: ||W|| of the root (base 0), None if the root is not on this machine.
+        adapters_kurtosis, averaged_kurtosis: Excess kurtosis of the entries on the grid.
     """
 
     kind: str
@@ -62,11 +62,11 @@ class ModuleMeasures:
 
 @dataclass(frozen=True)
 class OwnUpdate:
-    """The update that the run has merged, whatever its method, weights and scale, against the mean of the updates.
+    """The update that the run has merged, by any method, weights and scale, compared with the mean of the updates.
 
     Attributes:
         ratio: ||own||^2 / mean_i ||d_i||^2.
-        cosine: With the mean.
+        cosine: Cosine with the mean.
     """
 
     ratio: float
@@ -75,19 +75,19 @@ class OwnUpdate:
 
 @dataclass(frozen=True)
 class RoundMeasures:
-    """One round.
+    """The measures of one round.
 
     Attributes:
         round_index: 1-based.
-        adapters: Data sets, in the order of every matrix.
+        adapters: Data sets, in the order of the rows and columns of every matrix.
         modules: Module name -> its measures.
-        variance: Over all modules together.
+        variance: The split over all modules together.
         entry_mean_share: mean(entry)^2 / mean(entry^2) of the adapters: 0 where variance and mean square are the same.
-        cosines: Of "updates", "lora_A" and "lora_B" over all modules; factors only where shapes agree.
-        sign_agreement: Of the updates over all modules.
-        pooled: Distributions of "updates", "lora_A", "lora_B".
+        cosines: "updates", "lora_A" and "lora_B" -> cosines over all modules; the factors only if their shapes agree.
+        sign_agreement: Of the updates, over all modules.
+        pooled: "updates", "lora_A" and "lora_B" -> distributions.
         own: None before the round has its update.
-        grid_side: Shapes and signs are of a grid of at most side x side entries of each matrix; all else is exact.
+        grid_side: Distributions and signs use a grid of at most side x side entries of each matrix. All else is exact.
     """
 
     round_index: int
@@ -104,7 +104,7 @@ class RoundMeasures:
 
 @contextlib.contextmanager
 def single_threaded() -> Iterator[None]:
-    """Has torch compute on one thread, so that numbers do not depend on the machine's cores."""
+    """Lets torch compute on one thread, so that numbers do not depend on the machine's cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -114,13 +114,13 @@ def single_threaded() -> Iterator[None]:
 
 
 def grid_side(num_updates: int, num_modules: int) -> int:
-    """Returns the side of the grid of entries of one matrix, so that all of them fit in memory."""
+    """Returns the side of the grid of entries of one matrix, such that the entries of all updates fit in memory."""
     side = math.isqrt(_MOST_ENTRIES // (num_updates * num_modules))
     return min(max(side, _SIDES[0]), _SIDES[1])
 
 
 class _Round:
-    """Sums over the modules of one round while they are gone through."""
+    """Measures the modules of one round one after the other, and sums over them."""
 
     def __init__(self, loaded: Mapping[str, Mapping[str, Factors]], own: Mapping[str, AnyDelta] | None) -> None:
         self.names, self.own = list(loaded), own or {}
@@ -146,7 +146,7 @@ class _Round:
         )  # fmt: skip
 
     def _entries(self, factors: list[Factors]) -> tuple[float, float, float]:
-        """Pools a grid of the updates; returns sign agreement and kurtosis of the adapters and of the average."""
+        """Pools a grid of the updates. Returns sign agreement, kurtosis of the adapters, and kurtosis of the average."""
         axes = [grid(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
         grids = [concatenated([adapter], [1.0]).entries(*axes) for adapter in factors]
         averaged = sum(grids, torch.zeros(())) / len(grids)
@@ -182,7 +182,7 @@ class _Round:
 
 
 def _overlaps(factors: list[Factors]) -> tuple[float, float, float, float, float]:
-    """Returns (column overlap, random, row overlap, random, effective rank), means over pairs and adapters."""
+    """Returns column overlap, its random value, row overlap, its random value, and effective rank: means."""
     parts = [low_rank.directions(concatenated([adapter], [1.0]), _RANK_TOLERANCE) for adapter in factors[:_MOST_PAIRED]]
     rank = sum(geometry.effective_rank(sigma_R) for _, sigma_R, _ in parts) / len(parts)
     columns, rows = [u_OR for u_OR, _, _ in parts], [v_RI.T for _, _, v_RI in parts]
@@ -210,11 +210,11 @@ def measure_round(
     Args:
         round_index: 1-based.
         loaded: Data set -> module -> factors; at least one.
-        own: Module -> the update the run has merged, if it has.
+        own: Module -> the update that the run has merged; None before it has one.
         weight_norms: Module -> ||W|| of the root; may be empty.
 
     Raises:
-        InputError: Adapters, or the update, of other modules or shapes.
+        InputError: Adapters, or the update, differ in modules or shapes.
     """
     _check_alike(round_index, loaded, own)
     with single_threaded():

@@ -1,4 +1,4 @@
-"""Reads what a run has committed, measures it and judges."""
+"""Reads the adapters and updates that a run has committed, measures them, and judges the paper's mechanisms."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class RoundAnalysis:
-    """One round: its measures, the prior of each adapter, and what they say."""
+    """One round: its measures, the prior of each adapter, and the verdicts on them."""
 
     measures: RoundMeasures
     priors: Mapping[str, AdapterPrior]
@@ -38,13 +38,13 @@ class RoundAnalysis:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A whole run.
+    """The analysis of a run.
 
     Attributes:
-        config: Of the run.
-        rounds: Those with adapters, in order.
-        line: Of the last round with an update, when it was asked for.
-        notes: What could not be looked at, and why.
+        config: The run's configuration.
+        rounds: The rounds that have adapters, in order.
+        line: The loss along the last round's update, if it is asked for.
+        notes: What is missing from the analysis, and why.
     """
 
     config: Config
@@ -57,13 +57,14 @@ def analyze_run(run_dir: Path, *, num_points: int = 0, max_clips: int = 16, mirr
     """Returns the analysis of what a run has committed so far.
 
     Args:
-        run_dir: The run directory; adapters and deltas are on this machine.
-        num_points: Of the loss along the line; 0 leaves it out.
-        max_clips: Of each set, for the loss along the line.
-        mirror: Of a run on object storage: fetches the base the line begins at.
+        run_dir: The run directory. Adapters and deltas must be on this machine.
+        num_points: Points of the loss along the line; 0 leaves it out.
+        max_clips: Most clips of a set, for the loss along the line.
+        mirror: Object storage of the run, from which the first base of the line is fetched.
 
     Raises:
-        InputError: Not a run directory, no adapter yet, adapters that don't belong together; of the line, no data or no update.
+        InputError: This is no run directory, it has no adapter yet, or its adapters differ in modules. For the line also: data or
+            update are missing.
     """
     paths, config = require_run(run_dir), read_config(run_dir)
     notes: list[str] = []
@@ -103,7 +104,7 @@ def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[Round
 
 
 def _steps(folder: Path, config: Config) -> int:
-    """Returns the step whose weights an adapter has; the configured end where its manifest does not say."""
+    """Returns the step of the adapter's weights; `train.max_steps` if its manifest does not say."""
     manifest = durable.read_manifest(folder) or {}
     return int(manifest.get("best_step") or config.train.max_steps)
 
@@ -135,7 +136,7 @@ def _line(paths: RunPaths, config: Config, num_points: int, max_clips: int, mirr
 
 
 def as_tree(analysis: Analysis) -> dict[str, Any]:
-    """Returns all numbers as plain JSON values; what is not a number (NaN, infinity) becomes null."""
+    """Returns all numbers as plain JSON values. NaN and infinity become null."""
     rounds = [
         {
             **asdict(analyzed.measures),

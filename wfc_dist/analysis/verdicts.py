@@ -1,4 +1,4 @@
-"""The paper's three mechanisms as sentences: confirmed, in part, refuted. The thresholds stand here and beside every verdict."""
+"""Verdicts on the paper's three mechanisms: confirmed, in part, refuted. Every verdict names its thresholds."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ PRIOR_ACTIVE, PRIOR_WEAK = 0.10, 0.01  # total shrinkage
 
 @dataclass(frozen=True)
 class Verdict:
-    """One mechanism in one round.
+    """The verdict on one mechanism in one round.
 
     Attributes:
-        mechanism: What is claimed.
-        measured, expected: Short texts.
+        mechanism: The claim.
+        round_index: 1-based.
+        measured, expected: The numbers, as short texts.
         word: The verdict.
-        rule: The thresholds behind it.
+        rule: The thresholds of the verdict.
     """
 
     mechanism: str
@@ -40,7 +41,7 @@ class Verdict:
 
 
 def variance_verdict(measures: RoundMeasures) -> Verdict:
-    """Does the variance of the mean fall as 1/N?"""
+    """Judges whether the variance of the mean falls as 1/N."""
     num, ratio, cosine = len(measures.adapters), measures.variance.ratio, measures.variance.mean_cosine
     rule = f"confirmed within {VARIANCE_WITHIN:.0%} of 1/N, in part within {VARIANCE_IN_PART:.0%}"
     claim = "variance falls as 1/N"
@@ -53,7 +54,7 @@ def variance_verdict(measures: RoundMeasures) -> Verdict:
 
 
 def gaussian_verdict(measures: RoundMeasures) -> Verdict:
-    """Are the entries of the averaged update Gaussian, all together or at least module by module?"""
+    """Judges whether the entries of the averaged update are Gaussian, all together or at least module by module."""
     averaged = measures.pooled["updates"].averaged
     pooled, module = averaged.shapes["as they are"], averaged.shapes["per module"]
     rule = (
@@ -79,7 +80,7 @@ def _is_gaussian(distribution: Distribution, level: str) -> bool:
 
 
 def prior_verdict(round_index: int, priors: Sequence[AdapterPrior], weight_decay: float) -> Verdict:
-    """Is weight decay a prior near zero?"""
+    """Judges whether weight decay acts as a prior near zero."""
     most = max(prior.shrinkage for prior in priors)
     rule = (
         f"confirmed from a total shrinkage of {PRIOR_ACTIVE:.0%}, in part from {PRIOR_WEAK:.0%}; "

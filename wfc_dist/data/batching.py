@@ -94,7 +94,7 @@ class _Windows:
         return self._labels.window(window)
 
     def features_of(self, window: Window, mask_seed: Sequence[int] | None = None) -> torch.Tensor:
-        """Returns the features (n_mels, 3000) of a window. SpecAugment masks them if `mask_seed` and train.spec_augment are given."""
+        """Returns the features (n_mels, 3000) of a window, masked if both `mask_seed` and train.spec_augment are given."""
         samples = window_audio(self.split, window, self._gap_samples)
         features = log_mel(self._extractor, samples)
         if mask_seed is None or self._train.spec_augment is None:

@@ -1,4 +1,4 @@
-"""Which model is scored on which set, and where its hypotheses and scores are kept; nothing is decoded twice."""
+"""Decides which model is scored on which set, and keeps hypotheses and scores; decodes nothing twice."""
 
 import json
 import logging
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Decode test sets, or dev splits, with one model, together.
+    """Test sets, or dev splits, that one model decodes together.
 
     Attributes:
         base: The base to decode with.
-        adapter: On top of it; None scores the base itself.
-        sets: Test set -> how it is read.
-        evaluate: How it is decoded.
-        part: Which split of the sets.
+        adapter: An adapter on top of the base; None decodes with the base itself.
+        sets: Test set -> its block of the configuration.
+        evaluate: How the sets are decoded.
+        part: The split to decode.
     """
 
     base: Base
@@ -47,7 +47,7 @@ class ScoreTask:
         return f"interim-{index + 1:04d}-{num_pending}" if num_pending else f"base-{index:04d}"
 
     def split(self, num_tasks: int, hours: Mapping[str, float]) -> list["ScoreTask"]:
-        """Returns at most `num_tasks` tasks that share its sets so that each has about as many hours: longest set first."""
+        """Returns at most `num_tasks` tasks with about equal hours, which share the sets of this one."""
         num_tasks = min(num_tasks, len(self.sets))
         shares: list[list[str]] = [[] for _ in range(num_tasks)]
         for name in sorted(self.sets, key=lambda name: -hours.get(name, 0.0)):  # stable: configured order among equals
@@ -59,13 +59,13 @@ HypothesesBySet = Mapping[str, list[Hypothesis]]
 
 
 class Decoders(Protocol):
-    """Who decodes: every worker of every gang."""
+    """The workers that decode: those of all gangs."""
 
     def num_decoders(self) -> int:
-        """Returns how many tasks can be decoded at the same time; starts the workers if they are not up yet."""
+        """Returns how many tasks run at the same time. Starts the workers that are not up."""
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
-        """Runs `tasks` in any order and hands over each result as it comes."""
+        """Runs `tasks` in any order, and calls `on_done` with each result as it comes."""
 
 
 class RunScorer:
@@ -73,10 +73,10 @@ class RunScorer:
 
     Args:
         store: The opened run.
-        decoders: Who decodes.
-        hours: Test set -> hours of speech to decode: how the sets of a model are shared out.
-        fingerprints: `<set>/test` -> sha256 of its rows.
-        say: Gets one line a model.
+        decoders: The workers that decode.
+        hours: Test set -> hours of speech, by which the sets of a model are divided into tasks.
+        fingerprints: `<set>/test` -> sha256 of its clips.
+        say: Called with one line a model.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RunScorer:
             self._summarize(task)
 
     def _wanted(self, base: Base, adapter: Adapter | None) -> dict[str, DatasetConfig]:
-        """Returns what a model is scored on: everything, or of an interim base what `evaluate.interim` says."""
+        """Returns the sets that a model is scored on: all, or fewer for bases in between, as `evaluate.interim` says."""
         config = self._store.config
         rounds, sets, scores_all = config.round_list(), config.test_sets(), config.evaluate.interim == "all"
         if base.num_pending and adapter is None:  # what it holds, and what must not be forgotten
@@ -149,7 +149,7 @@ class RunScorer:
         at_once(self._store.mirror.publish_file, [self._folder(task) / f"{name}.jsonl" for name in task.sets])
 
     def _summarize(self, task: ScoreTask) -> None:
-        """Writes the model's scores.json, made from its hypotheses, unless it stands there already."""
+        """Writes the model's scores.json from its hypotheses, unless the file has these scores."""
         evaluate, sets = task.evaluate, {}
         spelling = spelling_table(Path(task.base.path))
         for name in task.sets:

@@ -1,4 +1,4 @@
-"""Clips -> windows of at most 30 s: short clips share one, long audio is cut where it is quiet."""
+"""Windows of at most 30 s for decoding: short clips share one, long audio is cut where it is quiet."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: b
     """Returns windows of clip indices, every clip once, in the order of their first clips.
 
     Args:
-        clips: Of a test set.
-        tokenizer: Counts what a window's text takes of the decoder.
-        packing: Clips of one language share windows of 30 s with gaps of 0.3 s; otherwise one clip each.
+        clips: The clips of a test set.
+        tokenizer: Counts the tokens of a window's text.
+        packing: Clips of one language share windows of 30 s with gaps of 0.3 s. False: one clip a window.
     """
     if not packing:
         return [(index,) for index in range(len(clips))]
@@ -32,7 +32,7 @@ def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: b
 
 
 def cut_at_quiet(audio: Audio) -> list[Audio]:
-    """Returns pieces of at most 30 s whose concatenation is `audio`, (samples,), float32, 16 kHz, cut where it is quietest."""
+    """Cuts audio, (samples,), float32, 16 kHz, where it is quietest. Returns pieces of at most 30 s, which join to the audio."""
     frame = samples_in(_FRAME_S)
     start = WINDOW_SAMPLES - samples_in(_SEARCH_S)
     pieces = []
