@@ -1,16 +1,20 @@
-"""Writes checkpoints on a thread of their own: training waits only until the state is copied in memory."""
+"""Finds the newest checkpoint, and writes checkpoints on a thread of their own: training waits only for a copy in memory."""
 
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.training import state
 from wfc_dist.training.job import TrainingJob
-from wfc_dist.training.uploads import Uploads
+from wfc_dist.training.uploads import Uploads, fetch_newest
+from wfc_dist.training.world import World
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Writes the states of one training, one at a time.
+    """The checkpoints of one training. They are written one at a time.
 
     A killed training resumes from the last checkpoint that is committed, and repeats the steps after it.
 
@@ -23,6 +27,21 @@ class Checkpoints:
         self._job, self._uploads = job, uploads
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
+
+    def newest(self, world: World) -> state.TrainingState | None:
+        """Returns the state of the newest checkpoint of this training, or None. Every rank must call it."""
+        folder, mirror, newest = Path(self._job.checkpoint_dir), self._job.mirror, None
+        if world.world_rank == 0:
+            fetch_newest(folder, Path(self._job.metrics_file) if self._job.metrics_file else None, mirror)
+            newest = state.newest_step(folder, self._job.identity())
+            if newest is not None:
+                mirror.publish(folder / f"step-{newest}")  # for ranks on other nodes, if a crash left it unpublished
+        step = int(world.from_first([-1 if newest is None else newest])[0])
+        if step < 0:
+            return None
+        mirror.fetch(folder / f"step-{step}")
+        logger.info("%s: goes on from step %d", self._job.where(), step)
+        return state.load_state(folder, step)
 
     def submit(self, snapshot: state.TrainingState) -> None:
         """Queues `snapshot`, which nobody may change afterwards. Waits for the write before it, and raises its error."""

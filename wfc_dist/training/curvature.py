@@ -11,6 +11,7 @@ Tokens are the positions a module sees: frames in the encoder, labels in the dec
 Letters of shapes: T positions, O out features, I in features.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,25 @@ def first_windows(windows: TrainingWindows, num_windows: int) -> Iterator[Batch]
         yield padded_batch([windows.features_of(window)], [windows.labels_of(window)])
 
 
+@contextlib.contextmanager
+def _recorded(layers: Mapping[str, torch.nn.Module]) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Yields a dictionary that gets name -> (input, output) of every call of a layer while the context lasts."""
+    calls: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            calls[name] = (inputs[0].detach(), output)
+
+        return hook
+
+    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def gather(
     loss: TokenLoss, batches: Iterable[Batch], statistics: Sequence[str], device: torch.device, should_stop: Callable[[], bool]
 ) -> dict[str, torch.Tensor] | None:
@@ -69,31 +89,19 @@ def gather(
     layers: dict[str, Any] = dict(lora_layers(loss))
     num_windows = 0
     sums = {name: _Sums(statistics) for name in layers}
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def remember(name: str) -> Callable[..., None]:
-        def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-            seen[name] = (inputs[0].detach(), output)
-
-        return hook
-
-    hooks = [layer.register_forward_hook(remember(name)) for name, layer in layers.items()]
-    try:
+    with _recorded(layers) as calls:
         for batch in batches:
             if should_stop():
                 return None
             summed = loss(**{key: value.to(device) for key, value in batch.items()}).sum()
             # The sum is differentiated, not the mean: in half precision the gradients of a mean would underflow.
-            gradients = torch.autograd.grad(summed, [seen[name][1] for name in layers])
+            gradients = torch.autograd.grad(summed, [calls[name][1] for name in layers])
             num_labels = int((batch["labels"] != IGNORED).sum())
             for name, gradient in zip(layers, gradients, strict=True):
                 g_TO = gradient.flatten(0, -2).float() / num_labels
-                sums[name].add_(seen[name][0].flatten(0, -2).float(), g_TO)
-            seen.clear()
+                sums[name].add_(calls[name][0].flatten(0, -2).float(), g_TO)
+            calls.clear()
             num_windows += 1
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {f"{name}.{key}": value for name, of_module in sums.items() for key, value in of_module.means(num_windows).items()}
 
 

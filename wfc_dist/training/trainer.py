@@ -1,7 +1,6 @@
 """The training loop: `train_adapter` trains the adapter of a job, from the start or from its newest checkpoint."""
 
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Callable, Generator
@@ -25,12 +24,10 @@ from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.prior import GaussianFactors
 from wfc_dist.training.schedule import lr_at
-from wfc_dist.training.uploads import Uploads, fetch_newest
+from wfc_dist.training.uploads import Uploads
 from wfc_dist.training.world import World
 from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
-
-logger = logging.getLogger(__name__)
 
 
 def train_adapter(
@@ -87,7 +84,7 @@ class _Training:
     ) -> None:
         self.job, self.train, self.warm, self.world = job, job.train, warm, world
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.folder, self.metrics_file = Path(job.checkpoint_dir), Path(job.metrics_file) if job.metrics_file else None
+        self.metrics_file = Path(job.metrics_file) if job.metrics_file else None
         self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
         self.uploads = Uploads(job.mirror, self.metrics_file)
@@ -110,24 +107,13 @@ class _Training:
 
     def _restore(self) -> state.TrainingState:
         """Puts the parameters of the newest checkpoint into the model, or leaves the initial ones; returns the state."""
-        begun = self._newest_state()
+        begun = self.checkpoints.newest(self.world)
+        self.saved_step = begun.progress.step if begun is not None else -1
+        if begun is None:
+            begun = state.initial_state(self.loss.trained_parameters())
         self.progress, self.best, self.resumed_from = begun.progress, begun.best, begun.progress.step
         models.copy_values_(self.loss.trained_parameters(), {name: slot.parameter for name, slot in begun.slots.items()})
         return begun
-
-    def _newest_state(self) -> state.TrainingState:
-        mirror, newest = self.job.mirror, None
-        if self._writes():
-            fetch_newest(self.folder, self.metrics_file, mirror)
-            newest = state.newest_step(self.folder, self.job.identity())
-            if newest is not None:
-                mirror.publish(self.folder / f"step-{newest}")  # for ranks on other nodes, if a crash left it unpublished
-        self.saved_step = step = int(self.world.from_first([-1 if newest is None else newest])[0])
-        if step < 0:
-            return state.initial_state(self.loss.trained_parameters())
-        mirror.fetch(self.folder / f"step-{step}")
-        logger.info("%s: goes on from step %d", self.job.where(), step)
-        return state.load_state(self.folder, step)
 
     def _prepare(self, begun: state.TrainingState) -> None:
         """Makes penalties and engine, and sets moments, random generators and metrics log to where `begun` was saved."""
