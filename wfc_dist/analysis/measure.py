@@ -10,7 +10,6 @@ import torch
 
 from wfc_dist.analysis import geometry
 from wfc_dist.analysis.distributions import EntryPool, Pooled
-from wfc_dist.analysis.entries import grid
 from wfc_dist.analysis.geometry import VarianceSplit
 from wfc_dist.analysis.module_names import place_of
 from wfc_dist.errors import InputError
@@ -119,6 +118,11 @@ def grid_side(num_updates: int, num_modules: int) -> int:
     return min(max(side, _SIDES[0]), _SIDES[1])
 
 
+def _spread(size: int, side: int) -> torch.Tensor:
+    """Returns at most `side` indices of 0..size-1, evenly spread, both ends among them; (min(size, side),) int64."""
+    return torch.linspace(0, size - 1, min(size, side)).round().long()
+
+
 class _Round:
     """Measures the modules of one round one after the other, and sums over them."""
 
@@ -147,7 +151,7 @@ class _Round:
 
     def _entries(self, factors: list[Factors]) -> tuple[float, float, float]:
         """Pools a grid of the updates. Returns sign agreement, kurtosis of the adapters, and kurtosis of the average."""
-        axes = [grid(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
+        axes = [_spread(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
         grids = [concatenated([adapter], [1.0]).entries(*axes) for adapter in factors]
         averaged = sum(grids, torch.zeros(())) / len(grids)
         kurtosis = self.pools["updates"].add(grids, averaged)
@@ -159,7 +163,7 @@ class _Round:
             ("lora_A", [adapter.a_RI.double() for adapter in factors]),
             ("lora_B", [adapter.b_OR.double() for adapter in factors]),
         ):
-            axes = [grid(size, self.side) for size in matrices[0].shape]
+            axes = [_spread(size, self.side) for size in matrices[0].shape]
             if self.are_alike:
                 self.grams[what].append(geometry.matrix_gram(matrices))
                 grids = [matrix[axes[0]][:, axes[1]] for matrix in matrices]

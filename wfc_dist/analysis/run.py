@@ -10,7 +10,6 @@ from typing import Any
 from wfc_dist.analysis import verdicts
 from wfc_dist.analysis.decay import AdapterPrior, adapter_prior
 from wfc_dist.analysis.distributions import PROBABILITIES
-from wfc_dist.analysis.entries import read_adapters
 from wfc_dist.analysis.loss_line import Line, loss_along
 from wfc_dist.analysis.measure import RoundMeasures, measure_round
 from wfc_dist.analysis.verdicts import Verdict
@@ -21,7 +20,7 @@ from wfc_dist.runs.root import bring_base
 from wfc_dist.seeds import derived_seed
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
-from wfc_dist.weights import base_chain
+from wfc_dist.weights import base_chain, peft_folder
 
 logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
@@ -79,8 +78,8 @@ def analyze_run(run_dir: Path, *, num_points: int = 0, max_clips: int = 16, mirr
 def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[RoundAnalysis]:
     norms: dict[str, float] | None = None
     for index, names in enumerate(config.round_list(), start=1):
-        adapters = read_adapters(paths.round(index))
-        loaded = {name: adapters[name] for name in names if name in adapters}
+        folders = {name: paths.adapter(index, name) for name in names}
+        loaded = {name: peft_folder.read_factors(path) for name, path in folders.items() if (path / peft_folder.CONFIG).is_file()}
         if not loaded:
             continue
         logger.info("round %d: %d of %d adapters", index, len(loaded), len(names))
@@ -92,8 +91,7 @@ def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[Round
         measures = measure_round(index, loaded, own, norms)
         seed = derived_seed(config.run.seed, "lora_A", index)
         priors = {
-            name: adapter_prior(factors, config.train, _steps(paths.adapter(index, name), config), seed)
-            for name, factors in loaded.items()
+            name: adapter_prior(factors, config.train, _steps(folders[name], config), seed) for name, factors in loaded.items()
         }
         judged = [
             verdicts.variance_verdict(measures),

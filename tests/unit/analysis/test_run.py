@@ -8,7 +8,6 @@ import pytest
 import torch
 from scored_runs import make_config, make_run
 
-from wfc_dist.analysis.entries import read_adapters
 from wfc_dist.analysis.run import analyze_run, as_tree
 from wfc_dist.errors import InputError
 from wfc_dist.merging.methods.mean import mean
@@ -30,7 +29,8 @@ def put_adapter(folder, round_index, name, seed, *, lora_r=4, zero=False):
 
 
 def put_delta(folder, round_index):
-    loaded = list(read_adapters(folder / f"round-{round_index:04d}").values())
+    adapters = folder / f"round-{round_index:04d}" / "adapters"
+    loaded = [peft_folder.read_factors(path) for path in sorted(adapters.iterdir())]
     delta = folder / f"round-{round_index:04d}" / "delta"
     delta.mkdir()
     weights = [1 / len(loaded)] * len(loaded)
