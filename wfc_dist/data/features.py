@@ -73,7 +73,7 @@ def clip_sizes(clips: Sequence[Clip], labels: Labels) -> list[ClipSize]:
 def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
     """Returns the samples of a window (at most 480000, float32): its clips in order, with silence between them.
 
-    Every clip begins where its duration in the manifest puts it, whatever length it decodes to.
+    The planned durations alone decide where a clip begins, whatever length the clips decode to.
     """
     starts, position = [], 0
     for index in window:

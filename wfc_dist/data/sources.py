@@ -1,4 +1,4 @@
-"""Opens a split of a data set as clips, whatever its format on disk. Audio is decoded when it is asked for."""
+"""Opens a split of a data set as clips, whatever its format on disk. Audio is decoded on demand."""
 
 import hashlib
 import json

@@ -108,7 +108,7 @@ class RunScorer:
         """Returns the sets that a model is scored on: all, or fewer for bases in between, as `evaluate.interim` says."""
         config = self._store.config
         rounds, sets, scores_all = config.round_list(), config.test_sets(), config.evaluate.interim == "all"
-        if base.num_pending and adapter is None:  # what it holds, and what must not be forgotten
+        if base.num_pending and adapter is None:  # sets that it has learned, and sets that it must not forget
             held = {*chain(*map(config.learned_in, range(1 if scores_all else max(base.index, 1), base.index + 1)))}
             held |= {*config.with_parts(rounds[base.index][: base.num_pending])}
             held |= {*(config.evaluate.protected if scores_all else ())}

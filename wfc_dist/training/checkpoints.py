@@ -40,7 +40,7 @@ class Checkpoints:
         if step < 0:
             return None
         mirror.fetch(folder / f"step-{step}")
-        logger.info("%s: goes on from step %d", self._job.where(), step)
+        logger.info("%s: resumes from step %d", self._job.where(), step)
         return state.load_state(folder, step)
 
     def submit(self, snapshot: state.TrainingState) -> None:

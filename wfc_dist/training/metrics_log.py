@@ -1,4 +1,4 @@
-"""The metrics log: one JSON line a step and a dev evaluation, each exactly once, whatever was interrupted."""
+"""The metrics log: one JSON line for each step and each dev evaluation. A resumed training writes no line twice."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ from wfc_dist.storage import durable
 
 
 def cut(path: Path, step: int, *, evaluated: bool) -> None:
-    """Removes what stands in the file after `step`, so that a resumed training writes no step twice. Rewrites the file.
+    """Rewrites the file without the lines after `step`, which a resumed training writes again.
 
     Args:
         path: The log; a missing one is left missing.
         step: The last step to keep.
-        evaluated: Whether the evaluation of that step is kept too.
+        evaluated: Whether to keep the evaluation of that step.
     """
     kept = []
     for line in durable.read_lines(path, repair=True):
@@ -26,7 +26,7 @@ def cut(path: Path, step: int, *, evaluated: bool) -> None:
 
 
 def append(path: Path, **row: Any) -> None:
-    """Appends one row; not flushed to the disk, since a lost row is written again by the resumed training."""
+    """Appends one row. It is not synced to the disk: a resumed training writes a lost row again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
