@@ -1,9 +1,5 @@
 """Where gangs go, and what follows when one fails: pure decisions."""
 
-import pytest
-
-from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
-from wfc_dist.backends.ray.cluster import missing_nodes
 from wfc_dist.backends.ray.placement import Need, Node, nothing_fits, plan_gangs, room
 
 NODES = [Node("n1", "node1", 8, 2), Node("n2", "node2", 8, 2), Node("n3", "node3", 4, 0)]
@@ -54,25 +50,3 @@ def test_what_does_not_fit_is_refused_with_what_there_is() -> None:
     assert error.exit_code == 2
     assert "one needs 2 x (8 CPU, 2 GPU), there is node3: 4 CPU, 0 GPU" in str(error)
     assert "no node" in str(nothing_fits([], Need(1, 0), 1))
-
-
-def test_missing_nodes_are_named() -> None:
-    nodes = [Node("a", "node1.cluster", 1, 0, "10.0.0.1"), Node("b", "node2", 1, 0, "10.0.0.2")]
-    assert missing_nodes(2, nodes) == ""
-    assert missing_nodes(4, nodes) == "2 more"
-    assert missing_nodes(["node1", "node2.other", "10.0.0.2"], nodes) == ""
-    assert missing_nodes(["node1", "node3", "node4"], nodes) == "node3, node4"
-
-
-@pytest.mark.parametrize(
-    ("failure", "count", "decision"),
-    [
-        (Failure.LOST, 1, Decision.RESTART),
-        (Failure.LOST, 2, Decision.RESTART),
-        (Failure.LOST, 3, Decision.GIVE_UP),
-        (Failure.REFUSED, 1, Decision.GIVE_UP),
-        (Failure.STOPPED, 9, Decision.WAIT),
-    ],
-)
-def test_failure_policy(failure: Failure, count: int, decision: Decision) -> None:
-    assert FailurePolicy(max_failures=2).decide(failure, count) is decision

@@ -1,0 +1,62 @@
+"""What a job asks of Slurm, and the folder that remembers it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wfc_dist.backends.slurm import submission
+from wfc_dist.backends.slurm.submission import JobRecord, Resources
+from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.errors import ConfigError
+
+GOLDEN = Path(__file__).parent / "golden" / "slurm-job.sh"
+
+
+def test_the_rendered_job_is_the_golden_one() -> None:
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    slurm = {"partition": "gpu", "account": "speech", "time_min": 90, "mem_gb": 7.5, "setup": ["module load cuda"],
+             "parameters": {"constraint": "a100", "nodes": 2, "ntasks-per-node": 1, "--exclusive": True}}  # fmt: skip
+    cluster = ClusterConfig.model_validate(
+        {"workers_per_trainer": 2, "cpus_per_worker": 3.5, "gpus_per_worker": 1, "slurm": slurm}
+    )
+    job = JobRecord(Path("/shared/my run/slurm/round-0001/train-a-1"), "wfc-x-round-0001-train-a-1f", "key")
+    chosen = submission.parameters(cluster, job, submission.trainer_resources(cluster))
+    assert _make_sbatch_string("python -m submitit", job.folder / "submitit", **chosen) == GOLDEN.read_text()
+
+
+def test_the_trainers_layout_is_theirs_alone() -> None:
+    cluster = ClusterConfig.model_validate(
+        {"workers_per_trainer": 4, "slurm": {"parameters": {"nodes": 2, "ntasks_per_node": 2}}}
+    )
+    job = JobRecord(Path("/x"), "name", "key")
+    for resources in (submission.decoder_resources(cluster), submission.centralizer_resources(cluster)):
+        chosen = submission.parameters(cluster, job, resources)
+        assert (chosen["nodes"], chosen["ntasks_per_node"]) == (1, 1)
+    with pytest.raises(ConfigError, match="nodes x ntasks-per-node = 4, but "):
+        submission.parameters(cluster, job, Resources(3, 1, 0, spread=True))
+
+
+def test_a_job_that_centralizes_takes_no_more_cores_than_it_can_use() -> None:
+    for cores, ranks, expected in ((1.5, None, "1 x (2 CPU)"), (4, 2, "2 x (4 CPU)"), (64, 2, "2 x (4 CPU)")):
+        cluster = ClusterConfig.model_validate({"cpus_per_worker": cores, "centralizer_ranks": ranks, "gpus_per_worker": 1})
+        assert str(submission.centralizer_resources(cluster)) == expected
+    assert str(submission.trainer_resources(cluster)) == "1 x (64 CPU, 1 GPU)"
+
+
+def test_submissions_are_numbered_and_found_again(tmp_path: Path) -> None:
+    first = submission.prepare(tmp_path, "train-a", "key", "run")
+    second = submission.prepare(tmp_path, "train-a", "key", "run")
+    submission.prepare(tmp_path, "train-a-b", "key", "run")  # a data set whose name begins alike
+    assert [first.folder.name, second.folder.name] == ["train-a-1", "train-a-2"] and first.name != second.name
+    assert submission.find(tmp_path, "train-a") == second
+    assert submission.find(tmp_path, "train-b") is None
+
+
+def test_the_environment_of_the_coordinators_own_job_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/etc/site.conf")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    with submission._outside_any_job():
+        assert os.environ["SLURM_CONF"] == "/etc/site.conf" and "SLURM_NTASKS" not in os.environ
+    assert os.environ["SLURM_NTASKS"] == "1"
