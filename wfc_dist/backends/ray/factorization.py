@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +32,22 @@ ASK_AT_ONCE = 8  # trainers asked for their progress each POLL_S: messages a sec
 
 
 @dataclass(eq=False)
-class _Attempt:
-    """A training on a gang.
-
-    Attributes:
-        gang: Who trains.
-        refs: What each rank will return.
-        staged: Folder that gets the adapter.
-    """
-
-    gang: Gang
-    refs: list[Any]
-    staged: str
-
-
-@dataclass(eq=False)
 class _Training:
     """A row of the state table: one data set on its way to an adapter.
 
     Attributes:
         dataset: Its name.
-        attempt: The training that runs; None while the data set waits for a gang, and after its last training.
+        gang: Who trains; None while the data set waits for a gang, and after its last training.
+        refs: What each rank of the gang will return.
+        staged: Folder that gets the adapter.
         num_failures: Failures that count for the policy.
         adapter: The committed adapter.
     """
 
     dataset: str
-    attempt: _Attempt | None = None
+    gang: Gang | None = None
+    refs: list[Any] = field(default_factory=list)
+    staged: str = ""
     num_failures: int = 0
     adapter: Adapter | None = None
 
@@ -109,7 +98,7 @@ class Factorization:
                 if self._running and not self._begun:
                     self._begun = True
                     self._on_training()
-            self._fleet.wait([ref for _, attempt in self._attempts() for ref in attempt.refs])
+            self._fleet.wait([ref for training in self._running.values() for ref in training.refs])
             self._settle_ended()
             self._progress.poll()
         if self._fatal:
@@ -121,9 +110,6 @@ class Factorization:
         if len(adapters) < len(self._trainings):
             raise Interrupted(f"{self._store.stop_reason()}: every trainer has checkpointed, the same command goes on")
         return adapters
-
-    def _attempts(self) -> list[tuple[_Training, _Attempt]]:
-        return [(training, training.attempt) for training in self._running.values() if training.attempt is not None]
 
     def _stopped_for_too_long(self) -> bool:
         """Whether trainers that were asked to stop hang: a step and a checkpoint may take as long as a start may take."""
@@ -138,40 +124,40 @@ class Factorization:
             training = self._queue.popleft()
             self._load_base(gang, self._base)
             job = training_job(self._store, self._base, training.dataset)
-            training.attempt = _Attempt(gang, gang.train(job), job.output_dir)
+            training.gang, training.refs, training.staged = gang, gang.train(job), job.output_dir
             self._running[gang] = training
-            self._progress.add(training)
+            self._progress.add(training, gang)
             logger.info("%s: training on %s (trainer %d)", training.dataset, gang.host, gang.index)
 
     def _settle_ended(self) -> None:
         """Asks Ray once for all trainings: hundreds of questions for every one that ends would be the coordinator's main work."""
-        by_ref = {ref: (training, attempt) for training, attempt in self._attempts() for ref in attempt.refs}
+        by_ref = {ref: gang for gang, training in self._running.items() for ref in training.refs}
         ended, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0) if by_ref else ([], [])
-        for training, attempt in dict.fromkeys(by_ref[ref] for ref in ended):
-            self._settle(training, attempt)
+        for gang in dict.fromkeys(by_ref[ref] for ref in ended):
+            self._settle(self._running[gang], gang)
 
-    def _settle(self, training: _Training, attempt: _Attempt) -> None:
-        done, waiting = ray.wait(attempt.refs, num_returns=len(attempt.refs), timeout=0)
+    def _settle(self, training: _Training, gang: Gang) -> None:
+        done, waiting = ray.wait(training.refs, num_returns=len(training.refs), timeout=0)
         try:
             results = ray.get(done)
         except RayError as error:
-            self._end(training, attempt)
-            self._fail(training, attempt.gang, error)
+            self._end(training, gang)
+            self._fail(training, gang, error)
             return
         if not waiting:
-            self._end(training, attempt)
-            training.adapter = self._commit(training.dataset, attempt, results)
+            self._end(training, gang)
+            training.adapter = self._commit(training, gang, results)
 
-    def _end(self, training: _Training, attempt: _Attempt) -> None:
-        training.attempt = None
-        del self._running[attempt.gang]
+    def _end(self, training: _Training, gang: Gang) -> None:
+        training.gang = None
+        del self._running[gang]
 
-    def _commit(self, dataset: str, attempt: _Attempt, results: Sequence[Any]) -> Adapter:
+    def _commit(self, training: _Training, gang: Gang, results: Sequence[Any]) -> Adapter:
         """Commits what a gang trained; every rank reports the same adapter."""
+        staged = Path(training.staged)
         if not self._store.mirror.is_remote:  # else they are fetched, not seen
-            durable.await_files(Path(attempt.staged), peft_folder.FILES)
-        facts = asdict(results[0]) | {"host": attempt.gang.host}
-        return self._store.commit_adapter(self._base, dataset, Path(attempt.staged), facts)
+            durable.await_files(staged, peft_folder.FILES)
+        return self._store.commit_adapter(self._base, training.dataset, staged, asdict(results[0]) | {"host": gang.host})
 
     def _fail(self, training: _Training, gang: Gang, error: BaseException) -> None:
         failure, cause = classify(gang.root_cause(error))
@@ -214,27 +200,26 @@ class _ProgressPoll:
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._to_ask: deque[tuple[_Training, _Attempt]] = deque()
-        self._asked: dict[Any, tuple[_Training, _Attempt]] = {}
+        self._to_ask: deque[tuple[_Training, Gang]] = deque()
+        self._asked: dict[Any, tuple[_Training, Gang]] = {}
         self._asked_s = float("-inf")
 
-    def add(self, training: _Training) -> None:
+    def add(self, training: _Training, gang: Gang) -> None:
         """Adds a training that has begun; it is asked until it ends."""
-        assert training.attempt is not None
-        self._to_ask.append((training, training.attempt))
+        self._to_ask.append((training, gang))
 
     def poll(self) -> None:
         """Shows the replies that have come, and asks the next trainers every POLL_S."""
         answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
         for ref in answered:
-            training, attempt = self._asked.pop(ref)
+            training, gang = self._asked.pop(ref)
             with contextlib.suppress(RayError):
-                self._display.update(training.dataset, ray.get(ref), attempt.gang.host)
-                self._to_ask.append((training, attempt))
+                self._display.update(training.dataset, ray.get(ref), gang.host)
+                self._to_ask.append((training, gang))
         if time.monotonic() - self._asked_s < POLL_S:
             return
         self._asked_s = time.monotonic()
         for _ in range(min(ASK_AT_ONCE, len(self._to_ask))):
-            training, attempt = self._to_ask.popleft()
-            if training.attempt is attempt:
-                self._asked[attempt.gang.workers[0].progress.remote()] = (training, attempt)
+            training, gang = self._to_ask.popleft()
+            if training.gang is gang:
+                self._asked[gang.workers[0].progress.remote()] = (training, gang)

@@ -156,30 +156,29 @@ def _check_time_limit(time_min: float, up: Sequence[Partition], site: Sequence[P
         )
 
 
-def states(names: Sequence[str]) -> dict[str, JobState]:
-    """Returns name -> state of the jobs with these (unique) names that the controller remembers."""
-    if not names:
-        return {}
+def _squeue(selection: str) -> dict[str, JobState]:
+    """Returns name -> state of the jobs of a selection that the controller remembers."""
     by_name = {}
-    lines = call("squeue", "--noheader", "--states=all", f"--name={','.join(names)}", "--format=%i|%j|%T|%N|%r").splitlines()
-    for line in lines:
+    for line in call("squeue", "--noheader", "--states=all", selection, "--format=%i|%j|%T|%N|%r").splitlines():
         job_id, name, state, nodes, reason = line.strip().split("|")
         by_name[name] = JobState(job_id, state, nodes, "" if reason == "None" else reason)
     return by_name
 
 
+def states(names: Sequence[str]) -> dict[str, JobState]:
+    """Returns name -> state of the jobs with these (unique) names that the controller remembers."""
+    return _squeue(f"--name={','.join(names)}") if names else {}
+
+
 def state_of(job_id: str) -> JobState | None:
     """Returns the state of one job, from the controller or, later, from the accounting; None where neither knows it (yet)."""
     try:
-        lines = call("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%i|%T|%N|%r").splitlines()
+        jobs = _squeue(f"--jobs={job_id}")
     except SlurmError as error:
         if "Invalid job id" not in error.message:
             raise
-        lines = []
-    for line in lines:
-        number, state, nodes, reason = line.strip().split("|")
-        return JobState(number, state, nodes, "" if reason == "None" else reason)
-    return remembered(job_id)
+        jobs = {}
+    return next(iter(jobs.values()), None) or remembered(job_id)
 
 
 def output_file(job_id: str) -> Path:
