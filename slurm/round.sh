@@ -78,9 +78,10 @@ job=$SLURM_JOB_ID # as scontrol takes it: in an array one task's SLURM_JOB_ID is
 config=$1; shift
 run_dir=$("$WFC_PYTHON" -c '
 import sys
-from wfc_dist import configuration, errors
+from wfc_dist import errors
+from wfc_dist.config import loading
 try:
-    print(configuration.load(sys.argv[1], sys.argv[2:]).run_dir())
+    print(loading.load(sys.argv[1], sys.argv[2:]).run_dir())
 except errors.WfcError as error:
     sys.exit(f"wfc: {error.message}")' "$config" "$@") || die "the configuration cannot be used, or WFC_PYTHON=$WFC_PYTHON has no wfc_dist" 2
 if [ "$restarts" -gt 0 ] && grep -qs '"state": "done"' "$run_dir/status.json"; then

@@ -1,9 +1,11 @@
 """slurm/*.sh run by bash with stand-ins for srun, scontrol and Python: signals, requeueing, exit codes, what others can see."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,12 +29,9 @@ case "$*" in
     *) echo "$*" >> scontrol.calls;;
 esac
 """,
-    # stands for WFC_PYTHON: prints the run directory, then "runs" until it is told to stop or the file `go` is there
+    # stands for WFC_PYTHON: reads the configuration as it is, then "runs" until it is told to stop or the file `go` is there
     "python": """#!/bin/bash
-if [ "$1" = -c ]; then
-    [ "$3" != bad.yaml ] || { echo "wfc: cannot read the configuration bad.yaml" >&2; exit 1; }
-    echo run; exit
-fi
+[ "$1" != -c ] || exec "$REAL_PYTHON" "$@"
 trap 'echo USR1 >> signals; exit 75' USR1
 trap 'echo TERM >> signals; exit 75' TERM
 tr '\\0' ' ' < /proc/$$/cmdline > wfc.args
@@ -50,7 +49,9 @@ def place(tmp_path: Path) -> Path:
     for name, text in STAND_INS.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "config.yaml").touch()
+    tree = {"run": {"name": "run", "dir": "."}, "base": {"model": "m"}, "rounds": [["a"]],
+            "datasets": {"a": {"source": "a", "splits": {"train": "train.jsonl"}}}}  # fmt: skip
+    (tmp_path / "config.yaml").write_text(json.dumps(tree))
     return tmp_path
 
 
@@ -60,6 +61,7 @@ def start(place: Path, *arguments: str, script: str = "round.sh", **environment:
         "SLURM_ARRAY_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NODELIST": "node[1-2]",
         "WFC_INTERFACE": "lo",
+        "REAL_PYTHON": sys.executable,
     }
     env = {**os.environ, **job, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "SCRIPT": str(SLURM / script), **environment}
     with open(place / "out", "w") as out:
