@@ -2,7 +2,7 @@
 # sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]     one small Slurm job per adapter; this one, of one core, coordinates.
 #
 # For sites where K nodes at once never come free, and where compute nodes may submit jobs (else run the same on a login node:
-# wfc run CONFIG cluster.backend=slurm). What the adapters' jobs ask for stands in the configuration: cluster.*, cluster.slurm.*
+# wfc run CONFIG cluster.backend=slurm). The configuration says what the jobs of the adapters ask for: cluster.*, cluster.slurm.*
 #   WFC_PYTHON         Python that has wfc_dist, on every node              default: python
 #   WFC_SETUP          shell lines before anything starts, such as "source /shared/venv/bin/activate"
 #   WFC_MAX_REQUEUES   how often the coordinator puts itself back           default: 20
@@ -24,7 +24,7 @@ say() { echo "per-adapter.sh: $(date +%FT%T) $*"; }
 [ $# -ge 1 ] || { say "usage: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
 eval "${WFC_SETUP:-}"
 
-on_warning() { # SIGKILL: on any other signal wfc would stop the jobs
+on_warning() { # SIGKILL, because on any other signal wfc would stop the jobs
     again=yes interrupted=yes
     [ -z "$wfc" ] || kill -KILL "$wfc" 2>/dev/null
 }
@@ -34,7 +34,7 @@ say "job $SLURM_JOB_ID, start $((restarts + 1)), on $(hostname)"
 "${WFC_PYTHON:-python}" -m wfc_dist run --plain "$@" cluster.backend=slurm &
 wfc=$!
 code=127
-while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: no longer a child, its code is known
+while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: not a child any more, its code is known
     interrupted=''
     wait $wfc; status=$?
     [ $status = 127 ] || code=$status

@@ -2,7 +2,7 @@
 # sbatch slurm/round.sh CONFIG [key.path=value ...]     runs, or goes on with, a run on the nodes of one Slurm allocation.
 #
 # Every #SBATCH line can be overridden: sbatch --nodes=6 --gpus-per-node=1 --time=12:00:00 slurm/round.sh ... (`mkdir logs` once).
-# The rest is said by the environment (sbatch hands yours on):
+# Environment variables set the rest (sbatch hands yours on):
 #   WFC_PYTHON         Python that has wfc_dist, on every node              default: python
 #   WFC_SETUP          shell lines before anything starts, such as "module load cuda; source /shared/venv/bin/activate"
 #   WFC_MAX_REQUEUES   how often the job puts itself back after a warning   default: 20
@@ -12,7 +12,7 @@
 #   WFC_RAY_LOGS       where Ray's logs are copied to                       default: RUN/logs/ray
 #
 # Warning signal (USR1: before the time limit, or on preemption): every trainer checkpoints, then the job requeues itself.
-# SIGTERM: they checkpoint, the job ends. Nothing relies on either: each start goes on from what the run directory holds.
+# SIGTERM: every trainer checkpoints, then the job ends. Without any signal a start goes on from what the run directory holds.
 #SBATCH --job-name=wfc
 #SBATCH --nodes=3
 #SBATCH --ntasks-per-node=1

@@ -282,7 +282,7 @@ def test_plan_shows_who_would_go_where_and_what_does_not_fit(cluster: RayNodes, 
     rows = {cells[0]: cells[1:] for line in done.stdout.splitlines() if len(cells := line.replace("│", " ").split()) > 3}
     assert rows["node1"][:4] == [cluster.hosts["node1"].ip, "0", "of", "0"] and "too small for one worker" in done.stdout
     assert rows["node2"][:4] == [cluster.hosts["node2"].ip, "1", "of", "1"]
-    below = done.stdout.partition("who goes where")[2]
+    below = done.stdout.partition("placement")[2]
     placed = [line.replace("│", " ").split() for line in below.splitlines() if "│ 1 " in line]
     assert [(cells[1], cells[2:]) for cells in placed][:3] == [
         ("a", ["0", "node2"]), ("b", ["1", "node3"]), ("c", ["the", "first", "that", "is", "free", "queued"]),

@@ -7,7 +7,7 @@ from enum import Enum
 class Failure(Enum):
     """Kinds of endings of a gang that made no adapter."""
 
-    LOST = "lost"  # a process or a node died, a heartbeat stopped
+    LOST = "lost"  # a process or a node died
     REFUSED = "refused"  # the trainer said why; another attempt would fail likewise
     STOPPED = "stopped"  # the gang was asked to stop, and has checkpointed
 

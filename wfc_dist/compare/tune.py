@@ -94,7 +94,7 @@ def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
             return
         name = signal.Signals(number).name
         durable.write_text(folder.stop, name + "\n")
-        display.say(f"{name}: runs checkpoint and stop; once more ends at once")
+        display.say(f"{name}: runs checkpoint and stop; another signal ends the program at once")
 
     with handled(stop):
         yield

@@ -73,7 +73,7 @@ class StopOnSignal:
         if not self._so_far.is_first(lambda: store.stop_reason() is not None):
             return
         store.stop(name)
-        self._display.say(f"{name}: trainers checkpoint and stop; once more ends at once")
+        self._display.say(f"{name}: trainers checkpoint and stop; another signal ends the program at once")
 
     @contextlib.contextmanager
     def caught(self) -> Iterator["StopOnSignal"]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 
 from rich.console import Group
-from rich.table import Table
 
 from wfc_dist.backends.ray.live_plan import LivePlan
 from wfc_dist.config.schema import Config
@@ -56,21 +55,17 @@ def _sizes(plan: RunPlan) -> dict[str, str]:
 
 
 def live_table(plan: LivePlan, config: Config, hours: Mapping[str, float]) -> Group:
-    """Returns the plan as tables: nodes, and the data sets of each round in the order in which trainers take them."""
-    nodes = Table(title="the cluster now", title_justify="left", title_style="bold")
-    for column in ("node", "address", "CPU free", "GPU free", "trainer workers", "note"):
-        nodes.add_column(column)
+    """Returns a plan as tables: the nodes, and the data sets of each round in the order of training."""
+    nodes = titled_table("the cluster now", "node", "address", "CPU free", "GPU free", "trainer workers", "note")
     for row in plan.nodes:
         cpus, gpus = f"{row.free_cpus:g} of {row.node.cpus:g}", f"{row.free_gpus:g} of {row.node.gpus:g}"
         nodes.add_row(row.node.name, row.node.address, cpus, gpus, str(row.num_workers), row.note)
-    rounds = Table(title="who goes where", title_justify="left", title_style="bold")
-    for column in ("round", "data set", "trainer", "on"):
-        rounds.add_column(column)
+    rounds = titled_table("placement", "round", "data set", "trainer", "on")
     for index, names in enumerate(config.round_list(), start=1):
         for position, name in enumerate(sorted(names, key=lambda name: -hours.get(name, 0.0))):
             fits = position < len(plan.gangs)
             trainer = str(position) if fits else "the first that is free"
             rounds.add_row(str(index), name, trainer, ", ".join(plan.gangs[position]) if fits else "queued")
-    lines = [f"not there yet: {plan.missing}"] if plan.missing else []
-    lines += [] if plan.gangs else ["no trainer fits into what is free now; the run would wait"]
+    lines = [f"nodes that have not joined: {plan.missing}"] if plan.missing else []
+    lines += [] if plan.gangs else ["no trainer fits into the free resources; the run would wait"]
     return Group(nodes, rounds, *lines, *(f"not used: {why}" for why in plan.refused))

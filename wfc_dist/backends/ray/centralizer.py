@@ -102,7 +102,7 @@ class RayCentralizer:
             try:
                 return self._once(base, adapters, interim)
             except Interrupted:
-                self.shutdown()  # an average is begun anew, from the same adapters
+                self.shutdown()  # the same adapters are averaged again later
                 raise
             except RayError as error:
                 self.shutdown()
@@ -111,12 +111,12 @@ class RayCentralizer:
                 self._store.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
                 if decision is not Decision.RESTART:
                     raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
-                logger.warning("round %d: a rank of the average was lost (%s); begun anew", base.index + 1, why)
+                logger.warning("round %d: a rank of the centralizer was lost (%s); the ranks start again", base.index + 1, why)
         raise AssertionError("unreachable")
 
     def _lost_too_often(self, base: Base, why: str) -> GangFailedError:
         return GangFailedError(
-            f"round {base.index + 1}: ranks of the average were lost more than cluster.max_failures = "
+            f"round {base.index + 1}: ranks of the centralizer were lost more than cluster.max_failures = "
             f"{self._store.config.cluster.max_failures} times; the last: {why}; see centralizer-*.log under {self._log_dir()}"
         )
 

@@ -84,5 +84,5 @@ class Decoding:
             if self._policy.decide(failure, self._num_lost) is not Decision.RESTART:
                 failed = GangFailedError(f"scoring on {gang.host} failed: {one_line(cause)}")
                 raise cause if isinstance(cause, WfcError) else failed
-        logger.warning("a decoder on %s was lost (%s); its sets are decoded elsewhere", gang.host, one_line(cause))
+        logger.warning("a decoder on %s was lost (%s); other workers decode its test sets", gang.host, one_line(cause))
         self._fleet.remove(gang)

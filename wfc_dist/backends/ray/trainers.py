@@ -69,10 +69,11 @@ class RayTrainers:
                     ray.get(refs)
                     return True
             except RayError as error:
-                logger.warning("trainer %d: %s; replaced, it will read the base", gang.index, one_line(classify(error)[1]))
+                why = one_line(classify(error)[1])
+                logger.warning("trainer %d: %s; it is replaced, the new one reads the base", gang.index, why)
                 self._fleet.remove(gang)
                 return False
-        logger.warning("trainer %d on %s did not take the base in time; replaced", gang.index, gang.host)
+        logger.warning("trainer %d on %s did not load the base in time; it is replaced", gang.index, gang.host)
         self._fleet.remove(gang)
         return False
 

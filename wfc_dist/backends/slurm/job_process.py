@@ -100,7 +100,7 @@ def _num_restarts() -> int:
 
 
 def failed_file(folder: Path, world_rank: int) -> Path:
-    """Returns where a rank says why it failed."""
+    """Returns the file in which a rank says why it failed."""
     return folder / f"failed-{world_rank}.json"
 
 
@@ -112,7 +112,7 @@ class JobProcess:
         folder: The job's folder.
         stop_file: The run's; a training polls it itself.
         payload: What to do.
-        max_requeues: Requeues that are made good.
+        max_requeues: After more requeues the job fails.
         checkpoints: Whether the payload can be asked for a checkpoint; else it starts again from nothing.
     """
 
@@ -224,7 +224,7 @@ class JobProcess:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Returns what a job's rank 0 said at its end, or None."""
+    """Returns what rank 0 of a job wrote at its end, or None."""
     with contextlib.suppress(FileNotFoundError):
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         return result
@@ -232,6 +232,6 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
-    """Returns why a job failed, in the words of the rank that knows best: one that refused, else the lowest."""
+    """Returns why a job failed, as one of its ranks says: a rank that refused if there is one, else the lowest rank."""
     failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
     return next((failure for failure in failures if failure["refused"]), failures[0] if failures else None)

@@ -158,9 +158,7 @@ class JobLoop:
         if state is None or (state.ended and state.state not in SETTLE_S):
             return False
         if state.state == "PENDING" and record.schema != submission.SCHEMA_VERSION:
-            self._tell(
-                job, "was queued by another version of wfc_dist, which it needs to start; it is cancelled, a new job goes on"
-            )
+            self._tell(job, "queued by another version of wfc_dist, cannot start with this one; cancelled, a new job goes on")
             client.cancel(job.job_id)
             return False
         self._active[job.spec.label] = job

@@ -55,7 +55,7 @@ def test_what_is_missing_or_refused_is_said() -> None:
     config = make_config(wait_for_nodes=4)
     plan = plan_on(NODES, FREE, {"3": "node3 (10.0.0.3) does not see the run directory"}, config)
     text = shown(plan, config)
-    assert "not there yet: 1 more" in text
+    assert "nodes that have not joined: 1 more" in text
     assert "not used: node3 (10.0.0.3) does not see the run directory" in text
 
 
