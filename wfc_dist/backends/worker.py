@@ -124,7 +124,7 @@ class Worker:
             gc.collect()
             gc.freeze()  # else every later collection walks over what the imports made, 0.3 s at each adapter's end
         forget_training(self.setup.mirror, base.index)
-        logger.info("holds base %d (%s) after %.1f s", base.index, base.sha256[:12], time.monotonic() - start)
+        logger.info("loaded base %d (%s) in %.1f s", base.index, base.sha256[:12], time.monotonic() - start)
         return base.sha256
 
     def _load(self, base: Base, hashes: dict[str, str], train: TrainConfig) -> WarmBase:

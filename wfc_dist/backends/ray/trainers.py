@@ -35,12 +35,7 @@ class RayTrainers:
     """
 
     def __init__(
-        self,
-        store: RunStore,
-        display: Display,
-        hours: Mapping[str, float],
-        centralizer: RayCentralizer,
-        fleet: Fleet,
+        self, store: RunStore, display: Display, hours: Mapping[str, float], centralizer: RayCentralizer, fleet: Fleet
     ) -> None:
         self._store, self._display, self._hours, self._centralizer, self._fleet = store, display, hours, centralizer, fleet
         self._broadcast: tuple[Base, Any] | None = None
