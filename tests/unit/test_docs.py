@@ -317,6 +317,13 @@ def test_the_page_shows_which_folder_may_import_which() -> None:
     assert shown == {name: " ".join(sorted(may.split())) for name, may in MAY_IMPORT.items()}
 
 
+def test_documents_that_the_code_names_exist() -> None:
+    paths = [path for top in ("wfc_dist", "launch", "slurm", "configs", "benchmarks") for path in (REPO / top).rglob("*")]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.suffix in (".py", ".sh", ".yaml")]
+    named = {name for text in texts for name in re.findall(r"\bdocs/[\w./-]+\.md", text)}
+    assert "docs/metrics.md" in named and {name for name in named if not (REPO / name).is_file()} == set()
+
+
 # Each check fires
 
 
