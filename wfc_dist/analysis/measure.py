@@ -135,21 +135,36 @@ class _Round:
         self.grams: dict[str, list[torch.Tensor]] = {"updates": [], "lora_A": [], "lora_B": []}
         self.means_squared = self.own_squared = self.own_with_mean = 0.0
 
-    def module(self, name: str, factors: list[Factors], weight_norm: float | None) -> ModuleMeasures:
+    def measure(self, name: str, factors: list[Factors], weight_norm: float | None) -> ModuleMeasures:
+        """Returns the measures of one module, and adds them to the sums."""
         gram_KK = geometry.update_gram(factors)
         self.grams["updates"].append(gram_KK)
         num_entries = factors[0].b_OR.shape[0] * factors[0].a_RI.shape[1]
         self.means_squared += float((geometry.entry_sums(factors) ** 2).sum()) / num_entries
-        self._factors(factors)
-        signs, adapters_kurtosis, averaged_kurtosis = self._entries(factors)
-        mean_norm = math.sqrt(max(0.0, float(gram_KK.mean())))
+        self._pool_factors(factors)
+        signs, adapters_kurtosis, averaged_kurtosis = self._pool_updates(factors)
+        kind, projection, depth = place_of(name)
+        (column_overlap, column_random), (row_overlap, row_random), effective_rank = _overlaps(factors)
         return ModuleMeasures(
-            *place_of(name), geometry.variance_split(gram_KK), signs, *_overlaps(factors),
-            dict(zip(self.names, gram_KK.diagonal().sqrt().tolist(), strict=True)), mean_norm,
-            self._own(name, factors), weight_norm, adapters_kurtosis, averaged_kurtosis,
-        )  # fmt: skip
+            kind=kind,
+            projection=projection,
+            depth=depth,
+            variance=geometry.variance_split(gram_KK),
+            sign_agreement=signs,
+            column_overlap=column_overlap,
+            column_random=column_random,
+            row_overlap=row_overlap,
+            row_random=row_random,
+            effective_rank=effective_rank,
+            norms=dict(zip(self.names, gram_KK.diagonal().sqrt().tolist(), strict=True)),
+            mean_norm=math.sqrt(max(0.0, float(gram_KK.mean()))),
+            own_norm=self._compare_own(name, factors),
+            weight_norm=weight_norm,
+            adapters_kurtosis=adapters_kurtosis,
+            averaged_kurtosis=averaged_kurtosis,
+        )
 
-    def _entries(self, factors: list[Factors]) -> tuple[float, float, float]:
+    def _pool_updates(self, factors: list[Factors]) -> tuple[float, float, float]:
         """Pools a grid of the updates. Returns sign agreement, kurtosis of the adapters, and kurtosis of the average."""
         axes = [_spread(size, self.side) for size in (factors[0].b_OR.shape[0], factors[0].a_RI.shape[1])]
         grids = [concatenated([adapter], [1.0]).entries(*axes) for adapter in factors]
@@ -157,7 +172,7 @@ class _Round:
         kurtosis = self.pools["updates"].add(grids, averaged)
         return geometry.mean_off_diagonal(geometry.sign_agreement(torch.stack(grids).flatten(1))), *kurtosis
 
-    def _factors(self, factors: list[Factors]) -> None:
+    def _pool_factors(self, factors: list[Factors]) -> None:
         self.are_alike = self.are_alike and len({adapter.a_RI.shape[0] for adapter in factors}) == 1
         for what, matrices in (
             ("lora_A", [adapter.a_RI.double() for adapter in factors]),
@@ -169,7 +184,8 @@ class _Round:
                 grids = [matrix[axes[0]][:, axes[1]] for matrix in matrices]
                 self.pools[what].add(grids, sum(grids, torch.zeros(())) / len(grids))
 
-    def _own(self, name: str, factors: list[Factors]) -> float | None:
+    def _compare_own(self, name: str, factors: list[Factors]) -> float | None:
+        """Compares the update that the run has merged with the mean. Returns its norm, None if there is no such update."""
         if name not in self.own:
             return None
         squared = with_mean = 0.0
@@ -181,16 +197,22 @@ class _Round:
         self.own_with_mean += with_mean
         return math.sqrt(squared)
 
+    def own_update(self, gram_KK: torch.Tensor) -> OwnUpdate:
+        """Returns how the run's update compares, from the inner products of the updates over all modules."""
+        trace, squares = float(gram_KK.trace()), self.own_squared * float(gram_KK.mean())
+        ratio = self.own_squared / (trace / len(gram_KK)) if trace else math.nan
+        return OwnUpdate(ratio, self.own_with_mean / math.sqrt(squares) if squares > 0 else math.nan)
+
     def total(self, what: str) -> torch.Tensor:
         return torch.stack(self.grams[what]).sum(dim=0)
 
 
-def _overlaps(factors: list[Factors]) -> tuple[float, float, float, float, float]:
-    """Returns column overlap, its random value, row overlap, its random value, and effective rank: means."""
+def _overlaps(factors: list[Factors]) -> tuple[tuple[float, float], tuple[float, float], float]:
+    """Returns (overlap, its value for random subspaces) of columns and of rows, and the effective rank: means."""
     parts = [low_rank.directions(concatenated([adapter], [1.0]), _RANK_TOLERANCE) for adapter in factors[:_MOST_PAIRED]]
     rank = sum(geometry.effective_rank(sigma_R) for _, sigma_R, _ in parts) / len(parts)
     columns, rows = [u_OR for u_OR, _, _ in parts], [v_RI.T for _, _, v_RI in parts]
-    return *_mean_overlap(columns), *_mean_overlap(rows), rank
+    return _mean_overlap(columns), _mean_overlap(rows), rank
 
 
 def _mean_overlap(spaces: list[torch.Tensor]) -> tuple[float, float]:
@@ -225,22 +247,24 @@ def measure_round(
         sums = _Round(loaded, own)
         first = next(iter(loaded.values()))
         modules = {
-            name: sums.module(name, [factors[name] for factors in loaded.values()], weight_norms.get(name)) for name in first
+            name: sums.measure(name, [factors[name] for factors in loaded.values()], weight_norms.get(name)) for name in first
         }
         gram_KK = sums.total("updates")
         kinds = [what for what in sums.grams if what == "updates" or sums.are_alike]
         signs_KN = torch.stack([sums.pools["updates"].entries(name) for name in sums.names])
-        trace, mean_squared = float(gram_KK.trace()), float(gram_KK.mean())
-        update = OwnUpdate(
-            sums.own_squared / (trace / len(gram_KK)) if trace else math.nan,
-            sums.own_with_mean / math.sqrt(sums.own_squared * mean_squared) if sums.own_squared * mean_squared > 0 else math.nan,
-        )
+        trace = float(gram_KK.trace())
         return RoundMeasures(
-            round_index, sums.names, modules, geometry.variance_split(gram_KK),
-            sums.means_squared / trace if trace else math.nan,
-            {what: geometry.cosines(sums.total(what)).tolist() for what in kinds}, geometry.sign_agreement(signs_KN).tolist(),
-            {what: sums.pools[what].close() for what in kinds}, update if own else None, sums.side,
-        )  # fmt: skip
+            round_index=round_index,
+            adapters=sums.names,
+            modules=modules,
+            variance=geometry.variance_split(gram_KK),
+            entry_mean_share=sums.means_squared / trace if trace else math.nan,
+            cosines={what: geometry.cosines(sums.total(what)).tolist() for what in kinds},
+            sign_agreement=geometry.sign_agreement(signs_KN).tolist(),
+            pooled={what: sums.pools[what].close() for what in kinds},
+            own=sums.own_update(gram_KK) if own else None,
+            grid_side=sums.side,
+        )
 
 
 def _check_alike(round_index: int, loaded: Mapping[str, Mapping[str, Factors]], own: Mapping[str, AnyDelta] | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from wfc_dist.config.schema import BaseModelConfig, Config, DatasetConfig
 from wfc_dist.data.audio_files import decode, header_duration_s
 from wfc_dist.data.manifests import SourceRow
-from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS
+from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, WINDOW_S
 from wfc_dist.data.sources import SplitName, clip_language, read_rows
 from wfc_dist.errors import InputError
 
@@ -98,9 +98,9 @@ _MISSING = _Finding("error", "audio is missing or unreadable", "correct the mani
 _SHORTER = _Finding("error", "audio ends before the stated duration", "correct duration (and offset)")
 _EMPTY = _Finding("error", "the text is empty", "write it, or take the rows out")
 _LANGUAGE = _Finding("error", "no language, or none that Whisper knows", "set language: for the data set, or lang in every row")
-_LONG = _Finding("warning", "longer than train.max_duration_s, left out", "cut them, or raise the limit (at most 30)")
+_LONG = _Finding("warning", "longer than train.max_duration_s, left out", f"cut them, or raise the limit (at most {WINDOW_S})")
 _SHORT = _Finding("warning", "shorter than train.min_duration_s, left out", "nothing to do unless there are many")
-_PIECES = _Finding("warning", "longer than 30 s, decoded in pieces", "cut them where nobody speaks")
+_PIECES = _Finding("warning", f"longer than {WINDOW_S} s, decoded in pieces", "cut them where nobody speaks")
 _TOKENS = _Finding("warning", f"more than {MAX_LABEL_TOKENS} label tokens, left out", "cut them into shorter clips")
 _TWICE = _Finding("warning", "the same audio as an earlier clip", "take the rows out, they weigh double")
 _LEAKED = _Finding("error", "the same audio as a training clip", "take them out of one of the two splits")
@@ -218,7 +218,7 @@ class _RowChecker:
 
     def _check_length(self, split: SplitName, text: str, duration_s: float) -> Iterator[_Finding]:
         if split == "test":
-            if duration_s > 30:
+            if duration_s > WINDOW_S:
                 yield _PIECES
             return
         if duration_s > self._train.max_duration_s:

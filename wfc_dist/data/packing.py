@@ -7,8 +7,11 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-WINDOW_SAMPLES = 30 * 16_000
-"""Whisper's encoder reads windows of 30 s at 16 kHz."""
+from wfc_dist.data.audio_files import RATE_HZ
+
+WINDOW_S = 30
+"""Whisper's encoder reads windows of 30 s."""
+WINDOW_SAMPLES = WINDOW_S * RATE_HZ
 MAX_LABEL_TOKENS = 448
 """Positions of Whisper's decoder, from <|startoftranscript|> to <|endoftext|>."""
 MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - 5
