@@ -74,15 +74,12 @@ class InProcessBackend:
             self._load_base(task.base)
             on_done(task, self._worker.score(task))
 
-    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `rounds.Centralizer`."""
-        return self._centralize(base, adapters, interim=False)
-
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `stream.StreamCentralizer`."""
-        return self._centralize(base, adapters, interim=True)
+        return self.centralize(base, adapters, interim=True)
 
-    def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:
+    def centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool = False) -> StagedBase:
+        """See `rounds.Centralizer`; `interim` makes an interim base (see `stream`)."""
         staged = centralize_rank(centralize_job(self._store, base, list(adapters), interim=interim), collectives.Group())
         assert staged is not None
         return staged

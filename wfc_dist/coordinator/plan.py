@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,30 +14,14 @@ PACKED_WINDOW_S, CLIP_S = 28, 5
 
 
 @dataclass(frozen=True)
-class PlannedAdapter:
-    """One training.
-
-    Attributes:
-        round_index: 1-based.
-        dataset: The data set that is learned.
-        hours: Speech in its training split.
-        num_passes: How often the training sees that speech, estimated; None without hours.
-    """
-
-    round_index: int
-    dataset: str
-    hours: float
-    num_passes: float | None
-
-
-@dataclass(frozen=True)
 class WeightSizes:
     """Parameters and bytes of adapters and bases.
 
     Attributes:
         num_adapted, num_tensors: Matrices that an adapter updates, and tensors of the root model.
         num_trained: Parameters of one adapter that are trained.
-        adapter_bytes: One adapter in float32, as it is gathered.
+        adapter_bytes: One adapter, in float32.
+        gathered_bytes: All adapters of the largest round.
         changed_bytes: Tensors of a new base that are written and broadcast.
         root_bytes: Files of the root model, which every base shares.
     """
@@ -46,6 +30,7 @@ class WeightSizes:
     num_tensors: int
     num_trained: int
     adapter_bytes: int
+    gathered_bytes: int
     changed_bytes: int
     root_bytes: int
 
@@ -56,21 +41,21 @@ class RunPlan:
 
     Attributes:
         config: The resolved configuration.
-        adapters: The trainings, round by round.
+        hours: Hours of speech in each training split.
+        num_passes: Data set -> how often a training sees its speech, estimated; only for those whose hours are known.
         num_windows: Windows that one training sees.
         num_trainers: Trainers wanted at a time.
         num_fitting: Trainers that fit on this machine at a time; None where the run takes other machines or GPUs.
-        most_adapters: Adapters of the largest round.
         sizes: None where the root model is not on this machine.
         num_models: Bases and adapters that are scored, each on every test set.
     """
 
     config: Config
-    adapters: tuple[PlannedAdapter, ...]
+    hours: Mapping[str, float]
+    num_passes: Mapping[str, float]
     num_windows: int
     num_trainers: int
     num_fitting: int | None
-    most_adapters: int
     sizes: WeightSizes | None
     num_models: int
 
@@ -88,24 +73,17 @@ def plan_run(config: Config, hours: Mapping[str, float]) -> RunPlan:
     cluster, train, rounds = config.cluster, config.train, config.round_list()
     most_adapters = max(map(len, rounds))
     num_windows = train.max_steps * train.gradient_accumulation * train.batch_size * cluster.workers_per_trainer
-    adapters = tuple(_adapters(config, hours, num_windows * (PACKED_WINDOW_S if train.packing else CLIP_S) / 3600))
+    hours_seen = num_windows * (PACKED_WINDOW_S if train.packing else CLIP_S) / 3600
     return RunPlan(
         config=config,
-        adapters=adapters,
+        hours=hours,
+        num_passes={name: hours_seen / known for name, known in hours.items() if known},
         num_windows=num_windows,
         num_trainers=min(most_adapters, cluster.max_trainers or most_adapters),
         num_fitting=_num_fitting(cluster),
-        most_adapters=most_adapters,
-        sizes=_weight_sizes(config),
-        num_models=1 + len(rounds) + (len(adapters) if config.evaluate.adapters else 0),
+        sizes=_weight_sizes(config, most_adapters),
+        num_models=1 + len(rounds) + (sum(map(len, rounds)) if config.evaluate.adapters else 0),
     )
-
-
-def _adapters(config: Config, hours: Mapping[str, float], hours_seen: float) -> Iterator[PlannedAdapter]:
-    for index, names in enumerate(config.round_list(), start=1):
-        for name in names:
-            num_passes = hours_seen / hours[name] if hours.get(name) else None
-            yield PlannedAdapter(index, name, hours.get(name, 0.0), num_passes)
 
 
 def _num_fitting(cluster: ClusterConfig) -> int | None:
@@ -114,7 +92,7 @@ def _num_fitting(cluster: ClusterConfig) -> int | None:
     return int((os.cpu_count() or 1) / (cluster.cpus_per_worker * cluster.workers_per_trainer))
 
 
-def _weight_sizes(config: Config) -> WeightSizes | None:
+def _weight_sizes(config: Config, most_adapters: int) -> WeightSizes | None:
     adapted = adapted_modules(config)
     if adapted is None:
         return None
@@ -131,6 +109,7 @@ def _weight_sizes(config: Config) -> WeightSizes | None:
         num_tensors=len(specs),
         num_trained=num_changed if is_full else num_stored,  # an identity is stored beside a whole weight
         adapter_bytes=4 * num_stored,
+        gathered_bytes=4 * num_stored * most_adapters,
         changed_bytes=own_bytes if dtype == "auto" else num_changed * base_chain.DTYPES[dtype].itemsize,
         root_bytes=sum(path.stat().st_size for path in set(base_chain.weight_map(root).values())),
     )

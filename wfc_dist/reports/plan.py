@@ -18,9 +18,10 @@ def plan_table(plan: RunPlan) -> Group:
     title = f"{config.run_url() or config.run_dir()}: {len(rounds)} rounds"
     trainings = titled_table(title, "round", "data set", "hours", "steps", "windows", "passes")
     steps, windows = str(config.train.max_steps), str(plan.num_windows)
-    for adapter in plan.adapters:
-        passes = "?" if adapter.num_passes is None else f"about {adapter.num_passes:.1f}"
-        trainings.add_row(str(adapter.round_index), adapter.dataset, f"{adapter.hours:.2f}", steps, windows, passes)
+    for index, names in enumerate(rounds, start=1):
+        for name in names:
+            passes = f"about {plan.num_passes[name]:.1f}" if name in plan.num_passes else "?"
+            trainings.add_row(str(index), name, f"{plan.hours.get(name, 0):.2f}", steps, windows, passes)
     resources = titled_table("resources", "what", "value")
     places = {
         "ray": cluster.address or "one embedded Ray node on this machine",
@@ -49,7 +50,7 @@ def _sizes(plan: RunPlan) -> dict[str, str]:
     return {
         "adapted matrices": f"{sizes.num_adapted} of {sizes.num_tensors} tensors",
         "an adapter": f"{sizes.num_trained:,} parameters, {sizes.adapter_bytes / 1e6:.1f} MB",
-        "gathered a round": f"{sizes.adapter_bytes * plan.most_adapters / 1e6:.1f} MB at most",
+        "gathered a round": f"{sizes.gathered_bytes / 1e6:.1f} MB at most",
         "a new base": f"{changed_mb:.0f} MB written and broadcast, {root_mb:.0f} MB shared with the root",
     }
 

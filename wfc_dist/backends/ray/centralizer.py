@@ -88,15 +88,15 @@ class RayCentralizer:
         self._places: list[str] = []
         self._endpoint: Any = None
 
-    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `rounds.Centralizer`. After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times."""
-        return self._centralize(base, adapters, interim=False)
-
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `stream.StreamCentralizer`. Ranks are restarted as in `centralize`."""
-        return self._centralize(base, adapters, interim=True)
+        """See `stream.StreamCentralizer`."""
+        return self.centralize(base, adapters, interim=True)
 
-    def _centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool) -> StagedBase:
+    def centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool = False) -> StagedBase:
+        """See `rounds.Centralizer`; `interim` makes an interim base (see `stream`).
+
+        After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times.
+        """
         policy = FailurePolicy(self._store.config.cluster.max_failures)
         for num_failures in itertools.count(1):
             try:
