@@ -1,4 +1,5 @@
-# make demo: two rounds on real speech, on this machine. make test: all tests. make bench: docs/performance.md, measured again.
+# make demo: two rounds on real speech, on this machine. make bench: docs/performance.md, measured again.
+# make format, make check: while you write. make docs: generated pages, and what they say. make test: all tests.
 # make study: docs/study.md, from the packages that hold the speech to the page.
 # All install what they need into .venv.
 PYTHON ?= python3
@@ -6,11 +7,26 @@ BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo test lint bench gpu study clean
+.PHONY: demo check format docs test lint bench gpu study clean
+
+PYTEST := $(BIN)/python -m pytest
 
 demo: $(MODEL)/config.json
 	@echo "Two rounds, five adapters on real speech: about 11 minutes on 2 cores, less on more. Ctrl-C stops; make demo goes on."
 	$(BIN)/wfc run configs/demo.yaml
+
+check: .venv/dev lint
+	$(PYTEST) -q -n 2 -m "not process" tests/unit
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/dev
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/paper.py --plan --write
+	$(BIN)/python examples/open-speech/study.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/benchmarks tests/unit/examples/test_study.py
 
 test: .venv/dev lint $(MODEL)/config.json
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/cluster

@@ -104,6 +104,7 @@ def test_the_table_names_what_is_there() -> None:
     assert len([path for path in PACKAGE.iterdir() if path.suffix == ".py"]) <= 10
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -125,6 +126,7 @@ def test_light_modules_load_no_heavy_libraries(module: str, absent: str) -> None
     assert done.stdout.split() == []
 
 
+@pytest.mark.process
 def test_a_run_in_process_starts_without_the_libraries_it_may_never_use() -> None:
     code = """if True:
         import sys

@@ -175,6 +175,7 @@ def test_normal_text_forgets_case_and_punctuation_but_not_accents():
     assert normal_text(" Él -- no,  gracias! ") == normal_text("él no gracias") != normal_text("el no gracias")
 
 
+@pytest.mark.process
 def test_audit_loads_neither_torch_nor_ray(corpus):
     program = (
         "import sys; from wfc_dist.config import loading; from wfc_dist.data.audit import audit; "

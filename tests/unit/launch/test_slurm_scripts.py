@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SLURM = Path(__file__).parents[3] / "slurm"
 STAND_INS = {
     # the Ray step: listens where Ray's head would, ends when its input is closed

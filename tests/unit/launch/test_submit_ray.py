@@ -166,6 +166,7 @@ def dashboard() -> Iterator[tuple[str, dict[str, Any]]]:
         server.shutdown()
 
 
+@pytest.mark.process
 def test_what_the_cluster_says_becomes_one_line(
     submit_ray: types.ModuleType, dashboard: tuple[str, dict[str, Any]], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -221,6 +222,7 @@ def test_following_survives_connections_that_break_or_hang(
         assert capsys.readouterr().out == "one\ntwo\nthree\n", connections
 
 
+@pytest.mark.process
 def test_an_address_where_nobody_is(submit_ray: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("http://127.0.0.1:1", "127.0.0.1:6379", "ray://127.0.0.1:10001", "http://127.0.0.1:no"):
         assert submit_ray.main(["status", "--address", address]) == 2

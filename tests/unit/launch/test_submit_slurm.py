@@ -43,6 +43,7 @@ def test_commands_are_the_golden_ones(launch: ModuleType) -> None:
     assert "".join(lines) == GOLDEN.read_text()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", ["round.sh", "per-adapter.sh"])
 def test_the_scripts_it_submits_are_there_and_requeue(script: str) -> None:
     path = REPO / "slurm" / script
@@ -65,12 +66,14 @@ def run(*arguments: object, path: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.process
 def test_without_slurm_it_says_so_and_what_else_there_is(tmp_path: Path) -> None:
     done = run("--dry-run", "configs/demo.yaml", path=str(tmp_path))
     assert done.returncode == 2 and done.stdout.startswith("sbatch --job-name=wfc-demo ")
     assert "there is no Slurm here (no sbatch, srun" in done.stderr and "submit_ray.py" in done.stderr
 
 
+@pytest.mark.process
 def test_a_wrong_configuration_is_named_before_slurm_is_asked(tmp_path: Path) -> None:
     tree = yaml.safe_load((REPO / "configs" / "demo.yaml").read_text()) | {"trian": {}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
@@ -78,6 +81,7 @@ def test_a_wrong_configuration_is_named_before_slurm_is_asked(tmp_path: Path) ->
     assert done.returncode == 2 and "did you mean 'train'?" in done.stderr and "Slurm" not in done.stderr
 
 
+@pytest.mark.process
 def test_it_loads_nothing_heavy() -> None:
     code = (
         "import runpy, sys; runpy.run_path('launch/submit_slurm.py', run_name='x'); "

@@ -57,6 +57,7 @@ def test_a_run_goes_on_with_what_was_committed(tmp_path: Path) -> None:
     assert read_config(tmp_path / "r").round_list() == [["z", "y"], ["a"]]  # the file's order, not the alphabet's
 
 
+@pytest.mark.process
 def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     config = make(tmp_path)
     with opened_for_writing(config, DATA):

@@ -112,6 +112,7 @@ def _fetch(mirror: Mirror, name: str) -> None:
         durable.verify_folder(mirror.folder / name)
 
 
+@pytest.mark.process
 def test_processes_of_a_node_fetch_the_same_folder_at_once(tmp_path: Path, remote: Objects) -> None:
     one, two = node(tmp_path, remote, "one"), node(tmp_path, remote, "two")
     one.publish(commit(one.folder / "base-0001", **{f"file-{index}": str(index) * 9999 for index in range(12)}))

@@ -15,6 +15,7 @@ from wfc_dist.backends.slurm.job_process import JobProcess, RankContext, read_fa
 from wfc_dist.errors import ConfigError, GangFailedError, IntegrityError, Interrupted
 
 
+@pytest.mark.process
 def test_the_coordinator_loads_no_torch_with_what_a_job_unpickles_first() -> None:
     code = (
         "import sys, wfc_dist.backends.slurm.payloads, wfc_dist.training.job; "
