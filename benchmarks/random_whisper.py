@@ -44,7 +44,8 @@ def make_tokenizer(num_words: int = 0) -> WhisperTokenizer:
 
 def make_whisper(
     folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, d_model: int = 32, ffn: int = 0,
-    layers: tuple[int, int] = (2, 2), heads: int = 2, num_mel_bins: int = 80, vocab_size: int = 0, taciturn: bool = False,
+    layers: tuple[int, int] = (2, 2), heads: int = 2, num_mel_bins: int = 80, vocab_size: int = 0, positions: int = 448,
+    taciturn: bool = False,
     device: torch.device | str = "cpu",
 ) -> Path:  # fmt: skip
     """Writes a complete, from_pretrained-able random Whisper (30 s windows) and returns its folder.
@@ -55,6 +56,7 @@ def make_whisper(
         dtype: Data type of the weights.
         d_model, ffn, layers, heads, num_mel_bins: The shape; `ffn` is 2 * d_model by default, `layers` are (encoder, decoder).
         vocab_size: Tokens; by default those of the bytes and the special ones.
+        positions: The longest text, in tokens, with its prompt.
         taciturn: The model ends every text at once, where what is decoded does not matter but time does.
         device: Where the weights are drawn; they are not the same on every device.
     """
@@ -67,7 +69,7 @@ def make_whisper(
     config = WhisperConfig(
         vocab_size=len(tokenizer), num_mel_bins=num_mel_bins, d_model=d_model, encoder_layers=layers[0], decoder_layers=layers[1],
         encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=ffn or 2 * d_model,
-        decoder_ffn_dim=ffn or 2 * d_model, max_source_positions=1500, max_target_positions=448, pad_token_id=end,
+        decoder_ffn_dim=ffn or 2 * d_model, max_source_positions=1500, max_target_positions=positions, pad_token_id=end,
         bos_token_id=end, eos_token_id=end, decoder_start_token_id=start, suppress_tokens=None, begin_suppress_tokens=None,
         dropout=0.0,
     )  # fmt: skip
@@ -79,7 +81,7 @@ def make_whisper(
         model.model.decoder.embed_tokens.weight.data[end] = 0.1  # the padding token's row is zero
         model.model.decoder.layer_norm.bias.data[:] = 5  # logit 0.1 * 5 * d_model
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end, max_length=448,
+        decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end, max_length=positions,
         is_multilingual=True, lang_to_id=languages,
         task_to_id={task: tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in ("transcribe", "translate")},
         no_timestamps_token_id=tokenizer.convert_tokens_to_ids("<|notimestamps|>"),

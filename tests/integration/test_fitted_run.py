@@ -16,11 +16,19 @@ from wfc_dist.storage.objects import Objects
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fitted")
     path = tiny.make_config(
-        root, (("a", "b"),), centralize={"weights": "fitted", "scale": "fitted"}, evaluate={"metric": "cer", "max_clips": 1},
-        train={"lr": 0.1},
+        root, (("a", "b"),), centralize={"weights": "fitted", "scale": "fitted"}, train={"lr": 0.1, "packing": False},
+        evaluate={"metric": "cer", "max_clips": 1, "normalizer": "none"},
     )  # fmt: skip
-    tiny.make_whisper(root / "model")  # one that says something, and something else after every update
+    tiny.make_whisper(root / "model", positions=128)  # says something, and something else after every update; not for long
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    wfc("run", config, f"run.dir={folder}", "--plain")
+    return folder / "tiny"
 
 
 def trials(run_dir: Path) -> list[dict]:
@@ -37,9 +45,8 @@ def kill_in_the_fit(*command: object, folder: Path) -> None:
         kill_tree(process)
 
 
-def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
-    wfc("run", config, f"run.dir={whole.parent}", "--plain")
+def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path, whole: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed" / "tiny"
     command = ("run", config, f"run.dir={killed.parent}", "--plain")
     kill_in_the_fit(*command, folder=tmp_path)
     before = trials(killed)
@@ -53,28 +60,24 @@ def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path,
     assert [path.name for path in sorted(RunPaths(killed).fit(1).iterdir())] == ["fitted.json", "trials.jsonl"]
 
 
-def test_the_base_is_the_best_mixture_of_those_tried(config: Path, tmp_path: Path) -> None:
-    wfc("run", config, f"run.dir={tmp_path}", "--plain")
-    run_dir = tmp_path / "tiny"
+def test_the_base_is_the_best_mixture_of_those_tried(whole: Path) -> None:
+    fitted = json.loads((RunPaths(whole).fit(1) / "fitted.json").read_text())
+    entry = read_base(whole, 1)
+    means = [sum(line["rates"].values()) / 2 for line in trials(whole)]
 
-    fitted = json.loads((RunPaths(run_dir).fit(1) / "fitted.json").read_text())
-    entry = read_base(run_dir, 1)
-    means = [sum(line["rates"].values()) / 2 for line in trials(run_dir)]
-
-    chosen = min(trials(run_dir), key=lambda line: sum(line["rates"].values()))  # the first of equals
+    chosen = min(trials(whole), key=lambda line: sum(line["rates"].values()))  # the first of equals
 
     assert entry is not None
     assert entry[1]["weights"] == pytest.approx(fitted["weights"]) and entry[1]["scale"] == fitted["scale"]
     assert len(set(means)) > 1, "no mixture differs from another: the test would show nothing"
     assert fitted["dev_error"] == min(means) and fitted["dev_error_at_start"] == means[0]
     assert entry[1]["scale"] * entry[1]["weights"]["a"] == pytest.approx(chosen["scale"] * chosen["weights"][0])
-    assert list(trials(run_dir)[0]["rates"]) == ["a", "b"] and trials(run_dir)[0]["weights"] == [0.5, 0.5]
+    assert list(trials(whole)[0]["rates"]) == ["a", "b"] and trials(whole)[0]["weights"] == [0.5, 0.5]
 
 
 def test_a_fit_on_object_storage_goes_on_on_another_machine(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wfc("run", config, f"run.dir={tmp_path / 'here'}", "--plain")
     with s3_server(tmp_path) as s3:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
@@ -88,6 +91,6 @@ def test_a_fit_on_object_storage_goes_on_on_another_machine(
         kept = sorted(name.split("/")[-1] for name in remote.list("round-0001/fit"))
         bases = [json.loads(line) for line in (remote.read("ledger.jsonl") or b"").splitlines()]
 
-    assert 0 < len(before) < len(after) == len(trials(tmp_path / "here" / "tiny")) and after[: len(before)] == before
+    assert 0 < len(before) < len(after) == len(trials(whole)) and after[: len(before)] == before
     assert kept == ["fitted.json", "trials.jsonl"]
-    assert [line["sha256"] for line in bases if line["event"] == "base"][-1] == latest_base(tmp_path / "here" / "tiny").sha256
+    assert [line["sha256"] for line in bases if line["event"] == "base"][-1] == latest_base(whole).sha256

@@ -20,7 +20,7 @@ def ledger(run_dir: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    config = tiny.make_config(tmp_path_factory.mktemp("one"), train={"max_steps": 30, "checkpoint_every": 5})
+    config = tiny.make_config(tmp_path_factory.mktemp("one"), train={"max_steps": 12, "checkpoint_every": 2})
     wfc("run", config, "--plain")
     return config, latest_base(config.parent / "runs" / "tiny").sha256
 
@@ -32,7 +32,7 @@ def test_a_lost_trainer_goes_on_from_its_checkpoint_and_the_bytes_are_the_same(
     config, expected = in_process
     run_dir, held = tmp_path / "runs" / "tiny", tmp_path / "held"
     command = ("run", config, f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", "--plain")
-    # whichever trainer is the first at its third checkpoint is lost there, after its tenth step's
+    # whichever trainer is the first at its third checkpoint is lost there, after its fourth step's
     process = start_wfc(*command, log=tmp_path / "log", WFC_HOLD_AT=f"checkpoint:3={held}")
     try:
         assert wait_for(held, process), (tmp_path / "log").read_text()
@@ -56,7 +56,7 @@ def test_a_lost_trainer_goes_on_from_its_checkpoint_and_the_bytes_are_the_same(
     (failure,) = [line for line in ledger(run_dir) if line["event"] == "failure"]
     assert failure["decision"] == "restart"
     resumed = sorted((line["dataset"], line["resumed_from"]) for line in ledger(run_dir) if line["event"] == "adapter")
-    assert resumed == [(name, 10 if name == failure["dataset"] else 0) for name in "abcde"]
+    assert resumed == [(name, 4 if name == failure["dataset"] else 0) for name in "abcde"]
 
 
 @pytest.mark.slow
