@@ -117,6 +117,7 @@ def test_a_new_run_at_an_old_url_does_not_meet_the_old_mirror(tmp_path: Path, re
     assert [path.name.split(".")[1].split("-")[0] for path in (tmp_path / "one").glob("*.aside-*")] == ["aside"]
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused_on_the_same_machine_and_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("RENEW_S", 0.2), ("LOOK_S", 0.05)):
         monkeypatch.setattr(lock, name, seconds)

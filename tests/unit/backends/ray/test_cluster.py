@@ -18,6 +18,7 @@ def test_missing_nodes_are_named() -> None:
     assert missing_nodes(["node1", "node3", "node4"], nodes) == "node3, node4"
 
 
+@pytest.mark.process
 def test_an_address_nobody_answers_is_refused_at_once() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
