@@ -1,4 +1,4 @@
-"""What `wfc evaluate` and `wfc transcribe` do: any model, in this process, without a run."""
+"""Evaluates or transcribes with any model, in this process and without a run: `wfc evaluate` and `wfc transcribe`."""
 
 import json
 import os
@@ -26,10 +26,13 @@ from wfc_dist.weights import base_chain, peft_folder
 
 
 def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
-    """Returns (model in eval mode, processor, checkpoint folder) of a run's newest base, a base, an adapter or a hub model.
+    """Returns (model in eval mode, processor, checkpoint folder).
+
+    Args:
+        name: A run directory or its URL (its newest base), a base, a PEFT adapter, or a model on the hub.
 
     Raises:
-        InputError: It is none of these, or an adapter whose base cannot be found.
+        InputError: `name` is none of these, or an adapter whose base is missing.
     """
     folder, adapter = Path(name), None
     if is_url(name):
@@ -53,14 +56,14 @@ def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
 
 
 def _pointer(folder: Path) -> Path | None:
-    """Returns what a run's base-0000 points to."""
+    """Returns the checkpoint folder that a run's base-0000 points to; None for other folders."""
     manifest = folder / "manifest.json"
     target = json.loads(manifest.read_text(encoding="utf-8")).get("model_path") if manifest.is_file() else None
     return folder.parent / target if target else None  # relative in a mirror
 
 
 def transcribe_files(name: str, paths: Sequence[Path], language: str | None) -> Iterator[tuple[Path, str]]:
-    """Yields (path, text) for audio files of any length. Raises InputError for a file that is missing or no audio."""
+    """Yields (path, text) for audio files of any length. Raises InputError if a file is missing or no audio."""
     if missing := [path for path in paths if not path.is_file()]:
         raise InputError(f"no such audio file: {missing[0]}")
     model, processor, _ = open_model(name)
