@@ -29,8 +29,8 @@ docs: .venv/dev
 	$(PYTEST) -q tests/unit/test_docs.py tests/unit/benchmarks tests/unit/examples/test_study.py
 
 test: .venv/dev lint $(MODEL)/config.json
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/cluster
-	$(BIN)/python -m pytest tests/cluster
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --ignore=tests/cluster
+	$(PYTEST) --durations=40 tests/cluster
 	$(BIN)/python tests/short_demo.py
 
 bench: .venv/installed $(MODEL)/config.json
