@@ -9,10 +9,13 @@ import bisect
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 from transformers import WhisperProcessor
 
 from wfc_dist.config.schema import TrainConfig
@@ -32,10 +35,8 @@ _ORDER, _MASKS = 0, 1  # separate random streams of one seed
 
 def padded_batch(features: Sequence[torch.Tensor], labels: Sequence[Sequence[int]]) -> Batch:
     """Returns input_features (B, n_mels, 3000) float32 and labels (B, L) int64, padded with -100 to the longest."""
-    padded = torch.full((len(labels), max(map(len, labels))), IGNORED, dtype=torch.int64)
-    for row, ids in zip(padded, labels, strict=True):
-        row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-    return {"input_features": torch.stack(list(features)), "labels": padded}
+    rows = [torch.tensor(ids, dtype=torch.int64) for ids in labels]
+    return {"input_features": torch.stack(list(features)), "labels": pad_sequence(rows, batch_first=True, padding_value=IGNORED)}
 
 
 class _Windows:
@@ -180,31 +181,18 @@ class TrainingWindows(_Windows):
 
         Neither the batches nor the state of torch's random generator depend on the number of processes.
         """
-        steps = _Steps(self, first_step, num_steps, world_rank, world_size)
-        if not self._train.loader_workers:
-            yield from (steps[position] for position in range(num_steps))
-            return
+        steps: Any = range(first_step, first_step + num_steps)  # a data set whose rows `collate_fn` turns into micro-batches
+        collate = partial(self._numbered, world_rank=world_rank, world_size=world_size)
+        workers = self._train.loader_workers
         # With a generator of its own the loader does not draw from torch's global one, which also draws the dropout.
-        yield from DataLoader(steps, batch_size=None, num_workers=self._train.loader_workers, generator=torch.Generator())
+        yield from DataLoader(steps, None, num_workers=workers, collate_fn=collate, generator=torch.Generator())
 
     def micro_batches(self, step: int, world_rank: int, world_size: int) -> list[Batch]:
         """Returns all micro-batches of one rank at one step."""
         return [self.batch(step, micro, world_rank, world_size) for micro in range(self._train.gradient_accumulation)]
 
-
-class _Steps(Dataset):
-    """Steps as a data set for torch's DataLoader."""
-
-    def __init__(self, windows: TrainingWindows, first_step: int, num_steps: int, world_rank: int, world_size: int) -> None:
-        self._windows, self._first, self._num = windows, first_step, num_steps
-        self._rank, self._size = world_rank, world_size
-
-    def __len__(self) -> int:
-        return self._num
-
-    def __getitem__(self, position: int) -> tuple[int, list[Batch]]:
-        step = self._first + position
-        return step, self._windows.micro_batches(step, self._rank, self._size)
+    def _numbered(self, step: int, world_rank: int, world_size: int) -> tuple[int, list[Batch]]:
+        return step, self.micro_batches(step, world_rank, world_size)
 
 
 class DevWindows(_Windows):

@@ -20,8 +20,6 @@ from wfc_dist.errors import InputError
 
 SplitName = Literal["train", "dev", "test"]
 
-_FEWEST_KEPT = 1  # clips of a split that stay, however small `share` is
-
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
     "folder": manifests.folder_rows,
@@ -121,21 +119,21 @@ def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[Sourc
     Raises:
         InputError: The split is not configured, or its files cannot be read; names the data set.
     """
+    if split not in dataset.splits:
+        raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
     if dataset.format == "mix":
         rows = list(_mixed_rows(name, dataset, split))
     else:
         # a share needs all rows; without one, only the rows that stay are read
         rows = list(islice(_source_rows(name, dataset, split), None if dataset.share < 1 else dataset.max_clips))
     if dataset.share < 1 and rows:
-        kept = max(_FEWEST_KEPT, round(dataset.share * len(rows)))
+        kept = max(1, round(dataset.share * len(rows)))
         rows = [rows[number * len(rows) // kept] for number in range(kept)]
     return rows[: dataset.max_clips]
 
 
 def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
     """Yields the rows of all parts that have the split. Each row keeps the language of its part; its id begins with the part."""
-    if split not in dataset.splits:
-        raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
     for part, inner in dataset.parts.items():
         if split in inner.splits:
             for row in read_rows(f"{name}.{part}", inner, split):
@@ -144,8 +142,6 @@ def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator
 
 def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
     source = Path(dataset.source)
-    if split not in dataset.splits:
-        raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
     if dataset.format in ("folder", "saved") and not source.is_dir():
         raise InputError(f"{name}: {dataset.source} is no folder; check datasets.{name}.source")
     if dataset.format == "jsonl" and source.is_file() and len(dataset.splits) > 1:
