@@ -1,8 +1,7 @@
 """All measures of one round, module by module: factors in, plain numbers out, which analysis.json holds."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,6 +11,7 @@ from wfc_dist.analysis import geometry
 from wfc_dist.analysis.distributions import EntryPool, Pooled
 from wfc_dist.analysis.geometry import VarianceSplit
 from wfc_dist.analysis.module_names import place_of
+from wfc_dist.data.features import single_threaded
 from wfc_dist.errors import InputError
 from wfc_dist.merging import low_rank
 from wfc_dist.merging.factors import ROWS, AnyDelta, Factors, concatenated
@@ -99,17 +99,6 @@ class RoundMeasures:
     pooled: Mapping[str, Pooled]
     own: OwnUpdate | None
     grid_side: int
-
-
-@contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Lets torch compute on one thread, so that numbers do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def grid_side(num_updates: int, num_modules: int) -> int:

@@ -1,6 +1,8 @@
 """From clips to model inputs: the samples of a 30 s window, its log-mel features, label tokens and SpecAugment masks."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +19,14 @@ WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages in which Whisper does not begin a transcript with a space."""
 
 
-def _token_id(tokenizer: WhisperTokenizer, token: str) -> int:
-    token_id = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(token_id, int) or token_id == tokenizer.eos_token_id:  # the end token also stands for unknown ones
-        raise InputError(f"the base's tokenizer has no {token}; use a multilingual Whisper that knows the language")
-    return token_id
-
-
 def _prompt(tokenizer: WhisperTokenizer, language: str) -> list[int]:
     """Returns the tokens before the text: language, task, no timestamps."""
-    return [_token_id(tokenizer, token) for token in (f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>")]
+    tokens = [f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>"]
+    ids: Any = tokenizer.convert_tokens_to_ids(tokens)
+    for token, token_id in zip(tokens, ids, strict=True):
+        if token_id in (None, tokenizer.eos_token_id):  # the end token also stands for unknown ones
+            raise InputError(f"the base's tokenizer has no {token}; use a multilingual Whisper that knows the language")
+    return ids
 
 
 def _text_tokens(tokenizer: WhisperTokenizer, texts: Sequence[str]) -> list[np.ndarray]:
@@ -87,18 +87,24 @@ def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
     return samples
 
 
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Lets torch compute on one thread, so that numbers do not depend on the machine's cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def log_mel(extractor: WhisperFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
     """Returns the log-mel features (n_mels, 3000), float32, of one window, which silence fills up.
 
     Computes on one thread, as loader processes do, so that their number does not change a bit.
     """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        features = extractor(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_features[0]
-    finally:
-        torch.set_num_threads(num_threads)
-    return features
+    with single_threaded():
+        return extractor(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_features[0]
 
 
 def spec_augment(features: torch.Tensor, num_samples: int, config: SpecAugmentConfig, seed: Sequence[int]) -> torch.Tensor:

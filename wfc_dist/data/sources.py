@@ -75,6 +75,10 @@ class Split:
         except InputError as error:
             raise InputError(f"{self.name}/{self.split}: {error}") from error
 
+    def part(self, clips: slice) -> "Split":
+        """Returns the split of these clips only."""
+        return Split(self.name, self.split, self.clips[clips], self._audio[clips])
+
     @cached_property
     def fingerprint(self) -> str:
         """The hex sha256 over id, text, language, duration and size in bytes of every clip, in order."""

@@ -4,28 +4,16 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from wfc_dist.data.batching import DevWindows
-from wfc_dist.data.sources import Split, open_split
+from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import build, copy_values_, lora_parameters, train_mode_
 from wfc_dist.training.world import World
 from wfc_dist.weights.warm_base import WarmBase
-
-
-class _EveryNth:
-    """Every `step`-th clip of a split from `first` on, as a split."""
-
-    def __init__(self, split: Split, first: int, step: int, end: int | None) -> None:
-        self._split, self._indices = split, range(len(split.clips))[:end][first::step]
-        self.clips = [split.clips[index] for index in self._indices]
-
-    def audio(self, index: int) -> np.ndarray:
-        return self._split.audio(self._indices[index])
 
 
 class DevSet:
@@ -92,10 +80,10 @@ class DevSet:
         spread = 1 if self.job.evaluate.packing else self.world.world_size
         if self.world.world_rank >= spread:
             return 0, 0
-        share = _EveryNth(self.split, self.world.world_rank, spread, self.job.evaluate.max_clips)
+        share = self.split.part(slice(self.world.world_rank, self.job.evaluate.max_clips, spread))
         if not share.clips:
             return 0, 0
         evaluate, spelling = self.job.evaluate, spelling_table(Path(self.warm.base.path))
-        hypotheses = decode_set(self._model.model, self.warm.processor, share, evaluate)  # type: ignore[arg-type]
+        hypotheses = decode_set(self._model.model, self.warm.processor, share, evaluate)
         counts = count_part(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
         return int(counts.errors.sum()), int(counts.lengths.sum())

@@ -126,16 +126,19 @@ class Engine:
 
     def read(self) -> dict[str, Slot]:
         """Returns the trained parameters and their moments by PEFT key. Every rank must call it."""
-        states = self.optimizer.state if self.train.optimizer == "adamw" else {}
-        moments = {
-            parameter: [states[parameter][key] if states else torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")]
-            for parameter in self.parameters.values()
-        }
-        return {name: Slot(*map(_copy, (parameter, *moments[parameter]))) for name, parameter in self.parameters.items()}
+        keys = (None, "exp_avg", "exp_avg_sq")
+        return {name: Slot(*(self._full(parameter, key) for key in keys)) for name, parameter in self.parameters.items()}
 
     def parameter_values(self) -> dict[str, torch.Tensor]:
         """Returns the adapter by PEFT key: unsharded, float32, on the CPU. Every rank must call it."""
-        return {name: _copy(self.parameters[name]) for name in self._adapter}
+        return {name: self._full(self.parameters[name], None) for name in self._adapter}
+
+    def _full(self, parameter: torch.Tensor, key: str | None) -> torch.Tensor:
+        """Returns a parameter, or its moment `key`."""
+        if key is None:
+            return _copy(parameter)
+        states = self.optimizer.state if self.train.optimizer == "adamw" else {}
+        return _copy(states[parameter][key] if states else torch.zeros_like(parameter))
 
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
         """Sets the optimizer to its state after `step` steps. The parameters are set before the engine is made."""
@@ -180,11 +183,6 @@ class ZeroEngine(Engine):
     def _prepare(self, loss: TokenLoss, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         return self.accelerator.prepare(loss, optimizer)
 
-    def set_lr(self, lr: float) -> None:
-        """Sets the learning rate of the next step."""
-        for group in self.zero.param_groups:
-            group["lr"] = lr
-
     def step(self) -> torch.Tensor:
         """Returns the gradient's norm; DeepSpeed has clipped and stepped in the last `backward`."""
         norm = self._norm if self.stage == 0 else self.model.get_global_grad_norm()
@@ -196,17 +194,6 @@ class ZeroEngine(Engine):
         if self.stage == 0:
             return _copy(parameter if key is None else self.zero.state[parameter][key])
         return _copy(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
-
-    def read(self) -> dict[str, Slot]:
-        """Returns the trained parameters and their moments by PEFT key. Every rank must call it."""
-        return {
-            name: Slot(*(self._full(parameter, key) for key in (None, "exp_avg", "exp_avg_sq")))
-            for name, parameter in self.parameters.items()
-        }
-
-    def parameter_values(self) -> dict[str, torch.Tensor]:
-        """Returns the adapter by PEFT key: unsharded, float32, on the CPU. Every rank must call it."""
-        return {name: self._full(parameter, None) for name, parameter in self.parameters.items()}
 
     def _flat_parameters(self) -> list[torch.Tensor]:
         if self.stage == 0:

@@ -118,7 +118,7 @@ def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
         weight_RI.copy_(drawn)
 
 
-class Unit(torch.nn.Module):
+class Unit(torch.nn.Identity):
     """The identity in the place of a factor. It has no parameter, is neither trained nor sharded, and computes nothing.
 
     Args:
@@ -129,10 +129,6 @@ class Unit(torch.nn.Module):
     def __init__(self, size: int, device: torch.device) -> None:
         super().__init__()
         self.register_buffer("weight", torch.eye(size, device=device))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns x."""
-        return x
 
 
 def _train_whole_weight_(layer: LoraLayer, units: dict[int, Unit]) -> None:

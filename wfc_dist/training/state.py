@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from wfc_dist.errors import IntegrityError
 from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.training.engine import Slot
 
 logger = logging.getLogger(__name__)
@@ -99,12 +100,9 @@ class TrainingState:
 
 def initial_state(parameters: Mapping[str, torch.Tensor]) -> TrainingState:
     """Returns the state before the first step. It has no RNG entries, so that `restore_rng` seeds the generators."""
-    slots = {name: Slot(value.detach().cpu().clone(), *_zeros(value)) for name, value in parameters.items()}
+    values = {name: value.detach().cpu().clone() for name, value in parameters.items()}
+    slots = {name: Slot(value, torch.zeros(value.shape), torch.zeros(value.shape)) for name, value in values.items()}
     return TrainingState(TrainerProgress(), slots, {}, [])
-
-
-def _zeros(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(value.shape), torch.zeros(value.shape)
 
 
 def rng_state(device: torch.device) -> torch.Tensor:
@@ -171,10 +169,11 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
     return final
 
 
-def steps(folder: Path) -> list[int]:
-    """Returns the steps of a folder's checkpoints, newest first. Some may be damaged."""
-    names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+def steps(folder: Path, mirror: AnyMirror = NO_MIRROR) -> list[int]:
+    """Returns the steps of a folder's checkpoints, or of those in a mirror, newest first. Some may be damaged."""
+    names = mirror.folders(folder) if mirror.is_remote else [path.name for path in folder.glob("step-*")]
+    numbers = [name.removeprefix("step-") for name in names]
+    return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
 
 def _prune(folder: Path, newest: int) -> None:

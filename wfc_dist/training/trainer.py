@@ -199,7 +199,8 @@ class _Training:
         self.progress.step, self.progress.loss = position + 1, loss_sum / num_tokens
         self.progress.seconds += time.monotonic() - start
         self.progress.speech_seconds += speech_seconds
-        self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **_penalty_row(values))
+        penalty = {"penalty": sum(values)} if values else {}
+        self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **penalty)
         self._tell("train")
         return bool(stop)
 
@@ -294,7 +295,3 @@ class _Training:
             speech_seconds=progress.speech_seconds,
             resumed_from=self.resumed_from,
         )
-
-
-def _penalty_row(values: list[float]) -> dict[str, float]:
-    return {"penalty": sum(values)} if values else {}

@@ -20,7 +20,7 @@ def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> 
     if not mirror.is_remote:
         return
     here = max(steps(folder), default=-1)
-    for step in _published(folder, mirror):
+    for step in steps(folder, mirror):
         if step < here:
             return
         try:
@@ -31,11 +31,6 @@ def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> 
         if step > here and metrics_file is not None:
             mirror.fetch_file(metrics_file)
         return
-
-
-def _published(folder: Path, mirror: AnyMirror) -> list[int]:
-    names = [name.removeprefix("step-") for name in mirror.folders(folder)]
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 class Uploads:
@@ -65,7 +60,7 @@ class Uploads:
                 if self._curve_file is not None:
                     self._mirror.publish_file(self._curve_file)
                 self._mirror.publish(folder)
-                for step in _published(folder.parent, self._mirror)[KEPT:]:
+                for step in steps(folder.parent, self._mirror)[KEPT:]:
                     self._mirror.remove(folder.parent / f"step-{step}")
         except FileNotFoundError:
             logger.info("%s was pruned before it was published; a newer one follows", folder.name)
