@@ -25,7 +25,7 @@ def main(config: Path, dataset: str, round_index: int, out: Path) -> None:
     from wfc_dist.training.world import join_world
     from wfc_dist.weights.warm_base import WarmBase
 
-    settings = loading.load(config)
+    settings = loading.load_config(config)
     log.open_events(out / f"events-{dataset}.jsonl")
     (out / "adapter").mkdir()
     threads, seed, model = settings.cluster.threads_per_worker, settings.run.seed, Path(settings.base.model)

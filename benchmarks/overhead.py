@@ -25,6 +25,7 @@ from measuring import Measured, write_result
 from wfc_runs import DEMO, Ended, events_spans, read_spans, run_together, short_config, wfc_run
 
 from wfc_dist.reports.timeline import Span
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.weights import peft_folder
 
 DATASETS = ["es", "fr"]
@@ -107,7 +108,7 @@ def run_rounds(config: Path, datasets: Sequence[str], folder: Path, cpus: Sequen
     for index, whole in enumerate((span for span in spans if span.name == "factorize"), start=1):
         inside = [span for span in spans if whole.start_s <= span.start_s <= whole.end_s]
         whole_s = whole.end_s - (whole.start_s if index > 1 else 0.0)
-        folders = {dataset: run_dir / f"round-{index:04d}" / "adapters" / dataset for dataset in datasets}
+        folders = {dataset: RunPaths(run_dir).adapter(index, dataset) for dataset in datasets}
         found.append(Trained.of(inside, whole_s, ended, folders))
     return found
 

@@ -42,6 +42,7 @@ from wfc_dist.config.schema import ClusterConfig, Config
 from wfc_dist.progress import Display
 from wfc_dist.reports.status import status_table
 from wfc_dist.rounds import Base, run_rounds
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -153,7 +154,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
     display.console = Console(file=io.StringIO(), width=120)
     store.write_status("running")
     with ray.installed():
-        admission = Admission(store.paths.run_dir, store.paths.run_dir / ".shared", root="", timeout_s=60)
+        admission = Admission(store.paths.run_dir, store.paths.shared_marker, root="", timeout_s=60)
         admission.require(ray.nodes)
         fleet = Fleet(store, display.say, admission)
         centralizer = SimulatedCentralizer(store, ray, list(names), changed)
@@ -215,7 +216,7 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
     table_s = _timed(lambda: Console(file=io.StringIO(), width=120).print(status_table(run_dir)))
     command = [sys.executable, "-m", "wfc_dist", "status", str(run_dir)]
     status_s = _timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
-    ledger = run_dir / "ledger.jsonl"
+    ledger = RunPaths(run_dir).ledger
     lines: list[Any] = []
     ledger_s = _timed(lambda: lines.extend(json.loads(line) for line in durable.read_lines(ledger)))
     messages = sum(ray.calls[name] for name in ("endpoint", "join", "load_base", "train", "node_facts", "request_stop"))

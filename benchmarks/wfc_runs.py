@@ -16,6 +16,8 @@ import psutil
 import yaml
 
 from wfc_dist.reports.timeline import Span, read_attempts
+from wfc_dist.runs import layout
+from wfc_dist.runs.layout import RunPaths
 
 REPO = Path(__file__).resolve().parent.parent
 DEMO = REPO / "configs" / "demo.yaml"
@@ -127,7 +129,7 @@ def wfc_run(config: Path, folder: Path, cpus: Sequence[int] | None = None) -> tu
 
 def read_spans(run_dir: Path, ended: Ended) -> list[Span]:
     """Returns the spans of a run of one attempt, in seconds since the command was started."""
-    paths = run_dir.glob("round-*/logs/attempt-1/events-*.jsonl")
+    paths = [path for _, _, path in RunPaths(run_dir).all_events()]
     (timeline,) = read_attempts(run_dir).values()
     return _since(ended, timeline.spans, paths)
 
@@ -135,10 +137,10 @@ def read_spans(run_dir: Path, ended: Ended) -> list[Span]:
 def events_spans(paths: Mapping[str, Path], ended: Ended) -> list[Span]:
     """Returns the spans of single events files, by the name of the process, in seconds since they were started."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = Path(folder) / "round-0001" / "logs" / "attempt-1"
+        logs = RunPaths(Path(folder)).logs(1, 1)
         logs.mkdir(parents=True)
         for name, path in paths.items():
-            shutil.copy(path, logs / f"events-{name}.jsonl")
+            shutil.copy(path, layout.events_file(logs, name))
         return read_spans(Path(folder), ended)
 
 

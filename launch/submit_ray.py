@@ -107,7 +107,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def submit(options: argparse.Namespace) -> int:
     """Submits the next attempt of a run. Raises ConfigError while an attempt runs."""
-    settings = loading.load(options.config, options.overrides)
+    settings = loading.load_config(options.config, options.overrides)
     run_dir = shared_run_dir(settings)
     entrypoint = entry_command(options.config, options.working_dir, options.overrides)
     environment = read_runtime_env(options.runtime_env, options.pip) | {"working_dir": str(options.working_dir)}
@@ -230,7 +230,7 @@ async def _print_logs(client: Any, job_id: str, printed: list[int]) -> bool:
 
 def named(run: str) -> str:
     """Returns the name of the run if `run` is a configuration file; else `run` as it is."""
-    return loading.load(run).run.name if run.endswith((".yaml", ".yml")) else run
+    return loading.load_config(run).run.name if run.endswith((".yaml", ".yml")) else run
 
 
 def shared_run_dir(settings: Config) -> str:

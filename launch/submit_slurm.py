@@ -170,7 +170,7 @@ def say(text: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Does what the command line says; returns the exit code."""
-    config = loading.load(options.config, options.overrides)
+    config = loading.load_config(options.config, options.overrides)
     command = render(options, config, REPO / "slurm")
     if options.dry_run:
         print(shlex.join(command))

@@ -19,7 +19,6 @@ from wfc_dist.centralize import collectives, offline, rank
 from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
-from wfc_dist.merging.recipe import Recipe
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.hashing import content_sha256
@@ -133,7 +132,7 @@ def test_a_round_averages_as_the_command_does(job: CentralizeJob, tmp_path: Path
     for number in (10, 3):
         chosen = replace(job, adapters=tuple(found[:number]), weights=(1.0,) * number, scale=0.7)
         _, files = run_ranks(chosen, 2, tmp_path / str(number))
-        offline.average([Path(item.path) for item in found[:number]], tmp_path / f"out-{number}", recipe=Recipe(scale=0.7))
+        offline.average([Path(item.path) for item in found[:number]], tmp_path / f"out-{number}", scale=0.7)
         assert (tmp_path / f"out-{number}" / base_chain.DELTA).read_bytes() == files["delta"]
 
 
@@ -172,10 +171,10 @@ def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: Ce
     }  # fmt: skip
     assert facts["update_norm"] == pytest.approx(first[METHODS.index("mean")][0].facts["update_norm"] / 0.3, rel=1e-6)
     for number, (item, (_, files)) in enumerate(zip(jobs, first, strict=True)):  # a round averages as the command does
-        recipe = Recipe(item.method, item.options, item.norm, item.scale, item.seed)
         offline.average(
-            [Path(adapter.path) for adapter in item.adapters], tmp_path / f"out-{number}", recipe=recipe, weights=item.weights,
-            past_deltas=[tmp_path / "past"], previous_adapters=[Path(found[3].path)],
+            [adapter.path for adapter in item.adapters], tmp_path / f"out-{number}", method=item.method, options=item.options,
+            norm=item.norm, scale=item.scale, seed=item.seed, weights=item.weights,
+            past=[tmp_path / "past"], previous=[found[3].path],
         )  # fmt: skip
         assert (tmp_path / f"out-{number}" / base_chain.DELTA).read_bytes() == files["delta"], item.method
 

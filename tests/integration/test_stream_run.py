@@ -13,7 +13,7 @@ from processes import kill_tree, start_wfc, wait_for, wfc
 from wfc_dist.config import loading
 from wfc_dist.coordinator.run import run
 from wfc_dist.coordinator.stream import stream
-from wfc_dist.evaluation.any_model import open_model
+from wfc_dist.evaluation.any_model import load_model
 from wfc_dist.progress import Display
 from wfc_dist.reports.run import write_report
 from wfc_dist.runs.interim import SERVING, newest_servable, staleness
@@ -60,7 +60,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `wfc run` makes of all the data sets at once; returns its run directory."""
     root = tmp_path_factory.mktemp("batch")
     path = make(root, first=len(NAMES))
-    return Path(run(loading.load(path), plain()).path).parent
+    return Path(run(loading.load_config(path), plain()).path).parent
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_interim_base_is_the_round_as_it_would_end_now(batch: Path, streamed
     assert interim.sha256 == content_sha256(hash_tensors(streamed / SERVING))
     last = json.loads((batch / "base-0003" / "manifest.json").read_text())  # there round 3 ended with one data set
     assert interim.sha256 == last["sha256"]
-    assert open_model(str(streamed))[2] == Path(interim.path)
+    assert load_model(str(streamed))[2] == Path(interim.path)
     assert not list(streamed.glob("round-000[12]/interim-*")), "of a committed round they are dropped"
     assert not list(streamed.rglob("*.tmp-*"))
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": "config",
     "centralize": "runs weights config merging storage log",
     "evaluation": "data runs weights config storage log",
-    "training": "evaluation data weights config storage log",
+    "training": "evaluation data runs weights config storage log",
     "analysis": "training data runs weights merging config storage",
     "backends": "training evaluation centralize data runs weights config merging storage log progress",
     "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",

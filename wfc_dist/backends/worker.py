@@ -25,6 +25,7 @@ from wfc_dist.evaluation.decoding import decode_sets
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.rounds import Base
+from wfc_dist.runs import layout
 from wfc_dist.runs.root import bring_base, forget_training
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
@@ -85,8 +86,8 @@ class Worker:
         adopt_work_dir(setup.work_dir)
         setup.mirror.adopt()
         folder = Path(setup.log_dir)
-        log.configure(folder / f"{setup.name}.log", console=False)
-        log.open_events(folder / f"events-{setup.name}.jsonl")
+        log.configure(layout.log_file(folder, setup.name), console=False)
+        log.open_events(layout.events_file(folder, setup.name))
         torch.set_num_threads(setup.threads)
         self.setup = setup
         self.device = torch.device("cuda", 0) if setup.use_gpu else torch.device("cpu")
@@ -152,8 +153,8 @@ class Worker:
             self._publish_logs()
 
     def _publish_logs(self) -> None:
-        for name in (f"{self.setup.name}.log", f"events-{self.setup.name}.jsonl"):
-            self.setup.mirror.publish_file(Path(self.setup.log_dir) / name)
+        for file in (layout.log_file, layout.events_file):
+            self.setup.mirror.publish_file(file(Path(self.setup.log_dir), self.setup.name))
 
     def _report(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,9 +1,6 @@
-"""What `wfc average`, `wfc merge` and `wfc rebuild` do: the maths of a round on folders, without a run."""
+"""The maths of a round on folders: `average`, `merge` and `rebuild` of the public API."""
 
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,56 +11,65 @@ from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import AnyDelta, Factors, concatenated, normalized
 from wfc_dist.merging.recipe import Recipe, merged_update
-from wfc_dist.runs.layout import RunPaths, read_base, require_run
+from wfc_dist.rounds import Base
+from wfc_dist.runs.handle import open_run
+from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.tensor_files import write_order
 
 
-def _write_new(out: Path, write: Callable[[Path], None]) -> None:
-    """Has `write` fill a new folder that appears under its name when it is complete; never touches one that is there."""
-    if out.exists():
-        raise InputError(f"{out} exists and is not written over; choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = out.with_name(f".{out.name}.tmp-{os.getpid()}")
-    try:
-        staged.mkdir()
-        write(staged)
-        os.replace(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
 def average(
-    folders: Sequence[Path],
-    out: Path,
+    adapters: Sequence[str | Path],
+    out: str | Path,
     *,
-    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+    method: str = "mean",
+    options: Mapping[str, float] | None = None,
     weights: Sequence[float] | None = None,
-    past_deltas: Sequence[Path] = (),
-    previous_adapters: Sequence[Path] = (),
-) -> None:
-    """Averages PEFT LoRA folders, in the order given, into a delta. Writes the new folder `out`.
+    norm: str = "own",
+    scale: float = 1.0,
+    seed: int = 0,
+    past: Sequence[str | Path] = (),
+    previous: Sequence[str | Path] = (),
+) -> Path:
+    """Averages PEFT LoRA folders into one update: scale * method(adapters, weights). Writes the new folder `out`.
 
     Args:
-        folders: Made by PEFT or by a run.
+        adapters: PEFT folders, made by PEFT or by a run, in the order of summation.
         out: Must not exist.
-        recipe: Method, norm and scale; options that are not named have their defaults.
-        weights: One per folder, any positive sum; uniform by default.
-        past_deltas: Delta folders of all earlier rounds, in order, for methods with a memory.
-        previous_adapters: Adapter folders of the round before, for methods that need their curvature.
+        method: A merge method; `wfc average --help` and docs/merging.md list them with their formulas and sources.
+        options: Options of the method, such as {"density": 0.2}; those that are not named keep their defaults.
+        weights: One number >= 0 per adapter; they are divided by their sum. Uniform by default.
+        norm: "own", or "mean": every module's update gets the Frobenius norm that `mean` would have there.
+        scale: Factor of the whole update.
+        seed: Seed for methods that sample (dare). Each round's seed is stored in its manifest.
+        past: Delta folders of all earlier rounds, in order, for methods with a memory (nesterov).
+        previous: Adapter folders of the round before, for methods that need their curvature (ihr).
+
+    Returns:
+        The folder `out`, which `merge` and `read_delta` read.
 
     Raises:
         ConfigError: No such method or option.
-        InputError: Not LoRA, other modules, numbers that are not finite, wrong number of weights, no curvature.
+        InputError: Not LoRA, other modules, numbers that are not finite, a wrong number of weights, no curvature, `out` exists.
+
+    Example:
+        >>> from wfc_dist import average
+        >>> average([], "delta")
+        Traceback (most recent call last):
+            ...
+        wfc_dist.errors.InputError: no adapter given
     """
+    folders = [Path(folder) for folder in adapters]
     if not folders:
         raise InputError("no adapter given")
     if weights is not None and len(weights) != len(folders):
         raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
-    catalog.check_step(recipe.method, recipe.norm, recipe.scale)
-    whole = replace(recipe, options=catalog.resolved(recipe.method, recipe.options))
-    loaded = [_read(folder, inputs.own_curvature(recipe.method)) for folder in folders]
+    if norm not in ("own", "mean"):
+        raise InputError(f"norm {norm!r} is not own or mean")
+    catalog.check_step(method, norm, scale)
+    recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
+    loaded = [_read(folder, inputs.own_curvature(method)) for folder in folders]
     modules = same_modules(
         {f"{i + 1} ({folder})": list(item) for i, (folder, item) in enumerate(zip(folders, loaded, strict=True))}
     )
@@ -72,12 +78,14 @@ def average(
     def merged(module: str) -> AnyDelta:
         items = [item[module] for item in loaded]
         shape = (items[0].b_OR.shape[0], items[0].a_RI.shape[1])
-        extra = inputs.method_inputs(whole, module, shape, past_deltas, previous_adapters)
-        return merged_update(items, shares, whole, extra)
+        extra = inputs.method_inputs(recipe, module, shape, list(map(Path, past)), list(map(Path, previous)))
+        return merged_update(items, shares, recipe, extra)
 
     with apply.threads() as pool:  # single-threaded each, as in a round: same bytes
         delta = dict(zip(modules, pool.map(merged, modules), strict=True))
-    _write_new(out, lambda staged: base_chain.write_delta(staged, delta))
+    with durable.new_folder(Path(out)) as staged:
+        base_chain.write_delta(staged, delta)
+    return Path(out)
 
 
 def _read(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:
@@ -92,20 +100,30 @@ def read_update(folder: Path) -> dict[str, AnyDelta]:
     return {module: concatenated([factors], [1.0]) for module, factors in peft_folder.read_factors(folder).items()}
 
 
-def merge(model: str, update_dir: Path, out: Path, *, revision: str | None = None, dtype: str = "auto") -> None:
-    """Merges a delta or one adapter into a model: cast(float64(base) + delta). Writes the complete checkpoint `out`.
+def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: str | None = None, dtype: str = "auto") -> Path:
+    """Merges an update into a model: cast(float64(base) + delta), float64 sums. Writes the complete checkpoint `out`.
 
     Args:
-        model: Folder or hub id.
-        update_dir: A delta (`wfc average`, RUN/round-N/delta) or a PEFT folder.
+        base: Model folder or hub id.
+        update: A delta (from `average`, or RUN/round-NNNN/delta) or a PEFT LoRA folder.
         out: Must not exist.
-        revision: Of a hub model.
-        dtype: Of the result; `auto` keeps the base's.
+        revision: Revision of a hub model.
+        dtype: Data type of the result: float32, float16, bfloat16, or auto, which keeps the base's.
+
+    Returns:
+        The folder `out`, which loads with `WhisperForConditionalGeneration.from_pretrained`.
+
+    Raises:
+        InputError: No such model, an update for another model, an unknown dtype, `out` exists.
     """
-    delta = read_update(update_dir)
-    folder = base_chain.resolve_root(model, revision)
+    if dtype != "auto" and dtype not in base_chain.DTYPES:
+        raise InputError(f"dtype {dtype!r} is not auto, float32, float16 or bfloat16")
+    delta = read_update(Path(update))
+    folder = base_chain.resolve_root(str(base), revision)
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
-    _write_new(out, lambda staged: _write_merged(folder, [], delta, staged, dtype))
+    with durable.new_folder(Path(out)) as staged:
+        _write_merged(folder, [], delta, staged, dtype)
+    return Path(out)
 
 
 def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta], out: Path, dtype: str) -> None:
@@ -118,37 +136,29 @@ def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta
     base_chain.write_standalone(root, out, dtype, changed, frozenset(names))
 
 
-def rebuild(run_dir: Path, index: int, out: Path) -> str:
-    """Makes base `index` again from the root and the deltas, bit for bit, as a complete checkpoint; returns its sha256.
+def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
+    """Makes a base again from the root and the deltas, bit for bit. Writes the complete checkpoint `out`.
 
-    Writes the new folder `out`.
+    Args:
+        run: A run directory, or the URL of one.
+        base: Index of the base.
+        out: Must not exist.
+
+    Returns:
+        The base in `out`, with the sha256 that the run committed.
 
     Raises:
-        InputError: No such run or base.
-        IntegrityError: The result is not the base that was committed; nothing is left in `out`.
+        InputError: No such run or base, `out` exists.
+        IntegrityError: The result is not the base that was committed; `out` is not made.
     """
-    paths = require_run(run_dir)
-    entry, root_entry = read_base(run_dir, index), read_base(run_dir, 0)
-    if entry is None or root_entry is None:
-        raise InputError(f"{run_dir} has no committed base {index}")
-    base, root = entry[0], root_entry[1]
-    dtype = _dtype(paths)
-    deltas = [paths.delta(number) for number in range(1, index + 1)]
-
-    def write(staged: Path) -> None:
+    opened = open_run(run, with_weights=True)
+    wanted, root, deltas = opened.base(base), Path(opened.base(0).facts["root"]), opened.deltas()[:base]
+    with durable.new_folder(Path(out)) as staged:
         delta = base_chain.read_delta(deltas[-1]) if deltas else {}
-        _write_merged(Path(root["root"]), deltas[:-1], delta, staged, dtype)
+        _write_merged(root, deltas[:-1], delta, staged, opened.config.base.dtype)
         found = content_sha256(base_chain.hash_tensors(staged))
-        if found != base.sha256:
+        if found != wanted.sha256:
             raise IntegrityError(
-                f"base {index} rebuilt from root and deltas is {found[:12]}, the run committed {base.sha256[:12]}"
+                f"base {base} rebuilt from root and deltas is {found[:12]}, the run committed {wanted.sha256[:12]}"
             )
-
-    _write_new(out, write)
-    return base.sha256
-
-
-def _dtype(paths: RunPaths) -> str:
-    from wfc_dist.runs.layout import read_config
-
-    return read_config(paths.run_dir).base.dtype
+    return Base(base, str(out), wanted.sha256)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wfc_dist import __version__
+import wfc_dist
 from wfc_dist.cli import models
 from wfc_dist.cli.models import Run
 from wfc_dist.errors import EXIT_FAILED, InputError
@@ -24,7 +24,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live ta
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Continual learning of speech models on clusters: factorize, centralize, broadcast, and the next round."""
     if version:
-        typer.echo(f"wfc_dist {__version__}")
+        typer.echo(f"wfc_dist {wfc_dist.__version__}")
         raise typer.Exit
 
 
@@ -32,18 +32,16 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
     """Run all rounds, or go on where an earlier attempt stopped."""
     from wfc_dist import log
-    from wfc_dist.config import loading
 
-    settings = loading.load(config, overrides or [])
+    settings = wfc_dist.load_config(config, overrides or [])
     log.quiet_libraries()
-    from wfc_dist.coordinator.run import run as run_all
     from wfc_dist.evaluation.matrix import read_matrix
     from wfc_dist.progress import Display
     from wfc_dist.reports.run import write_report
     from wfc_dist.reports.score_tables import summary_tables
 
     display = Display(plain=True if plain else None)
-    base = run_all(settings, display)
+    base = wfc_dist.run(settings, display)
     for table in summary_tables(read_matrix(settings.run_dir())):
         display.console.print(table)
     display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_dir(), settings.run_url())}")
@@ -84,12 +82,11 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
 
     log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
-    from wfc_dist.config import loading
     from wfc_dist.coordinator.checks import check
     from wfc_dist.coordinator.plan import plan_run
     from wfc_dist.reports.plan import plan_table
 
-    settings = loading.load(config, overrides or [])
+    settings = wfc_dist.load_config(config, overrides or [])
     hours, console = check(settings).hours, _console()
     console.print(plan_table(plan_run(settings, hours)))
     if settings.cluster.backend == "ray" and address_of(settings.cluster):
@@ -107,11 +104,10 @@ def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
 ) -> None:
     """Check every data set before a GPU is taken."""
-    from wfc_dist.config import loading
     from wfc_dist.data.audit import audit as audit_data
     from wfc_dist.reports.status import audit_table
 
-    report = audit_data(loading.load(config, overrides or []), deep=deep)
+    report = audit_data(wfc_dist.load_config(config, overrides or []), deep=deep)
     _console().print(audit_table(report))
     report.raise_for_errors()
 
@@ -120,33 +116,28 @@ def audit(
 def status(run: Run) -> None:
     """Show how far a run is."""
     from wfc_dist.reports.status import status_table
-    from wfc_dist.runs.remote import local_run
 
-    _console().print(status_table(local_run(run)[0]))
+    _console().print(status_table(wfc_dist.open_run(run).path))
 
 
 @app.command()
 def lineage(run: Run) -> None:
     """Show the family tree of a run's bases: which data made this model."""
     from wfc_dist.reports.status import lineage_tree
-    from wfc_dist.runs.remote import local_run
 
-    _console().print(lineage_tree(local_run(run)[0]))
+    _console().print(lineage_tree(wfc_dist.open_run(run).path))
 
 
 @app.command()
 def report(run: Run) -> None:
     """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
     from wfc_dist import log
-    from wfc_dist.runs.layout import require_run
-    from wfc_dist.runs.remote import whole_run
 
     log.quiet_libraries()
-    folder, mirror = whole_run(run)  # the root's spelling table is part of every English score
-    require_run(folder)
+    opened = wfc_dist.open_run(run, with_weights=True)  # the root's spelling table is part of every English score
     from wfc_dist.reports.run import write_report
 
-    typer.echo(_published(write_report(folder), folder, mirror.objects.url if mirror else None))
+    typer.echo(_published(write_report(opened.path), opened.path, opened.url))
 
 
 @app.command()
@@ -157,23 +148,19 @@ def analyze(
 ) -> None:
     """Say whether the method's mechanisms hold in a run: variance, Gaussianity, prior. Writes RUN/report/analysis."""
     from wfc_dist import log
-    from wfc_dist.runs.layout import require_run
-    from wfc_dist.runs.remote import whole_run
-    from wfc_dist.storage.mirror import NO_MIRROR
 
     log.quiet_libraries()
-    folder, mirror = whole_run(run)
-    require_run(folder)
+    opened = wfc_dist.open_run(run, with_weights=True)
     from wfc_dist.analysis.run import analyze_run
     from wfc_dist.reports.analysis import verdict_table, write_analysis
 
-    analysis = analyze_run(folder, num_points=line, max_clips=clips, mirror=mirror or NO_MIRROR)
-    pages, console, url = write_analysis(folder, analysis), _console(), mirror.objects.url if mirror else None
+    analysis = analyze_run(opened.path, num_points=line, max_clips=clips, mirror=opened.mirror)
+    pages, console = write_analysis(opened.path, analysis), _console()
     console.print(verdict_table(analysis))
     for verdict in analysis.rounds[-1].verdicts:
         console.print(verdict.sentence, markup=False)
     page, *others = pages
-    typer.echo(_published(page, folder, url))  # and what lies beside it
+    typer.echo(_published(page, opened.path, opened.url))  # and what lies beside it
     for path in others:
         typer.echo(path)
 
@@ -199,15 +186,15 @@ def evaluate(
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
     from wfc_dist import log
-    from wfc_dist.config import loading
 
-    settings = loading.load(on, overrides or [])
+    settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
-    from wfc_dist.evaluation.any_model import evaluate_model
+    scores, console = wfc_dist.evaluate(model, settings, threads=threads), _console()
+    from wfc_dist.reports.score_tables import scores_table
 
-    console = _console()
-    for table in evaluate_model(model, settings, threads=threads, say=lambda text: console.print(text, markup=False)):
-        console.print(table)
+    for name, score in scores.items():
+        console.print(f"{name}: {100 * score.rate:.1f} %", markup=False)
+    console.print(scores_table(model, settings, scores))
 
 
 @app.command()
@@ -282,9 +269,7 @@ def config_show(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: the file, the overrides and every default."""
     import yaml
 
-    from wfc_dist.config import loading
-
-    typer.echo(yaml.safe_dump(loading.load(config, overrides or []).model_dump(mode="json"), sort_keys=False))
+    typer.echo(yaml.safe_dump(wfc_dist.load_config(config, overrides or []).model_dump(mode="json"), sort_keys=False))
 
 
 def _published(page: Path, run_dir: Path, url: str | None) -> str:

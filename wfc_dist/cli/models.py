@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
+import wfc_dist
 from wfc_dist.errors import InputError
 from wfc_dist.merging import catalog
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, run.dir/run.name.")]
+_SEED = "Seed for methods that sample (dare). Each round's seed is stored in its manifest."
 Out = Annotated[Path, typer.Option("--out", help="New folder; never written over.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Makes them commands of `app`."""
+    """Adds these commands to `app`."""
     app.command(epilog="\b\nMethods:\n" + catalog.listing())(average)
     for command in (merge, rebuild, transcribe):
         app.command()(command)
@@ -24,27 +26,27 @@ def average(
     out: Out,
     *,
     method: Annotated[str, typer.Option(help="One of the methods below.")] = "mean",
-    option: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Of the method; repeatable.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="An option of the method; repeatable.")] = None,
     weights: Annotated[str | None, typer.Option(help="Comma-separated, one per adapter; uniform by default.")] = None,
     norm: Annotated[str, typer.Option(help="own, or mean: every module's update at the norm `mean` would have.")] = "own",
     scale: Annotated[float, typer.Option(help="Factor of the update.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of methods that draw; a round's is in its manifest.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed for methods that sample (dare). Each round's seed is stored in its manifest.")
+    ] = 0,
     past: Annotated[list[Path] | None, typer.Option(help="Delta of an earlier round (nesterov); repeat in order.")] = None,
     previous: Annotated[list[Path] | None, typer.Option(help="Adapter of the round before (ihr); repeat.")] = None,
 ) -> None:
     """Average adapters into a delta."""
-    from wfc_dist.centralize.offline import average as average_folders
-    from wfc_dist.merging.recipe import Recipe
-
-    if norm not in ("own", "mean"):
-        raise InputError(f"--norm {norm!r} is not own or mean")
     try:
         numbers = [float(word) for word in weights.split(",")] if weights else None
     except ValueError as error:
         raise InputError(f"--weights {weights!r} is not a list of numbers such as 0.5,0.3,0.2") from error
-    recipe = Recipe(method, _options(option or []), norm, scale, seed)
-    average_folders(adapters, out, recipe=recipe, weights=numbers, past_deltas=past or [], previous_adapters=previous or [])
-    typer.echo(out)
+    typer.echo(
+        wfc_dist.average(
+            adapters, out, method=method, options=_options(option or []), weights=numbers, norm=norm, scale=scale, seed=seed,
+            past=past or [], previous=previous or [],
+        )
+    )  # fmt: skip
 
 
 def _options(assignments: list[str]) -> dict[str, float]:
@@ -59,25 +61,16 @@ def merge(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Model folder or hub id.")],
     update: Annotated[Path, typer.Argument(metavar="DELTA|ADAPTER", help="From `wfc average`, a run's delta, or a PEFT folder.")],
     out: Out,
-    revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
 ) -> None:
     """Merge a delta or an adapter into a base."""
-    from wfc_dist.centralize.offline import merge as merge_folders
-
-    if dtype not in ("auto", "float32", "float16", "bfloat16"):
-        raise InputError(f"--dtype {dtype!r} is not auto, float32, float16 or bfloat16")
-    merge_folders(base, update, out, revision=revision, dtype=dtype)
-    typer.echo(out)
+    typer.echo(wfc_dist.merge(base, update, out, revision=revision, dtype=dtype))
 
 
 def rebuild(run: Run, base: Annotated[int, typer.Option("--base", help="Index of the base.")], out: Out) -> None:
     """Make a base again from the root and the deltas, bit for bit, as one complete checkpoint."""
-    from wfc_dist.centralize.offline import rebuild as rebuild_base
-    from wfc_dist.runs.remote import whole_run
-
-    folder, _ = whole_run(run)
-    typer.echo(f"{out} {rebuild_base(folder, base, out)}")
+    typer.echo(f"{out} {wfc_dist.rebuild(run, base, out).sha256}")
 
 
 def transcribe(
@@ -89,7 +82,5 @@ def transcribe(
     from wfc_dist import log
 
     log.quiet_libraries()
-    from wfc_dist.evaluation.any_model import transcribe_files
-
-    for path, text in transcribe_files(model, audio, language):
+    for path, text in wfc_dist.transcribe(model, audio, language=language):
         typer.echo(f"{path}\t{text}" if len(audio) > 1 else text)

@@ -13,9 +13,8 @@ from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.metrics import interval
 from wfc_dist.evaluation.rates import RateReader, Rates
 from wfc_dist.merging.factors import squared_sum
-from wfc_dist.runs import opening
-from wfc_dist.runs.layout import RunPaths, latest_base
-from wfc_dist.storage import durable
+from wfc_dist.runs import layout, opening
+from wfc_dist.runs.handle import Run
 from wfc_dist.weights import base_chain
 
 
@@ -65,14 +64,16 @@ class SystemRow:
 
 def is_done(run: PlannedRun) -> bool:
     """Says whether a run of this very configuration has its last base and that base's scores."""
-    paths, last = RunPaths(run.config.run_dir()), len(run.config.round_list())
-    whole = durable.is_committed(paths.base(last)) and (paths.evaluation(last, f"base-{last:04d}") / "scores.json").is_file()
-    return whole and not opening.changed_since(paths, run.config)[1]
+    if not layout.is_run(run.config.run_dir()):
+        return False
+    opened, last = Run(run.config.run_dir()), len(run.config.round_list())
+    whole = opened.num_bases > last and opened.scores_of(last) is not None
+    return whole and not opening.changed_since(opened.paths, run.config)[1]
 
 
-def update_norm(run_dir: Path, num_rounds: int) -> float:
+def update_norm(run_dir: Path) -> float:
     """Returns ||sum of the deltas of all rounds||, Frobenius, module by module in float64."""
-    folders = [RunPaths(run_dir).delta(index) for index in range(1, num_rounds + 1)]
+    folders = Run(run_dir).deltas()
     modules = sorted({module for folder in folders for module in base_chain.read_delta(folder)})
     squared = 0.0
     for module in modules:
@@ -101,9 +102,7 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
             if runs and all(map(is_done, runs)):
                 rates = [reader.run(read_matrix(run.config.run_dir())) for run in runs]
                 of_systems.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
-                norms.setdefault(system, []).extend(
-                    update_norm(run.config.run_dir(), latest_base(run.config.run_dir()).index) for run in runs
-                )
+                norms.setdefault(system, []).extend(update_norm(run.config.run_dir()) for run in runs)
                 of_systems.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
     reference, num_seeds = of_systems.get(comparison.reference), len(comparison.seeds)
     return [

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig,
 from wfc_dist.config import loading
 from wfc_dist.config.schema import nearest
 from wfc_dist.errors import ConfigError
+from wfc_dist.storage import durable
 
 KEPT, LEARNED = "protected_relative", "new_relative"  # figures that span the plane of a sweep
 _LAYOUT = ("every", "order")
@@ -110,7 +110,7 @@ def _word(value: Any) -> str:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+    return durable.sha256_json(value)[:8]
 
 
 def _drawn(seed: int, name: str) -> str:

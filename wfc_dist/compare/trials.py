@@ -160,7 +160,7 @@ def _trainable(site: _Site) -> Callable[[dict[str, Any]], None]:
 
 def _run_trial(site: _Site, point: Mapping[str, Any]) -> None:
     name = point["run"]
-    config = loading.load(site.folder.config(name))
+    config = loading.load_config(site.folder.config(name))
     planned = PlannedRun(point["system"], point["seed"], "", config)
     os.chdir(site.work_dir)  # the paths of a configuration are relative to it
     if not is_done(planned):

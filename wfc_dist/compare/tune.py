@@ -5,12 +5,10 @@ experiment anew, with all points, and nothing is ever unpickled from it.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import yaml
 
@@ -23,7 +21,8 @@ from wfc_dist.coordinator.checks import check
 from wfc_dist.coordinator.signals import SignalsSoFar, handled
 from wfc_dist.errors import Interrupted, RunLockedError
 from wfc_dist.progress import Display
-from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs import layout
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.opening import take_lock
 from wfc_dist.storage import durable
 
@@ -103,11 +102,7 @@ def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
 def _failures(todo: Sequence[PlannedRun], folder: TuneFolder) -> dict[str, str]:
     left = [planned.config for planned in todo if not is_done(planned)]
     failures = {config.run.name: last_words(folder.log(config.run.name)) for config in left}
-    if stopped := [config.run.name for config in left if _state(config.run_dir()) == "interrupted"]:
+    begun = [config for config in left if layout.is_run(config.run_dir())]
+    if stopped := [config.run.name for config in begun if Run(config.run_dir()).status().state == "interrupted"]:
         raise Interrupted(f"{', '.join(stopped)}: stopped; the same command goes on")
     return failures
-
-
-def _state(run_dir: Path) -> str:
-    status = RunPaths(run_dir).status
-    return str(json.loads(status.read_text(encoding="utf-8"))["state"]) if status.is_file() else "none"

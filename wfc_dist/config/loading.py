@@ -3,8 +3,6 @@
 Unknown keys are refused with the nearest valid name.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, nearest
+from wfc_dist.storage import durable
 
 RESUMABLE = (  # may change between attempts: who computes where, never what
     *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
@@ -98,13 +97,25 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     return tree
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a YAML file, applies `key.path=value` overrides and checks the result.
 
-    Relative paths stay relative to the working directory, as in the shell.
+    Args:
+        path: The file. Relative paths in it are relative to the working directory.
+        overrides: Such as ["train.lr=1e-4", "run.name=second"].
+
+    Returns:
+        The configuration with every default; it does not change.
 
     Raises:
         ConfigError: Missing file, no YAML, unknown key, wrong value; names all of them.
+
+    Example:
+        >>> from wfc_dist import load_config
+        >>> load_config("missing.yaml")
+        Traceback (most recent call last):
+            ...
+        wfc_dist.errors.ConfigError: cannot read the configuration missing.yaml: No such file or directory
     """
     return parse(read_tree(path, overrides), str(path))
 
@@ -124,4 +135,4 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def config_hash(config: Config) -> str:
     """Returns the hex sha256 of the resolved configuration."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    return durable.sha256_json(config.model_dump(mode="json"))

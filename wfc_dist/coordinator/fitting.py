@@ -56,18 +56,15 @@ class _Fit:
     ) -> None:
         self._store, self._decoders, self._say, self._base, self._adapters = store, decoders, say, base, adapters
         self._folder = store.paths.fit(base.index + 1)
+        self._trials = store.paths.fit_trials(base.index + 1)
         self._sets = {adapter.dataset: store.config.datasets[adapter.dataset] for adapter in adapters}
         self._factors: list[dict[str, Factors]] = []
         self._rates = self._tried_before()
 
-    @property
-    def _trials(self) -> Path:
-        return self._folder / "trials.jsonl"
-
     def _tried_before(self) -> dict[Mixture, dict[str, float]]:
         self._store.mirror.fetch_file(self._trials)
         mine, tried = [adapter.sha256 for adapter in self._adapters], {}
-        for line in map(json.loads, durable.read_lines(self._trials, repair=True)):
+        for line in durable.read_json_lines(self._trials, repair=True):
             if line["adapters"] == mine:
                 tried[Mixture(tuple(line["weights"]), line["scale"])] = line["rates"]
         return tried

@@ -1,7 +1,6 @@
 """The watched folder of a stream: which data sets arrive, in which order, and why a file is rejected."""
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check
 from wfc_dist.errors import ConfigError, InputError
-from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.layout import RunPaths, read_record
 from wfc_dist.runs.opening import record_config
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -46,7 +45,7 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
         tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
     paths = RunPaths(config.run_dir())
     if paths.config.is_file():
-        recorded = json.loads(paths.config.read_text(encoding="utf-8"))["config"]["datasets"]
+        recorded = read_record(paths)["config"]["datasets"]
         tree["datasets"] = tree["datasets"] | {name: data for name, data in recorded.items() if name not in tree["datasets"]}
     config = loading.parse(tree, str(path))
     for index, names in enumerate(config.round_list(), start=1):

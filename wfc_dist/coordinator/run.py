@@ -18,6 +18,7 @@ from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
+from wfc_dist.runs import layout
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 
@@ -46,19 +47,26 @@ def all_rounds(parts: Parts) -> Base:
     return run_rounds(parts.store.config.round_list(), parts.store, parts.trainers, parts.centralizer, parts.scorer)
 
 
-def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_rounds) -> Base:
-    """Runs, or goes on with, all rounds of a configuration and returns the last base.
+def run(config: Config, display: Display | None = None, work: Callable[[Parts], Base] = all_rounds) -> Base:
+    """Runs, or goes on with, all rounds of a configuration and returns the last base. Writes the run directory.
+
+    Signals are handled while it works, so that it must be called from the main thread: the first one checkpoints and stops.
 
     Args:
-        config: The resolved configuration.
-        display: Shows progress.
-        work: What is done once everything is up; `wfc stream` passes its own.
+        config: From `load_config`.
+        display: Shows progress, on standard error by default.
+        work: What is done once everything is up; by default all rounds.
 
-    Writes the run directory.
+    Returns:
+        The last base: index, folder and sha256. `open_run(config.run_dir())` reads everything else.
 
     Raises:
-        WfcError: A child of it, with its exit code, which RUN/status.json has too.
+        ConfigError, InputError: Something cannot be used; nothing was started.
+        RunLockedError: Another process works on the run.
+        Interrupted: A stop was asked for; everything is checkpointed, and the same call goes on.
+        WfcError: What else went wrong; the message and the exit code are in RUN/status.json, too.
     """
+    display = display or Display()
     with StopOnSignal(display).caught() as signals:
         checked = check(config)
         adapted_modules(config)
@@ -77,8 +85,8 @@ def run(config: Config, display: Display, work: Callable[[Parts], Base] = all_ro
 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
     logs = store.paths.logs(store.current_round(), store.attempt)
-    log.configure(logs / "coordinator.log", console=False)
-    log.open_events(logs / "events-coordinator.jsonl")
+    log.configure(layout.log_file(logs, "coordinator"), console=False)
+    log.open_events(layout.events_file(logs, "coordinator"))
     store.record("attempt", round=store.current_round(), host=socket.gethostname(), before=store.last_state(), **launched_by())
     store.write_status("running")
     try:

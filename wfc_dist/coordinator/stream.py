@@ -1,6 +1,5 @@
 """`wfc stream`: from a configuration and a watched folder to a base that is always served; `stream` has the algorithm."""
 
-import json
 import time
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from wfc_dist.coordinator.run import Parts, run
 from wfc_dist.errors import ConfigError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base
-from wfc_dist.runs.interim import SERVING, StreamStore
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.interim import StreamStore
 from wfc_dist.runs.layout import latest_base
 from wfc_dist.stream import StreamCentralizer, run_stream
 
@@ -36,11 +36,11 @@ def stream(path: Path, overrides: list[str], inbox: Path, display: Display, poll
     def work(parts: Parts) -> Base:
         store = parts.store
         assert isinstance(parts.centralizer, StreamCentralizer), "the configuration was checked"
-        arrived_s = json.loads(store.paths.config.read_text(encoding="utf-8")).get("arrivals", {})
+        arrived_s = Run(store.paths.run_dir).arrived_s
         not_learned = list(store.config.datasets)[every * latest_base(store.paths.run_dir).index :]
         arrived_s = {name: time.time() for name in not_learned} | arrived_s
         record_arrivals(store, parts.checked, arrived_s)
-        display.say(f"served: {store.paths.run_dir / SERVING}; data sets come to {inbox}")
+        display.say(f"served: {store.paths.serving}; data sets come to {inbox}")
         arrivals = Inbox(inbox, every, store, parts.checked, arrived_s, display.say, poll_s)
         return run_stream(arrivals, StreamStore(store, arrived_s), parts.trainers, parts.centralizer, parts.scorer, every=every)
 

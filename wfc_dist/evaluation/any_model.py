@@ -1,13 +1,11 @@
-"""Evaluates or transcribes with any model, in this process and without a run: `wfc evaluate` and `wfc transcribe`."""
+"""Any model, in this process, without a run: `load_model`, `transcribe` and `evaluate` of the public API."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from wfc_dist.config.schema import Config
@@ -16,6 +14,7 @@ from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.hypotheses import score_hypotheses
+from wfc_dist.evaluation.metrics import Score
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
 from wfc_dist.runs.interim import newest_servable
@@ -25,65 +24,90 @@ from wfc_dist.storage.objects import is_url
 from wfc_dist.weights import base_chain, peft_folder
 
 
-def open_model(name: str) -> tuple[Any, WhisperProcessor, Path]:
-    """Returns (model in eval mode, processor, checkpoint folder).
+class LoadedModel(NamedTuple):
+    """A model ready to decode.
+
+    Attributes:
+        model: In eval mode, float32, on the GPU where there is one; a `PeftModel` where an adapter was loaded.
+        processor: Feature extractor and tokenizer.
+        folder: The checkpoint folder it was loaded from; of an adapter that of its base.
+    """
+
+    model: Any
+    processor: WhisperProcessor
+    folder: Path
+
+
+def load_model(model: str | Path) -> LoadedModel:
+    """Loads any model that can be scored.
 
     Args:
-        name: A run directory or its URL (its newest base), a base, a PEFT adapter, or a model on the hub.
+        model: A run directory or the URL of one (its newest base), a base's folder, a PEFT adapter's folder, or a hub model.
+
+    Returns:
+        Model, processor and folder, to be unpacked or used by name.
 
     Raises:
-        InputError: `name` is none of these, or an adapter whose base is missing.
+        InputError: `model` is none of these, or an adapter whose base is missing.
     """
+    name = str(model)
     folder, adapter = Path(name), None
     if is_url(name):
         folder, mirror = local_run(name)
         assert mirror is not None, "a URL has a mirror"
         bring_base(mirror, layout.latest_base(folder).index)
-    if (folder / "config.json").is_file() and (folder / "ledger.jsonl").is_file():
+    if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
     elif (folder / peft_folder.CONFIG).is_file():
         adapter, base = folder, peft_folder.read_config(folder).get("base_model_name_or_path")
         folder = base_chain.resolve_root(str(base))
     else:
-        folder = _pointer(folder) or base_chain.resolve_root(name)
+        folder = layout.model_pointed_to(folder) or base_chain.resolve_root(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter))
-    return model.to(device).eval(), WhisperProcessor.from_pretrained(folder), folder
+        loaded = PeftModel.from_pretrained(loaded, str(adapter))
+    return LoadedModel(loaded.to(device).eval(), WhisperProcessor.from_pretrained(folder), folder)
 
 
-def _pointer(folder: Path) -> Path | None:
-    """Returns the checkpoint folder that a run's base-0000 points to; None for other folders."""
-    manifest = folder / "manifest.json"
-    target = json.loads(manifest.read_text(encoding="utf-8")).get("model_path") if manifest.is_file() else None
-    return folder.parent / target if target else None  # relative in a mirror
+def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str | None = None) -> Iterator[tuple[Path, str]]:
+    """Yields (path, text) for audio files of any length, as each is decoded.
 
+    Args:
+        model: As `load_model` takes it.
+        files: wav, flac, ogg, opus or mp3.
+        language: Whisper language code; detected by default.
 
-def transcribe_files(name: str, paths: Sequence[Path], language: str | None) -> Iterator[tuple[Path, str]]:
-    """Yields (path, text) for audio files of any length. Raises InputError if a file is missing or no audio."""
+    Raises:
+        InputError: A file that is missing or no audio (before the model is loaded), or no such model.
+    """
+    paths = [Path(file) for file in files]
     if missing := [path for path in paths if not path.is_file()]:
         raise InputError(f"no such audio file: {missing[0]}")
-    model, processor, _ = open_model(name)
+    whisper, processor, _ = load_model(model)
     for path in paths:
-        yield path, decoding.transcribe(model, processor, decode(AudioFile(str(path))), language)
+        yield path, decoding.transcribe(whisper, processor, decode(AudioFile(str(path))), language)
 
 
-def evaluate_model(name: str, config: Config, *, threads: int, say: Callable[[str], None]) -> list[Table]:
-    """Scores a model on every test set of a configuration, decoded together, says each rate, and returns the table."""
+def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str, Score]:
+    """Scores a model on every test set of a configuration, decoded together.
+
+    Args:
+        model: As `load_model` takes it.
+        config: Its test sets and its block `evaluate` are used.
+        threads: CPU threads; 0 takes all cores.
+
+    Returns:
+        Test set -> score, in the order of the configuration. A rate of 0.25 is 25 %.
+
+    Raises:
+        InputError: No such model, data that cannot be read, or a set without a reference token.
+    """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}
-    model, processor, folder = open_model(name)
-    evaluate = config.evaluate
-    table = Table(title=f"{name}: {evaluate.metric.upper()} %, {evaluate.normalizer} normalizer", title_justify="left")
-    for column in ("set", evaluate.metric.upper(), f"{100 * evaluate.confidence:g} % interval", "clips"):
-        table.add_column(column)
-    decoded = decoding.decode_sets(model, processor, list(splits.values()), evaluate, device=model.device)
-    for key, said in zip(splits, decoded, strict=True):
-        score = score_hypotheses(said, evaluate, spelling_table(folder))
-        interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
-        table.add_row(key, f"{100 * score.rate:.1f}", interval, str(score.num_clips))
-        say(f"{key}: {100 * score.rate:.1f} %")
-    return [table]
+    whisper, processor, folder = load_model(model)
+    decoded = decoding.decode_sets(whisper, processor, list(splits.values()), config.evaluate, device=whisper.device)
+    spelling = spelling_table(folder)
+    return {key: score_hypotheses(said, config.evaluate, spelling) for key, said in zip(splits, decoded, strict=True)}

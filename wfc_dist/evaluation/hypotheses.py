@@ -1,6 +1,5 @@
 """Hypotheses: the texts that a model wrote for a test set, kept as jsonl, so that a set is decoded once and scored in any way."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -66,13 +65,12 @@ def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> 
     options = evaluate.decoding()
     if options.get("compression_ratio_threshold") is not None:
         options["loop_rule"] = LOOP_RULE
-    text = json.dumps(options, sort_keys=True)
     return {
         "schema": SCHEMA_VERSION,
         "model_sha256": model_sha256,
         "fingerprint": fingerprint,
         "decoding": options,
-        "decoding_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "decoding_sha256": durable.sha256_json(options),
     }
 
 

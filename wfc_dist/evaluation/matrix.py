@@ -1,18 +1,13 @@
 """The matrix R[t][j] of a run: the error of base t on test set j, with every single adapter beside its base."""
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.metrics import Score
-from wfc_dist.runs.layout import read_config
-
-_BASE = re.compile(r"base-(\d{4,})")
+from wfc_dist.runs.handle import ModelScores, Run
 
 
 @dataclass(frozen=True)
@@ -105,40 +100,31 @@ class ScoreMatrix:
         return [model for model in models if model is not None]
 
 
-def _read_scores(path: Path) -> dict[str, Any]:
+def _scores(model: ModelScores) -> dict[str, Score]:
     known = {field.name for field in fields(Score)}
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        sets = {
-            name: Score(**{key: value for key, value in score.items() if key in known}) for name, score in tree["sets"].items()
-        }
-        return {"model": tree["model"], "kind": tree["kind"], "round": int(tree["round"]), "sets": sets}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"{path} is no scores file ({error!r}); remove it and run again") from error
+        return {name: Score(**{key: value for key, value in facts.items() if key in known}) for name, facts in model.sets.items()}
+    except (TypeError, AttributeError) as error:
+        raise IntegrityError(f"{model.path} is no scores file ({error!r}); remove it and run again") from error
 
 
 def read_matrix(run_dir: Path) -> ScoreMatrix:
-    """Reads RUN/config.json and every RUN/round-*/evaluation/<model>/scores.json.
+    """Reads the configuration and all scores of a run; those of a stream's interim bases are left to `wfc status`.
 
     Raises:
         InputError: Not a run directory.
         IntegrityError: A damaged scores file.
     """
-    config = read_config(run_dir)
+    run = Run(run_dir)
+    config = run.config
     bases: dict[int, ScoredModel] = {}
     adapters: dict[tuple[int, str], ScoredModel] = {}
-    for path in sorted(run_dir.glob("round-*/evaluation/*/scores.json")):
-        tree = _read_scores(path)
-        if tree["kind"] == "interim":
-            continue  # `wfc status` shows the interim bases of a stream
-        if tree["kind"] == "base":
-            match = _BASE.fullmatch(tree["model"])
-            if match is None:
-                raise IntegrityError(f"{path}: {tree['model']!r} is no base; remove it and run again")
-            bases[int(match[1])] = ScoredModel("base", int(match[1]), "", path.parent, tree["sets"])
-        else:
-            key = (tree["round"], tree["model"])
-            adapters[key] = ScoredModel("adapter", *key, path.parent, tree["sets"])
+    for model in run.scores():
+        if model.base_index is not None:
+            bases[model.base_index] = ScoredModel("base", model.base_index, "", model.path.parent, _scores(model))
+        elif model.kind == "adapter":
+            key = (model.round_index, model.model)
+            adapters[key] = ScoredModel("adapter", *key, model.path.parent, _scores(model))
     order = {(index, name): None for index, names in enumerate(config.round_list(), start=1) for name in names}
     ordered = {key: adapters[key] for key in [*order, *(key for key in adapters if key not in order)] if key in adapters}
     return ScoreMatrix(config, dict(sorted(bases.items())), ordered)

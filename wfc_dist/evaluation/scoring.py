@@ -14,6 +14,7 @@ from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base
+from wfc_dist.runs.layout import scored_as
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import at_once
@@ -41,10 +42,11 @@ class ScoreTask:
 
     def model_name(self) -> str:
         """Returns base-NNNN, interim-NNNN-k for k adapters of that round, or the adapter's data set."""
-        if self.adapter:
-            return self.adapter.dataset
-        index, num_pending = self.base.index, self.base.num_pending
-        return f"interim-{index + 1:04d}-{num_pending}" if num_pending else f"base-{index:04d}"
+        return self.place()[1]
+
+    def place(self) -> tuple[int, str]:
+        """Returns the round and the name under which the scores are kept (see `layout.scored_as`)."""
+        return scored_as(self.base, self.adapter.dataset if self.adapter else "")
 
     def split(self, num_tasks: int, hours: Mapping[str, float]) -> list["ScoreTask"]:
         """Returns at most `num_tasks` tasks with about equal hours, which share the sets of this one."""
@@ -121,20 +123,15 @@ class RunScorer:
     def _missing(self, task: ScoreTask) -> ScoreTask:
         return replace(task, sets={name: data for name, data in task.sets.items() if self._kept(task, name) is None})
 
-    def _round(self, task: ScoreTask) -> int:
-        if task.adapter or task.base.num_pending:
-            return task.base.index + 1
-        return max(task.base.index, 1)  # base 0 stands beside round 1
-
-    def _folder(self, task: ScoreTask) -> Path:
-        return self._store.paths.evaluation(self._round(task), task.model_name())
+    def _texts(self, task: ScoreTask, name: str) -> Path:
+        return self._store.paths.hypotheses(*task.place(), name)
 
     def _header(self, task: ScoreTask, name: str) -> dict[str, Any]:
         sha256 = task.adapter.sha256 if task.adapter else task.base.sha256
         return cache_key(sha256, self._fingerprints[f"{name}/test"], task.evaluate)
 
     def _kept(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
-        path, header, pool = self._folder(task) / f"{name}.jsonl", self._header(task, name), self._store.pool
+        path, header, pool = self._texts(task, name), self._header(task, name), self._store.pool
         hypotheses = find_hypotheses(path, header)
         if hypotheses is None and pool is not None and pool.take_text(header, task.sets[name], path):
             hypotheses = find_hypotheses(path, header)
@@ -142,11 +139,11 @@ class RunScorer:
 
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
         for name, dataset in task.sets.items():
-            path, header = self._folder(task) / f"{name}.jsonl", self._header(task, name)
+            path, header = self._texts(task, name), self._header(task, name)
             write_hypotheses(path, header, hypotheses[name])
             if self._store.pool is not None:
                 self._store.pool.put_text(header, dataset, path)
-        at_once(self._store.mirror.publish_file, [self._folder(task) / f"{name}.jsonl" for name in task.sets])
+        at_once(self._store.mirror.publish_file, [self._texts(task, name) for name in task.sets])
 
     def _summarize(self, task: ScoreTask) -> None:
         """Writes the model's scores.json from its hypotheses, unless the file has these scores."""
@@ -159,11 +156,11 @@ class RunScorer:
         model = {
             "model": task.model_name(),
             "model_sha256": task.adapter.sha256 if task.adapter else task.base.sha256,
-            "round": self._round(task),
+            "round": task.place()[0],
             "kind": "adapter" if task.adapter else "interim" if task.base.num_pending else "base",
             "sets": sets,
         }
-        path = self._folder(task) / "scores.json"
+        path = self._store.paths.scores(*task.place())
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == model:
             return
         durable.write_json(path, model)

@@ -1,8 +1,7 @@
 """Writes RUN/report/index.html: what a run learned, what the run forgot, what the errors are, and where the time went."""
 
 import contextlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
 from wfc_dist.reports.score_tables import ESTIMATES, caption
 from wfc_dist.reports.tables import between
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths, read_base, require_run
 from wfc_dist.storage import durable
 
@@ -41,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
     sections = [
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
-        _section("What the errors are", errors_section, matrix, run_dir / "report" / "errors.json", reader),
+        _section("What the errors are", errors_section, matrix, paths.report / "errors.json", reader),
         _section("From base to base", _rounds, matrix),
         _section("Learning curves", _curves, paths, matrix),
         _section("Exactness of the average and of the merge", _exactness, paths, matrix),
@@ -51,7 +51,7 @@ def write_report(run_dir: Path) -> Path:
     figures = [_figure(estimate) for estimate in summary.estimates] if matrix.last else []
     title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
     text = render(title, _facts(paths, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
-    out = run_dir / "report" / "index.html"
+    out = paths.report / "index.html"
     durable.write_text(out, text)
     return out
 
@@ -76,7 +76,8 @@ def _facts(paths: RunPaths, matrix: ScoreMatrix) -> list[tuple[str, str]]:
         ("average", f"{config.centralize.method}, scale {config.centralize.shown_scale()}"),
     ]
     with contextlib.suppress(*_DAMAGED):  # a run copied without its status
-        facts.append(("state", json.loads(paths.status.read_text(encoding="utf-8"))["state"]))
+        if (status := Run(paths.run_dir).status()).facts:
+            facts.append(("state", status.state))
     return facts
 
 
@@ -159,14 +160,14 @@ def _each_round(matrix: ScoreMatrix) -> Iterable[tuple[int, list[str]]]:
 def _curves(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     parts = []
     for index, names in _each_round(matrix):
-        curves = [_curve(name, paths.curve(index, name)) for name in names if paths.curve(index, name).is_file()]
+        logged = {name: Run(paths.run_dir).curve(index, name) for name in names}
+        curves = [_curve(name, rows) for name, rows in logged.items() if rows]
         if curves:
             parts.append(Part(title=f"Round {index}", svg=plots.curves_plot(curves)))
     return Section(parts=parts or [Part(note="No learning curves are on disk.")])
 
 
-def _curve(name: str, path: Path) -> plots.Curve:
-    rows = [json.loads(line) for line in durable.read_lines(path)]
+def _curve(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Curve:
     train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     return plots.Curve(name, train, [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row])
 
@@ -235,7 +236,7 @@ def _attempt_times(title: str, timeline: Timeline) -> Part:
 
 
 def _ledger(paths: RunPaths) -> Section:
-    lines = [json.loads(line) for line in durable.read_lines(paths.ledger)]
+    lines = Run(paths.run_dir).ledger()
     if not lines:
         return Section(parts=[Part(note="The ledger is empty.")])
     known = ("time", "attempt", "event", "round", "dataset")

@@ -1,10 +1,11 @@
 """The tables that `wfc run` prints at its end: the matrix R[t][j], round by round, and the figures of continual learning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
+from wfc_dist.config.schema import Config
 from wfc_dist.evaluation.continual import FIGURES, Estimate, Summary, summarize
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Score
@@ -22,6 +23,18 @@ ESTIMATES = {
 def percent(score: Score | None) -> str:
     """Returns `12.3 [10.1, 14.8]`, in percent; `-` for what was not scored."""
     return "-" if score is None else f"{100 * score.rate:.1f} {between(score.low, score.high)}".rstrip()
+
+
+def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Table:
+    """Returns a row for each test set that a model was scored on."""
+    evaluate = config.evaluate
+    table = Table(title=f"{model}: {evaluate.metric.upper()} %, {evaluate.normalizer} normalizer", title_justify="left")
+    for column in ("set", evaluate.metric.upper(), f"{100 * evaluate.confidence:g} % interval", "clips"):
+        table.add_column(column)
+    for name, score in scores.items():
+        interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
+        table.add_row(name, f"{100 * score.rate:.1f}", interval, str(score.num_clips))
+    return table
 
 
 def _cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> str:

@@ -1,6 +1,5 @@
 """Tables of `wfc audit` and `wfc status`, and the tree of `wfc lineage`. Loads neither torch nor ray."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from rich.tree import Tree
 from wfc_dist.data.audit import AuditReport
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.reports.tables import titled_table
-from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_config, require_run
-from wfc_dist.storage import durable
+from wfc_dist.runs.handle import Run
 
 MOST_ROWS = 200  # nobody reads a longer table, and drawing one takes seconds
 
@@ -34,67 +32,60 @@ def status_table(run_dir: Path) -> Group:
 
     Where a run has more than MOST_ROWS adapters, one row stands for all rounds that are done and one for those to come.
     """
-    paths, config = require_run(run_dir), read_config(run_dir)
-    status = json.loads(paths.status.read_text(encoding="utf-8")) if paths.status.is_file() else {}
+    run = Run(run_dir)
+    config, status = run.config, run.status()
     head = titled_table(str(run_dir), "state", "attempt", "since", "on", "message")
-    on = f"{status.get('host', '?')}, process {status.get('pid', '?')}"
-    head.add_row(status.get("state", "new"), str(status.get("attempt", 0)), status.get("time", ""), on, status.get("message", ""))
+    on = f"{status.facts.get('host', '?')}, process {status.facts.get('pid', '?')}"
+    head.add_row(status.state, str(status.attempt), status.facts.get("time", ""), on, status.message)
     table = titled_table("rounds", "round", "data set", "adapter", "steps", "base")
     rounds = config.round_list()
     is_short = sum(map(len, rounds)) <= MOST_ROWS
-    current = min(first_uncommitted(paths, 1), len(rounds))
+    current = min(max(run.num_bases, 1), len(rounds))
     if not is_short and current > 1:
         table.add_row(
-            f"1 to {current - 1}", f"{sum(map(len, rounds[: current - 1]))} sets", "all committed", "", _sha(paths, current - 1)
+            f"1 to {current - 1}", f"{sum(map(len, rounds[: current - 1]))} sets", "all committed", "", _sha(run, current - 1)
         )
     for index, names in enumerate(rounds, start=1):
         if is_short or (index == current and len(names) <= MOST_ROWS):
             for position, name in enumerate(names):
-                base = _sha(paths, index) if position == 0 else ""
-                table.add_row(str(index) if position == 0 else "", name, *_adapter_cells(paths, index, name), base)
+                base = _sha(run, index) if position == 0 else ""
+                table.add_row(str(index) if position == 0 else "", name, *_adapter_cells(run, index, name), base)
         elif index == current:
-            table.add_row(str(index), f"{len(names)} sets", _counts(paths, index, names), "", _sha(paths, index))
+            table.add_row(str(index), f"{len(names)} sets", _counts(run, index, names), "", _sha(run, index))
     if not is_short and current < len(rounds):
         table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
     arrivals = stream_table(run_dir)
     return Group(head, table, *([arrivals] if arrivals else []))
 
 
-def _sha(paths: RunPaths, index: int) -> str:
-    entry = read_base(paths.run_dir, index)
-    return entry[0].sha256[:12] if entry else "-"
+def _sha(run: Run, index: int) -> str:
+    return run.base(index).sha256[:12] if index < run.num_bases else "-"
 
 
-def _counts(paths: RunPaths, round_index: int, names: Sequence[str]) -> str:
+def _counts(run: Run, round_index: int, names: Sequence[str]) -> str:
     """Returns how many adapters of a round are where, without opening a file of any."""
-    waiting = [name for name in names if not durable.is_committed(paths.adapter(round_index, name))]
-    begun = sum(paths.checkpoints(round_index, name).is_dir() for name in waiting)
+    waiting = [name for name in names if not run.is_committed(round_index, name)]
+    begun = sum(run.paths.checkpoints(round_index, name).is_dir() for name in waiting)
     return f"{len(names) - len(waiting)} committed, {begun} in training, {len(waiting) - begun} waiting"
 
 
-def _adapter_cells(paths: RunPaths, round_index: int, dataset: str) -> tuple[str, str]:
-    manifest = durable.read_manifest(paths.adapter(round_index, dataset))
-    if manifest is not None:
-        return manifest["sha256"][:12], str(manifest["steps"])
-    steps = [folder for folder in paths.checkpoints(round_index, dataset).glob("step-*") if (folder / durable.MANIFEST).is_file()]
-    newest = max((int(folder.name.removeprefix("step-")) for folder in steps), default=None)
-    return ("-", "0") if newest is None else ("in training", f"checkpoint at {newest}")
+def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
+    if (adapter := run.adapter(round_index, dataset)) is not None:
+        return adapter.sha256[:12], str(adapter.facts["steps"])
+    steps = run.checkpoints(round_index, dataset)
+    return ("in training", f"checkpoint at {steps[0]}") if steps else ("-", "0")
 
 
 def lineage_tree(run_dir: Path) -> Tree:
     """Returns which data, through which adapters and weights, made every base of a run."""
-    require_run(run_dir)
-    entry, index = read_base(run_dir, 0), 0
-    tree = Tree(f"{run_dir}")
-    while entry is not None:
-        base, facts = entry
-        branch = tree.add(_base_line(base.index, base.sha256, facts))
-        for dataset, sha256 in facts.get("adapters", {}).items():
-            adapter = durable.read_manifest(RunPaths(run_dir).adapter(index, dataset)) or {}
-            hours, steps = adapter.get("hours", 0.0), adapter.get("steps", "?")
-            branch.add(f"{dataset}: adapter {sha256[:12]}, weight {facts['weights'][dataset]:.4f}, {hours:.2f} h, {steps} steps")
-        index += 1
-        entry = read_base(run_dir, index)
+    run, tree = Run(run_dir), Tree(f"{run_dir}")
+    for base in run.bases:
+        branch = tree.add(_base_line(base.index, base.sha256, base.facts))
+        for dataset, sha256 in base.adapters.items():
+            adapter = run.adapter(base.index, dataset)
+            hours, steps = (adapter.facts["hours"], adapter.facts["steps"]) if adapter else (0.0, "?")
+            weight = base.facts["weights"][dataset]
+            branch.add(f"{dataset}: adapter {sha256[:12]}, weight {weight:.4f}, {hours:.2f} h, {steps} steps")
     return tree
 
 

@@ -1,14 +1,13 @@
 """The table of a stream: how soon each data set was served, and the error beside that of waiting for the K-th data set."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from wfc_dist.reports.tables import titled_table
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import staleness
-from wfc_dist.runs.layout import RunPaths, read_config
 
 _COLUMNS = ("round", "data set", "served after", "committed after", "own error", "had one waited", "sets so far",
             "had one waited")  # fmt: skip
@@ -24,27 +23,25 @@ def stream_table(run_dir: Path) -> Table | None:
     ages = staleness(run_dir)
     if not ages:
         return None
-    config, paths = read_config(run_dir), RunPaths(run_dir)
+    run = Run(run_dir)
+    config = run.config
     table = titled_table(f"arrivals; {config.evaluate.metric.upper()} in percent", *_COLUMNS)
     tested, so_far = config.test_sets(), list[str]()
     for index, names in enumerate(config.round_list(), start=1):
-        waited = _rates(paths, index - 1, 0)
+        waited = _rates(run, index - 1, 0)
         for position, name in enumerate(names, start=1):
             learned = [part for part in config.with_parts([name]) if part in tested]
             so_far = list(dict.fromkeys(so_far + learned))
-            served = _rates(paths, index - 1, position) or _rates(paths, index, 0)
+            served = _rates(run, index - 1, position) or _rates(run, index, 0)
             cells = [_mean(rates, wanted) for wanted in (learned, so_far) for rates in (served, waited)]
             if name in ages:
                 table.add_row(str(index) if position == 1 else "", name, *map(_seconds, ages[name]), *cells)
     return table
 
 
-def _rates(paths: RunPaths, index: int, num_pending: int) -> dict[str, float]:
-    model = f"interim-{index + 1:04d}-{num_pending}" if num_pending else f"base-{index:04d}"
-    path = paths.evaluation(index + 1 if num_pending else max(index, 1), model) / "scores.json"
-    if not path.is_file():
-        return {}
-    return {name: score["rate"] for name, score in json.loads(path.read_text(encoding="utf-8"))["sets"].items()}
+def _rates(run: Run, index: int, num_pending: int) -> dict[str, float]:
+    found = run.scores_of(index, num_pending)
+    return {name: score["rate"] for name, score in found.sets.items()} if found else {}
 
 
 def _mean(rates: dict[str, float], names: Sequence[str]) -> str:

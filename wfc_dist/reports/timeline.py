@@ -1,13 +1,13 @@
 """Reads where every second of a run went: the spans of all processes, side by side, from their events files."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from wfc_dist.log import Phase
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 
 OTHER, IDLE = "other", "idle"
@@ -94,14 +94,13 @@ class Timeline:
 
 
 def read_attempts(run_dir: Path) -> dict[int, Timeline]:
-    """Returns attempt -> its timeline, from RUN/round-*/logs/attempt-*/events-*.jsonl.
+    """Returns attempt -> its timeline, of all processes and rounds of a run.
 
     A span that was cut off (its process was killed) ends with the last event of its process.
     """
     files: dict[int, dict[str, list[dict[str, Any]]]] = {}
-    for path in sorted(run_dir.glob("round-*/logs/attempt-*/events-*.jsonl")):
-        attempt, process = int(path.parent.name.removeprefix("attempt-")), path.stem.removeprefix("events-")
-        events = [json.loads(line) for line in durable.read_lines(path)]
+    for attempt, process, path in RunPaths(run_dir).all_events():
+        events = durable.read_json_lines(path)
         files.setdefault(attempt, {}).setdefault(process, []).extend(events)
     attempts = {}
     for attempt, events_of in sorted(files.items()):

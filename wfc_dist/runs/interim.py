@@ -42,7 +42,7 @@ class StreamStore:
 
     def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
         self._store, self._arrived_s = store, arrived_s
-        lines = [json.loads(line) for line in durable.read_lines(store.paths.ledger)]
+        lines = durable.read_json_lines(store.paths.ledger)
         self._told = {(line["base"], line["num_pending"]) for line in lines if line["event"] == "served"}
 
     def newest_base(self) -> Base:
@@ -87,7 +87,7 @@ class StreamStore:
         target = path.relative_to(run_dir) if path.is_relative_to(run_dir) else path
         with log.span("serve", phase="recording", base_index=base.index):
             if not link.is_symlink() or Path(os.readlink(link)) != target:
-                _replace_link(link, target)
+                durable.replace_link(link, target)
             self._tell(base, link.lstat().st_mtime)
             for folder in self._store.paths.round(base.index).glob("interim-*"):  # of the round that made this base
                 durable.remove_folder(folder)
@@ -103,14 +103,6 @@ class StreamStore:
         self._told.add((base.index, base.num_pending))
 
 
-def _replace_link(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.tmp")  # one process at a time: a leftover is a dead one's
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-    durable.fsync_path(link.parent)
-
-
 def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
     """Returns data set -> seconds from its arrival to the first base served that holds it, and to the committed one.
 
@@ -119,7 +111,7 @@ def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
     tree = json.loads(RunPaths(run_dir).config.read_text(encoding="utf-8"))
     first: dict[str, float] = {}
     committed: dict[str, float] = {}
-    for line in map(json.loads, durable.read_lines(RunPaths(run_dir).ledger)):
+    for line in durable.read_json_lines(RunPaths(run_dir).ledger):
         for name, age_s in line["age_s"].items() if line["event"] == "served" else ():
             first.setdefault(name, age_s)
             if not line["num_pending"]:

@@ -1,6 +1,7 @@
-"""Where everything of a run lies, and how it is read. Only this file and `run_store`, which writes it, know the run directory."""
+"""Where everything of a run directory lies: `handle` reads it, `store` writes it, and no other folder spells a name in it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,61 +10,179 @@ from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError
 from wfc_dist.rounds import Base
 from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 
 class RunPaths:
-    """Where everything of a run lies; makes nothing."""
+    """The path of everything in a run directory; makes nothing.
+
+    Attributes:
+        run_dir: The run directory.
+        config, status, ledger: Its three files: what the run is, how it stands, what was committed.
+        stop_file: Asks the run to checkpoint and stop while it is there.
+        lock: Locked by the process that writes the run.
+        serving: Link to the base that a stream serves.
+        report: Folder of everything that a person looks at.
+        shared_marker: Written by the coordinator; a node that does not see it does not share the run directory.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.config, self.status, self.ledger = run_dir / "config.json", run_dir / "status.json", run_dir / "ledger.jsonl"
-        self.stop_file, self.lock = run_dir / "stop", run_dir / "lock"
+        self.stop_file, self.lock, self.serving = run_dir / "stop", run_dir / "lock", run_dir / "serving"
+        self.report, self.shared_marker = run_dir / "report", run_dir / ".shared"
 
     def base(self, index: int) -> Path:
         """Returns the folder of base `index`."""
-        return self.run_dir / f"base-{index:04d}"
+        return self.run_dir / base_name(index)
 
     def round(self, round_index: int) -> Path:
         """Returns the folder of a round (1-based)."""
-        return self.run_dir / f"round-{round_index:04d}"
+        return self.run_dir / _round_name(round_index)
+
+    def adapters(self, round_index: int) -> Path:
+        """Returns the folder of a round's adapters."""
+        return self.round(round_index) / "adapters"
 
     def adapter(self, round_index: int, dataset: str) -> Path:
         """Returns the PEFT folder of one adapter."""
-        return self.round(round_index) / "adapters" / dataset
+        return self.adapters(round_index) / dataset
 
     def delta(self, round_index: int) -> Path:
         """Returns the folder of the averaged update."""
         return self.round(round_index) / "delta"
 
     def fit(self, round_index: int) -> Path:
-        """Returns the folder of what was tried, and found, where weights or scale are fitted."""
+        """Returns the folder of a fit of weights or scale; it holds a folder for each mixture while the mixture is decoded."""
         return self.round(round_index) / "fit"
+
+    def fit_trials(self, round_index: int) -> Path:
+        """Returns the file of the mixtures that were tried and their errors."""
+        return self.fit(round_index) / "trials.jsonl"
+
+    def fitted(self, round_index: int) -> Path:
+        """Returns the file of the mixture that was found."""
+        return self.fit(round_index) / "fitted.json"
 
     def interim(self, round_index: int, num_adapters: int) -> Path:
         """Returns the folder of the base that the first adapters of a round make (see `stream`)."""
         return self.round(round_index) / f"interim-{num_adapters}"
 
+    def interims(self, round_index: int) -> Iterator[Path]:
+        """Yields the folders of a round's interim bases, committed or not."""
+        yield from self.round(round_index).glob("interim-*")
+
+    def training(self, round_index: int) -> Path:
+        """Returns the folder of a round's resumable states; it is removed once the round is committed."""
+        return self.round(round_index) / "training"
+
     def checkpoints(self, round_index: int, dataset: str) -> Path:
         """Returns the folder of one adapter's resumable states."""
-        return self.round(round_index) / "training" / dataset
+        return self.training(round_index) / dataset
 
     def curve(self, round_index: int, dataset: str) -> Path:
-        """Returns the learning curve of one adapter."""
+        """Returns the metrics log of one adapter's training."""
         return self.round(round_index) / "training-curves" / f"{dataset}.jsonl"
 
     def evaluation(self, round_index: int, model: str) -> Path:
         """Returns the folder of one model's scores; `model` is base-NNNN, interim-NNNN-k or a data-set name."""
         return self.round(round_index) / "evaluation" / model
 
+    def scores(self, round_index: int, model: str) -> Path:
+        """Returns the file of one model's scores."""
+        return self.evaluation(round_index, model) / _SCORES
+
+    def hypotheses(self, round_index: int, model: str, dataset: str) -> Path:
+        """Returns the file of what one model wrote for one test set."""
+        return self.evaluation(round_index, model) / f"{dataset}.jsonl"
+
+    def all_scores(self) -> list[Path]:
+        """Returns the scores file of every model that was scored, in order of rounds and names."""
+        return sorted(self.run_dir.glob(f"round-*/evaluation/*/{_SCORES}"))
+
     def logs(self, round_index: int, attempt: int) -> Path:
         """Returns the folder of one attempt's logs of a round."""
         return self.round(round_index) / "logs" / f"attempt-{attempt}"
+
+    def all_events(self) -> Iterator[tuple[int, str, Path]]:
+        """Yields (attempt, process, events file) of all rounds, in order of paths."""
+        for path in sorted(self.run_dir.glob("round-*/logs/attempt-*/events-*.jsonl")):
+            yield int(path.parent.name.removeprefix("attempt-")), path.stem.removeprefix("events-"), path
+
+    def slurm_jobs(self, round_index: int) -> Path:
+        """Returns the folder of a round's small Slurm jobs."""
+        return self.run_dir / "slurm" / _round_name(round_index)
+
+
+_SCORES = "scores.json"
+
+
+def _round_name(round_index: int) -> str:
+    return f"round-{round_index:04d}"
+
+
+def base_name(index: int) -> str:
+    """Returns the name of base `index`, of its folder and of its scores."""
+    return f"base-{index:04d}"
+
+
+def scored_as(base: Base, dataset: str = "") -> tuple[int, str]:
+    """Returns the round and the name under which a model's scores are kept.
+
+    Args:
+        base: A base of the run; base 0 stands beside round 1.
+        dataset: Data set of the adapter on top of `base`; "" for the base itself.
+    """
+    if dataset:
+        return base.index + 1, dataset
+    if base.num_pending:
+        return base.index + 1, f"interim-{base.index + 1:04d}-{base.num_pending}"
+    return max(base.index, 1), base_name(base.index)
+
+
+def base_index(name: str) -> int | None:
+    """Returns N of `base-NNNN`; None for any other name."""
+    digits = name.removeprefix("base-")
+    return int(digits) if digits.isdecimal() and name == base_name(int(digits)) else None
+
+
+def run_around(evaluated: Path) -> Path:
+    """Returns the run directory that a file of scores or hypotheses lies in."""
+    return evaluated.parents[3]
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """Returns the folder of one resumable state of an adapter, given the folder of all of them."""
+    return folder / f"step-{step}"
+
+
+def checkpoint_steps(folder: Path, mirror: AnyMirror = NO_MIRROR) -> list[int]:
+    """Returns the steps of an adapter's resumable states, or of those in a mirror, newest first. Some may be damaged."""
+    names = mirror.folders(folder) if mirror.is_remote else [path.name for path in folder.glob("step-*")]
+    numbers = [name.removeprefix("step-") for name in names]
+    return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
+
+
+def log_file(logs: Path, process: str) -> Path:
+    """Returns the text log of one process in a folder of logs."""
+    return logs / f"{process}.log"
+
+
+def events_file(logs: Path, process: str) -> Path:
+    """Returns the events of one process in a folder of logs."""
+    return logs / f"events-{process}.jsonl"
 
 
 def request_stop(paths: RunPaths, reason: str) -> None:
     """Asks whoever works on a run to checkpoint and stop; the first reason stays. Writes RUN/stop."""
     if not paths.stop_file.exists():
         durable.write_text(paths.stop_file, reason + "\n")
+
+
+def is_run(folder: Path) -> bool:
+    """Says whether a folder is a run directory that was opened at least once."""
+    paths = RunPaths(folder)
+    return paths.config.is_file() and paths.ledger.is_file()
 
 
 def require_run(run_dir: Path) -> RunPaths:
@@ -74,10 +193,16 @@ def require_run(run_dir: Path) -> RunPaths:
     return paths
 
 
+def read_record(paths: RunPaths) -> dict[str, Any]:
+    """Returns RUN/config.json: config, config_sha256, data (fingerprints), attempt; of a stream also arrivals."""
+    record: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
+    return record
+
+
 def read_config(run_dir: Path) -> Config:
-    """Returns the resolved configuration a run was started with."""
+    """Returns the resolved configuration a run was started with. Raises InputError when the folder is no run."""
     paths = require_run(run_dir)
-    return loading.parse(json.loads(paths.config.read_text(encoding="utf-8"))["config"], str(paths.config))
+    return loading.parse(read_record(paths)["config"], str(paths.config))
 
 
 def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
@@ -89,6 +214,12 @@ def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
     for key in {"root", "model_path"} & manifest.keys():  # relative in a mirror, which lies elsewhere on other machines
         manifest[key] = str(run_dir / manifest[key])
     return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest
+
+
+def model_pointed_to(folder: Path) -> Path | None:
+    """Returns the model that base 0 of a run, given by its folder, points to; None where the folder is no such pointer."""
+    target = (durable.read_manifest(folder) or {}).get("model_path")
+    return folder.parent / target if target else None  # relative in a mirror
 
 
 def latest_base(run_dir: Path) -> Base:

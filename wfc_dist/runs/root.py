@@ -1,7 +1,6 @@
 """Base 0: the root model, found, hashed and recorded once; verified whenever a run goes on."""
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,9 +85,7 @@ def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
     root = found if found.is_dir() else base_chain.resolve_root(facts["model"], facts["revision"])
     with log.span("verify_root", phase="loading"):
         base_chain.verify_root(root, facts["root_tensors"])
-    temporary = mirror.folder / f".{LINK}.tmp-{os.getpid()}"
-    temporary.symlink_to(root)
-    os.replace(temporary, mirror.folder / LINK)  # several processes of this node may do so at once
+    durable.replace_link(mirror.folder / LINK, root)  # several processes of this node may do so at once
 
 
 def bring_base(mirror: AnyMirror, index: int) -> None:

@@ -6,8 +6,6 @@ Nothing is trusted by name: an adapter is verified against its manifest, a text 
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -74,11 +72,6 @@ def source_of(dataset: DatasetConfig) -> list[Any]:
     return [dataset.source, dataset.subset, dataset.revision, parts]
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
-    """Returns the hex sha256 of an identity or a header."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 class Pool:
     """A folder that several runs write to, at the same time if they like: what appears in it is whole.
 
@@ -91,7 +84,7 @@ class Pool:
 
     def take_adapter(self, identity: Mapping[str, Any], staged: Path) -> dict[str, Any] | None:
         """Links the files of a finished adapter into `staged` and returns its facts; None when there is none, or no whole one."""
-        source = self._folder / "adapters" / key_of(identity)
+        source = self._folder / "adapters" / durable.sha256_json(identity)
         try:
             manifest = durable.verify_folder(source) if durable.is_committed(source) else None
         except IntegrityError as error:
@@ -103,7 +96,7 @@ class Pool:
 
     def put_adapter(self, identity: Mapping[str, Any], adapter: Path) -> None:
         """Makes a committed adapter known. Of two runs that bring the same one the first is kept."""
-        final = self._folder / "adapters" / key_of(identity)
+        final = self._folder / "adapters" / durable.sha256_json(identity)
         if durable.is_committed(final):
             return
         staged = durable.staging_path(final, os.getpid())
@@ -115,7 +108,7 @@ class Pool:
         shutil.rmtree(staged, ignore_errors=True)
 
     def _text(self, header: Mapping[str, Any], dataset: DatasetConfig) -> Path:
-        return self._folder / "texts" / f"{key_of({**header, 'source': source_of(dataset)})}.jsonl"
+        return self._folder / "texts" / f"{durable.sha256_json({**header, 'source': source_of(dataset)})}.jsonl"
 
     def take_text(self, header: Mapping[str, Any], dataset: DatasetConfig, path: Path) -> bool:
         """Copies a file of hypotheses to `path`; says whether there was one. The reader verifies its header."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.errors import IntegrityError
+from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import faults
 
 MANIFEST = "manifest.json"
@@ -28,6 +28,11 @@ def sha256_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Returns the hex sha256 of a value as JSON, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fsync_path(path: Path) -> None:
@@ -89,6 +94,11 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     return whole.decode().splitlines()
 
 
+def read_json_lines(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
+    """Returns the objects of an append-only file of JSON lines (see `read_lines`)."""
+    return [json.loads(line) for line in read_lines(path, repair=repair)]
+
+
 def link(source: Path, target: Path) -> None:
     """Makes `target` share the file `source`: a hard link, or a symbolic one across file systems."""
     source = source.resolve()
@@ -98,10 +108,37 @@ def link(source: Path, target: Path) -> None:
         target.symlink_to(source)
 
 
+def replace_link(link: Path, target: Path) -> None:
+    """Makes `link` a symbolic link to `target`; a link that is there is replaced at once, and never missing."""
+    temporary = link.with_name(f".{link.name}.tmp-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    fsync_path(link.parent)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yields an empty folder that appears as `final` when the context ends without an error.
+
+    Raises:
+        InputError: `final` exists; it is not touched.
+    """
+    if final.exists():
+        raise InputError(f"{final} exists and is not written over; choose another --out")
+    staged = final.with_name(f".{final.name}.tmp-{os.getpid()}")
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        os.replace(staged, final)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def staging_path(final: Path, attempt: int) -> Path:

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from wfc_dist import log
+from wfc_dist.runs.layout import checkpoint
 from wfc_dist.training import state
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.uploads import Uploads, fetch_newest
@@ -35,11 +36,11 @@ class Checkpoints:
             fetch_newest(folder, Path(self._job.metrics_file) if self._job.metrics_file else None, mirror)
             newest = state.newest_step(folder, self._job.identity())
             if newest is not None:
-                mirror.publish(folder / f"step-{newest}")  # for ranks on other nodes, if a crash left it unpublished
+                mirror.publish(checkpoint(folder, newest))  # for ranks on other nodes, if a crash left it unpublished
         step = int(world.from_first([-1 if newest is None else newest])[0])
         if step < 0:
             return None
-        mirror.fetch(folder / f"step-{step}")
+        mirror.fetch(checkpoint(folder, step))
         logger.info("%s: resumes from step %d", self._job.where(), step)
         return state.load_state(folder, step)
 

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wfc_dist.errors import IntegrityError
+from wfc_dist.runs.layout import checkpoint, checkpoint_steps
 from wfc_dist.storage import durable
-from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.training.engine import Slot
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def restore_rng(state: TrainingState, seed: int, world_size: int, world_rank: in
 
 def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], attempt: int) -> Path:
     """Writes folder/step-<N>/ durably, then removes all but the newest two. Only world rank 0 calls it."""
-    final = folder / f"step-{state.progress.step}"
+    final = checkpoint(folder, state.progress.step)
     staged = durable.staging_path(final, attempt)
     tensors = {f"{part}/{name}": getattr(slot, part) for name, slot in state.slots.items() for part in _PARTS}
     tensors |= {f"best/{name}": value for name, value in state.best.items()}
@@ -169,24 +169,17 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
     return final
 
 
-def steps(folder: Path, mirror: AnyMirror = NO_MIRROR) -> list[int]:
-    """Returns the steps of a folder's checkpoints, or of those in a mirror, newest first. Some may be damaged."""
-    names = mirror.folders(folder) if mirror.is_remote else [path.name for path in folder.glob("step-*")]
-    numbers = [name.removeprefix("step-") for name in names]
-    return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
-
-
 def _prune(folder: Path, newest: int) -> None:
-    for step in [step for step in steps(folder) if step <= newest][KEPT:]:
-        durable.remove_folder(folder / f"step-{step}")
-    for path in folder.glob("step-*.tmp-*"):
+    for step in [step for step in checkpoint_steps(folder) if step <= newest][KEPT:]:
+        durable.remove_folder(checkpoint(folder, step))
+    for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
     """Returns the step of the newest checkpoint that is intact and of this training. Warns about every other newer one."""
-    for step in steps(folder):
-        path = folder / f"step-{step}"
+    for step in checkpoint_steps(folder):
+        path = checkpoint(folder, step)
         try:
             manifest = durable.verify_folder(path)
         except IntegrityError as error:
@@ -202,7 +195,7 @@ def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:
 
 def load_state(folder: Path, step: int) -> TrainingState:
     """Reads folder/step-<step>/, which `newest_step` has verified. Every rank calls it."""
-    path = folder / f"step-{step}"
+    path = checkpoint(folder, step)
     tensors = load_file(path / TENSORS)
     progress = TrainerProgress(**json.loads((path / FACTS).read_text(encoding="utf-8")))
     names = [name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")]

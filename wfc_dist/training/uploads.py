@@ -6,8 +6,9 @@ from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError, WfcError
+from wfc_dist.runs.layout import checkpoint, checkpoint_steps
 from wfc_dist.storage.mirror import AnyMirror
-from wfc_dist.training.state import KEPT, steps
+from wfc_dist.training.state import KEPT
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +20,12 @@ def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> 
     """
     if not mirror.is_remote:
         return
-    here = max(steps(folder), default=-1)
-    for step in steps(folder, mirror):
+    here = max(checkpoint_steps(folder), default=-1)
+    for step in checkpoint_steps(folder, mirror):
         if step < here:
             return
         try:
-            mirror.fetch(folder / f"step-{step}")
+            mirror.fetch(checkpoint(folder, step))
         except IntegrityError as error:
             logger.warning("checkpoint passed over: %s", error)
             continue
@@ -60,8 +61,8 @@ class Uploads:
                 if self._curve_file is not None:
                     self._mirror.publish_file(self._curve_file)
                 self._mirror.publish(folder)
-                for step in steps(folder.parent, self._mirror)[KEPT:]:
-                    self._mirror.remove(folder.parent / f"step-{step}")
+                for step in checkpoint_steps(folder.parent, self._mirror)[KEPT:]:
+                    self._mirror.remove(checkpoint(folder.parent, step))
         except FileNotFoundError:
             logger.info("%s was pruned before it was published; a newer one follows", folder.name)
         except WfcError as error:

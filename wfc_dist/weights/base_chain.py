@@ -227,7 +227,18 @@ def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
 
 
 def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
-    """Reads a delta folder (only `modules`, if given). Raises InputError when it is none."""
+    """Reads a delta folder.
+
+    Args:
+        folder: From `average`, or RUN/round-NNNN/delta.
+        modules: Only these; all by default.
+
+    Returns:
+        Module name as in the base's checkpoint (without `.weight`) -> its update, (out, in); `.dense()` is the matrix in float64.
+
+    Raises:
+        InputError: The folder holds no delta.
+    """
     if not (folder / DELTA).is_file():
         raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
     with _open(folder / DELTA) as file:

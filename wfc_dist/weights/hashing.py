@@ -1,10 +1,11 @@
 """sha256 of tensors and of sets of tensors, independent of file layout."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 
 import torch
+
+from wfc_dist.storage import durable
 
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
@@ -18,4 +19,4 @@ def tensor_sha256(tensor: torch.Tensor) -> str:
 
 def content_sha256(tensor_hashes: Mapping[str, str]) -> str:
     """Returns one sha256 over named tensor hashes, in name order: the identity of a base or an adapter."""
-    return hashlib.sha256(json.dumps(sorted(tensor_hashes.items())).encode()).hexdigest()
+    return durable.sha256_json(sorted(tensor_hashes.items()))

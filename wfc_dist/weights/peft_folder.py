@@ -41,6 +41,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_factors(folder: Path) -> dict[str, Factors]:
     """Reads a PEFT LoRA folder.
 
+    Args:
+        folder: Made by PEFT or by a run.
+
     Returns:
         Module name as in the base's checkpoint (without `.weight`) -> factors in float32.
 

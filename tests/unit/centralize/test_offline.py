@@ -13,7 +13,6 @@ from transformers import WhisperForConditionalGeneration
 
 from wfc_dist.centralize import offline
 from wfc_dist.errors import InputError
-from wfc_dist.merging.recipe import Recipe
 from wfc_dist.training.model import lora_layers
 from wfc_dist.weights import base_chain, peft_folder
 
@@ -112,7 +111,7 @@ def test_merged_model_speaks_like_base_plus_adapter(model_dir: Path, tmp_path: P
 def test_identical_adapters_merge_to_the_bytes_of_one(model_dir: Path, tmp_path: Path) -> None:
     folder = make_adapter(model_dir, tmp_path / "adapter", 7)
     for method in ("mean", "factor_mean"):
-        offline.average([folder] * 3, tmp_path / f"delta-{method}", recipe=Recipe(method))
+        offline.average([folder] * 3, tmp_path / f"delta-{method}", method=method)
         offline.merge(str(model_dir), tmp_path / f"delta-{method}", tmp_path / f"merged-{method}")
     offline.merge(str(model_dir), folder, tmp_path / "alone")
     alone = (tmp_path / "alone" / "model.safetensors").read_bytes()

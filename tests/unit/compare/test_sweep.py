@@ -86,7 +86,7 @@ def test_a_configuration_written_for_a_trial_is_the_same_when_read(tmp_path: Pat
     for run in make(tmp_path, {"every": [2], "train.lr": [1e-5, 3e-4]}).comparison.runs:
         path = tmp_path / "run.yaml"
         path.write_text(yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
-        assert loading.load(path) == run.config
+        assert loading.load_config(path) == run.config
 
 
 @pytest.mark.parametrize(

@@ -78,18 +78,18 @@ def test_centralize_every_takes_data_sets_in_order() -> None:
 def test_overrides_are_yaml_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(tree()))
-    loaded = loading.load(
+    loaded = loading.load_config(
         path, ["train.lr=1e-4", "train.early_stopping={metric: error}", "train.eval_every=5", "base.revision=null"]
     )
     assert loaded.train.lr == 1e-4 and loaded.train.early_stopping and loaded.train.early_stopping.metric == "error"
     for override, message in (("train.lr", "not key.path=value"), ("run.name.x=1", "is a value"), ("train.lrr=1", "unknown key")):
         with pytest.raises(ConfigError, match=message):
-            loading.load(path, [override])
+            loading.load_config(path, [override])
     with pytest.raises(ConfigError, match="cannot read"):
-        loading.load(tmp_path / "none.yaml")
+        loading.load_config(tmp_path / "none.yaml")
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
-        loading.load(path)
+        loading.load_config(path)
 
 
 def test_changed_keys_leaves_out_what_a_resume_may_change() -> None:
@@ -108,7 +108,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
     elif "sweep" in tree:
         configs = [planned.config for planned in sweep.load(path).comparison.runs]
     else:
-        configs = [loading.load(path)]
+        configs = [loading.load_config(path)]
     assert all(config.round_list() for config in configs)
 
 

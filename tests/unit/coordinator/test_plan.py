@@ -87,7 +87,7 @@ def test_what_training_refuses_is_told_before_anything_starts(root: Path, tmp_pa
     with pytest.raises(ConfigError, match=r"lora.target_modules \['no_such'\] does not fit"):
         plan_run(config, HOURS)
     path = tiny.make_config(tmp_path)
-    config = loading.load(path, ["lora.target_modules=[no_such]"])
+    config = loading.load_config(path, ["lora.target_modules=[no_such]"])
     with pytest.raises(ConfigError, match=r"lora.target_modules \['no_such'\] does not fit"):
         run(config, Display(plain=True))
     assert not config.run_dir().exists()

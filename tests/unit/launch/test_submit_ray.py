@@ -103,9 +103,11 @@ def test_a_run_is_found_by_its_configuration_whatever_folder_was_given(
 
 def test_what_a_job_would_not_see_is_refused_before_anything_is_sent(submit_ray: types.ModuleType, tmp_path: Path) -> None:
     config = REPO / "configs" / "example.yaml"
-    assert submit_ray.shared_run_dir(loading.load(config, ["run.dir=s3://bucket/runs/"])) == "s3://bucket/runs/code-switching"
+    assert (
+        submit_ray.shared_run_dir(loading.load_config(config, ["run.dir=s3://bucket/runs/"])) == "s3://bucket/runs/code-switching"
+    )
     with pytest.raises(ConfigError, match=r"run.dir: 'runs' is relative"):
-        submit_ray.shared_run_dir(loading.load(config))
+        submit_ray.shared_run_dir(loading.load_config(config))
     command = submit_ray.entry_command(config, REPO, ["run.dir=/my runs"])
     assert command == "python -m wfc_dist run configs/example.yaml 'run.dir=/my runs' --plain"
     with pytest.raises(ConfigError, match="not inside --working-dir"):
@@ -239,7 +241,7 @@ def check_wfc_run(words: list[str]) -> loading.Config:
     command = typer.main.get_command(app)
     run = command.get_command(command.make_context("wfc", ["run"], resilient_parsing=True), "run")  # type: ignore[attr-defined]
     context = run.make_context("run", words[2:])
-    return loading.load(REPO / context.params["config"], context.params["overrides"] or [])
+    return loading.load_config(REPO / context.params["config"], context.params["overrides"] or [])
 
 
 def test_the_aws_cluster_is_one_ray_accepts(submit_ray: types.ModuleType) -> None:
@@ -256,7 +258,7 @@ def test_the_aws_cluster_is_one_ray_accepts(submit_ray: types.ModuleType) -> Non
     assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
     (submit,) = re.findall(r"python launch/submit_ray.py (submit .*)", text)
     options = submit_ray.parse_arguments(shlex.split(submit))
-    config = loading.load(REPO / "configs" / "example.yaml", options.overrides)
+    config = loading.load_config(REPO / "configs" / "example.yaml", options.overrides)
     assert config.cluster.on_drain == "move" and config.cluster.wait_for_nodes == workers["min_workers"] + 1
     assert submit_ray.shared_run_dir(config).startswith("s3://")
 

@@ -34,7 +34,7 @@ def launch() -> ModuleType:
 
 def rendered(launch: ModuleType, line: str) -> str:
     options = launch.parse_arguments(shlex.split(line))
-    config = loading.load(REPO / options.config, options.overrides)
+    config = loading.load_config(REPO / options.config, options.overrides)
     return shlex.join(launch.render(options, config, Path("slurm")))
 
 

@@ -11,7 +11,7 @@ from wfc_dist.config.schema import Config, DatasetConfig
 from wfc_dist.errors import ConfigError
 from wfc_dist.rounds import Base
 from wfc_dist.runs.opening import opened_for_writing
-from wfc_dist.runs.shared_cache import Pool, adapter_identity, key_of
+from wfc_dist.runs.shared_cache import Pool, adapter_identity
 from wfc_dist.storage import durable
 
 ROOT = Base(0, "root", "0")
@@ -55,7 +55,7 @@ def test_an_adapter_of_another_run_is_taken_and_the_ledger_says_so(tmp_path: Pat
 
 
 def identity(folder: Path, base: Base = ROOT, dataset: str = "x", **blocks: Any) -> str:
-    return key_of(adapter_identity(make(folder, **blocks), DATA, base, dataset, []))
+    return durable.sha256_json(adapter_identity(make(folder, **blocks), DATA, base, dataset, []))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_where_dev_error_picks_the_weights_its_measure_counts(tmp_path: Path, fi
 def test_replay_depends_on_the_source_of_what_is_replayed(tmp_path: Path) -> None:
     base, noisy = Base(1, "root", "1"), SOURCES | {"x": {"source": "noisy", "splits": {"train": "t"}}}
     configs = [make(tmp_path, train={"replay": 0.5}, datasets=datasets) for datasets in (SOURCES, noisy)]
-    assert len({key_of(adapter_identity(config, DATA, base, "z", [])) for config in configs}) == 2
+    assert len({durable.sha256_json(adapter_identity(config, DATA, base, "z", [])) for config in configs}) == 2
 
 
 def test_replay_depends_on_what_is_replayed(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_replay_depends_on_what_is_replayed(tmp_path: Path) -> None:
         make(tmp_path, rounds=rounds, train={"replay": share})
         for rounds, share in (([["x"], ["z"]], 0.5), ([["y"], ["z"]], 0.5), ([["x"], ["z"]], 0.25))
     ]
-    assert len({key_of(adapter_identity(config, DATA, base, "z", [])) for config in configs}) == 3
+    assert len({durable.sha256_json(adapter_identity(config, DATA, base, "z", [])) for config in configs}) == 3
 
 
 def test_a_damaged_adapter_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_gang import make_inputs, make_job
 
+from wfc_dist.runs.layout import checkpoint_steps
 from wfc_dist.storage.mirror import NO_MIRROR
 from wfc_dist.training import state
 from wfc_dist.training.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ def test_the_training_waits_for_no_checkpoint_but_for_the_one_before_it(disk: Di
     checkpoints = Checkpoints(job, Uploads(NO_MIRROR, None))
     checkpoints.submit(snapshot(1))  # returns, though nothing can be written yet
     checkpoints.check()
-    assert state.steps(Path(job.checkpoint_dir)) == []
+    assert checkpoint_steps(Path(job.checkpoint_dir)) == []
 
     with ThreadPoolExecutor(1) as other:
         second = other.submit(checkpoints.submit, snapshot(2))

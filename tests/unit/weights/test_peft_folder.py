@@ -11,7 +11,6 @@ from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.merging import merge_method
 from wfc_dist.merging.curvature import Curvature
 from wfc_dist.merging.factors import Factors
-from wfc_dist.merging.recipe import Recipe
 from wfc_dist.weights import base_chain, peft_folder
 
 OUT, IN, MODULES = 12, 8, ("layers.0.q_proj", "layers.0.v_proj")
@@ -43,8 +42,8 @@ def change(folder: Path, **tensors: torch.Tensor | None) -> None:
 
 def test_fisher_and_ihr_average_folders_as_their_functions_do(tmp_path: Path) -> None:
     folders = [write_adapter(tmp_path / name, seed) for seed, name in enumerate("abc")]
-    offline.average(folders[:2], tmp_path / "fisher", recipe=Recipe("fisher", {"floor": 1e-3}), weights=[1, 3])
-    offline.average(folders[:2], tmp_path / "ihr", recipe=Recipe("ihr"), previous_adapters=folders[2:])
+    offline.average(folders[:2], tmp_path / "fisher", method="fisher", options={"floor": 1e-3}, weights=[1, 3])
+    offline.average(folders[:2], tmp_path / "ihr", method="ihr", previous=folders[2:])
 
     shapes = dict.fromkeys(MODULES, (OUT, IN))
     loaded = [peft_folder.with_curvature(folder, peft_folder.read_factors(folder), ["fisher"]) for folder in folders[:2]]
@@ -68,7 +67,7 @@ def test_wrong_statistics_are_refused_by_name(tmp_path: Path, tensors: dict, mes
     folders = [write_adapter(tmp_path / "a", 1), write_adapter(tmp_path / "b", 2)]
     change(folders[1], **tensors)
     with pytest.raises(InputError, match=message):
-        offline.average(folders, tmp_path / "out", recipe=Recipe("fisher"))
+        offline.average(folders, tmp_path / "out", method="fisher")
     assert not (tmp_path / "out").exists()
 
 
@@ -76,9 +75,9 @@ def test_no_statistics_at_all_name_the_adapter_and_the_setting(tmp_path: Path) -
     folders = [write_adapter(tmp_path / "a", 1), write_adapter(tmp_path / "b", 2)]
     (folders[1] / peft_folder.STATISTICS).unlink()
     offline.average(folders, tmp_path / "mean")  # others don't ask
-    for recipe, previous in ((Recipe("fisher"), []), (Recipe("ihr"), folders[1:])):
+    for method, previous in (("fisher", []), ("ihr", folders[1:])):
         with pytest.raises(InputError, match=r"/b has no curvature\.safetensors.*train\.curvature"):
-            offline.average(folders, tmp_path / "out", recipe=recipe, previous_adapters=previous)
+            offline.average(folders, tmp_path / "out", method=method, previous=previous)
 
 
 def test_curvature_travels_with_the_factors() -> None:
@@ -92,9 +91,9 @@ def test_curvature_travels_with_the_factors() -> None:
 
 def test_the_memory_of_nesterov_comes_from_deltas(tmp_path: Path) -> None:
     folders = [write_adapter(tmp_path / name, seed) for seed, name in enumerate("ab")]
-    recipe = Recipe("nesterov", {"lr": 0.5})
-    offline.average(folders[:1], tmp_path / "first", recipe=recipe)
-    offline.average(folders[1:], tmp_path / "second", recipe=recipe, past_deltas=[tmp_path / "first"])
+    chosen = {"method": "nesterov", "options": {"lr": 0.5}}
+    offline.average(folders[:1], tmp_path / "first", **chosen)
+    offline.average(folders[1:], tmp_path / "second", **chosen, past=[tmp_path / "first"])
     first, second = base_chain.read_delta(tmp_path / "first"), base_chain.read_delta(tmp_path / "second")
     for module in MODULES:
         update = [peft_folder.read_factors(folder)[module] for folder in folders]
@@ -102,4 +101,4 @@ def test_the_memory_of_nesterov_comes_from_deltas(tmp_path: Path) -> None:
         assert torch.allclose(first[module].dense(), 0.5 * 1.9 * one, rtol=1e-5, atol=1e-6)
         assert torch.allclose(second[module].dense(), 0.5 * (1.9 * two + 0.81 * one), rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match=r"set options\.lr instead"):
-        offline.average(folders, tmp_path / "out", recipe=Recipe("nesterov", scale=2.0))
+        offline.average(folders, tmp_path / "out", method="nesterov", scale=2.0)

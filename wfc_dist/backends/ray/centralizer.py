@@ -27,6 +27,7 @@ from wfc_dist.centralize import apply, collectives
 from wfc_dist.centralize.rank import CentralizeJob, centralize_rank
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs import layout
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage.mirror import AnyMirror
 from wfc_dist.weights import base_chain
@@ -42,8 +43,9 @@ class RankActor:
         adopt_work_dir(work_dir)
         apply.return_freed_memory()
         mirror.adopt()
-        log.configure(Path(log_dir) / f"centralizer-{world_rank}.log", console=False)
-        log.open_events(Path(log_dir) / f"events-centralizer-{world_rank}.jsonl")
+        logs, name = Path(log_dir), f"centralizer-{world_rank}"
+        log.configure(layout.log_file(logs, name), console=False)
+        log.open_events(layout.events_file(logs, name))
         self._rank, self._size = world_rank, world_size
         self._group: collectives.Group | None = None
 

@@ -1,7 +1,5 @@
 """Trainers, centralizer and decoders as Slurm jobs (see `rounds` and `evaluation.scoring`). The coordinator trains nothing."""
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def check(config: Config) -> None:
 
 
 def _key(**identity: Any) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return durable.sha256_json(identity)
 
 
 class SlurmBackend:

@@ -3,7 +3,6 @@
 A coordinator that died is replaced by one that finds the same jobs again: queued, running, or finished in the meantime.
 """
 
-import json
 import logging
 import time
 from collections import Counter
@@ -106,7 +105,7 @@ class JobLoop:
     ) -> None:  # fmt: skip
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
         self._cluster = store.config.cluster
-        self._folder = (store.paths.run_dir / "slurm" / f"round-{round_index:04d}").resolve()
+        self._folder = store.paths.slurm_jobs(round_index).resolve()
         self._policy = FailurePolicy(self._cluster.max_failures)
         self._watch = Watch()
         self._waiting: list[JobSpec] = []
@@ -166,7 +165,7 @@ class JobLoop:
         return True
 
     def _num_recorded(self, record: JobRecord) -> int:
-        lines = [json.loads(line) for line in durable.read_lines(self._store.paths.ledger)]
+        lines = durable.read_json_lines(self._store.paths.ledger)
         return sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
 
     def _submit_waiting(self) -> None:

@@ -101,12 +101,13 @@ class CentralizePayload:
         from wfc_dist import log
         from wfc_dist.centralize import apply, collectives
         from wfc_dist.centralize.rank import centralize_rank
+        from wfc_dist.runs import layout
 
         log.quiet_libraries()
         apply.return_freed_memory()
-        folder = Path(self.log_dir)
-        log.configure(folder / f"centralizer-{context.world_rank}.log", console=False)
-        log.open_events(folder / f"events-centralizer-{context.world_rank}.jsonl")
+        logs, name = Path(self.log_dir), f"centralizer-{context.world_rank}"
+        log.configure(layout.log_file(logs, name), console=False)
+        log.open_events(layout.events_file(logs, name))
         group = collectives.join(context.world_rank, context.world_size, *context.endpoint)
         try:
             staged = centralize_rank(self.job, group)

@@ -96,7 +96,7 @@ class JobRecord:
 
     def starts(self) -> list[dict[str, Any]]:
         """Returns what the job noted of its starts and requeues."""
-        return [json.loads(line) for line in durable.read_lines(self.folder / STARTS)]
+        return durable.read_json_lines(self.folder / STARTS)
 
 
 def find(round_folder: Path, label: str) -> JobRecord | None:

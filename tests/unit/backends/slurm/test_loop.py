@@ -86,7 +86,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Site:
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     path = tiny.make_config(tmp_path, rounds=[["a", "b"]], cluster={"backend": "slurm", "max_failures": 1})
-    config = loading.load(path)
+    config = loading.load_config(path)
     paths = RunPaths(config.run_dir())
     paths.run_dir.mkdir(parents=True)
     return RunStore(paths, config, 1)

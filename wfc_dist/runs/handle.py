@@ -1,0 +1,241 @@
+"""A run opened for reading: its configuration, bases, adapters, scores, ledger and state. Loads neither torch nor ray."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wfc_dist.config.schema import Config
+from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.rounds import Base
+from wfc_dist.runs import layout
+from wfc_dist.runs.remote import local_run, whole_run
+from wfc_dist.storage import durable
+from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror, Mirror
+
+
+@dataclass(frozen=True)
+class RunBase:
+    """A committed base of a run.
+
+    Attributes:
+        index: Rounds merged into it; 0 is the untouched root.
+        path: Folder that loads with `WhisperForConditionalGeneration.from_pretrained`.
+        sha256: Hash of its tensors.
+        facts: Its manifest: method, scale, weights, adapters, diagnostics, hashes; of base 0 model and revision.
+    """
+
+    index: int
+    path: Path
+    sha256: str
+    facts: Mapping[str, Any]
+
+    @property
+    def adapters(self) -> Mapping[str, str]:
+        """Returns data set -> sha256 of the adapters that made it; none for base 0."""
+        found: Mapping[str, str] = self.facts.get("adapters", {})
+        return found
+
+
+@dataclass(frozen=True)
+class RunAdapter:
+    """A committed adapter of a run.
+
+    Attributes:
+        round_index: Its round (1-based).
+        dataset: The data set it was trained on.
+        path: PEFT folder, loads with `PeftModel.from_pretrained`.
+        sha256: Hash of its tensors.
+        facts: Its manifest: hours of speech, steps, losses, base_sha256.
+    """
+
+    round_index: int
+    dataset: str
+    path: Path
+    sha256: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What one model of a run was scored.
+
+    Attributes:
+        kind: `base`, `adapter` or `interim`.
+        model: base-NNNN, interim-NNNN-k, or the data set of an adapter.
+        round_index: The round (1-based) it belongs to; base 0 stands beside round 1.
+        path: The file; what the model wrote lies beside it, `<test set>.jsonl`.
+        sets: Test set -> the fields of `evaluation.metrics.Score`: rate, low, high, num_clips, ...
+    """
+
+    kind: str
+    model: str
+    round_index: int
+    path: Path
+    sets: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def base_index(self) -> int | None:
+        """Returns the index of a base; None for an adapter and an interim base."""
+        return layout.base_index(self.model) if self.kind == "base" else None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands, as RUN/status.json says.
+
+    Attributes:
+        state: `new` before the first attempt, then running, done, failed or interrupted.
+        message: What went wrong, or where the last base is.
+        attempt: Which attempt wrote this, from 1; 0 for a new run.
+        facts: Everything in the file: host, pid, time, exit_code; of a run that is done base_sha256.
+    """
+
+    state: str = "new"
+    message: str = ""
+    attempt: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """A run directory opened for reading. Every answer is read when it is asked for, so a run can be watched while it works.
+
+    Args:
+        run_dir: The run directory on this machine.
+        mirror: Of a run on object storage, what brings more of it here.
+
+    Attributes:
+        path: The run directory on this machine.
+        paths: Where everything in it is.
+        mirror: See above.
+
+    Raises:
+        InputError: The folder is no run directory.
+    """
+
+    def __init__(self, run_dir: str | Path, mirror: AnyMirror = NO_MIRROR) -> None:
+        self.path = Path(run_dir)
+        self.paths, self.mirror = layout.require_run(self.path), mirror
+
+    @property
+    def url(self) -> str | None:
+        """Returns where the run is on object storage; None for a run in a folder."""
+        return self.mirror.objects.url if isinstance(self.mirror, Mirror) else None
+
+    @property
+    def config(self) -> Config:
+        """Returns the resolved configuration; that of a stream grows with the data sets that arrive."""
+        return layout.read_config(self.path)
+
+    @property
+    def arrived_s(self) -> dict[str, float]:
+        """Returns when each data set of a stream arrived, seconds since the epoch; empty where the run is no stream."""
+        return dict(layout.read_record(self.paths).get("arrivals", {}))
+
+    def status(self) -> RunStatus:
+        """Returns how the run stands. Raises IntegrityError where the file is damaged."""
+        if not self.paths.status.is_file():
+            return RunStatus()
+        try:
+            facts = json.loads(self.paths.status.read_text(encoding="utf-8"))
+            return RunStatus(facts["state"], facts["message"], int(facts["attempt"]), facts)
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{self.paths.status} is no status ({error!r}); `wfc run` writes it anew") from error
+
+    @property
+    def num_bases(self) -> int:
+        """Returns how many bases are committed, base 0 included."""
+        return layout.first_uncommitted(self.paths)
+
+    def base(self, index: int | None = None) -> RunBase:
+        """Returns a committed base, by default the last one. Raises InputError where it is not committed."""
+        wanted = self.num_bases - 1 if index is None else index
+        entry = layout.read_base(self.path, wanted)
+        if entry is None:
+            what = "no committed base yet" if index is None else f"no committed base {index}"
+            raise InputError(f"{self.path} has {what}; run `wfc run` first")
+        return RunBase(wanted, Path(entry[0].path), entry[0].sha256, entry[1])
+
+    @property
+    def bases(self) -> list[RunBase]:
+        """Returns all committed bases, in order: the lineage of the last one."""
+        return [self.base(index) for index in range(self.num_bases)]
+
+    def is_committed(self, round_index: int, dataset: str) -> bool:
+        """Says whether an adapter is committed, without opening a file."""
+        return durable.is_committed(self.paths.adapter(round_index, dataset))
+
+    def adapter(self, round_index: int, dataset: str) -> RunAdapter | None:
+        """Returns a committed adapter, or None."""
+        folder = self.paths.adapter(round_index, dataset)
+        manifest = durable.read_manifest(folder)
+        return None if manifest is None else RunAdapter(round_index, dataset, folder, manifest["sha256"], manifest)
+
+    def adapters(self, round_index: int | None = None) -> list[RunAdapter]:
+        """Returns the committed adapters of one round (1-based), or of all, in the order of the configuration."""
+        rounds = enumerate(self.config.round_list(), start=1)
+        wanted = [(index, name) for index, names in rounds for name in names if round_index in (None, index)]
+        return [adapter for place in wanted if (adapter := self.adapter(*place)) is not None]
+
+    def checkpoints(self, round_index: int, dataset: str) -> list[int]:
+        """Returns the steps at which an adapter in training can go on, newest first."""
+        folder = self.paths.checkpoints(round_index, dataset)
+        return [step for step in layout.checkpoint_steps(folder) if durable.is_committed(layout.checkpoint(folder, step))]
+
+    def curve(self, round_index: int, dataset: str) -> list[dict[str, Any]]:
+        """Returns the metrics log of an adapter's training: step, loss, dev_loss, ...; empty where there is none."""
+        return durable.read_json_lines(self.paths.curve(round_index, dataset))
+
+    def deltas(self) -> list[Path]:
+        """Returns the folder of the averaged update of every round that is committed, in order."""
+        return [self.paths.delta(index) for index in range(1, self.num_bases)]
+
+    def scores(self) -> list[ModelScores]:
+        """Returns the scores of every model that was scored. Raises IntegrityError for a damaged file."""
+        return [_read_scores(path) for path in self.paths.all_scores()]
+
+    def scores_of(self, index: int, num_pending: int = 0) -> ModelScores | None:
+        """Returns the scores of base `index`, or of its interim base of `num_pending` adapters; None where it was not scored."""
+        path = self.paths.scores(*layout.scored_as(Base(index, "", "", num_pending)))
+        return _read_scores(path) if path.is_file() else None
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Returns what was committed, and what else happened, in order: time, attempt, event, round, ..."""
+        return durable.read_json_lines(self.paths.ledger)
+
+
+def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
+    """Opens a run for reading. Of a run on object storage everything small is brought to this machine first.
+
+    Args:
+        run: A run directory `run.dir/run.name`, or the URL of one.
+        with_weights: Of a run on object storage, bring the committed adapters, the deltas and the root model, too.
+
+    Returns:
+        A handle that reads what it is asked for; it holds no lock and changes nothing.
+
+    Raises:
+        InputError: There is no run.
+
+    Example:
+        >>> from wfc_dist import open_run
+        >>> open_run("nowhere")
+        Traceback (most recent call last):
+            ...
+        wfc_dist.errors.InputError: nowhere is not a run directory (it has no config.json); give the folder `run.dir/run.name`
+    """
+    folder, mirror = (whole_run if with_weights else local_run)(str(run))
+    return Run(folder, mirror or NO_MIRROR)
+
+
+def _read_scores(path: Path) -> ModelScores:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        found = ModelScores(tree["kind"], tree["model"], int(tree["round"]), path, tree["sets"])
+        found.sets.items()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(f"{path} is no scores file ({error!r}); remove it and run again") from error
+    if found.kind == "base" and found.base_index is None:
+        raise IntegrityError(f"{path}: {found.model!r} is no base; remove it and run again")
+    return found
