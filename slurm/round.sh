@@ -79,9 +79,9 @@ config=$1; shift
 run_dir=$("$WFC_PYTHON" -c '
 import sys
 from wfc_dist import errors
-from wfc_dist.config import loading
+from wfc_dist import load_config
 try:
-    print(loading.load(sys.argv[1], sys.argv[2:]).run_dir())
+    print(load_config(sys.argv[1], sys.argv[2:]).run_dir())
 except errors.WfcError as error:
     sys.exit(f"wfc: {error.message}")' "$config" "$@") || die "the configuration cannot be used, or WFC_PYTHON=$WFC_PYTHON has no wfc_dist" 2
 if [ "$restarts" -gt 0 ] && grep -qs '"state": "done"' "$run_dir/status.json"; then
