@@ -12,7 +12,6 @@ import pytest
 import tiny
 
 import wfc_dist
-from wfc_dist.progress import Display
 
 REPO = Path(__file__).parents[2]
 FUNCTIONS = sorted(name for name in wfc_dist.__all__ if inspect.isfunction(getattr(wfc_dist, name)))
@@ -22,9 +21,12 @@ VERBS = {"average", "evaluate", "merge", "open_run", "rebuild", "run", "transcri
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the run directory of a tiny run of two rounds."""
-    config = wfc_dist.load_config(tiny.make_config(tmp_path_factory.mktemp("api"), rounds=[["a", "b"], ["c"]]))
-    wfc_dist.run(config, Display(plain=True))
-    return config.run_dir()
+    path = tiny.make_config(tmp_path_factory.mktemp("api"), rounds=[["a", "b"], ["c"]])
+    code = "import sys, wfc_dist; print(wfc_dist.run(wfc_dist.load_config(sys.argv[1])).path)"  # its process group ends with it
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == wfc_dist.load_config(path).run_dir() / "base-0002"
+    return wfc_dist.load_config(path).run_dir()
 
 
 def test_every_name_resolves_where_its_table_says() -> None:
