@@ -1,6 +1,7 @@
 """The house: which folder may import which, no circles of imports, and light modules that stay light."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -145,3 +146,55 @@ def test_the_algorithm_stays_short() -> None:
 def test_torch_distributed_is_used_in_two_places_only() -> None:
     users = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "torch.distributed as" in path.read_text()}
     assert users == {"centralize/collectives.py", "training/world.py"}
+
+
+# Names that appear nowhere else than in the path of a run directory; and names that are one only as a part of a path.
+_ALWAYS_A_PATH = re.compile(
+    r"(^|/)(round|base|interim|attempt|events|step)-(\d|\*|$)|\b(ledger\.jsonl|status\.json|scores\.json)\b|training-curves"
+)
+_A_PATH_PART = {"adapters", "delta", "evaluation", "fit", "logs", "report", "serving", "slurm", "training", ".shared"}
+_PATH_CALLS = {"Path", "glob", "rglob", "joinpath", "with_name", "removeprefix", "startswith"}
+
+
+def spelled_run_paths(text: str) -> list[str]:
+    """Returns the names in a run directory that a module's text spells: string literals, but not docstrings and messages."""
+    tree = ast.parse(text)
+    parts: set[ast.expr] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts |= {node.left, node.right}
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _PATH_CALLS:
+            parts |= {*node.args}
+    spelled = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            names = set(node.value.split("/")) if node in parts else set()
+            if _ALWAYS_A_PATH.search(node.value) or names & _A_PATH_PART:
+                spelled.append(node.value)
+    return spelled
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_runs_alone_spells_the_paths_of_a_run_directory(path: Path) -> None:
+    if path.parent != PACKAGE / "runs":
+        assert spelled_run_paths(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ('folder / f"round-{index:04d}" / "adapters"', ["round-", "adapters"]),
+        ('sorted(run_dir.glob("round-*/evaluation/*/scores.json"))', ["round-*/evaluation/*/scores.json"]),
+        ('open(run_dir / "status.json")', ["status.json"]),
+        ('name = f"base-{index:04d}"', ["base-"]),
+        ('Path("logs")', ["logs"]),
+        ('"""RUN/ledger.jsonl is read."""', []),
+        ('facts["adapters"], log.span("fit"), print("round 1: base-0001 is done")', []),
+    ],
+)
+def test_a_spelled_path_is_found(text: str, spelled: list[str]) -> None:
+    assert sorted(spelled_run_paths(text)) == sorted(spelled)
+
+
+def test_the_folder_that_spells_them_would_be_found() -> None:
+    assert len(spelled_run_paths((PACKAGE / "runs" / "layout.py").read_text())) > 10

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config, Name
+from wfc_dist.config.training import marked
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage.objects import is_url
 
 UNTOUCHED = "untouched"
-_PER_SYSTEM = frozenset({"evaluate.adapters", "evaluate.interim", "evaluate.batch_size"})  # change no figure of a base
 
 
 class SystemConfig(BaseModel):
@@ -178,7 +178,7 @@ def _settings(tree: Any, path: Path) -> CompareSettings:
 
 def _scored_otherwise(config: Config, other: Config) -> list[str]:
     one, two = ({f"evaluate.{key}": value for key, value in each.evaluate} for each in (config, other))
-    return [key for key in one if key not in _PER_SYSTEM and one[key] != two[key]]
+    return [key for key in one if key not in marked(Config, "figures") and one[key] != two[key]]
 
 
 def _preset(name: str, system: SystemConfig, block: str) -> str:

@@ -11,14 +11,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from wfc_dist.config.schema import Config
+from wfc_dist.config.training import marked
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage import durable
-
-RESUMABLE = (  # may change between attempts: who computes where, never what
-    *(f"cluster.{key}" for key in ("backend", "address", "max_trainers", "max_failures", "cpus_per_worker", "gpus_per_worker")),
-    *("cluster.centralizer_ranks", "cluster.start_timeout_s", "cluster.wait_for_nodes", "cluster.node_labels"),
-    *("cluster.on_drain", "cluster.cache_dir", "cluster.slurm", "train.loader_workers", "run.pool"),
-)
 
 
 def _fields_at(location: Sequence[str | int]) -> list[str]:
@@ -130,7 +125,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
     before, after = _flat(dict(old)), _flat(dict(new))
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [key for key in keys if not any(f"{key}.".startswith(f"{may_change}.") for may_change in RESUMABLE)]
+    return [key for key in keys if not any(f"{key}.".startswith(f"{may_change}.") for may_change in marked(Config, "resume"))]
 
 
 def config_hash(config: Config) -> str:

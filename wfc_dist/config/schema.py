@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from wfc_dist.config.training import LoraConfig, TrainConfig
+from wfc_dist.config.training import RESUME, Leaves, LoraConfig, TrainConfig
 from wfc_dist.config.training import Strict as _Strict
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
@@ -31,7 +31,7 @@ class RunConfig(_Strict):
     name: Name
     dir: str = "runs"
     """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
-    pool: str | None = None
+    pool: Annotated[str | None, RESUME] = None
     """A shared folder where runs put finished adapters and decoded texts, so that none is made twice (see `pool`)."""
     seed: int = Field(1, ge=0, lt=2**31)
 
@@ -150,29 +150,29 @@ class SlurmConfig(_Strict):
 class ClusterConfig(_Strict):
     """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
 
-    backend: Literal["ray", "slurm", "in_process"] = "ray"
+    backend: Annotated[Literal["ray", "slurm", "in_process"], RESUME] = "ray"
     """`slurm` submits one small job per adapter instead of holding all nodes at once."""
-    address: str | None = None
+    address: Annotated[str | None, RESUME] = None
     """A running Ray cluster; none starts one on this machine, for this run, on loopback."""
-    wait_for_nodes: int | list[str] = 1
+    wait_for_nodes: Annotated[int | list[str], RESUME] = 1
     """Nodes, by number or host name, that must have joined before anything starts."""
-    node_labels: dict[str, str] = Field(default_factory=dict)
+    node_labels: Annotated[dict[str, str], RESUME] = Field(default_factory=dict)
     """Only nodes with these Ray labels get trainers, such as {ray.io/accelerator-type: H100}."""
-    on_drain: Literal["stop", "move"] = "stop"
+    on_drain: Annotated[Literal["stop", "move"], RESUME] = "stop"
     """A node's drain notice: checkpoint everything and exit 75, or checkpoint and move only that node's trainers."""
-    cache_dir: str | None = None
+    cache_dir: Annotated[str | None, RESUME] = None
     """Folder on each node for a run on object storage; by default below ~/.cache/wfc_dist."""
-    slurm: SlurmConfig = SlurmConfig()
+    slurm: Annotated[SlurmConfig, RESUME] = SlurmConfig()
     workers_per_trainer: int = Field(1, ge=1)
-    gpus_per_worker: float = Field(0, ge=0)
-    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: Annotated[float, RESUME] = Field(0, ge=0)
+    cpus_per_worker: Annotated[float, RESUME] = Field(1, gt=0)
     threads_per_worker: int = Field(1, ge=1)
-    max_trainers: int | None = Field(None, ge=1)
-    max_failures: int = Field(3, ge=0)
+    max_trainers: Annotated[int | None, RESUME] = Field(None, ge=1)
+    max_failures: Annotated[int, RESUME] = Field(3, ge=0)
     """Lost gangs per adapter before the run gives up."""
-    centralizer_ranks: int | None = Field(None, ge=1)
+    centralizer_ranks: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Processes of the average; one per node by default. Does not change a byte."""
-    start_timeout_s: float = Field(300, gt=0)
+    start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)
 
     @model_validator(mode="after")
     def _one_gpu_a_worker(self) -> "ClusterConfig":
@@ -192,7 +192,7 @@ class EvaluateConfig(_Strict):
     no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
     language: Literal["given", "detect"] = "given"  # [C] detect
     """Decode with the data set's language, or with the one the model detects; then its errors in that are counted, too."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: Annotated[int, Leaves(("figures",))] = Field(16, ge=1)
     """Windows decoded together, of all the test sets of a model."""
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
@@ -202,9 +202,9 @@ class EvaluateConfig(_Strict):
     bootstrap_samples: int = Field(1000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)
     max_clips: int | None = Field(None, ge=1)
-    adapters: bool = True
+    adapters: Annotated[bool, Leaves(("figures",))] = True
     """Score every single adapter beside the merged base."""
-    interim: Literal["all", "learned"] = "all"
+    interim: Annotated[Literal["all", "learned"], Leaves(("figures",))] = "all"
     """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""

@@ -3,11 +3,42 @@
 [P], [C] and [H] as in `config`.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wfc_dist.merging.curvature import MEASURED, Choice
+
+Mark = Literal["resume", "state", "adapter", "figures"]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Marks a field by what a change of the field leaves as it is.
+
+    Attributes:
+        marks: resume: what a run computes, so that the field may change between two attempts of the run. state: the meaning of a
+            checkpoint, so that an interrupted training goes on from the checkpoint. adapter: the bytes of an adapter, so that
+            another run takes the adapter from the pool. figures: the figures of a base, so that the systems of a comparison may
+            differ in the field.
+    """
+
+    marks: tuple[Mark, ...]
+
+
+RESUME = Leaves(("resume",))
+
+
+def marked(model: type[BaseModel], mark: Mark, prefix: str = "") -> frozenset[str]:
+    """Returns the key paths of the fields of a block, and of the blocks in it, that carry a mark."""
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        if any(isinstance(item, Leaves) and mark in item.marks for item in field.metadata):
+            keys.add(f"{prefix}{name}")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= marked(field.annotation, mark, f"{prefix}{name}.")
+    return frozenset(keys)
 
 
 class Strict(BaseModel):
@@ -94,29 +125,29 @@ class TrainConfig(Strict):
     batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
     gradient_accumulation: int = Field(2, ge=1)  # [C]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
-    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
+    strategy: Annotated[Literal["ddp", "zero0", "zero1", "zero2", "zero3"], Leaves(("state",))] = "ddp"
     packing: bool = False
     """Several clips in one 30 s window, so that short clips do not pay for silence."""
     gap_s: float = Field(0.3, ge=0, le=5)
     """Silence between packed clips."""
     min_duration_s: float = Field(0.5, ge=0)  # [C]
     max_duration_s: float = Field(30.0, gt=0, le=30)  # [C] 20 s
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Leaves(("state",))] = False
     spec_augment: SpecAugmentConfig | None = None
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: Annotated[int, Leaves(("state", "adapter"))] = Field(200, ge=1)
     eval_every: int | None = Field(None, ge=1)
     """Steps between dev evaluations; none without early stopping unless given."""
     early_stopping: EarlyStoppingConfig | None = None
-    replay: float = Field(0.0, ge=0, le=1)
+    replay: Annotated[float, Leaves(("adapter",))] = Field(0.0, ge=0, le=1)
     """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
-    loader_workers: int = Field(0, ge=0)
+    loader_workers: Annotated[int, Leaves(("resume", "state", "adapter"))] = Field(0, ge=0)
     """Processes that decode audio ahead; 0 decodes in the trainer."""
     distillation: DistillationConfig | None = None
     ewc: EwcConfig | None = None
     """Needs curvature fisher or both: round t is held by what was measured in rounds before t."""
-    curvature: Choice = "none"
+    curvature: Annotated[Choice, Leaves(("state",))] = "none"
     """What is measured of the finished adapter and written beside it, curvature.safetensors."""
-    curvature_windows: int = Field(32, ge=1)
+    curvature_windows: Annotated[int, Leaves(("state",))] = Field(32, ge=1)
     """Training windows it is measured on; at most one epoch."""
 
     @property

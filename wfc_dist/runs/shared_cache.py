@@ -15,13 +15,13 @@ from typing import Any
 
 from wfc_dist import __version__
 from wfc_dist.config.schema import Config, DatasetConfig
+from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.seeds import derived_seed
 from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
-_APART = frozenset({"checkpoint_every", "loader_workers", "replay"})  # keys of train that no adapter depends on by themselves
 
 
 def init_seed(config: Config, round_index: int) -> int:
@@ -46,7 +46,7 @@ def adapter_identity(
         dataset: Its data set.
         earlier: sha256 of the adapters of all rounds before, in order: some objectives look at what they left.
     """
-    train = {key: value for key, value in config.train.model_dump(mode="json").items() if key not in _APART}
+    train = config.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "adapter")))
     cluster, evaluate, stopping, index = config.cluster, config.evaluate, config.train.early_stopping, base.index + 1
     by_error = stopping is not None and stopping.metric == "error"  # its best step is the one with the least dev error
     replayed = [name for names in config.round_list()[: base.index] for name in names] if config.train.replay else []

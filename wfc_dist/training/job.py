@@ -4,13 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wfc_dist.config.schema import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
+from wfc_dist.config.training import marked
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
-
-_SAME_RESULT = frozenset(
-    ("strategy", "checkpoint_every", "loader_workers", "gradient_checkpointing", "curvature", "curvature_windows")
-)
-"""Keys of `train` that may change while a training is interrupted: its state means the same."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class TrainingJob:
             "base_sha256": self.base.sha256,
             "dataset": self.dataset,
             "lora": self.lora.model_dump(mode="json", exclude=unused),
-            "train": self.train.model_dump(mode="json", exclude=set(_SAME_RESULT), exclude_defaults=True),
+            "train": self.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "state")), exclude_defaults=True),
             "init_seed": self.init_seed,
             "data_seed": self.data_seed,
         } | ({"objective": objective} if objective else {})

@@ -10,6 +10,7 @@ from wfc_dist.compare import settings as compare_settings
 from wfc_dist.compare import sweep
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
+from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -116,3 +117,13 @@ def test_schema_names_every_block() -> None:
     assert set(Config.model_json_schema()["properties"]) == {
         "run", "base", "datasets", "rounds", "lora", "train", "centralize", "cluster", "evaluate",
     }  # fmt: skip
+
+
+def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
+    cluster = "address backend cache_dir centralizer_ranks cpus_per_worker gpus_per_worker max_failures max_trainers node_labels"
+    cluster += " on_drain slurm start_timeout_s wait_for_nodes"
+    assert marked(Config, "resume") == {"run.pool", "train.loader_workers", *(f"cluster.{key}" for key in cluster.split())}
+    checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy"
+    assert marked(TrainConfig, "state") == set(checkpoints.split())
+    assert marked(TrainConfig, "adapter") == {"checkpoint_every", "loader_workers", "replay"}
+    assert marked(Config, "figures") == {"evaluate.adapters", "evaluate.batch_size", "evaluate.interim"}

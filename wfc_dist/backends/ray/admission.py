@@ -174,7 +174,7 @@ def admit(store: RunStore, say: Callable[[str], None]) -> Admission | None:
         return None
     nodes = wait_for_nodes(cluster, say)
     root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
-    marker = None if store.mirror.is_remote else store.paths.run_dir / ".shared"
+    marker = None if store.mirror.is_remote else store.paths.shared_marker
     admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
     with log.span("admission", phase="loading", num_nodes=len(nodes)):
         admission.require(nodes)
