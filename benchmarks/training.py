@@ -38,7 +38,8 @@ def held_out(dataset: str, folder: Path) -> Path:
 
 
 def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
-    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig, LoraConfig, TrainConfig
+    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.training import LoraConfig, TrainConfig
     from wfc_dist.rounds import Base
     from wfc_dist.training import model as models
     from wfc_dist.training import state

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.merging.factors import Factors
 from wfc_dist.training.model import init_lora_a_
 from wfc_dist.training.schedule import lr_at

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load as parse_tensors
 
 from wfc_dist import log
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.decoding import decode_sets

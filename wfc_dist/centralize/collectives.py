@@ -1,7 +1,7 @@
 """The only file that talks to torch.distributed outside the trainer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -17,17 +17,15 @@ class Group:
     Attributes:
         world_rank: This process.
         world_size: How many take part; 1 needs no network.
-        handle: The gloo or NCCL process group; None for a world of 1.
-        device: Where tensors must lie to be sent.
+        handle: The gloo process group; None for a world of 1.
     """
 
     world_rank: int = 0
     world_size: int = 1
     handle: dist.ProcessGroup | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
-def join(world_rank: int, world_size: int, address: str, port: int, *, backend: str = "gloo") -> Group:
+def join(world_rank: int, world_size: int, address: str, port: int) -> Group:
     """Joins the group of `world_size` processes that meets at address:port. Every rank must call it.
 
     Args:
@@ -35,19 +33,17 @@ def join(world_rank: int, world_size: int, address: str, port: int, *, backend: 
         world_size: Number of processes.
         address: Host name or IP of rank 0.
         port: A free TCP port there.
-        backend: "gloo", or "nccl" where every rank has a GPU of its own.
     """
-    device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
     if world_size == 1:
-        return Group(device=device)
+        return Group()
     dist.init_process_group(
-        backend,
+        "gloo",
         init_method=f"tcp://{address}:{port}",
         rank=world_rank,
         world_size=world_size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
-    return Group(world_rank, world_size, dist.group.WORLD, device)
+    return Group(world_rank, world_size, dist.group.WORLD)
 
 
 def leave(group: Group) -> None:
@@ -70,15 +66,15 @@ def exchange_bytes(payloads: Sequence[bytes], group: Group) -> list[bytes]:
     """
     if group.world_size == 1:
         return list(payloads)
-    sizes = torch.tensor([len(payload) for payload in payloads], dtype=torch.int64, device=group.device)
+    sizes = torch.tensor([len(payload) for payload in payloads], dtype=torch.int64)
     incoming = torch.empty_like(sizes)
     dist.all_to_all_single(incoming, sizes, group=group.handle)
     out, into = sizes.tolist(), incoming.tolist()
     # One byte more than is sent: an empty buffer has no address.
-    sent = torch.frombuffer(bytearray(b"".join(payloads) + b"\0"), dtype=torch.uint8)[:-1].to(group.device)
-    received = torch.empty(sum(into), dtype=torch.uint8, device=group.device)
+    sent = torch.frombuffer(bytearray(b"".join(payloads) + b"\0"), dtype=torch.uint8)[:-1]
+    received = torch.empty(sum(into), dtype=torch.uint8)
     dist.all_to_all_single(received, sent, into, out, group=group.handle)
-    return [part.cpu().numpy().tobytes() for part in received.split(into)]
+    return [part.numpy().tobytes() for part in received.split(into)]
 
 
 def all_gather_bytes(payload: bytes, group: Group) -> list[bytes]:

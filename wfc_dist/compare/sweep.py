@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig, checked, plan
 from wfc_dist.config import loading
-from wfc_dist.config.schema import nearest
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage import durable
 
 KEPT, LEARNED = "protected_relative", "new_relative"  # figures that span the plane of a sweep

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import WhisperProcessor
 
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.data.audio_files import RATE_HZ
 from wfc_dist.data.features import Labels, clip_sizes, log_mel, spec_augment, window_audio
 from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, WINDOW_SAMPLES, Window, pack

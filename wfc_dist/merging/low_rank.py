@@ -44,7 +44,8 @@ def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
         return columns
     left, sigma, right = torch.linalg.svd(columns, full_matrices=False)
     kept = sigma > _TOLERANCE * sigma.max()
-    return left[:, kept] @ right[kept]
+    nearest: torch.Tensor = left[:, kept] @ right[kept]
+    return nearest
 
 
 def update_of(b_OR: torch.Tensor, coefficients_R: torch.Tensor, a_RI: torch.Tensor) -> AnyDelta:

@@ -9,7 +9,7 @@ from wfc_dist.analysis.distributions import LEVELS, Distribution, Pooled
 from wfc_dist.analysis.gaussian import THRESHOLDS, gaussian_below
 from wfc_dist.analysis.loss_line import Line
 from wfc_dist.analysis.measure import ModuleMeasures, RoundMeasures
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.reports import analysis_plots
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
 from wfc_dist.reports.plots import modules_plot

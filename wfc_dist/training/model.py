@@ -13,7 +13,7 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from wfc_dist.config.schema import LoraConfig
+from wfc_dist.config.training import LoraConfig
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
 from wfc_dist.weights.base_chain import tensor_specs
 from wfc_dist.weights.hashing import content_sha256

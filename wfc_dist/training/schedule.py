@@ -2,7 +2,7 @@
 
 import math
 
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 
 
 def lr_at(step: int, train: TrainConfig) -> float:

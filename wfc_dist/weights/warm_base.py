@@ -94,4 +94,6 @@ class WarmBase:
         if unexpected or any(name != "proj_out.weight" for name in missing):
             raise IntegrityError(f"{self.base.path}: config.json and weights disagree on {[*missing, *unexpected][:3]}")
         model.generation_config = copy.deepcopy(self._generation_config)
-        return model.eval().requires_grad_(False)
+        model.eval()
+        model.requires_grad_(False)
+        return model

@@ -10,7 +10,7 @@ from wfc_dist.analysis import verdicts
 from wfc_dist.analysis.decay import AdapterPrior, adapter_prior, shrinkage, shrinkage_curve
 from wfc_dist.analysis.measure import grid_side, measure_round
 from wfc_dist.analysis.module_names import place_of
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.errors import InputError
 from wfc_dist.merging.factors import Factors
 from wfc_dist.merging.methods.factor_mean import factor_mean

@@ -9,8 +9,7 @@ import tiny
 import torch
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from wfc_dist.config.schema import TrainConfig
-from wfc_dist.config.training import SpecAugmentConfig
+from wfc_dist.config.training import SpecAugmentConfig, TrainConfig
 from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.data.batching import DevWindows, TrainingWindows
 from wfc_dist.data.features import Labels, spec_augment, window_audio

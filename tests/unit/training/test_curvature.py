@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from wfc_dist.config.schema import LoraConfig
+from wfc_dist.config.training import LoraConfig
 from wfc_dist.merging.curvature import MEASURED, Choice
 from wfc_dist.rounds import Base
 from wfc_dist.training import curvature

@@ -6,8 +6,7 @@ import tiny
 import torch
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
-from wfc_dist.config.schema import LoraConfig
-from wfc_dist.config.training import DistillationConfig
+from wfc_dist.config.training import DistillationConfig, LoraConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models
 from wfc_dist.training.distillation import divergence

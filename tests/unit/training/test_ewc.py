@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from wfc_dist.config.schema import LoraConfig
+from wfc_dist.config.training import LoraConfig
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.storage import durable

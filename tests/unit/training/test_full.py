@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wfc_dist.compare.systems import LINEAR
-from wfc_dist.config.schema import LoraConfig
+from wfc_dist.config.training import LoraConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models

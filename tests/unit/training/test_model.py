@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from wfc_dist.config.schema import LoraConfig, TrainConfig
+from wfc_dist.config.training import LoraConfig, TrainConfig
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models

@@ -7,8 +7,7 @@ import tiny
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from wfc_dist.config.schema import LoraConfig
-from wfc_dist.config.training import PriorConfig
+from wfc_dist.config.training import LoraConfig, PriorConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training import model as models
 from wfc_dist.training.loss import TokenLoss

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from wfc_dist.config.schema import TrainConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.training.schedule import lr_at
 
 

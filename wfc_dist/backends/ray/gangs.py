@@ -15,7 +15,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wfc_dist.backends import net
 from wfc_dist.backends.ray.placement import Need
 from wfc_dist.backends.worker import Broadcast, Worker, WorkerSetup
-from wfc_dist.config.schema import ClusterConfig, TrainConfig
+from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.rounds import Base

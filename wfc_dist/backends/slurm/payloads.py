@@ -11,7 +11,7 @@ from wfc_dist.backends.slurm.job_process import RankContext
 if TYPE_CHECKING:
     from wfc_dist.backends.worker import Worker
     from wfc_dist.centralize.rank import CentralizeJob
-    from wfc_dist.config.schema import TrainConfig
+    from wfc_dist.config.training import TrainConfig
     from wfc_dist.evaluation.scoring import ScoreTask
     from wfc_dist.training.job import TrainingJob
 
