@@ -152,7 +152,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
     commit_root(store, list(names))
     display = Display(plain=True)
     display.console = Console(file=io.StringIO(), width=120)
-    store.write_status("running")
+    store.status.write("running")
     with ray.installed():
         admission = Admission(store.paths.run_dir, store.paths.shared_marker, root="", timeout_s=60)
         admission.require(ray.nodes)
@@ -163,7 +163,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
             base = run_rounds(store.config.round_list(), store, trainers, centralizer, NoScorer())
         finally:
             trainers.shutdown()
-    store.write_status("done")
+    store.status.write("done")
     return base
 
 

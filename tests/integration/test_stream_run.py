@@ -16,7 +16,7 @@ from wfc_dist.coordinator.stream import stream
 from wfc_dist.evaluation.any_model import load_model
 from wfc_dist.progress import Display
 from wfc_dist.reports.run import write_report
-from wfc_dist.runs.interim import SERVING, newest_servable, staleness
+from wfc_dist.runs.interim import newest_servable, staleness
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 from wfc_dist.weights.base_chain import hash_tensors
@@ -82,9 +82,9 @@ def test_the_bases_are_byte_for_byte_those_of_a_run(batch: Path, streamed: Path)
 def test_the_interim_base_is_the_round_as_it_would_end_now(batch: Path, streamed: Path) -> None:
     interim = newest_servable(streamed)
     assert (interim.index, interim.num_pending) == (2, 1)
-    assert os.readlink(streamed / SERVING) == "round-0003/interim-1"
-    durable.verify_folder(streamed / SERVING)
-    assert interim.sha256 == content_sha256(hash_tensors(streamed / SERVING))
+    assert os.readlink(RunPaths(streamed).serving) == "round-0003/interim-1"
+    durable.verify_folder(RunPaths(streamed).serving)
+    assert interim.sha256 == content_sha256(hash_tensors(RunPaths(streamed).serving))
     last = json.loads((batch / "base-0003" / "manifest.json").read_text())  # there round 3 ended with one data set
     assert interim.sha256 == last["sha256"]
     assert load_model(str(streamed))[2] == Path(interim.path)
@@ -140,7 +140,7 @@ def test_killed_anywhere_the_same_command_goes_on(batch: Path, tmp_path: Path, m
     kill_tree(process)
     run_dir = stream(path, [], tmp_path / "inbox", plain(), None)
     assert shas(run_dir) == shas(batch)[:3]
-    assert os.readlink(run_dir / SERVING) == "round-0003/interim-1"
+    assert os.readlink(RunPaths(run_dir).serving) == "round-0003/interim-1"
     events = [(line["event"], line.get("round"), line.get("dataset"), line.get("num_pending")) for line in ledger(run_dir)]
     for kind, count in (("adapter", 5), ("base", 3), ("served", 6)):
         found = [event for event in events if event[0] == kind]

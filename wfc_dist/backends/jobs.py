@@ -67,7 +67,7 @@ def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
 def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, interim: bool = False) -> CentralizeJob:
     """Returns the job that averages and merges a round, or an interim base. Makes the empty folders of delta and base."""
     root, settings = store.manifest(0), store.config.centralize
-    mixture = store.fitted(base.index + 1, adapters) or asked_for(settings, base.index + 1, adapters)
+    mixture = store.fits.find(base.index + 1, adapters) or asked_for(settings, base.index + 1, adapters)
     delta_dir, base_dir = store.stage_base(base.index + 1, len(adapters) if interim else 0)
     return CentralizeJob(
         base=base,

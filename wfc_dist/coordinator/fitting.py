@@ -32,7 +32,7 @@ class FittedCentralizer:
 
     Args:
         store: The opened run; its configuration asks for a fit.
-        centralizer: Averages and merges, with the weights and the scale that `store.fitted` has by then.
+        centralizer: Averages and merges, with the weights and the scale that `store.fits` has by then.
         decoders: Decode the dev splits.
         say: Gets a line for every batch of mixtures, and for the result.
     """
@@ -42,7 +42,7 @@ class FittedCentralizer:
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`."""
-        if self._store.fitted(base.index + 1, adapters) is None:
+        if self._store.fits.find(base.index + 1, adapters) is None:
             with log.span("fit", phase="fitting", round=base.index + 1):
                 _Fit(self._store, self._decoders, self._say, base, adapters).run()
         return self._centralizer.centralize(base, adapters)
@@ -79,7 +79,7 @@ class _Fit:
         )
         weights = {adapter.dataset: weight for adapter, weight in zip(self._adapters, best.weights, strict=True)}
         facts = {"weights": weights, "scale": best.scale, "dev_error": error, "dev_error_at_start": before}
-        self._store.commit_fitted(index, self._adapters, {**facts, "rates": self._rates[best], "num_tried": len(self._rates)})
+        self._store.fits.commit(index, self._adapters, {**facts, "rates": self._rates[best], "num_tried": len(self._rates)})
         shares = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
         self._say(f"round {index}: dev error {100 * before:.1f} -> {100 * error:.1f} % with scale {best.scale:.3g}, {shares}")
 

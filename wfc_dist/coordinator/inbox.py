@@ -94,7 +94,7 @@ class Inbox:
             names = list(self.store.config.datasets)
             if num_passed < len(names):
                 if is_waiting:
-                    self.store.write_status("running")
+                    self.store.status.write("running")
                     is_waiting = False
                 yield names[num_passed]
                 num_passed += 1
@@ -102,7 +102,7 @@ class Inbox:
                 if self.poll_s is None:
                     return
                 if not is_waiting:
-                    self.store.write_status("running", f"waits for data sets in {self.folder}")
+                    self.store.status.write("running", f"waits for data sets in {self.folder}")
                     is_waiting = True
                 self._wait(self.poll_s)
 
@@ -153,7 +153,9 @@ class Inbox:
         self.store.config = grown
         record_arrivals(self.store, self.checked, self.arrived_s)  # from here on the data set is part of the run
         round_index = len(grown.round_list())
-        self.store.record("arrival", round=round_index, dataset=name, hours=new.hours[name], waited_s=time.time() - arrived_s)
+        self.store.ledger.record(
+            "arrival", round=round_index, dataset=name, hours=new.hours[name], waited_s=time.time() - arrived_s
+        )
         self.say(f"{name} arrived: data set {len(grown.round_list()[-1])} of {self.every} of round {round_index}")
         return True
 
@@ -163,7 +165,7 @@ class Inbox:
         aside = path.with_name(path.name + REJECTED)
         durable.write_text(aside.with_name(aside.name + ".txt"), reason + "\n")
         os.replace(path, aside)
-        self.store.record("rejected", file=path.name, reason=reason)
+        self.store.ledger.record("rejected", file=path.name, reason=reason)
         self.say(f"{path.name} was rejected, see {aside.name}.txt: {reason}")
 
 

@@ -87,20 +87,22 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
     logs = store.paths.logs(store.current_round(), store.attempt)
     log.configure(layout.log_file(logs, "coordinator"), console=False)
     log.open_events(layout.events_file(logs, "coordinator"))
-    store.record("attempt", round=store.current_round(), host=socket.gethostname(), before=store.last_state(), **launched_by())
-    store.write_status("running")
+    store.ledger.record(
+        "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by()
+    )
+    store.status.write("running")
     try:
         base = _run_opened(store, checked, display, work)
     except Interrupted as error:
-        store.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
-        store.write_status("interrupted", error.message, error.exit_code)
+        store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
+        store.status.write("interrupted", error.message, error.exit_code)
         raise
     except Exception as error:
         code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
-        store.write_status("failed", str(error), code)
+        store.status.write("failed", str(error), code)
         logger.exception("failed")
         raise
-    store.write_status("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
+    store.status.write("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
     return base
 
 

@@ -166,5 +166,5 @@ class RunScorer:
         durable.write_json(path, model)
         self._store.mirror.publish_file(path)
         rates = {name: round(100 * score["rate"], 2) for name, score in sets.items()}
-        self._store.record("score", round=model["round"], model=model["model"], metric=evaluate.metric, percent=rates)
+        self._store.ledger.record("score", round=model["round"], model=model["model"], metric=evaluate.metric, percent=rates)
         self._say(f"{model['model']}: " + ", ".join(f"{name} {rate:.1f} %" for name, rate in rates.items()))

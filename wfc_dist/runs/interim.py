@@ -12,8 +12,6 @@ from wfc_dist.runs.layout import RunPaths, latest_base, read_config
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
-SERVING = "serving"  # a link in the run directory
-
 
 def newest_servable(run_dir: Path) -> Base:
     """Returns a run's newest base: the interim one with the most adapters after the last commit, or the last committed.
@@ -26,7 +24,7 @@ def newest_servable(run_dir: Path) -> Base:
 
 
 def _interims(run_dir: Path, base: Base) -> Iterator[Base]:
-    for folder in RunPaths(run_dir).round(base.index + 1).glob("interim-*"):
+    for folder in RunPaths(run_dir).interims(base.index + 1):
         manifest = durable.read_manifest(folder)
         if manifest is not None and folder.name.removeprefix("interim-").isdecimal():
             yield Base(base.index, str(folder), manifest["sha256"], len(manifest["adapters"]))
@@ -42,7 +40,7 @@ class StreamStore:
 
     def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
         self._store, self._arrived_s = store, arrived_s
-        lines = durable.read_json_lines(store.paths.ledger)
+        lines = store.ledger.lines()
         self._told = {(line["base"], line["num_pending"]) for line in lines if line["event"] == "served"}
 
     def newest_base(self) -> Base:
@@ -83,13 +81,13 @@ class StreamStore:
         """See `stream.Store`. The link is replaced, never missing; the ledger says how old each data set was by then."""
         run_dir = self._store.paths.run_dir
         base = newest_servable(run_dir)
-        path, link = Path(base.path), run_dir / SERVING
+        path, link = Path(base.path), self._store.paths.serving
         target = path.relative_to(run_dir) if path.is_relative_to(run_dir) else path
         with log.span("serve", phase="recording", base_index=base.index):
             if not link.is_symlink() or Path(os.readlink(link)) != target:
                 durable.replace_link(link, target)
             self._tell(base, link.lstat().st_mtime)
-            for folder in self._store.paths.round(base.index).glob("interim-*"):  # of the round that made this base
+            for folder in self._store.paths.interims(base.index):  # of the round that made this base
                 durable.remove_folder(folder)
 
     def _tell(self, base: Base, since_s: float) -> None:
@@ -99,7 +97,7 @@ class StreamStore:
         names = rounds[index][: base.num_pending] if base.num_pending else rounds[index - 1] if index else []
         ages_s = {name: round(since_s - self._arrived_s[name], 3) for name in names if name in self._arrived_s}
         facts = {"round": index + 1 if base.num_pending else index, "base": index, "num_pending": base.num_pending}
-        self._store.record("served", **facts, sha256=base.sha256, age_s=ages_s)
+        self._store.ledger.record("served", **facts, sha256=base.sha256, age_s=ages_s)
         self._told.add((base.index, base.num_pending))
 
 

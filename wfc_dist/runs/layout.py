@@ -104,6 +104,10 @@ class RunPaths:
         """Returns the folder of one attempt's logs of a round."""
         return self.round(round_index) / "logs" / f"attempt-{attempt}"
 
+    def coordinator_logs(self, attempt: int) -> Iterator[Path]:
+        """Yields the coordinator's logs and events of one attempt, of all rounds."""
+        yield from self.run_dir.glob(f"round-*/logs/attempt-{attempt}/*coordinator*")
+
     def all_events(self) -> Iterator[tuple[int, str, Path]]:
         """Yields (attempt, process, events file) of all rounds, in order of paths."""
         for path in sorted(self.run_dir.glob("round-*/logs/attempt-*/events-*.jsonl")):

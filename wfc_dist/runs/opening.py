@@ -20,7 +20,7 @@ from wfc_dist.runs.layout import RunPaths, request_stop
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
-from wfc_dist.storage.mirror import CONTROL, Mirror
+from wfc_dist.storage.mirror import CONTROL, NO_MIRROR, AnyMirror, Mirror
 from wfc_dist.storage.objects import Objects
 
 logger = logging.getLogger(__name__)
@@ -89,14 +89,14 @@ def opened_for_writing(
             if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
                 raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
             stack.enter_context(locked(paths))
-            yield _opened(RunStore(paths, config, 1), fingerprints, "")
+            yield _opened(paths, config, fingerprints, NO_MIRROR, lambda: None)
             return
         objects = Objects(url)
         with remote.opening(paths.run_dir):
             stack.enter_context(locked(paths))
             lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
             mirror = _pulled(paths, objects)
-        yield _opened(RunStore(paths, config, 1, mirror, lock.require), fingerprints, mirror.run_id)
+        yield _opened(paths, config, fingerprints, mirror, lock.require)
 
 
 def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
@@ -112,13 +112,16 @@ def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
     return mirror
 
 
-def _opened(store: RunStore, fingerprints: Mapping[str, str], run_id: str) -> RunStore:
-    paths, config = store.paths, store.config
-    more: dict[str, Any] = {"run_id": run_id} if run_id else {}
+def _opened(
+    paths: RunPaths, config: Config, fingerprints: Mapping[str, str], mirror: AnyMirror, require_lock: Callable[[], None]
+) -> RunStore:
+    more: dict[str, Any] = {"run_id": mirror.run_id} if isinstance(mirror, Mirror) else {}
+    attempt = 1
     if paths.config.exists():
         recorded = _check_unchanged(paths, config, fingerprints)
-        store.attempt = int(recorded["attempt"]) + 1
+        attempt = int(recorded["attempt"]) + 1
         more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
+    store = RunStore(paths, config, attempt, mirror, require_lock)
     record_config(store, fingerprints, more)
     paths.stop_file.unlink(missing_ok=True)
     store.reconcile()

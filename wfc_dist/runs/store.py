@@ -1,11 +1,8 @@
-"""Writes the run directory, whose layout is in `run_layout`: what is committed, by whom it is locked, what is next."""
+"""Writes the run directory: what is committed, and what is next. `layout` says where, `records` keeps ledger and status."""
 
-import json
 import logging
 import os
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +10,14 @@ from typing import Any
 from wfc_dist import log
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError, Interrupted
-from wfc_dist.merging.mixtures import Mixture
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, request_stop
+from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_record, request_stop
+from wfc_dist.runs.records import Fits, Ledger, StatusFile
 from wfc_dist.runs.shared_cache import Pool, adapter_identity
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 logger = logging.getLogger(__name__)
-_LONG_FACTS = (
-    *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
-    *("gap_per_module", "update_norm_per_module", "dataset", "round", "config", "written"),
-)
-STATES = ("running", "done", "failed", "interrupted")
 
 
 class RunStore:
@@ -47,6 +39,8 @@ class RunStore:
     ) -> None:
         self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
         self.pool = Pool(Path(config.run.pool)) if config.run.pool else None
+        self.ledger, self.status = Ledger(paths.ledger, mirror, attempt), StatusFile(paths, mirror, attempt)
+        self.fits = Fits(paths, mirror, self.ledger, are_asked_for=config.centralize.is_fitted)
         self._require_lock = require_lock
         self._current_round = 1
 
@@ -115,7 +109,7 @@ class RunStore:
     def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
         """Commits base 0, a pointer to the root model."""
         self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
-        self._record("base", round=0, sha256=sha256)
+        self.ledger.record("base", round=0, sha256=sha256)
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
         """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again.
@@ -124,7 +118,7 @@ class RunStore:
         """
         found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
         for name, manifest in self._committed_adapters(base.index + 1):
-            folder = self.paths.round(base.index + 1) / "adapters" / name
+            folder = self.paths.adapter(base.index + 1, name)
             try:
                 if are_needed:
                     self._verified(folder)
@@ -155,7 +149,7 @@ class RunStore:
         return taken
 
     def _identity(self, base: Base, dataset: str) -> dict[str, Any]:
-        fingerprints = json.loads(self.paths.config.read_text(encoding="utf-8"))["data"]
+        fingerprints = read_record(self.paths)["data"]
         earlier = [sha256 for index in range(1, base.index + 1) for sha256 in self.manifest(index)["adapters"].values()]
         return adapter_identity(self.config, fingerprints, base, dataset, earlier)
 
@@ -172,7 +166,7 @@ class RunStore:
             if self.pool is not None and "from_pool" not in facts:
                 self.pool.put_adapter(self._identity(base, dataset), final)
             self.mirror.remove(staged)
-            self._record("adapter", round=base.index + 1, dataset=dataset, **_brief(facts))
+            self.ledger.record_commit("adapter", facts, round=base.index + 1, dataset=dataset)
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
 
     def _receive(self, staged: Path, curve: Path) -> None:
@@ -181,23 +175,6 @@ class RunStore:
             self.mirror.fetch(staged)
             (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
             self.mirror.fetch_file(curve)
-
-    def fitted(self, round_index: int, adapters: Sequence[Adapter]) -> Mixture | None:
-        """Returns the mixture that was fitted to exactly these adapters, or None."""
-        path = self.paths.fit(round_index) / "fitted.json"
-        if not self.config.centralize.is_fitted or not (path.is_file() or self.mirror.fetch_file(path)):
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
-            return None
-        return Mixture(tuple(found["weights"][adapter.dataset] for adapter in adapters), found["scale"])
-
-    def commit_fitted(self, round_index: int, adapters: Sequence[Adapter], facts: Mapping[str, Any]) -> None:
-        """Makes a fit exist. `facts` holds weights (by data set), scale, and what else is worth recording."""
-        path = self.paths.fit(round_index) / "fitted.json"
-        durable.write_json(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
-        self.mirror.publish_file(path)
-        self._record("fit", round=round_index, **facts)
 
     def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
         """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""
@@ -210,10 +187,10 @@ class RunStore:
         with log.span("commit_base", phase="merging"):
             self._commit(Path(staged.delta_path), delta, {"round": staged.index})
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
-            self._record("base", round=staged.index, sha256=staged.sha256, **_brief(staged.facts))
+            self.ledger.record_commit("base", staged.facts, round=staged.index, sha256=staged.sha256)
         self._prune(staged.index)
-        self.mirror.remove(self.paths.round(staged.index) / "training")
-        self.publish_logs()
+        self.mirror.remove(self.paths.training(staged.index))
+        self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
@@ -222,7 +199,7 @@ class RunStore:
         with log.span("commit_interim", phase="merging"):
             self._commit_overlay(staged, final)
             facts = {"dataset": adapters[-1].dataset, "num_adapters": len(adapters), "sha256": staged.sha256}
-            self._record("interim", round=staged.index, **facts)
+            self.ledger.record("interim", round=staged.index, **facts)
         shutil.rmtree(staged.delta_path, ignore_errors=True)
         return Base(base.index, str(final), staged.sha256, len(adapters))
 
@@ -238,22 +215,12 @@ class RunStore:
         return {link: files[Path(path).name] for link, path in links.items()}
 
     def _prune(self, round_index: int) -> None:
-        shutil.rmtree(self.paths.round(round_index) / "training", ignore_errors=True)
+        shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
         # of this round only: jobs that outlive their coordinator may still be writing those of the next one
         for leftover in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
             if leftover.is_dir() and "damaged" not in leftover.name:
                 shutil.rmtree(leftover, ignore_errors=True)
-
-    def _record(self, event: str, **facts: Any) -> None:
-        with log.span("append_ledger", phase="recording"):
-            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "attempt": self.attempt, "event": event, **facts}
-            durable.append_line(self.paths.ledger, json.dumps(line, sort_keys=True))
-            self.mirror.publish_file(self.paths.ledger)
-
-    def record(self, event: str, **facts: Any) -> None:
-        """Appends a line to the ledger: attempts, scores, failures."""
-        self._record(event, **facts)
 
     def reconcile(self) -> None:
         """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line.
@@ -261,52 +228,23 @@ class RunStore:
         A round whose base has its line was complete before: only the last such round, which a crash may have kept from being
         pruned, and those after it are read, however long the run is.
         """
-        lines = [json.loads(line) for line in durable.read_lines(self.paths.ledger, repair=True)]
+        lines = self.ledger.lines(repair=True)
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
         told, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
         first = next((index for index in range(last + 1) if index not in told), last)
         for index in range(max(first, 0), len(self.config.round_list()) + 1):
             for name, manifest in self._committed_adapters(index) if index not in told else ():
                 if ("adapter", index, name, manifest["sha256"]) not in known:
-                    self._record("adapter", round=index, dataset=name, recovered=True, **_brief(manifest))
+                    self.ledger.record_commit("adapter", manifest, round=index, dataset=name, recovered=True)
             entry = read_base(self.paths.run_dir, index)
             if entry and ("base", index, None, entry[0].sha256) not in known:
-                self._record("base", round=index, recovered=True, **_brief(entry[1]))
+                self.ledger.record_commit("base", entry[1], round=index, recovered=True)
             if entry:
                 self._prune(index)
 
     def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        for folder in sorted((self.paths.round(round_index) / "adapters").glob("*")):
+        for folder in sorted(self.paths.adapters(round_index).glob("*")):
             if ".tmp-" in folder.name:  # one that was set aside keeps its manifest
                 continue
             if (manifest := durable.read_manifest(folder)) is not None:
                 yield folder.name, manifest
-
-    def last_state(self) -> str:
-        """Returns how the attempt before this one ended; one that is still "running" was lost without a word."""
-        try:
-            state = json.loads(self.paths.status.read_text(encoding="utf-8"))["state"]
-        except (FileNotFoundError, ValueError, KeyError):
-            return "none"
-        return "lost" if state == "running" else state
-
-    def write_status(self, state: str, message: str = "", exit_code: int | None = None, **facts: Any) -> None:
-        """Writes RUN/status.json, which says the same to schedulers as the exit code."""
-        assert state in STATES
-        durable.write_json(
-            self.paths.status,
-            {"state": state, "message": message, "exit_code": exit_code, "attempt": self.attempt, "host": socket.gethostname(),
-             "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts},
-        )  # fmt: skip
-        self.mirror.publish_file(self.paths.status)
-        self.publish_logs()
-
-    def publish_logs(self) -> None:
-        """Makes the coordinator's logs of this attempt visible; the other processes publish their own."""
-        for path in self.paths.run_dir.glob(f"round-*/logs/attempt-{self.attempt}/*coordinator*"):
-            self.mirror.publish_file(path)
-
-
-def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts short enough for a ledger line."""
-    return {key: value for key, value in facts.items() if key not in _LONG_FACTS}

@@ -118,13 +118,13 @@ def test_a_stop_is_heard_while_waiting(tmp_path: Path, opened: Inbox) -> None:
     opened.poll_s = 3600.0
     arrivals = opened.since(0)
     assert next(arrivals) == "first"
-    write_status = opened.store.write_status
+    write_status = opened.store.status.write
 
     def stop_once_it_waits(state: str, message: str = "") -> None:
         write_status(state, message)
         opened.store.stop("test")
 
-    opened.store.write_status = stop_once_it_waits  # type: ignore[method-assign, assignment]
+    opened.store.status.write = stop_once_it_waits  # type: ignore[method-assign]
     with pytest.raises(Interrupted, match="test: stopped between two data sets"):
         next(arrivals)
     assert "waits for data sets" in json.loads(opened.store.paths.status.read_text())["message"]

@@ -9,6 +9,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import RunScorer, ScoreTask
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.records import Ledger
 from wfc_dist.storage.mirror import NO_MIRROR
 
 HOURS = {"zh": 3.0, "cs": 1.0, "ar": 1.0, "en": 1.0, "fr": 2.0}
@@ -43,7 +44,8 @@ def adapter(name):
 @pytest.fixture
 def make_scorer(tmp_path):
     paths = RunPaths(tmp_path / "run")
-    store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, pool=None, record=lambda *_, **__: None)
+    ledger = Ledger(paths.ledger, NO_MIRROR, 1)
+    store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, pool=None, ledger=ledger)
 
     def make(decoders, fingerprint="f"):
         fingerprints = {f"{name}/test": fingerprint for name in HOURS}

@@ -10,7 +10,7 @@ import pytest
 from wfc_dist.config import loading
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.runs.interim import SERVING, StreamStore, newest_servable, staleness
+from wfc_dist.runs.interim import StreamStore, newest_servable, staleness
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -55,15 +55,15 @@ def test_the_link_follows_the_newest_base(store: RunStore) -> None:
     stream, run_dir = StreamStore(store, ARRIVED_S), store.paths.run_dir
     root = stream.newest_base()
     stream.serve()
-    assert os.readlink(run_dir / SERVING) == str(run_dir.parent / "root")
+    assert os.readlink(store.paths.serving) == str(run_dir.parent / "root")
     interim = stream.commit_interim(root, [adapter("a")], stage(store, [adapter("a")], interim=True))
     stream.serve()
     assert newest_servable(run_dir) == interim == Base(0, str(run_dir / "round-0001" / "interim-1"), "a", 1)
-    assert os.readlink(run_dir / SERVING) == "round-0001/interim-1"
+    assert os.readlink(store.paths.serving) == "round-0001/interim-1"
     stream.commit(stage(store, [adapter("a"), adapter("b")], interim=False))
-    assert (run_dir / SERVING / "manifest.json").is_file(), "a crash here leaves what was served"
+    assert (store.paths.serving / "manifest.json").is_file(), "a crash here leaves what was served"
     stream.serve()
-    assert os.readlink(run_dir / SERVING) == "base-0001" and not Path(interim.path).exists()
+    assert os.readlink(store.paths.serving) == "base-0001" and not Path(interim.path).exists()
     assert served(store) == [(0, 0, []), (0, 1, ["a"]), (1, 0, ["a", "b"])]
 
 
@@ -81,7 +81,7 @@ def test_ages_are_counted_from_the_arrival_to_the_link(store: RunStore) -> None:
     durable.write_json(store.paths.config, tree | {"arrivals": ARRIVED_S})
     stream.commit_interim(root, [adapter("a")], stage(store, [adapter("a")], interim=True))
     stream.serve()
-    expected = (store.paths.run_dir / SERVING).lstat().st_mtime - 1000
+    expected = store.paths.serving.lstat().st_mtime - 1000
     assert staleness(store.paths.run_dir) == {"a": (pytest.approx(expected, abs=1e-3), None), "b": (None, None)}
     table = stream_table(store.paths.run_dir)
     assert table is not None and list(table.columns[1].cells) == ["a", "b"]

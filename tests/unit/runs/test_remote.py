@@ -53,10 +53,10 @@ def train(store: RunStore, dataset: str, text: str = "weights") -> Path:
 def test_another_machine_goes_on_with_what_was_published(tmp_path: Path, remote: Objects) -> None:
     with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         train(store, "a")
-        store.write_status("interrupted")
+        store.status.write("interrupted")
     with opened_for_writing(make(tmp_path, "two"), DATA) as store:
         found = store.finished_adapters(BASE)
-        assert (store.attempt, list(found), store.last_state()) == (2, ["a"], "interrupted")
+        assert (store.attempt, list(found), store.status.last_state()) == (2, ["a"], "interrupted")
         assert (Path(found["a"].path) / "adapter_model.safetensors").read_text() == "weights"
         assert str(tmp_path / "two") in found["a"].path
     assert [json.loads(line)["event"] for line in (remote.read("ledger.jsonl") or b"").splitlines()] == ["adapter"]

@@ -110,7 +110,7 @@ class RayCentralizer:
                 self.shutdown()
                 failure, cause = classify(error)
                 decision, why = policy.decide(failure, num_failures), one_line(cause)
-                self._store.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
+                self._store.ledger.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
                 if decision is not Decision.RESTART:
                     raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
                 logger.warning("round %d: a rank of the centralizer was lost (%s); the ranks start again", base.index + 1, why)

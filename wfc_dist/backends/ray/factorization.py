@@ -170,7 +170,7 @@ class Factorization:
             training.num_failures += 1
             decision = self._policy.decide(failure, training.num_failures)
         name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
-        self._store.record(
+        self._store.ledger.record(
             "moved" if moved else "failure",
             round=self._base.index + 1,
             dataset=name,

@@ -51,7 +51,7 @@ class RayTrainers:
             sent = [(gang, self._load_base(gang, base)) for gang in gangs]
             hosts = [rank.host for gang, refs in sent if self._received(gang, refs) for rank in gang.locations]
         self._broadcast = None  # frees its bytes in the object store; gangs that come later read the folder
-        self._store.record("broadcast", round=base.index, sha256=base.sha256, hosts=hosts)
+        self._store.ledger.record("broadcast", round=base.index, sha256=base.sha256, hosts=hosts)
         logger.info("base %d is on %s, every hash verified", base.index, ", ".join(hosts))
 
     def _received(self, gang: Gang, refs: list[Any]) -> bool:

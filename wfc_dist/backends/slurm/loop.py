@@ -20,7 +20,6 @@ from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.backends.slurm.watching import Watch
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, WfcError
 from wfc_dist.runs.store import RunStore
-from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 POLL_S = 1.0
@@ -165,7 +164,7 @@ class JobLoop:
         return True
 
     def _num_recorded(self, record: JobRecord) -> int:
-        lines = durable.read_json_lines(self._store.paths.ledger)
+        lines = self._store.ledger.lines()
         return sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
 
     def _submit_waiting(self) -> None:
@@ -254,7 +253,7 @@ class JobLoop:
             self._say(f"round {self._round} {job.spec.title}: {text} (job {job.job_id})")
 
     def _record(self, event: str, job: SubmittedJob, **facts: Any) -> None:
-        self._store.record(event, round=self._round, **job.spec.facts, slurm_job=job.job_id, **facts)
+        self._store.ledger.record(event, round=self._round, **job.spec.facts, slurm_job=job.job_id, **facts)
 
     # --- what follows when a job ended without a result
 
