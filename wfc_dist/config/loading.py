@@ -16,17 +16,21 @@ from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage import durable
 
 
+def _blocks(annotation: Any) -> list[type[BaseModel]]:
+    """Returns the blocks that a field can hold, by itself or as values of a mapping, such as {name: DatasetConfig}."""
+    options = [annotation, *get_args(annotation)]
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
 def _fields_at(location: Sequence[str | int]) -> list[str]:
-    model: Any = Config
+    """Returns the valid keys of the block at a path such as ("datasets", "seame"); none where there is no block."""
+    blocks: list[type[BaseModel]] = [Config]
     for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            inner = [arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-            model = inner[-1] if inner else None
-            if part not in getattr(model, "model_fields", {}):
-                continue
-        model = model.model_fields[part].annotation if model and part in model.model_fields else None
-    inner = [model, *get_args(model)]
-    return [name for cls in inner if isinstance(cls, type) and issubclass(cls, BaseModel) for name in cls.model_fields]
+        fields = {name: field for block in blocks for name, field in block.model_fields.items()}
+        if part in fields:
+            blocks = _blocks(fields[str(part)].annotation)
+        # else `part` is the name of an entry of a mapping, whose values are the blocks
+    return [name for block in blocks for name in block.model_fields]
 
 
 def _explain(error: ValidationError, where: str) -> str:

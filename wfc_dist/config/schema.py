@@ -1,10 +1,10 @@
-"""The configuration, block by block (read by `configuration`; lora and train: `train_config`). Loads neither torch nor ray.
+"""The configuration, block by block; `loading` reads it, `training` holds the blocks lora and train. Loads neither torch nor ray.
 
 Where a default comes from: [P] the paper (arXiv 2506.16574),
 [C] the authors' code, [H] this project's choice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -243,7 +243,7 @@ class Config(_Strict):
         return rounds
 
     @model_validator(mode="after")
-    def _names_exist(self) -> "Config":
+    def _rounds_name_data_sets_to_train(self) -> "Config":
         for index, names in enumerate(self.round_list(), start=1):
             for name in names:
                 if name not in self.datasets:
@@ -252,16 +252,40 @@ class Config(_Strict):
                     raise ValueError(f"datasets.{name}.splits: a data set of a round needs a train split")
             if len(set(names)) < len(names):
                 raise ValueError(f"rounds: round {index} names a data set twice")
-        for name in self.evaluate.protected:
+        return self
+
+    @model_validator(mode="after")
+    def _protected_sets_are_only_tested(self) -> "Config":
+        for name, dataset in self.evaluate.protected.items():
             if name in self.datasets:
                 raise ValueError(f"evaluate.protected.{name}: also a training data set; give it another name")
-            if "test" not in self.evaluate.protected[name].splits:
+            if "test" not in dataset.splits:
                 raise ValueError(f"evaluate.protected.{name}.splits: a protected set needs a test split")
-        for name in sorted({name for names in self.round_list() for name in names}) if self._needs_dev() else ():
+        return self
+
+    @model_validator(mode="after")
+    def _dev_splits_are_there_where_needed(self) -> "Config":
+        early = "train.early_stopping" if self.train.early_stopping else ""
+        why = early or ("a fit (centralize)" if self.centralize.is_fitted else "")
+        for name in sorted({name for names in self.round_list() for name in names}) if why else ():
             if "dev" not in self.datasets[name].splits:
-                raise ValueError(f"datasets.{name}.splits: {self._needs_dev()} needs a dev split")
-        if isinstance(self.centralize.weights, dict):
-            self._weights_cover_rounds(self.centralize.weights)
+                raise ValueError(f"datasets.{name}.splits: {why} needs a dev split")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_cover_rounds(self) -> "Config":
+        weights = self.centralize.weights
+        if not isinstance(weights, dict):
+            return self
+        for name in weights:
+            if name not in self.datasets:
+                raise ValueError(f"centralize.weights: {name!r} is no data set{nearest(name, self.datasets)}")
+        for index, names in enumerate(self.round_list(), start=1):
+            missing = [name for name in names if name not in weights]
+            if missing:
+                raise ValueError(f"centralize.weights: no weight for {', '.join(missing)} (round {index})")
+            if any(weights[name] < 0 for name in names) or sum(weights[name] for name in names) <= 0:
+                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a sum > 0")
         return self
 
     @model_validator(mode="after")
@@ -293,21 +317,6 @@ class Config(_Strict):
         if self.cluster.backend == "slurm" and is_url(self.run.dir):
             raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
         return self
-
-    def _needs_dev(self) -> str:
-        """Returns what needs dev splits, or nothing."""
-        return "train.early_stopping" if self.train.early_stopping else "a fit (centralize)" if self.centralize.is_fitted else ""
-
-    def _weights_cover_rounds(self, weights: Mapping[str, float]) -> None:
-        for name in weights:
-            if name not in self.datasets:
-                raise ValueError(f"centralize.weights: {name!r} is no data set{nearest(name, self.datasets)}")
-        for index, names in enumerate(self.round_list(), start=1):
-            missing = [name for name in names if name not in weights]
-            if missing:
-                raise ValueError(f"centralize.weights: no weight for {', '.join(missing)} (round {index})")
-            if any(weights[name] < 0 for name in names) or sum(weights[name] for name in names) <= 0:
-                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a sum > 0")
 
     def round_list(self) -> list[list[str]]:
         """Returns the data-set names of every round; `centralize_every: K` takes them in the order of `datasets`."""

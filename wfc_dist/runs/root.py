@@ -34,39 +34,41 @@ def ensure_root(store: RunStore) -> None:
         with log.span("verify_root", phase="loading"):
             base_chain.verify_root(Path(facts["root"]), facts["root_tensors"])
         return
-    settings = store.config.base
     with log.span("open_root", phase="loading"):
-        root = base_chain.resolve_root(settings.model, settings.revision)
-        root_tensors = base_chain.hash_tensors(root)
+        root = base_chain.resolve_root(store.config.base.model, store.config.base.revision)
         staged = durable.staging_path(store.paths.base(0), store.attempt)
-        cast = settings.dtype != "auto" and any(
-            tensor.is_floating_point() and tensor.dtype != base_chain.DTYPES[settings.dtype]
-            for _, tensor in base_chain.read_tensors(root)
-        )
-        if cast:
-            base_chain.write_standalone(root, staged, settings.dtype)
-        shared = staged if cast else root
-        tensors = base_chain.hash_tensors(shared) if cast else root_tensors
-        files = sorted(set(base_chain.weight_map(shared).values()))
-        facts = {
-            "model": settings.model,
-            "revision": settings.revision,
-            "root": LINK if store.mirror.is_remote else str(root),
-            "found": str(root),
-            "root_tensors": root_tensors,
-            "tensors": tensors,
-            "root_files": {path.name: durable.sha256_file(path) for path in files},
-            "model_path": _model_path(store, root, cast),
-        }
+        facts = _root_facts(store, root, staged)
+        sha256 = content_sha256(facts["tensors"])
         link_root(store.mirror, facts)
-        store.commit_root(staged, content_sha256(tensors), facts)
-    logger.info("base 0 is %s (%s)", settings.model, content_sha256(tensors)[:12])
+        store.commit_root(staged, sha256, facts)
+    logger.info("base 0 is %s (%s)", store.config.base.model, sha256[:12])
 
 
-def _model_path(store: RunStore, root: Path, cast: bool) -> str:
-    if store.mirror.is_remote:
-        return store.paths.base(0).name if cast else LINK
-    return str(store.paths.base(0).resolve() if cast else root)
+def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:
+    """Returns what is recorded of the root model; writes the cast copy to `staged` where base.dtype asks for one."""
+    settings, is_remote = store.config.base, store.mirror.is_remote
+    root_tensors = base_chain.hash_tensors(root)
+    is_cast = _is_cast(root, settings.dtype)
+    if is_cast:
+        base_chain.write_standalone(root, staged, settings.dtype)
+    shared, final = (staged, store.paths.base(0)) if is_cast else (root, root)
+    in_mirror = final.name if is_cast else LINK
+    return {
+        "model": settings.model,
+        "revision": settings.revision,
+        "root": LINK if is_remote else str(root),
+        "found": str(root),
+        "root_tensors": root_tensors,
+        "tensors": base_chain.hash_tensors(shared) if is_cast else root_tensors,
+        "root_files": {path.name: durable.sha256_file(path) for path in sorted(set(base_chain.weight_map(shared).values()))},
+        "model_path": in_mirror if is_remote else str(final.resolve() if is_cast else final),
+    }
+
+
+def _is_cast(root: Path, dtype: str) -> bool:
+    """Says whether a tensor of the root has to change its data type."""
+    tensors = (tensor for _, tensor in base_chain.read_tensors(root)) if dtype != "auto" else ()
+    return any(tensor.is_floating_point() and tensor.dtype != base_chain.DTYPES[dtype] for tensor in tensors)
 
 
 def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
