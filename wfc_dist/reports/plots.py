@@ -25,9 +25,6 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False,
     "axes.prop_cycle": cycler(color=CYCLE), "lines.linewidth": 1.4, "legend.fontsize": 8,
 }  # fmt: skip
-
-
-ABOVE: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.2}
 _PHASE_COLORS = dict(zip(PHASES, (*CYCLE, "#b3a125", "#d9d9d9", INK), strict=True))  # waiting recedes
 
 
@@ -53,13 +50,13 @@ def grid_of(count: int, *, columns: int, width: float, height: float) -> tuple[F
     columns = min(columns, count)
     num_rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * num_rows), layout="constrained")
-    grid = figure.subplots(num_rows, columns, squeeze=False)
-    panels = list(grid.ravel())
+    panels = list(figure.subplots(num_rows, columns, squeeze=False).flat)
     for unused in panels[count:]:
         unused.set_axis_off()
     return figure, panels[:count]
 
 
+@mpl.rc_context(STYLE)
 def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[str], titles: tuple[str, str]) -> str:
     """Returns a dot per set before and after with both intervals, joined by a line; protected sets below a rule.
 
@@ -68,30 +65,24 @@ def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[s
         protected: Names of protected sets.
         titles: Titles of before and after.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(pairs)), layout="constrained")
-        axes = figure.subplots()
-        for position, (name, (before, after)) in enumerate(pairs.items()):
-            axes.plot([100 * before.rate, 100 * after.rate], [position, position], color=GREY, linewidth=1, zorder=1)
-            for score, offset, color, filled in ((before, -0.13, GREY, False), (after, 0.13, BLUE, True)):
-                if score.low is not None and score.high is not None:
-                    axes.plot([100 * score.low, 100 * score.high], [position + offset] * 2, color=color, linewidth=1, alpha=0.55)
-                label = titles[int(filled)] if position == 0 else None
-                axes.plot(
-                    100 * score.rate, position, "o", color=color, markersize=5.5, markerfacecolor=color if filled else "white",
-                    label=label, zorder=2,
-                )  # fmt: skip
-            if name in protected and list(pairs)[position - 1] not in protected and position:
-                axes.axhline(position - 0.5, color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
-        axes.set_yticks(range(len(pairs)), [f"{name} (protected)" if name in protected else name for name in pairs])
-        axes.set_ylim(len(pairs) - 0.5, -0.5)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("error in percent")
-        axes.grid(axis="x", color=SOFT, linewidth=0.6)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-        return as_svg(figure)
+    figure, (axes,) = grid_of(1, columns=1, width=7.2, height=0.9 + 0.34 * len(pairs))
+    for position, (name, (before, after)) in enumerate(pairs.items()):
+        axes.plot([100 * before.rate, 100 * after.rate], [position, position], color=GREY, linewidth=1, zorder=1)
+        for score, offset, color, filled in ((before, -0.13, GREY, False), (after, 0.13, BLUE, True)):
+            if score.low is not None and score.high is not None:
+                axes.plot([100 * score.low, 100 * score.high], [position + offset] * 2, color=color, linewidth=1, alpha=0.55)
+            label, face = titles[int(filled)] if position == 0 else None, color if filled else "white"
+            axes.plot(100 * score.rate, position, "o", color=color, markersize=5.5, markerfacecolor=face, label=label, zorder=2)
+        if name in protected and list(pairs)[position - 1] not in protected and position:
+            axes.axhline(position - 0.5, color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(pairs)), [f"{name} (protected)" if name in protected else name for name in pairs])
+    axes.set(xlabel="error in percent", xlim=(0, None), ylim=(len(pairs) - 0.5, -0.5))
+    axes.grid(axis="x", color=SOFT, linewidth=0.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    return as_svg(figure)
 
 
+@mpl.rc_context(STYLE)
 def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequence[str]) -> str:
     """Returns a panel per set with a stacked bar per model: what its error rate is made of.
 
@@ -99,48 +90,38 @@ def errors_plot(shares: Mapping[str, Mapping[str, Sequence[float]]], kinds: Sequ
         shares: Set -> model -> errors of every kind over reference tokens; from left to right, and from top to bottom.
         kinds: Names of the kinds, in the order of the stack.
     """
-    with mpl.rc_context(STYLE):
-        num_bars = max(map(len, shares.values()))
-        figure, panels = grid_of(len(shares), columns=2, width=4.3, height=0.8 + 0.21 * num_bars)
-        for axes, (name, models) in zip(panels, shares.items(), strict=True):
-            lefts = [0.0] * len(models)
-            for kind, color, of_kind in zip(kinds, CYCLE, zip(*models.values(), strict=True), strict=False):
-                widths = [100 * value for value in of_kind]
-                axes.barh(range(len(models)), widths, left=lefts, height=0.72, color=color, label=kind)
-                lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
-            axes.set_yticks(range(len(models)), list(models))
-            axes.set_ylim(len(models) - 0.5, -0.5)
-            axes.set_title(name)
-            axes.set_xlabel("percent of the reference tokens")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
-        return as_svg(figure)
+    num_bars = max(map(len, shares.values()))
+    figure, panels = grid_of(len(shares), columns=2, width=4.3, height=0.8 + 0.21 * num_bars)
+    for axes, (name, models) in zip(panels, shares.items(), strict=True):
+        lefts = [0.0] * len(models)
+        for kind, color, of_kind in zip(kinds, CYCLE, zip(*models.values(), strict=True), strict=False):
+            widths = [100 * value for value in of_kind]
+            axes.barh(range(len(models)), widths, left=lefts, height=0.72, color=color, label=kind)
+            lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+        axes.set_yticks(range(len(models)), list(models))
+        axes.set(title=name, xlabel="percent of the reference tokens", ylim=(len(models) - 0.5, -0.5))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
+    return as_svg(figure)
 
 
+@mpl.rc_context(STYLE)
 def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Sequence[str]) -> str:
     """Returns error over bases, one line per set: (base index, rate); protected sets apart."""
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = grid_of(2, columns=2, width=4.3, height=3.0)
-        for axes, title, chosen in (
-            (left, "sets of the rounds", [name for name in rates if name not in protected]),
-            (right, "protected sets", [name for name in rates if name in protected]),
-        ):
-            for name in chosen:
-                axes.plot(
-                    *zip(*[(index, 100 * rate) for index, rate in rates[name]], strict=True),
-                    marker="o",
-                    markersize=3.5,
-                    label=name,
-                )
-            axes.set_title(title)
-            axes.set_xlabel("base")
-            axes.set_ylabel("error in percent")
-            axes.set_xticks(sorted({index for points in rates.values() for index, _ in points}))
-            axes.set_ylim(bottom=0)
-            if chosen:
-                axes.legend(ncols=2 if len(chosen) > 4 else 1)
-            else:
-                axes.set_axis_off()
-        return as_svg(figure)
+    figure, (left, right) = grid_of(2, columns=2, width=4.3, height=3.0)
+    for axes, title, chosen in (
+        (left, "sets of the rounds", [name for name in rates if name not in protected]),
+        (right, "protected sets", [name for name in rates if name in protected]),
+    ):
+        for name in chosen:
+            points = [(index, 100 * rate) for index, rate in rates[name]]
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=name)
+        bases = sorted({index for of_set in rates.values() for index, _ in of_set})
+        axes.set(title=title, xlabel="base", ylabel="error in percent", xticks=bases, ylim=(0, None))
+        if chosen:
+            axes.legend(ncols=2 if len(chosen) > 4 else 1)
+        else:
+            axes.set_axis_off()
+    return as_svg(figure)
 
 
 @dataclass(frozen=True)
@@ -154,33 +135,28 @@ class Mark:
     strong: bool = False
 
 
+@mpl.rc_context(STYLE)
 def marks_plot(marks: Sequence[Mark], labels: tuple[str, str], *, zero: bool) -> str:
     """Returns points with crosses for their intervals, named beside; marks of one line are joined in the order of x.
 
-    Args:
-        marks: The points.
-        labels: Labels of the x and y axes.
-        zero: Draw both axes through the origin.
+    `labels` are those of the x and y axes; `zero` draws both axes through the origin.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 5.0), layout="constrained")
-        axes = figure.subplots()
-        for line in sorted({mark.line for mark in marks if mark.line}):
-            points = sorted((mark.x[1], mark.y[1]) for mark in marks if mark.line == line)
-            axes.plot(*zip(*points, strict=True), color=GREY, linewidth=0.8, zorder=1)
-        for number, mark in enumerate(marks):
-            color = INK if mark.strong else CYCLE[number % len(CYCLE)]
-            axes.plot([mark.x[0], mark.x[2]], [mark.y[1]] * 2, color=color, linewidth=0.8, alpha=0.5, zorder=2)
-            axes.plot([mark.x[1]] * 2, [mark.y[0], mark.y[2]], color=color, linewidth=0.8, alpha=0.5, zorder=2)
-            axes.plot(mark.x[1], mark.y[1], "o", color=color, markersize=7 if mark.strong else 5, zorder=3)
-            axes.annotate(mark.name, (mark.x[1], mark.y[1]), xytext=(5, 4), textcoords="offset points", fontsize=8, color=color)
-        if zero:
-            axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
-            axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
-        axes.grid(color="#eeeeee", linewidth=0.6)
-        return as_svg(figure)
+    figure, (axes,) = grid_of(1, columns=1, width=7.6, height=5.0)
+    for line in sorted({mark.line for mark in marks if mark.line}):
+        points = sorted((mark.x[1], mark.y[1]) for mark in marks if mark.line == line)
+        axes.plot(*zip(*points, strict=True), color=GREY, linewidth=0.8, zorder=1)
+    for number, mark in enumerate(marks):
+        color = INK if mark.strong else CYCLE[number % len(CYCLE)]
+        axes.plot([mark.x[0], mark.x[2]], [mark.y[1]] * 2, color=color, linewidth=0.8, alpha=0.5, zorder=2)
+        axes.plot([mark.x[1]] * 2, [mark.y[0], mark.y[2]], color=color, linewidth=0.8, alpha=0.5, zorder=2)
+        axes.plot(mark.x[1], mark.y[1], "o", color=color, markersize=7 if mark.strong else 5, zorder=3)
+        axes.annotate(mark.name, (mark.x[1], mark.y[1]), xytext=(5, 4), textcoords="offset points", fontsize=8, color=color)
+    if zero:
+        axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
+        axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    return as_svg(figure)
 
 
 @dataclass(frozen=True)
@@ -200,53 +176,45 @@ class Panel:
     lines: Sequence[Sequence[int]]
 
 
+@mpl.rc_context(STYLE)
 def panels_plot(
     panels: Sequence[Panel], points: Sequence[tuple[float, float]], ringed: Sequence[bool], labels: tuple[str, str]
 ) -> str:
-    """Returns the same points in every panel, coloured and joined by another key in each; both axes through the origin.
+    """Returns the same (x, y) points in every panel, coloured and joined by another key in each; both axes through the origin.
 
-    Args:
-        panels: A key each.
-        points: (x, y) of each point.
-        ringed: Which points get a ring.
-        labels: Labels of the x and y axes.
+    `ringed` says which points get a ring; `labels` are those of the x and y axes.
     """
-    with mpl.rc_context(STYLE):
-        figure, every = grid_of(len(panels), columns=2, width=4.3, height=3.4)
-        for axes, panel in zip(every, panels, strict=True):
-            for line in panel.lines:
-                axes.plot(*zip(*[points[index] for index in line], strict=True), color=GREY, linewidth=0.8, zorder=1)
-            for number, value in enumerate(panel.values):
-                chosen = [point for point, label in zip(points, panel.labels, strict=True) if label == value]
-                axes.plot(*zip(*chosen, strict=True), "o", color=CYCLE[number % len(CYCLE)], markersize=5, label=value, zorder=3)
-            if chosen := [point for point, ring in zip(points, ringed, strict=True) if ring]:
-                axes.plot(*zip(*chosen, strict=True), "o", color=INK, markersize=9, fillstyle="none", zorder=2)
-            axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
-            axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
-            axes.set_title(panel.title)
-            axes.set_xlabel(labels[0])
-            axes.set_ylabel(labels[1])
-            axes.legend()
-        return as_svg(figure)
+    figure, every = grid_of(len(panels), columns=2, width=4.3, height=3.4)
+    for axes, panel in zip(every, panels, strict=True):
+        for line in panel.lines:
+            axes.plot(*zip(*[points[index] for index in line], strict=True), color=GREY, linewidth=0.8, zorder=1)
+        for number, value in enumerate(panel.values):
+            chosen = [point for point, label in zip(points, panel.labels, strict=True) if label == value]
+            axes.plot(*zip(*chosen, strict=True), "o", color=CYCLE[number % len(CYCLE)], markersize=5, label=value, zorder=3)
+        if chosen := [point for point, ring in zip(points, ringed, strict=True) if ring]:
+            axes.plot(*zip(*chosen, strict=True), "o", color=INK, markersize=9, fillstyle="none", zorder=2)
+        axes.axhline(0, color=GREY, linewidth=0.7, zorder=0)
+        axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
+        axes.set(title=panel.title, xlabel=labels[0], ylabel=labels[1])
+        axes.legend()
+    return as_svg(figure)
 
 
+@mpl.rc_context(STYLE)
 def curves_plot(curves: Sequence[Curve]) -> str:
     """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
-    with mpl.rc_context(STYLE):
-        figure, panels = grid_of(len(curves), columns=3, width=2.9, height=2.2)
-        for axes, curve in zip(panels, curves, strict=True):
-            steps, losses = np.array([step for step, _ in curve.train]), np.array([loss for _, loss in curve.train])
-            if len(steps):
-                axes.plot(steps, losses, color=GREY, linewidth=0.7, alpha=0.6)
-                axes.plot(steps, running_mean(losses, max(1, len(losses) // 15)), color=BLUE, label="train")
-            if curve.dev:
-                axes.plot(*zip(*curve.dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
-            axes.set_title(curve.name)
-            axes.set_xlabel("step")
-            axes.set_ylabel("loss")
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend()
-        return as_svg(figure)
+    figure, panels = grid_of(len(curves), columns=3, width=2.9, height=2.2)
+    for axes, curve in zip(panels, curves, strict=True):
+        steps, losses = np.array([step for step, _ in curve.train]), np.array([loss for _, loss in curve.train])
+        if len(steps):
+            axes.plot(steps, losses, color=GREY, linewidth=0.7, alpha=0.6)
+            axes.plot(steps, running_mean(losses, max(1, len(losses) // 15)), color=BLUE, label="train")
+        if curve.dev:
+            axes.plot(*zip(*curve.dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
+        axes.set(title=curve.name, xlabel="step", ylabel="loss")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    return as_svg(figure)
 
 
 def running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -258,6 +226,7 @@ def running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.f
     return means
 
 
+@mpl.rc_context(STYLE)
 def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]) -> str:
     """Returns a lane per process with a bar per span, one colour per phase.
 
@@ -265,25 +234,22 @@ def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]
         processes: Process -> spans, outer ones before those inside them.
         phases: Those that occur, in the order of the legend.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 0.9 + 0.27 * len(processes)), layout="constrained")
-        axes = figure.subplots()
-        last_s = max(span.end_s for spans in processes.values() for span in spans)
-        for position, spans in enumerate(processes.values()):
-            for span in sorted(spans, key=lambda span: not span.beside):  # what is done beside lies below
-                width = max(span.end_s - span.start_s, last_s / 1500)  # what is too short to see is a line
-                bar = [(span.start_s, width)]
-                axes.broken_barh(bar, (position - 0.38, 0.76), facecolors=_PHASE_COLORS[span.phase], linewidth=0)
-        for phase in phases:
-            axes.plot([], [], "s", color=_PHASE_COLORS[phase], label=phase)
-        axes.set_yticks(range(len(processes)), list(processes))
-        axes.set_ylim(len(processes) - 0.4, -0.6)
-        axes.set_xlim(0, last_s * 1.005)
-        axes.set_xlabel("seconds since the attempt began")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)
-        return as_svg(figure)
+    figure, (axes,) = grid_of(1, columns=1, width=8.6, height=0.9 + 0.27 * len(processes))
+    last_s = max(span.end_s for spans in processes.values() for span in spans)
+    for position, spans in enumerate(processes.values()):
+        for span in sorted(spans, key=lambda span: not span.beside):  # what is done beside lies below
+            width = max(span.end_s - span.start_s, last_s / 1500)  # what is too short to see is a line
+            bar = [(span.start_s, width)]
+            axes.broken_barh(bar, (position - 0.38, 0.76), facecolors=_PHASE_COLORS[span.phase], linewidth=0)
+    for phase in phases:
+        axes.plot([], [], "s", color=_PHASE_COLORS[phase], label=phase)
+    axes.set_yticks(range(len(processes)), list(processes))
+    axes.set(xlabel="seconds since the attempt began", xlim=(0, last_s * 1.005), ylim=(len(processes) - 0.4, -0.6))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)
+    return as_svg(figure)
 
 
+@mpl.rc_context(STYLE)
 def modules_plot(
     series: Mapping[str, Mapping[str, float]], label: str, references: Mapping[str, float] | None = None
 ) -> str:  # fmt: skip
@@ -298,27 +264,23 @@ def modules_plot(
     places = {name: place_of(name) for name in next(iter(series.values()))}
     for name in sorted(places, key=lambda name: places[name][2]):
         groups.setdefault(places[name][:2], []).append(name)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 2.7), layout="constrained")
-        axes = figure.subplots()
-        start, ticks = 0, []
-        for number, (group, names) in enumerate(sorted(groups.items())):
-            spots = range(start, start + len(names))
-            for line, (title, values) in enumerate(series.items()):
-                axes.plot(
-                    spots, [values.get(name, math.nan) for name in names], marker="o", markersize=2.8, linewidth=1,
-                    color=f"C{line}", label=None if number else title,
-                )  # fmt: skip
-            ticks.append((start + (len(names) - 1) / 2, "{}\n{}".format(*group)))
-            start += len(names) + 1
-            if number < len(groups) - 1:
-                axes.axvline(start - 1, color=SOFT, linewidth=0.8)
-        for (title, value), style in zip((references or {}).items(), ("--", ":", "-."), strict=False):
-            axes.axhline(value, color=INK, linewidth=0.9, linestyle=style, label=title)
-        axes.set_xticks([spot for spot, _ in ticks], [text for _, text in ticks])
-        axes.tick_params(axis="x", length=0)
-        axes.set_ylabel(label)
-        if all(value >= 0 for values in series.values() for value in values.values()):
-            axes.set_ylim(bottom=0)
-        axes.legend(**ABOVE)
-        return as_svg(figure)
+    figure, (axes,) = grid_of(1, columns=1, width=8.6, height=2.7)
+    start, ticks = 0, []
+    for number, (group, names) in enumerate(sorted(groups.items())):
+        spots = range(start, start + len(names))
+        for line, (title, values) in enumerate(series.items()):
+            drawn, legend = [values.get(name, math.nan) for name in names], None if number else title
+            axes.plot(spots, drawn, marker="o", markersize=2.8, linewidth=1, color=f"C{line}", label=legend)
+        ticks.append((start + (len(names) - 1) / 2, "{}\n{}".format(*group)))
+        start += len(names) + 1
+        if number < len(groups) - 1:
+            axes.axvline(start - 1, color=SOFT, linewidth=0.8)
+    for (title, value), style in zip((references or {}).items(), ("--", ":", "-."), strict=False):
+        axes.axhline(value, color=INK, linewidth=0.9, linestyle=style, label=title)
+    axes.set_xticks([spot for spot, _ in ticks], [text for _, text in ticks])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel(label)
+    if all(value >= 0 for values in series.values() for value in values.values()):
+        axes.set_ylim(bottom=0)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, columnspacing=1.2)
+    return as_svg(figure)
