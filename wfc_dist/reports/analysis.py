@@ -71,8 +71,7 @@ def verdict_table(analysis: Analysis) -> Table:
     table = titled_table(f"{analysis.config.run.name}: do the mechanisms hold?", *heads)
     for of_round in analysis.rounds[-_ROUNDS:]:
         for verdict in of_round.verdicts:
-            table.add_row(
-                *map(escape, (str(verdict.round_index), verdict.mechanism, verdict.measured, verdict.expected, verdict.word))
-            )
+            texts = (str(verdict.round_index), verdict.mechanism, verdict.measured, verdict.expected, verdict.word)
+            table.add_row(*map(escape, texts))
         table.add_section()
     return table

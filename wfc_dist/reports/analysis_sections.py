@@ -216,11 +216,8 @@ def _prior(priors: Mapping[str, AdapterPrior], train: TrainConfig) -> Section:
         "schedule. Decay alone would have moved A by shrinkage * ||A_0||; compare how far it moved."
     )
     table = HtmlTable(heads, rows, caption="Frobenius norms over all modules; A_0 is where all adapters of the round began")
-    return Section(
-        intro,
-        [Part(svg=analysis_plots.shrinkage_plot(curves, f"{train.weight_decay:g}", verdicts.PRIOR_ACTIVE), table=table)],
-        "weight decay as a prior",
-    )
+    svg = analysis_plots.shrinkage_plot(curves, f"{train.weight_decay:g}", verdicts.PRIOR_ACTIVE)
+    return Section(intro, [Part(svg=svg, table=table)], "weight decay as a prior")
 
 
 def line_section(line: Line) -> Section:
@@ -228,16 +225,15 @@ def line_section(line: Line) -> Section:
     at_one = min(range(len(line.alphas)), key=lambda index: abs(line.alphas[index] - 1))
     rows = []
     for name, losses in line.losses.items():
-        title = f"{name} (protected)" if name in line.protected else name
+        label = f"{name} (protected)" if name in line.protected else name
         near = Cell(f"{losses[at_one]:.4f}", f"at {line.alphas[at_one]:.2f}")
         lowest = Cell(f"{min(losses):.4f}", f"at {line.best(name):.2f}")
-        rows.append([Cell(title), Cell(line.splits[name]), Cell(f"{losses[0]:.4f}"), near, lowest])
+        rows.append([Cell(label), Cell(line.splits[name]), Cell(f"{losses[0]:.4f}"), near, lowest])
     intro = (
         f"Cross-entropy per label token of base {line.round_index - 1} + alpha * update of round {line.round_index}, on at most "
         f"{line.max_clips} clips of each set. A minimum short of 1 says that a smaller step would have been better for that set, "
         "one beyond 1 a larger one."
     )
     table = HtmlTable(["set", "split", "loss at 0", "loss near 1", "lowest"], rows)
-    return Section(
-        intro, [Part(svg=analysis_plots.line_plot(line), table=table)], f"Loss along the update of round {line.round_index}"
-    )
+    title = f"Loss along the update of round {line.round_index}"
+    return Section(intro, [Part(svg=analysis_plots.line_plot(line), table=table)], title)

@@ -46,10 +46,7 @@ def caption(comparison: Comparison) -> str:
 def table(comparison: Comparison, rows: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
     """Returns the table for the console: values and marks; intervals are in compare.json and on the page.
 
-    Args:
-        comparison: The comparison.
-        rows: Rows of the comparison.
-        front: Systems that get a star: the Pareto front of a sweep.
+    The systems of `front`, the Pareto front of a sweep, get a star.
     """
     made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
     made.add_column("system", no_wrap=not front, overflow="fold")
@@ -69,11 +66,8 @@ def _starred(system: str, front: Sequence[str]) -> str:
 def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str, str], swept: Swept | None = None) -> Path:
     """Writes FOLDER/compare.json and FOLDER/index.html; returns the page.
 
-    Args:
-        comparison: The comparison.
-        rows: Rows of the comparison.
-        failures: Run -> what went wrong.
-        swept: What a sweep adds: its plots in place of one with all names, its front marked, its points in compare.json.
+    `failures` says what went wrong in which run. `swept` brings its plots in place of one with all names, its front marked, and
+    its points in compare.json.
     """
     tree = as_json(comparison, rows) | {"failures": failures}
     if swept:
@@ -86,9 +80,8 @@ def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str,
     plane = swept.sections if swept else [_plane(rows)]
     sections = [_table(comparison, rows, failures, front), *plane, _norms(rows, named), _formulas(comparison)]
     sentence = swept.sentence if swept else _sentence(comparison, rows)
-    evaluate = comparison.runs[0].config.evaluate
-    page = comparison.folder / "index.html"
-    durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=evaluate.confidence))
+    page, confidence = comparison.folder / "index.html", comparison.runs[0].config.evaluate.confidence
+    durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=confidence))
     return page
 
 
@@ -152,10 +145,7 @@ def _norms(rows: Sequence[SystemRow], named: Sequence[str]) -> Section:
 
 
 def _formulas(comparison: Comparison) -> Section:
-    rows: list[Sequence[Cell] | str] = [
-        [Cell(TITLES[name]), Cell(figure.formula, css="wrap")] for name, figure in FIGURES.items()
-    ]
-    rows += [[Cell(system), Cell(about, css="wrap")] for system, about in comparison.about.items()]
-    made = HtmlTable(["", ""], rows, left=True)
-    return Section("R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base.",
-                          [Part(table=made)], "Figures and systems")  # fmt: skip
+    texts = [*((TITLES[name], figure.formula) for name, figure in FIGURES.items()), *comparison.about.items()]
+    made = HtmlTable(["", ""], [[Cell(name), Cell(text, css="wrap")] for name, text in texts], left=True)
+    intro = "R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base."
+    return Section(intro, [Part(table=made)], "Figures and systems")

@@ -65,12 +65,10 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
     if not explained:
         return Section(parts=[Part(note="No hypotheses are on disk.")])
     sets = {name: {title: explanation.as_tree() for title, explanation in of_set.items()} for name, of_set in explained.items()}
-    durable.write_json(
-        json_path, {"schema": SCHEMA_VERSION, "metric": matrix.config.evaluate.metric, "formulas": FORMULAS, "sets": sets}
-    )
-    worst = sorted(
-        explained, key=lambda name: -max(explanation.figures["rate"].value for explanation in explained[name].values())
-    )[:_WORST]
+    tree = {"schema": SCHEMA_VERSION, "metric": matrix.config.evaluate.metric, "formulas": FORMULAS, "sets": sets}
+    durable.write_json(json_path, tree)
+    highest = {name: max(each.figures["rate"].value for each in of_set.values()) for name, of_set in explained.items()}
+    worst = sorted(highest, key=lambda name: -highest[name])[:_WORST]
     shares = {
         name: {title: [explanation.figures[kind].value for kind in _KINDS] for title, explanation in explained[name].items()}
         for name in worst
@@ -85,10 +83,9 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
 def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
     """Returns each model's worst set in words."""
     worst: dict[str, tuple[str, Explanation]] = {}
-    for name, of_set in explained.items():
-        for title, explanation in of_set.items():
-            if title not in worst or explanation.figures["rate"].value > worst[title][1].figures["rate"].value:
-                worst[title] = (name, explanation)
+    for name, title, explanation in _rows(explained):
+        if title not in worst or explanation.figures["rate"].value > worst[title][1].figures["rate"].value:
+            worst[title] = (name, explanation)
     rows = [[Cell(title), Cell(name), Cell(in_words(explanation), css="wrap")] for title, (name, explanation) in worst.items()]
     text = f"{matrix.config.evaluate.metric.upper()}, in percent of the reference tokens"
     return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
@@ -110,9 +107,8 @@ def _rows(explained: Explained) -> Iterable[tuple[str, str, Explanation]]:
 
 
 def _table_part(explained: Explained) -> Part:
-    shown = {
-        key: head for key, head in _HEADS.items() if any(key in explanation.figures for _, _, explanation in _rows(explained))
-    }
+    given = {key for _, _, explanation in _rows(explained) for key in explanation.figures}
+    shown = {key: head for key, head in _HEADS.items() if key in given}
     rows: list[Sequence[Cell] | str] = []
     for name, of_set in explained.items():
         rows.append(name)
@@ -148,9 +144,8 @@ def _language_part(explained: Explained) -> list[Part]:
             rows.append(name)
         for title, explanation in of_set.items():
             if explanation.languages:
-                rows.append(
-                    [Cell(title), *(_language_cell(language, ratio) for language, ratio in explanation.languages.items())]
-                )
+                cells = [_language_cell(language, ratio) for language, ratio in explanation.languages.items()]
+                rows.append([Cell(title), *cells])
     width = max((len(row) for row in rows if not isinstance(row, str)), default=0)
     return [_kept("Sets of several languages", [*heads, *[""] * (width - 2)], rows, "percent")] if rows else []
 
@@ -162,10 +157,6 @@ def _language_cell(language: str, ratio: Ratio) -> Cell:
 
 def _formulas_part() -> Part:
     rows = [[Cell(name), Cell(formula, css="wrap")] for name, formula in FORMULAS.items()]
-    table = HtmlTable(
-        ["figure in errors.json", "formula"],
-        rows,
-        left=True,
-        caption="S, D, I: substitutions, deletions, insertions; N: reference tokens",
-    )
+    letters = "S, D, I: substitutions, deletions, insertions; N: reference tokens"
+    table = HtmlTable(["figure in errors.json", "formula"], rows, left=True, caption=letters)
     return Part("Formulas", table=table, folded="what every figure is")

@@ -12,15 +12,9 @@ def render(
     title: str, facts: Sequence[tuple[str, str]], sentence: str, sections: Sequence[Section], *,
     figures: Sequence[dict[str, str]] = (), confidence: float = 0.95,
 ) -> str:  # fmt: skip
-    """Returns the page as HTML.
+    """Returns the page as HTML: the title, `facts` (name, value) below it, what the page says in one sentence, and its chapters.
 
-    Args:
-        title: Title of the page.
-        facts: (name, value) pairs below the title.
-        sentence: What the page says, in one sentence.
-        sections: Chapters of the page.
-        figures: Boxes of name, number, interval, formula and over.
-        confidence: Confidence level of the intervals.
+    `figures` are boxes of name, number, interval, formula and over; `confidence` is the level of the intervals.
     """
     text = resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
     return Environment(autoescape=True).from_string(text).render(

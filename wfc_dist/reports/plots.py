@@ -60,10 +60,7 @@ def grid_of(count: int, *, columns: int, width: float, height: float) -> tuple[F
 def changes_plot(pairs: Mapping[str, tuple[Score, Score]], protected: Sequence[str], titles: tuple[str, str]) -> str:
     """Returns a dot per set before and after with both intervals, joined by a line; protected sets below a rule.
 
-    Args:
-        pairs: Set -> (before, after), in the order from top to bottom.
-        protected: Names of protected sets.
-        titles: Titles of before and after.
+    `pairs` is set -> (before, after), from top to bottom; `titles` are those of before and after.
     """
     figure, (axes,) = grid_of(1, columns=1, width=7.2, height=0.9 + 0.34 * len(pairs))
     for position, (name, (before, after)) in enumerate(pairs.items()):

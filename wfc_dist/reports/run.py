@@ -1,7 +1,7 @@
 """Writes RUN/report/index.html: what a run learned, what the run forgot, what the errors are, and where the time went."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,8 @@ def _matrix(matrix: ScoreMatrix) -> Section:
 
 
 def _matrix_table(matrix: ScoreMatrix, models: Sequence[ScoredModel]) -> HtmlTable:
-    groups: list[tuple[str, list[str]]] = [("", matrix.own), ("protected", matrix.protected)]
     rows: list[list[Cell] | str] = []
-    for title, names in groups:
+    for title, names in (("", matrix.own), ("protected", matrix.protected)):
         if title and names:
             rows.append(title)
         rows += [[Cell(name), *(_score_cell(matrix, model, name) for model in models)] for name in names]
@@ -148,18 +147,13 @@ def _rounds(matrix: ScoreMatrix) -> Section:
         name: [(index, model.scores[name].rate) for index, model in matrix.bases.items() if name in model.scores]
         for name in [*matrix.own, *matrix.protected]
     }
-    return Section(
-        parts=[Part(svg=plots.rounds_plot({name: points for name, points in rates.items() if points}, matrix.protected))]
-    )
-
-
-def _each_round(matrix: ScoreMatrix) -> Iterable[tuple[int, list[str]]]:
-    return enumerate(matrix.config.round_list(), start=1)
+    scored = {name: points for name, points in rates.items() if points}
+    return Section(parts=[Part(svg=plots.rounds_plot(scored, matrix.protected))])
 
 
 def _curves(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     parts = []
-    for index, names in _each_round(matrix):
+    for index, names in enumerate(matrix.config.round_list(), start=1):
         logged = {name: Run(paths.run_dir).curve(index, name) for name in names}
         curves = [_curve(name, rows) for name, rows in logged.items() if rows]
         if curves:
@@ -175,7 +169,7 @@ def _curve(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Curve:
 def _exactness(paths: RunPaths, matrix: ScoreMatrix) -> Section:
     rows: list[list[Cell] | str] = []
     gaps: dict[str, dict[str, float]] = {}
-    for index, _ in _each_round(matrix):
+    for index in range(1, len(matrix.config.round_list()) + 1):
         entry = read_base(paths.run_dir, index)
         if entry is None:
             continue
