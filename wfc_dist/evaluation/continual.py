@@ -199,21 +199,15 @@ class Summary:
         parts = []
         for label, protected in (("learned", False), ("protected", True)):
             verdicts = [change.verdict for change in self.changes if change.protected == protected]
-            counted = [
-                f"{verdicts.count(word)} {word}" for word in ("improved", "worse", "unchanged", "unknown") if word in verdicts
-            ]
+            words = [word for word in ("improved", "worse", "unchanged", "unknown") if word in verdicts]
+            counted = [f"{verdicts.count(word)} {word}" for word in words]
             if verdicts:
                 parts.append(f"of {len(verdicts)} {label} set{'s' * (len(verdicts) > 1)}, {', '.join(counted)}")
         return f"From base 0 to base {self.last}: " + "; ".join(parts) + "."
 
 
 def summarize(matrix: ScoreMatrix, reader: RateReader | None = None) -> Summary:
-    """Returns estimates and changes of a run so far.
-
-    Args:
-        matrix: The scores of the run.
-        reader: Reads the hypotheses of the bases concerned, for the intervals; a new one by default.
-    """
+    """Returns estimates and changes of a run so far; `reader`, a new one by default, reads the hypotheses for the intervals."""
     return _Summarizer(matrix, reader or RateReader(matrix.config)).summary()
 
 

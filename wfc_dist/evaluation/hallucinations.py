@@ -23,11 +23,6 @@ class Loop(NamedTuple):
     ngram: tuple[str, ...]
     times: int
 
-    @property
-    def num_tokens(self) -> int:
-        """Returns how many tokens the loop has."""
-        return len(self.ngram) * self.times
-
 
 @dataclass(frozen=True)
 class Hallucinations:
@@ -99,12 +94,7 @@ def find_hallucinations(references: Sequence[tuple[str, ...]], hypotheses: Seque
 
     A window is judged as a whole, since a loop runs on over the borders of its clips: all its clips are marked.
 
-    Args:
-        references: Windows of clips, normalised clip by clip.
-        hypotheses: One normalised text a window.
-
-    Raises:
-        InputError: As `metrics.count`.
+    References and hypotheses are those of `metrics.count`, which may raise InputError.
     """
     inserted = metrics.count(references, hypotheses, "mer").insertions
     flags: list[int] = []
@@ -115,4 +105,5 @@ def find_hallucinations(references: Sequence[tuple[str, ...]], hypotheses: Seque
         num_inserted = int(inserted[len(flags) : len(flags) + len(clips)].sum())
         flags += [int(bool(new_loops) or is_flooded(num_inserted, len(said)))] * len(clips)
         invented += new_loops
-    return Hallucinations(np.array(flags, dtype=np.int64), max(invented, key=lambda loop: loop.num_tokens, default=None))
+    longest = max(invented, key=lambda loop: len(loop.ngram) * loop.times, default=None)
+    return Hallucinations(np.array(flags, dtype=np.int64), longest)

@@ -54,11 +54,6 @@ class Hypothesis:
         """Returns the JSON object that is written; facts that the data set or the way of decoding does not give are left out."""
         return {key: value for key, value in asdict(self).items() if value or key not in _SELDOM}
 
-    @property
-    def reference(self) -> str:
-        """Returns what was said, joined by spaces."""
-        return " ".join(self.parts)
-
 
 def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> dict[str, Any]:
     """Returns the header of a hypotheses file. The file is valid for exactly this model, this data and this way of decoding."""

@@ -1,9 +1,7 @@
 """Normalises texts before they are scored: `whisper`, `paper` or `none`."""
 
-import functools
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,12 +28,8 @@ PUNCTUATION = (
 _DELETE = str.maketrans(dict.fromkeys(PUNCTUATION) | {"\u2019": "'"})  # the typographic apostrophe is the same letter
 
 
-def _collapse(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
-
-
 def _paper(text: str) -> str:
-    return _collapse(text.translate(_DELETE).lower())
+    return " ".join(text.translate(_DELETE).lower().split())
 
 
 def spelling_table(model_folder: Path) -> dict[str, str]:
@@ -78,8 +72,4 @@ def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callabl
     if name != "whisper":
         raise ConfigError(f"evaluate.normalizer: {name!r} is not known; there are: {', '.join(NAMES)}")
     whisper = EnglishTextNormalizer(dict(spelling)) if language in ("en", "english") else BasicTextNormalizer()
-    return functools.partial(_stripped, whisper)
-
-
-def _stripped(inner: Callable[[str], str], text: str) -> str:
-    return inner(text).strip()
+    return lambda text: whisper(text).strip()

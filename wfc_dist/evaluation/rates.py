@@ -95,11 +95,9 @@ class RateReader:
         """Returns the spelling table that the scores of a run were made with: that of its root; empty without base 0."""
         entry = read_base(run_dir, 0)
         root = Path(entry[0].path) if entry else None
-        if root is None:
-            return {}
-        if root not in self._spelling:
+        if root is not None and root not in self._spelling:
             self._spelling[root] = spelling_table(root)
-        return self._spelling[root]
+        return self._spelling[root] if root else {}
 
     def _read(self, model: ScoredModel, name: str) -> tuple[tuple[str, str], list[Hypothesis], Counts]:
         header, hypotheses = read_hypotheses(model.hypotheses(name))

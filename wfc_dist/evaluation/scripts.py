@@ -52,10 +52,7 @@ def count_foreign(
     Foreign is a script that neither the window's own references have nor 5 % of the set's reference tokens of the same
     language. The tokens of a window's text are booked on its first clip. A window whose scripts are all unknown counts nothing.
 
-    Args:
-        references: Windows of clips, normalised clip by clip.
-        hypotheses: One normalised text a window.
-        languages: Language of every window.
+    References and hypotheses are those of `metrics.count`; every window has a language.
     """
     spoken: dict[str, list[str]] = {}
     for clips, language in zip(references, languages, strict=True):

@@ -76,8 +76,7 @@ def count_switched(
     Between two clips of a window there is no switch.
 
     Args:
-        references: Windows of clips, normalised clip by clip.
-        hypotheses: One normalised text a window.
+        references, hypotheses: See `metrics.count`.
         languages: For every clip of every window the languages of its tokens; None where they are not known.
         metric: `wer` or `mer`.
     """
