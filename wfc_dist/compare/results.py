@@ -135,10 +135,8 @@ def _values(
     of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]] | None, confidence: float
 ) -> dict[str, Value]:
     mine, differences = over_seeds(list(of_seeds.values())), _differences(of_seeds, reference or {})
-    return {
-        name: _value(name, rates, differences.get(name), spread(list(of_seeds.values()), name), confidence)
-        for name, rates in mine.items()
-    }
+    deviations = {name: spread(list(of_seeds.values()), name) for name in mine}
+    return {name: _value(name, mine[name], differences.get(name), deviations[name], confidence) for name in mine}
 
 
 def _differences(of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]]) -> dict[str, Rates]:

@@ -1,12 +1,11 @@
 """Runs every run of a comparison, one after the other; runs that are done are left alone."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.compare.results import is_done
-from wfc_dist.compare.settings import Comparison, PlannedRun
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.compare.settings import Comparison
 from wfc_dist.coordinator.checks import check
 from wfc_dist.coordinator.run import run
 from wfc_dist.errors import Interrupted, RunLockedError, WfcError
@@ -17,12 +16,7 @@ def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) 
     """Runs, or resumes, every run that is not done; returns run name -> error, for the runs that failed.
 
     A run that fails, such as one whose loss is not finite, does not stop the others. A run that another process works on is
-    left to that process, so that several processes may share a comparison.
-
-    Args:
-        comparison: What is compared.
-        display: Shows progress.
-        only: Just these systems; all by default.
+    left to that process, so that several processes may share a comparison. `only` names systems, all by default.
 
     Raises:
         ConfigError, InputError: The data cannot be used; nothing was started.
@@ -34,7 +28,10 @@ def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) 
     if todo:
         check(todo[0].config)  # all have the same data
     failures = {}
-    with _one_ray(todo):
+    on_ray = [planned.config.cluster for planned in todo if planned.config.cluster.backend == "ray"]
+    if on_ray:
+        prepare_environment(on_ray[0])
+    with connected(on_ray[0]) if on_ray else contextlib.nullcontext():  # the runs join this connection
         for number, planned in enumerate(todo, start=1):
             name = planned.config.run.name
             display.say(f"run {number} of {len(todo)}: {name}")
@@ -48,14 +45,3 @@ def run_all(comparison: Comparison, display: Display, only: Sequence[str] = ()) 
                 failures[name] = str(error)
                 display.say(f"{name} failed: {error}")
     return failures
-
-
-@contextlib.contextmanager
-def _one_ray(todo: Sequence[PlannedRun]) -> Iterator[None]:
-    clusters: list[ClusterConfig] = [planned.config.cluster for planned in todo if planned.config.cluster.backend == "ray"]
-    if not clusters:
-        yield
-        return
-    prepare_environment(clusters[0])
-    with connected(clusters[0]):  # the runs join it
-        yield

@@ -4,8 +4,8 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,21 +112,11 @@ def run(sweep: Sweep, folder: TuneFolder, say: Callable[[str], None]) -> None:
 
 def _fit(tuner: tune.Tuner) -> None:
     """Fits in another thread: in the main one Tune would take the signals, and end the trials without a checkpoint."""
-    errors: list[BaseException] = []
-
-    def fit() -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="ray-tune") as thread:
         try:
-            tuner.fit()
-        except Exception as error:  # handed to the main thread
-            errors.append(error)
-
-    thread = threading.Thread(target=fit, name="ray-tune")
-    thread.start()
-    thread.join()
-    for error in errors:
-        if isinstance(error, (RayError, tune.TuneError)):
+            thread.submit(tuner.fit).result()
+        except (RayError, tune.TuneError) as error:
             raise WfcError(f"Ray Tune failed: {error}; the same command goes on") from error
-        raise error
 
 
 def _address(cluster: ClusterConfig) -> str | None:
