@@ -137,9 +137,8 @@ class Inbox:
         name, config = path.name.removesuffix(SUFFIX), self.store.config
         block = _read_block(path)
         tree = config.model_dump(mode="json")
-        with_block: dict[str, Any] = {**tree, "rounds": {"centralize_every": self.every}}
-        with_block["datasets"] = {**tree["datasets"], name: block}
-        grown = loading.parse(with_block, str(path))
+        tree |= {"rounds": {"centralize_every": self.every}, "datasets": tree["datasets"] | {name: block}}
+        grown = loading.parse(tree, str(path))
         if name in config.datasets:
             if grown.datasets[name] == config.datasets[name]:
                 return False

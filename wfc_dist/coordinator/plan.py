@@ -63,9 +63,7 @@ class RunPlan:
 def plan_run(config: Config, hours: Mapping[str, float]) -> RunPlan:
     """Returns what a run would do; reads the headers of a root model that is a folder here.
 
-    Args:
-        config: The resolved configuration.
-        hours: Hours of speech in each training split.
+    `hours` are the hours of speech in each training split.
 
     Raises:
         ConfigError, InputError: Training would refuse `lora.target_modules` or the root model.

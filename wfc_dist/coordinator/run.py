@@ -133,12 +133,9 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
 
 
 def _parts(
-    store: RunStore,
-    checked: Checked,
-    display: Display,
-    trainers: "InProcessBackend | SlurmBackend | RayTrainers",
+    store: RunStore, checked: Checked, display: Display, trainers: "InProcessBackend | SlurmBackend | RayTrainers",
     centralizer: Centralizer,
-) -> Parts:
+) -> Parts:  # fmt: skip
     from wfc_dist.coordinator.fitting import FittedCentralizer
     from wfc_dist.evaluation.scoring import RunScorer
 
