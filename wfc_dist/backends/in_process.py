@@ -58,9 +58,8 @@ class InProcessBackend:
                 job = training_job(self._store, base, dataset)
                 self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
                 result = self._worker.train(job)
-                adapters[dataset] = self._store.commit_adapter(
-                    base, dataset, Path(job.output_dir), asdict(result) | {"host": "here"}
-                )
+                facts = asdict(result) | {"host": "here"}
+                adapters[dataset] = self._store.commit_adapter(base, dataset, Path(job.output_dir), facts)
         return adapters
 
     def num_decoders(self) -> int:

@@ -79,12 +79,9 @@ def refusal(facts: NodeFacts, marker: str | None, here: dict[str, str], run_dir:
         return f"does not see the run directory {run_dir.resolve()}; put run.dir on a shared file system or on object storage"
     if not facts.root:
         return f"does not see the root model {root}; put base.model where every node sees it, or name a hub model"
-    other = [
-        f"{name} {facts.versions.get(name)} (here {number})"
-        for name, number in here.items()
-        if facts.versions.get(name) != number
-    ]
-    return f"runs other versions: {', '.join(other)}; they are part of the result" if other else None
+    other = {name: facts.versions.get(name) for name, number in here.items() if facts.versions.get(name) != number}
+    named = ", ".join(f"{name} {number} (here {here[name]})" for name, number in other.items())
+    return f"runs other versions: {named}; they are part of the result" if other else None
 
 
 class Admission:

@@ -166,11 +166,8 @@ class RayCentralizer:
             self._places.append(nodes[rank % len(nodes)].node_id)
             place = NodeAffinitySchedulingStrategy(self._places[rank], soft=False)
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
-            self._ranks.append(
-                _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment).remote(
-                    rank, world_size, self._log_dir(), self._store.mirror, os.getcwd()
-                )
-            )
+            actor = _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment)
+            self._ranks.append(actor.remote(rank, world_size, self._log_dir(), self._store.mirror, os.getcwd()))
 
     def _log_dir(self) -> str:
         return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())

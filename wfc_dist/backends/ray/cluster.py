@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.config.schema import ClusterConfig
@@ -56,17 +57,10 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         yield
         return
     on_term = signal.getsignal(signal.SIGTERM)
+    embedded = {"address": "local", "include_dashboard": False, "object_store_memory": store_bytes}
+    options: dict[str, Any] = {"address": address, "namespace": "wfc_dist"} if address else embedded
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, namespace="wfc_dist", logging_level=logging.ERROR)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=store_bytes,
-                logging_level=logging.ERROR,
-            )
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError as error:
         raise ConfigError(
             f"the Ray cluster at {address} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"

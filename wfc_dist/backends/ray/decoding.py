@@ -30,13 +30,9 @@ class Decoding:
     """
 
     def __init__(
-        self,
-        store: RunStore,
-        fleet: Fleet,
-        load_base: Callable[[Gang, Base], object],
-        tasks: Sequence[ScoreTask],
+        self, store: RunStore, fleet: Fleet, load_base: Callable[[Gang, Base], object], tasks: Sequence[ScoreTask],
         on_done: Callable[[ScoreTask, HypothesesBySet], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._store, self._fleet, self._load_base, self._on_done = store, fleet, load_base, on_done
         self._waiting = list(tasks)
         self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}

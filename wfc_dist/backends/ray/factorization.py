@@ -64,16 +64,9 @@ class Factorization:
     """
 
     def __init__(
-        self,
-        store: RunStore,
-        fleet: Fleet,
-        display: Display,
-        load_base: Callable[[Gang, Base], object],
-        on_training: Callable[[], None],
-        *,
-        base: Base,
-        queue: Sequence[str],
-    ) -> None:
+        self, store: RunStore, fleet: Fleet, display: Display, load_base: Callable[[Gang, Base], object],
+        on_training: Callable[[], None], *, base: Base, queue: Sequence[str],
+    ) -> None:  # fmt: skip
         self._store, self._fleet, self._display, self._load_base = store, fleet, display, load_base
         self._on_training, self._begun = on_training, False
         self._base = base
@@ -170,14 +163,9 @@ class Factorization:
             training.num_failures += 1
             decision = self._policy.decide(failure, training.num_failures)
         name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
-        self._store.ledger.record(
-            "moved" if moved else "failure",
-            round=self._base.index + 1,
-            dataset=name,
-            host=gang.host,
-            reason="node drained" if moved else one_line(cause),
-            decision=decision.value,
-        )
+        reason, round_index = "node drained" if moved else one_line(cause), self._base.index + 1
+        facts = {"dataset": name, "host": gang.host, "reason": reason, "decision": decision.value}
+        self._store.ledger.record("moved" if moved else "failure", round=round_index, **facts)
         if decision is not Decision.RESTART:
             self._give_up(name, gang, cause)
             return

@@ -88,14 +88,12 @@ class SlurmBackend:
         return adapters
 
     def _training(self, base: Base, dataset: str) -> JobSpec:
-        def make_payload() -> TrainPayload:
-            return TrainPayload(training_job(self._store, base, dataset), self._worker_settings(base, f"train-{dataset}"))
-
+        label = f"train-{dataset}"
         return JobSpec(
-            label=f"train-{dataset}",
+            label=label,
             title=dataset,
             key=_key(base=base.sha256, dataset=dataset),
-            make_payload=make_payload,
+            make_payload=lambda: TrainPayload(training_job(self._store, base, dataset), self._worker_settings(base, label)),
             resources=submission.trainer_resources(self._cluster),
             checkpoints=True,
             facts={"dataset": dataset},
@@ -150,12 +148,11 @@ class SlurmBackend:
     def _scoring(self, label: str, task: ScoreTask) -> JobSpec:
         sets = {name: data.model_dump(mode="json") for name, data in task.sets.items()}
         adapter = task.adapter.sha256 if task.adapter else None
+        evaluate = task.evaluate.model_dump(mode="json")
         return JobSpec(
             label=label,
             title=f"scoring {task.model_name()}",
-            key=_key(
-                base=task.base.sha256, adapter=adapter, sets=sets, evaluate=task.evaluate.model_dump(mode="json"), part=task.part
-            ),
+            key=_key(base=task.base.sha256, adapter=adapter, sets=sets, evaluate=evaluate, part=task.part),
             make_payload=lambda: ScorePayload(task, self._worker_settings(task.base, label), self._store.config.train),
             resources=submission.decoder_resources(self._cluster),
             checkpoints=False,

@@ -47,12 +47,8 @@ class WorkerSettings:
         _prepare(self.threads, context.local_rank, self.num_gpus)
         from wfc_dist.backends.worker import Worker, WorkerSetup
 
-        name = f"{self.name}-rank-{context.world_rank}"
-        worker = Worker(
-            WorkerSetup(
-                context.world_size, context.world_rank, context.local_rank, self.threads, self.num_gpus > 0, self.log_dir, name
-            )
-        )
+        ranks, name = (context.world_size, context.world_rank, context.local_rank), f"{self.name}-rank-{context.world_rank}"
+        worker = Worker(WorkerSetup(*ranks, self.threads, self.num_gpus > 0, self.log_dir, name))
         context.call_on_stop(worker.request_stop)
         worker.join(context.endpoint)
         return worker
