@@ -25,6 +25,10 @@ class Decoder:
         device: Where the features go; by default where the model is.
         num_beams: 1 is greedy.
         no_repeat_ngram_size: Tokens of an n-gram that is never written twice; 0 allows all.
+
+    Attributes:
+        tokenizer: The model's.
+        multilingual: Whether the model's prompt names a language.
     """
 
     def __init__(
@@ -38,17 +42,9 @@ class Decoder:
         # A PeftModel replaces layers of the Whisper it wraps, so that this one generates with the adapter.
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._processor, self._device = processor, device or self._model.device
+        self.tokenizer: WhisperTokenizer = processor.tokenizer
         self._config: Any = _generation_config(self._model, num_beams, no_repeat_ngram_size)
-
-    @property
-    def tokenizer(self) -> WhisperTokenizer:
-        """Returns the tokenizer of the model."""
-        return self._processor.tokenizer
-
-    @property
-    def multilingual(self) -> bool:
-        """Says whether the model's prompt names a language."""
-        return bool(getattr(self._config, "is_multilingual", True))
+        self.multilingual = bool(getattr(self._config, "is_multilingual", True))
 
     def features(self, pieces: Sequence[Audio]) -> torch.Tensor:
         """Returns log-mel features, (pieces, n_mels, 3000), float32, on the CPU."""

@@ -6,9 +6,9 @@ A decoding step reads all weights once, whatever the batch: several sets decoded
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.windows import PACKING_GAP_S, Audio, cut_at_quiet, windows_of
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def decode_sets(
@@ -98,21 +99,6 @@ class _Transcript(NamedTuple):
     apart: bool = False
 
 
-class _Recording(Protocol):
-    """Audio of one language that gets one transcript."""
-
-    @property
-    def language(self) -> str:
-        """Returns Whisper's code of it; used where the language is given."""
-
-    @property
-    def reference(self) -> str:
-        """Returns what is said, as far as it is known: it tells best how many steps the decoding will take."""
-
-    def pieces(self) -> list[Audio]:
-        """Returns the audio in pieces of at most 30 s."""
-
-
 @dataclass(frozen=True)
 class _Piece:
     """At most 30 s of audio of which nothing is known but the language."""
@@ -165,6 +151,10 @@ class _ClipWindow:
         )
 
 
+_Recording = _Piece | _ClipWindow
+"""Audio of one language that gets one transcript. `pieces` are of at most 30 s; `reference` is what is said, if it is known."""
+
+
 def _transcripts(
     decoder: Decoder, recordings: Sequence[_Recording], evaluate: EvaluateConfig, *, repeats: bool = True
 ) -> list[_Transcript]:
@@ -179,7 +169,7 @@ def _transcripts(
         pieces = [(number, piece) for number in batch for piece in recordings[number].pieces()]
         return [number for number, _ in pieces], decoder.features([piece for _, piece in pieces])
 
-    for _, (owners, features) in _one_ahead(prepare, _batches(recordings, decoder.tokenizer, evaluate.batch_size)):
+    for owners, features in _one_ahead(prepare, _batches(recordings, decoder.tokenizer, evaluate.batch_size)):
         for start in range(0, len(owners), evaluate.batch_size):
             part = slice(start, start + evaluate.batch_size)
             given = [recordings[number].language for number in owners[part]] if evaluate.language == "given" else None
@@ -191,23 +181,24 @@ def _transcripts(
 
 
 def _batches(recordings: Sequence[_Recording], tokenizer: WhisperTokenizer, batch_size: int) -> list[list[int]]:
-    """Returns the numbers of recordings in batches of like length, longest first: the sequences of a batch end together."""
+    """Returns the numbers of recordings in batches of like length, longest first: the sequences of a batch end together.
+
+    The reference tells best how many steps the decoding will take.
+    """
     num_tokens = [len(tokenizer(recording.reference).input_ids) for recording in recordings]
     numbers = sorted(range(len(recordings)), key=lambda number: (-num_tokens[number], number))
     return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
-def _one_ahead(function: Callable[[_T], Any], arguments: Iterable[_T]) -> Iterator[tuple[_T, Any]]:
-    """Yields (argument, function(argument)), computing the next in a thread: audio is decoded while the model works."""
+def _one_ahead(function: Callable[[_T], _R], arguments: Iterable[_T]) -> Iterator[_R]:
+    """Yields function(argument), computing the next in a thread: audio is decoded while the model works."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: list[tuple[_T, Any]] = []
+        waiting: list[Future[_R]] = []
         for argument in arguments:
-            waiting.append((argument, pool.submit(function, argument)))
+            waiting.append(pool.submit(function, argument))
             if len(waiting) == 2:
-                first, future = waiting.pop(0)
-                yield first, future.result()
-        for argument, future in waiting:
-            yield argument, future.result()
+                yield waiting.pop(0).result()
+        yield from (future.result() for future in waiting)
 
 
 def _replace_loops_(
