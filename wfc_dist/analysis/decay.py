@@ -32,13 +32,9 @@ class AdapterPrior:
 
 
 def adapter_prior(factors: Mapping[str, Factors], train: TrainConfig, steps: int, init_seed: int) -> AdapterPrior:
-    """Returns the decay of one adapter and how far its factors moved.
+    """Returns the decay of one adapter (module -> factors) over `steps` steps, and how far its factors moved.
 
-    Args:
-        factors: Module -> factors.
-        train: Learning rate, schedule and weight decay.
-        steps: Optimizer steps that made these weights.
-        init_seed: Seed of lora_A, the same for all adapters of a round.
+    `init_seed` is the seed of lora_A, the same for all adapters of a round.
     """
     start = moved_a = moved_b = 0.0
     for module, adapter in factors.items():

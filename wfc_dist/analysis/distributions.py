@@ -52,11 +52,7 @@ class Pooled:
 
 
 class EntryPool:
-    """Gathers grids of entries, module by module.
-
-    Args:
-        names: The adapters.
-    """
+    """Gathers grids of entries of the adapters `names`, module by module."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._grids: dict[str, list[torch.Tensor]] = {name: [] for name in names}

@@ -33,8 +33,7 @@ class VarianceSplit:
 def update_gram(factors: Sequence[Factors]) -> torch.Tensor:
     """Returns <d_i, d_j> = s_i s_j sum((B_i^T B_j) * (A_i A_j^T)) of the updates of one module, (K, K) float64.
 
-    Args:
-        factors: One module of each adapter; the ranks may differ.
+    The ranks may differ.
     """
     a_RI = torch.cat([adapter.a_RI.double() for adapter in factors])
     b_OR = torch.cat([adapter.b_OR.double() * adapter.scaling for adapter in factors], dim=1)
@@ -94,10 +93,7 @@ def effective_rank(singular_R: torch.Tensor) -> float:
 def overlap(p_DR: torch.Tensor, q_DS: torch.Tensor) -> float:
     """Returns the mean squared cosine of the principal angles: 1 if one space is in the other, 0 if they are orthogonal.
 
-    NaN if a space has no direction.
-
-    Args:
-        p_DR, q_DS: Orthonormal columns, float64.
+    The columns are orthonormal, float64. NaN if a space has no direction.
     """
     if not p_DR.shape[1] or not q_DS.shape[1]:
         return float("nan")

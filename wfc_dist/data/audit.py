@@ -111,12 +111,8 @@ _LEAVES_OUT = frozenset({_LONG, _SHORT, _TOKENS, _EMPTY})
 def audit(config: Config, *, deep: bool = False) -> AuditReport:
     """Checks all splits of all data sets, and the test splits of the protected ones.
 
-    The header of every audio file is read. Label tokens are counted if the base's tokenizer.json is on this machine; nothing is
-    downloaded.
-
-    Args:
-        config: The configuration.
-        deep: Decode every clip. This also finds files that are damaged after an intact header.
+    The header of every audio file is read. With `deep` every clip is decoded too, which finds files that are damaged after an
+    intact header. Label tokens are counted if the base's tokenizer.json is on this machine; nothing is downloaded.
     """
     checker = _RowChecker(config, deep=deep)
     rows = []
@@ -181,12 +177,7 @@ class _TokenCounter:
 
 
 class _RowChecker:
-    """Checks single rows.
-
-    Args:
-        config: Limits of durations, and the base whose tokenizer counts label tokens.
-        deep: Decode every clip.
-    """
+    """Checks single rows; see `audit`."""
 
     def __init__(self, config: Config, *, deep: bool) -> None:
         self._train, self._tokens, self._deep = config.train, _TokenCounter(config.base), deep

@@ -45,9 +45,9 @@ class _Windows:
     def __init__(self, split: Split, train: TrainConfig, processor: WhisperProcessor) -> None:
         self.split, self._train = split, train
         self._extractor = processor.feature_extractor
-        self._labels = Labels(split.clips, processor.tokenizer)
+        self.labels = Labels(split.clips, processor.tokenizer)
         self._gap_samples = round(train.gap_s * RATE_HZ)
-        self._sizes = clip_sizes(split.clips, self._labels)
+        self._sizes = clip_sizes(split.clips, self.labels)
         self.usable = self._usable_clips()
 
     def _usable_clips(self) -> list[int]:
@@ -90,10 +90,6 @@ class _Windows:
             return [(index,) for index in order]
         return pack(order, self._sizes, gap_samples=self._gap_samples, max_tokens=MAX_TEXT_TOKENS)
 
-    def labels_of(self, window: Window) -> list[int]:
-        """Returns the label tokens of a window."""
-        return self._labels.window(window)
-
     def features_of(self, window: Window, mask_seed: Sequence[int] | None = None) -> torch.Tensor:
         """Returns the features (n_mels, 3000) of a window, masked if both `mask_seed` and train.spec_augment are given."""
         samples = window_audio(self.split, window, self._gap_samples)
@@ -131,17 +127,12 @@ class TrainingWindows(_Windows):
                 del self._plans[old]
         return self._plans[epoch]
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        """Returns (epoch, position in it) of a global window. With packing, epochs differ in their number of windows."""
-        while self._starts[-1] <= index:
-            self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
-        epoch = bisect.bisect_right(self._starts, index) - 1
-        return epoch, index - self._starts[epoch]
-
     def window(self, index: int) -> Window:
         """Returns the clip indices of the global window `index`."""
-        epoch, position = self._locate(index)
-        return self.plan(epoch)[position]
+        while self._starts[-1] <= index:  # with packing, epochs differ in their number of windows
+            self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
+        epoch = bisect.bisect_right(self._starts, index) - 1
+        return self.plan(epoch)[index - self._starts[epoch]]
 
     def _step_windows(self, step: int, world_size: int) -> list[Window]:
         count = self._train.gradient_accumulation * world_size * self._train.batch_size
@@ -149,7 +140,7 @@ class TrainingWindows(_Windows):
 
     def num_label_tokens(self, step: int, world_size: int) -> int:
         """Returns how many labels of the whole step, all micro-batches of all ranks, are not -100."""
-        return sum(len(self.labels_of(window)) for window in self._step_windows(step, world_size))
+        return sum(len(self.labels.window(window)) for window in self._step_windows(step, world_size))
 
     def seconds(self, step: int, world_size: int) -> float:
         """Returns the seconds of speech in the whole step, all micro-batches of all ranks."""
@@ -174,7 +165,7 @@ class TrainingWindows(_Windows):
         first = ((step * self._train.gradient_accumulation + micro) * world_size + world_rank) * size
         windows = {index: self.window(index) for index in range(first, first + size)}
         features = [self.features_of(window, (self._seed, _MASKS, index)) for index, window in windows.items()]
-        return padded_batch(features, [self.labels_of(window) for window in windows.values()])
+        return padded_batch(features, [self.labels.window(window) for window in windows.values()])
 
     def loader(self, first_step: int, num_steps: int, world_rank: int, world_size: int) -> Iterator[tuple[int, list[Batch]]]:
         """Yields (step, its micro-batches) for `num_steps` steps; train.loader_workers processes decode ahead.
@@ -211,7 +202,7 @@ class DevWindows(_Windows):
     @property
     def num_label_tokens(self) -> int:
         """The number of labels in all windows that are not -100."""
-        return sum(len(self.labels_of(window)) for window in self.windows)
+        return sum(len(self.labels.window(window)) for window in self.windows)
 
     def num_batches(self, batch_size: int, world_size: int) -> int:
         """Returns how many batches every rank gets."""
@@ -221,7 +212,7 @@ class DevWindows(_Windows):
         """Returns batch `index` of one rank, shaped as in training. Rows after the last window have only -100 as labels."""
         first = (index * world_size + world_rank) * batch_size
         windows = self.windows[first : first + batch_size]
-        labels = [self.labels_of(window) for window in windows]
+        labels = [self.labels.window(window) for window in windows]
         features = [self.features_of(window) for window in windows]
         for _ in range(batch_size - len(windows)):
             labels.append([IGNORED])

@@ -18,10 +18,7 @@ _SEARCH_S, _FRAME_S = 10.0, 0.1  # long audio is cut at the quietest place of a 
 def windows_of(clips: Sequence[Clip], tokenizer: WhisperTokenizer, *, packing: bool) -> list[Window]:
     """Returns windows of clip indices, every clip once, in the order of their first clips.
 
-    Args:
-        clips: The clips of a test set.
-        tokenizer: Counts the tokens of a window's text.
-        packing: Clips of one language share windows of 30 s with gaps of 0.3 s. False: one clip a window.
+    With `packing` clips of one language share windows of 30 s with gaps of 0.3 s; without it every clip has its own.
     """
     if not packing:
         return [(index,) for index in range(len(clips))]

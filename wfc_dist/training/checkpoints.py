@@ -17,11 +17,8 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one training. They are written one at a time.
 
-    A killed training resumes from the last checkpoint that is committed, and repeats the steps after it.
-
-    Args:
-        job: The training.
-        uploads: Gets every committed checkpoint.
+    A killed training resumes from the last checkpoint that is committed, and repeats the steps after it. `uploads` gets every
+    committed checkpoint.
     """
 
     def __init__(self, job: TrainingJob, uploads: Uploads) -> None:

@@ -52,7 +52,7 @@ def first_windows(windows: TrainingWindows, num_windows: int) -> Iterator[Batch]
     """Yields the first windows of the first epoch, one a batch and without SpecAugment; at most the whole epoch."""
     for index in range(min(num_windows, len(windows.plan(0)))):
         window = windows.window(index)
-        yield padded_batch([windows.features_of(window)], [windows.labels_of(window)])
+        yield padded_batch([windows.features_of(window)], [windows.labels.window(window)])
 
 
 @contextlib.contextmanager

@@ -39,10 +39,9 @@ class DevSet:
 
     @torch.no_grad()
     def loss(self, parameters: Mapping[str, torch.Tensor]) -> float:
-        """Returns the cross-entropy per label token, summed in float64 and in window order. Every rank must call it.
+        """Returns the cross-entropy per label token of an adapter, given by PEFT key. Every rank must call it.
 
-        Args:
-            parameters: The adapter, by PEFT key.
+        The sum is in float64 and in window order.
         """
         copy_values_(lora_parameters(self._model), parameters)
         size, world = self.job.train.batch_size, self.world
@@ -55,10 +54,9 @@ class DevSet:
         return float(per_window.sum()) / self._windows.num_label_tokens
 
     def error(self, parameters: Mapping[str, torch.Tensor]) -> float:
-        """Returns the corpus error rate, measured as the block `evaluate` says. Every rank must call it, and decodes its clips.
+        """Returns the corpus error rate of an adapter, given by PEFT key, measured as the block `evaluate` says.
 
-        Args:
-            parameters: The adapter, by PEFT key.
+        Every rank must call it, and decodes its clips.
 
         Raises:
             InputError: No reference has a token after normalisation.

@@ -9,7 +9,6 @@ Letters of shapes: B windows, L labels, V vocabulary.
 import torch
 from torch.nn import functional
 
-from wfc_dist.config.training import DistillationConfig
 from wfc_dist.data.batching import IGNORED
 
 
@@ -27,15 +26,3 @@ def divergence(teacher_BLV: torch.Tensor, student_BLV: torch.Tensor, labels_BL: 
     teacher, student = (functional.log_softmax(logits.float() / temperature, dim=-1) for logits in (teacher_BLV, student_BLV))
     kl_BL = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
     return temperature**2 * kl_BL.masked_fill(labels_BL == IGNORED, 0.0).sum(dim=1)
-
-
-def distilled(
-    cross_entropy_B: torch.Tensor,
-    teacher_BLV: torch.Tensor,
-    student_BLV: torch.Tensor,
-    labels_BL: torch.Tensor,
-    config: DistillationConfig,
-) -> torch.Tensor:
-    """Returns (1 - weight) * cross-entropy + weight * `divergence` of every window, (B,) float32."""
-    kl_B = divergence(teacher_BLV, student_BLV, labels_BL, config.temperature)
-    return (1 - config.weight) * cross_entropy_B + config.weight * kl_B

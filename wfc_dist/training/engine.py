@@ -40,11 +40,7 @@ def make_engine(loss: TokenLoss, train: TrainConfig, world: World) -> "Engine":
         loss: The model, which is wrapped. Its parameters must hold the values to start from: DeepSpeed copies them.
         train: Strategy, precision, batch and optimizer settings.
         world: From `join_world`.
-
-    Raises:
-        ConfigError: The device or the strategy cannot train in `train.precision`.
     """
-    check_precision(train, world.device)
     return Engine(loss, train, world) if train.strategy == "ddp" else ZeroEngine(loss, train, world)
 
 

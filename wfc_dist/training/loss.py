@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from wfc_dist.config.training import DistillationConfig
-from wfc_dist.training.distillation import distilled
+from wfc_dist.training.distillation import divergence
 from wfc_dist.training.model import base_alone, lora_parameters, whisper
 from wfc_dist.training.prior import GaussianFactors
 
@@ -63,7 +63,8 @@ class TokenLoss(torch.nn.Module):
         summed = losses.view(labels.shape).sum(dim=1)
         if self.distillation is None or teacher is None:
             return summed
-        return distilled(summed, teacher, logits, labels, self.distillation)
+        weight, kl = self.distillation.weight, divergence(teacher, logits, labels, self.distillation.temperature)
+        return (1 - weight) * summed + weight * kl
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """Returns all that the optimizer moves: the factors by PEFT key, then the spreads of a prior by `rho/<PEFT key>`."""

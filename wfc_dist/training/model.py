@@ -121,9 +121,7 @@ def init_lora_a_(weight_RI: torch.Tensor, init_seed: int, module: str) -> None:
 class Unit(torch.nn.Identity):
     """The identity in the place of a factor. It has no parameter, is neither trained nor sharded, and computes nothing.
 
-    Args:
-        size: Rows and columns.
-        device: Where `weight` lies; a PEFT file holds it as the factor.
+    A PEFT file holds `weight`, (size, size), as the factor.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
