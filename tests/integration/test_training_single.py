@@ -203,7 +203,7 @@ def test_ranks_that_accelerate_does_not_see_are_refused(inputs: Path, warm: Warm
     loss = TokenLoss(build(warm, job.lora, 1), "fp32")
 
     with pytest.raises(TrainingError, match="Accelerate sees 1 processes, the trainer has 2"):
-        make_engine(loss, job.train, World(2, 0, 0))
+        make_engine(loss, job.train, World(2, 0))
 
 
 @pytest.mark.parametrize("strategy", ["zero0", "zero1", "zero2", "zero3"])

@@ -140,11 +140,11 @@ class _CheckedRow:
     findings: list[tuple[_Finding, str]]
 
 
+@dataclass
 class _TokenCounter:
     """Counts label tokens with the base's tokenizer, read when the first text comes that is long enough to matter."""
 
-    def __init__(self, base: BaseModelConfig) -> None:
-        self._base = base
+    base: BaseModelConfig
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer | None":
@@ -157,13 +157,13 @@ class _TokenCounter:
             raise InputError(f"{path} is no tokenizer: {error}; fetch the base again") from error
 
     def _tokenizer_file(self) -> Path | None:
-        if Path(self._base.model).is_dir():
-            return Path(self._base.model, "tokenizer.json")
+        if Path(self.base.model).is_dir():
+            return Path(self.base.model, "tokenizer.json")
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
         try:
-            path = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
+            path = try_to_load_from_cache(self.base.model, "tokenizer.json", revision=self.base.revision)
         except HFValidationError:  # the error comes when the run is opened
             return None
         return Path(path) if isinstance(path, str) else None
@@ -267,7 +267,6 @@ def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterat
 
 def normal_text(text: str) -> str:
     """Returns the lower-cased letters and digits of a text, with one space between words, to compare sentences."""
-    letters = (
-        char if char.isalnum() or unicodedata.category(char) == "Mn" else " " for char in unicodedata.normalize("NFC", text)
-    )
+    composed = unicodedata.normalize("NFC", text)
+    letters = (char if char.isalnum() or unicodedata.category(char) == "Mn" else " " for char in composed)
     return " ".join("".join(letters).lower().split())

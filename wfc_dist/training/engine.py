@@ -7,7 +7,7 @@ engine leaves in Accelerate's singletons and in the environment.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +93,9 @@ class Engine:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
         )
 
-    @contextlib.contextmanager
-    def micro_batch(self) -> Iterator[None]:
+    def micro_batch(self) -> contextlib.AbstractContextManager[None]:
         """Encloses forward and backward of one micro-batch. Gradients are averaged over ranks in the last one of a step."""
-        with self.accelerator.accumulate(self.model):
-            yield
+        return self.accelerator.accumulate(self.model)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Adds the gradient of `loss`. A step uses the mean over ranks of the sum over micro-batches."""

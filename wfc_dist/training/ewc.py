@@ -20,11 +20,6 @@ from wfc_dist.training.model import factor, lora_layers
 from wfc_dist.weights import peft_folder
 
 
-def stiffness(a_RI: torch.Tensor, b_OR: torch.Tensor, scaling: float, fisher_OI: torch.Tensor) -> torch.Tensor:
-    """Returns the sum over entries of F * (scaling * B @ A)^2 of one module, a differentiable scalar."""
-    return (fisher_OI * (scaling * b_OR @ a_RI).square()).sum()
-
-
 def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
     """Returns module -> Fisher information (out, in) of a committed adapter, float64.
 
@@ -80,7 +75,8 @@ class ElasticWeights:
 
     def __call__(self) -> torch.Tensor:
         """Returns the penalty, a scalar that is differentiable w.r.t. the factors."""
-        return self._weight / 2 * torch.stack([stiffness(*module) for module in self._modules]).sum()
+        terms = [(fisher_OI * (scaling * b_OR @ a_RI).square()).sum() for a_RI, b_OR, scaling, fisher_OI in self._modules]
+        return self._weight / 2 * torch.stack(terms).sum()
 
 
 def elastic_weights(job: TrainingJob, model: torch.nn.Module, device: torch.device) -> ElasticWeights:

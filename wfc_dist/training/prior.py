@@ -30,9 +30,7 @@ def gaussian_divergence(mu: torch.Tensor, s: torch.Tensor, sigma: float) -> torc
 class GaussianFactors(torch.nn.Module):
     """The spread of every entry of an adapter's factors; the means are the factors themselves.
 
-    Args:
-        model: The adapter. Its factors are read at every call; they are no parameters of this module.
-        config: Width of the prior and weight of the divergence.
+    The factors are read at every call; they are no parameters of this module.
     """
 
     def __init__(self, model: PeftModel, config: PriorConfig) -> None:

@@ -84,6 +84,7 @@ class _Training:
     ) -> None:
         self.job, self.train, self.warm, self.world = job, job.train, warm, world
         self.on_progress, self.should_stop = on_progress, should_stop
+        self.writes = world.world_rank == 0
         self.metrics_file = Path(job.metrics_file) if job.metrics_file else None
         self.windows = TrainingWindows(open_split(job.dataset, job.data, "train"), job.train, warm.processor, job.data_seed)
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
@@ -121,7 +122,7 @@ class _Training:
         self.engine = make_engine(self.loss, self.train, self.world)
         self.engine.write_(begun.progress.step, begun.slots, begun.progress.scaler)
         state.restore_rng(begun, self.job.data_seed, self.world.world_size, self.world.world_rank, self.world.device)
-        if self._writes() and self.metrics_file:
+        if self.writes and self.metrics_file:
             metrics_log.cut(self.metrics_file, self.resumed_from, evaluated=self.progress.evaluated_step == self.resumed_from)
         self.began, self.speech_before = time.monotonic(), self.progress.speech_seconds
 
@@ -133,9 +134,6 @@ class _Training:
         if self.loss.prior is not None:
             penalties.append(self.loss.prior.penalty)
         return penalties
-
-    def _writes(self) -> bool:
-        return self.world.world_rank == 0
 
     def run(self) -> TrainingResult:
         """Trains until the last step, early stopping or the stop file, and writes the adapter."""
@@ -171,7 +169,7 @@ class _Training:
         return self.progress.stopped_early or self.progress.step >= self.train.max_steps
 
     def _asked_to_stop(self) -> bool:
-        return self._writes() and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
+        return self.writes and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
 
     def _step(self, micro_batches: list[Batch]) -> bool:
         """Takes one optimizer step. Returns on every rank whether world rank 0 has been asked to stop."""
@@ -214,7 +212,7 @@ class _Training:
         )
 
     def _note(self, **row: Any) -> None:
-        if self._writes() and self.metrics_file:
+        if self.writes and self.metrics_file:
             metrics_log.append(self.metrics_file, step=self.progress.step, **row)
 
     def _tell(self, phase: Literal["train", "dev", "checkpoint"]) -> None:
@@ -224,9 +222,9 @@ class _Training:
 
     def _evaluation_due(self) -> bool:
         every, step = self.train.eval_every, self.progress.step
-        return bool(
-            every and step and step != self.progress.evaluated_step and (step % every == 0 or step == self.train.max_steps)
-        )
+        if not every or step in (0, self.progress.evaluated_step):
+            return False
+        return step % every == 0 or step == self.train.max_steps
 
     def _evaluate(self) -> None:
         """Measures on the dev split; with early stopping it keeps the best weights and may end the training."""
@@ -251,7 +249,7 @@ class _Training:
         with log.span("checkpoint", phase="checkpoint", dataset=self.job.dataset, step=self.progress.step):
             rng = self.world.gather(state.rng_state(self.world.device))
             snapshot = state.TrainingState(replace(self.progress), self.engine.read(), self.best, rng)
-            if self._writes():
+            if self.writes:
                 self.checkpoints.submit(snapshot)
         self.saved_step = self.progress.step
 
@@ -260,7 +258,7 @@ class _Training:
         if self.train.curvature == "none":
             return {}
         measured: dict[str, torch.Tensor] | None = {}
-        if self._writes():
+        if self.writes:
             with log.span("curvature", phase="curvature", dataset=self.job.dataset):
                 measured = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
         if self.world.from_first([measured is None])[0]:
@@ -273,7 +271,7 @@ class _Training:
         measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
         adapter = chosen | models.fixed_factors(self.model)
-        if self._writes():
+        if self.writes:
             output = Path(self.job.output_dir)
             output.mkdir(parents=True, exist_ok=True)  # without shared storage the coordinator has made it on another node
             peft_folder.write_peft(output, adapter, models.adapter_config(self.model))

@@ -37,9 +37,7 @@ def fetch_newest(folder: Path, metrics_file: Path | None, mirror: AnyMirror) -> 
 class Uploads:
     """Publishes checkpoints one after the other. One that still waits when a newer one comes is left out.
 
-    Args:
-        mirror: Object storage; without it nothing happens.
-        metrics_file: Published before each checkpoint, since it must reach at least as far.
+    Does nothing where storage is shared. The metrics log, which must reach at least as far, is published before each checkpoint.
     """
 
     def __init__(self, mirror: AnyMirror, metrics_file: Path | None) -> None:

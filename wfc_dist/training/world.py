@@ -23,13 +23,11 @@ class World:
     Attributes:
         world_size: Number of processes.
         world_rank: Rank of this process; only rank 0 writes files.
-        local_rank: Rank among the processes of its node.
         device: Where its tensors lie.
     """
 
     world_size: int = 1
     world_rank: int = 0
-    local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
@@ -103,7 +101,7 @@ def join_world(
     if not dist.is_initialized():
         _init_group(kind, world_size, world_rank, f"tcp://{master_addr}:{master_port}")
     torch.set_num_threads(threads)
-    return World(world_size, world_rank, local_rank, torch.device(kind, index) if kind == "cuda" else torch.device("cpu"))
+    return World(world_size, world_rank, torch.device(kind, index) if kind == "cuda" else torch.device("cpu"))
 
 
 def _init_group(kind: str, world_size: int, world_rank: int, address: str) -> None:
