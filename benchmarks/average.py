@@ -28,6 +28,7 @@ from turbo import SHAPES, adapted_modules
 
 from wfc_dist.backends import net
 from wfc_dist.centralize import apply, collectives, exchange
+from wfc_dist.centralize.exchange import Packet
 from wfc_dist.centralize.rank import average_owned
 from wfc_dist.merging import merge_method
 from wfc_dist.merging.factors import Factors, concatenated, is_smaller_dense
@@ -64,10 +65,10 @@ def all_gather(loaded: Loaded, num_adapters: int, group: collectives.Group) -> N
     with apply.threads() as pool:
         waiting = []
         for module in next(iter(loaded.values())):
-            sent = exchange.pack_factors({name: factors[module] for name, factors in loaded.items()})
+            sent = Packet({name: factors[module] for name, factors in loaded.items()}).to_bytes()
             found: dict[str, Factors] = {}
             for part in collectives.all_gather_bytes(sent, group):
-                found |= exchange.unpack([part], None).factors
+                found |= Packet.from_bytes(part).factors
             waiting.append(pool.submit(mean, [found[name] for name in sorted(found)], shares))
         for future in waiting:
             future.result()

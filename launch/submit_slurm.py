@@ -10,7 +10,6 @@ Exit codes: wfc's own (0 done, 1 failed, 2 configuration or input, 75 interrupte
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -23,8 +22,8 @@ try:
     from wfc_dist.backends.slurm.client import JobState, SlurmError
     from wfc_dist.config import loading
     from wfc_dist.config.schema import Config
-    from wfc_dist.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, WfcError
-    from wfc_dist.runs.layout import RunPaths
+    from wfc_dist.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, InputError, WfcError
+    from wfc_dist.runs.handle import Run
 except ModuleNotFoundError as error:
     sys.exit(f"launch/submit_slurm.py needs wfc_dist, pydantic and PyYAML ({error}): pip install --no-deps -e . in the checkout")
 
@@ -152,9 +151,11 @@ def result(job_id: str, state: JobState, output: Path, config: Config) -> int:
     """Prints the state of the run and where its logs are; returns the exit code."""
     run_dir, code = config.run_dir(), client.exit_code(job_id)
     try:
-        status = json.loads(RunPaths(run_dir).status.read_text(encoding="utf-8"))
-        say(f"run {status['state']}: {status['message']}" + (f", sha256 {sha}" if (sha := status.get("base_sha256")) else ""))
-    except (OSError, ValueError, KeyError):
+        status = Run(run_dir).status()
+        if not status.facts:
+            raise InputError(f"{run_dir} has no status")
+        say(f"run {status.state}: {status.message}" + (f", sha256 {sha}" if (sha := status.facts.get("base_sha256")) else ""))
+    except (OSError, WfcError):
         say(f"{run_dir} has no status: it was not opened, or it is not visible from here")
     say(f"output: {output}; logs of each round and attempt: {run_dir}/round-*/logs/")
     if not code and state.state != "COMPLETED":

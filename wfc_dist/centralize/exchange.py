@@ -20,7 +20,8 @@ from wfc_dist.merging.partial_mean import Facts, Grid, PartialMean
 
 Loaded = Mapping[str, dict[str, Factors]]
 """Data set -> module -> factors, of the adapters of one rank."""
-_HOLDS = "holds"
+_SUMS = ("delta_OI", "a_RI", "b_OR")
+"""The tensors of a `PartialMean`."""
 _FLOAT32_BYTES = 4
 
 
@@ -51,6 +52,50 @@ class Share:
     factors: dict[str, Factors] = field(default_factory=dict)
     sums: list[PartialMean] = field(default_factory=list)
     grid: Grid | None = None
+
+
+@dataclass
+class Packet:
+    """What one rank sends of one module: the factors of its adapters, or their sum; empty from a rank without adapters.
+
+    Attributes:
+        factors: Data set -> factors; empty where the sum travels.
+        total: The partial sum over the rank's adapters; None where their factors travel.
+    """
+
+    factors: Mapping[str, Factors] = field(default_factory=dict)
+    total: PartialMean | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the packet as a safetensors file; b"" for an empty one."""
+        tensors: dict[str, torch.Tensor] = {}
+        for name in _SUMS if self.total is not None else ():
+            if (tensor := getattr(self.total, name)) is not None:
+                tensors[f"sum|{name}|upper"], tensors[f"sum|{name}|lower"] = exact_sum.pack(tensor)
+        for dataset, item in self.factors.items():
+            tensors[f"{dataset}|a"], tensors[f"{dataset}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
+            tensors[f"{dataset}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
+            kinds = {kind: getattr(item.curvature, name) for kind, name in FIELDS.items()} if item.curvature else {}
+            tensors |= {f"{dataset}|{kind}": tensor.contiguous() for kind, tensor in kinds.items() if tensor is not None}
+        return save(tensors) if tensors else b""
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> "Packet":
+        """Returns the packet that `to_bytes` made."""
+        tensors = load(packed) if packed else {}
+        sums = {
+            name: exact_sum.unpack(tensors[f"sum|{name}|upper"], tensors[f"sum|{name}|lower"])
+            for name in _SUMS
+            if f"sum|{name}|upper" in tensors
+        }
+        if sums:
+            return cls(total=PartialMean(sums["delta_OI"], sums.get("a_RI"), sums.get("b_OR")))
+        factors = {}
+        for dataset in {key.rpartition("|")[0] for key in tensors}:
+            a_RI, b_OR, scaling = (tensors[f"{dataset}|{letter}"] for letter in "abs")
+            curvature = {name: tensors[f"{dataset}|{kind}"] for kind, name in FIELDS.items() if f"{dataset}|{kind}" in tensors}
+            factors[dataset] = Factors(a_RI, b_OR, float(scaling), Curvature(**curvature) if curvature else None)
+        return cls(factors)
 
 
 def same_modules(modules: Mapping[str, Sequence[str]]) -> list[str]:
@@ -134,35 +179,19 @@ def shares_of_owned(
         if group.world_size == 1:
             yield column[0], Share({name: factors.pop(column[0]) for name, factors in loaded.items()}, [], grids.get(column[0]))
             continue
-        sent = list(pool.map(lambda module: pack_share(loaded, module, shares, grids.get(module)), column))
+        sent = list(pool.map(lambda module: packet_of(loaded, module, shares, grids.get(module)).to_bytes(), column))
         received = collectives.exchange_bytes(sent + [b""] * (group.world_size - len(column)), group)
         if group.world_rank < len(column):
             module = column[group.world_rank]
-            yield module, unpack(received, grids.get(module))
+            yield module, share_of(list(map(Packet.from_bytes, received)), grids.get(module))
 
 
-def pack_share(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> bytes:
-    """Takes one module out of `loaded` and returns what this rank sends of it: its sum, where `grid` allows and it is smaller."""
-    items = {dataset: factors.pop(module) for dataset, factors in loaded.items()}
-    if not items:
-        return b""
-    if grid is not None and _sums_are_smaller(list(items.values())):
-        total = partial_mean.partial_mean(list(items.values()), [shares[dataset] for dataset in items], grid)
-        parts = {"delta": total.delta_OI, "a": total.a_RI, "b": total.b_OR}
-        packed = {name: exact_sum.pack(tensor) for name, tensor in parts.items() if tensor is not None}
-        return save({f"{name}|{n}": half for name, halves in packed.items() for n, half in enumerate(halves)}, {_HOLDS: "sums"})
-    return pack_factors(items)
-
-
-def pack_factors(items: Mapping[str, Factors]) -> bytes:
-    """Returns one module's factors, data set -> factors, as bytes that `unpack` takes."""
-    tensors: dict[str, torch.Tensor] = {}
-    for dataset, item in items.items():
-        tensors[f"{dataset}|a"], tensors[f"{dataset}|b"] = item.a_RI.contiguous(), item.b_OR.contiguous()
-        tensors[f"{dataset}|s"] = torch.tensor([item.scaling], dtype=torch.float64)
-        found = {kind: getattr(item.curvature, name) for kind, name in FIELDS.items()} if item.curvature else {}
-        tensors |= {f"{dataset}|{kind}": tensor.contiguous() for kind, tensor in found.items() if tensor is not None}
-    return save(tensors, {_HOLDS: "factors"})
+def packet_of(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> Packet:
+    """Takes one module out of `loaded` and returns what this rank sends: its sum, where `grid` allows and the sum is smaller."""
+    factors = {dataset: of_set.pop(module) for dataset, of_set in loaded.items()}
+    if grid is not None and factors and _sums_are_smaller(list(factors.values())):
+        return Packet(total=partial_mean.partial_mean(list(factors.values()), [shares[dataset] for dataset in factors], grid))
+    return Packet(factors)
 
 
 def _sums_are_smaller(items: Sequence[Factors]) -> bool:
@@ -172,30 +201,10 @@ def _sums_are_smaller(items: Sequence[Factors]) -> bool:
     return partial_mean.size_bytes(lora_r, out_features, in_features) < in_factors
 
 
-def metadata(part: bytes) -> dict[str, str]:
-    """Returns the text a safetensors byte string carries."""
-    found: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
-    return found
-
-
-def unpack(parts: Sequence[bytes], grid: Grid | None) -> Share:
-    """Returns what all ranks sent of one module; empty parts are of ranks without adapters."""
-    share = Share(grid=grid)
-    for part in filter(None, parts):
-        tensors = load(part)
-        if metadata(part)[_HOLDS] == "sums":
-            names = ("delta", "a", "b")
-            sums = [
-                exact_sum.unpack(tensors[f"{name}|0"], tensors[f"{name}|1"]) if f"{name}|0" in tensors else None for name in names
-            ]
-            assert sums[0] is not None
-            share.sums.append(PartialMean(sums[0], *sums[1:]))
-            continue
-        for dataset in {key.rpartition("|")[0] for key in tensors}:
-            a_RI, b_OR, scaling = (tensors[f"{dataset}|{letter}"] for letter in "abs")
-            found = {name: tensors[f"{dataset}|{kind}"] for kind, name in FIELDS.items() if f"{dataset}|{kind}" in tensors}
-            share.factors[dataset] = Factors(a_RI, b_OR, float(scaling), Curvature(**found) if found else None)
-    return share
+def share_of(packets: Sequence[Packet], grid: Grid | None) -> Share:
+    """Returns what all ranks sent of one module."""
+    factors = {dataset: item for packet in packets for dataset, item in packet.factors.items()}
+    return Share(factors, [packet.total for packet in packets if packet.total is not None], grid)
 
 
 def mean_of(share: Share, shares: Mapping[str, float]) -> tuple[DenseDelta, float | None, float | None]:

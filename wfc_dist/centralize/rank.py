@@ -151,11 +151,17 @@ def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
     )
 
 
+def _metadata(part: bytes) -> dict[str, str]:
+    """Returns the text that a safetensors byte string carries."""
+    texts: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
+    return texts
+
+
 def _unpack_averaged(parts: Sequence[bytes]) -> dict[str, AveragedModule]:
     averaged = {}
     for part in parts:
         tensors = load(part)
-        for module, gap in json.loads(exchange.metadata(part)["gaps"]).items():
+        for module, gap in json.loads(_metadata(part)["gaps"]).items():
             averaged[module] = AveragedModule(base_chain.delta_from(module, tensors, tensors.__getitem__), *gap)
     return dict(sorted(averaged.items()))
 
@@ -166,7 +172,7 @@ def _pack_merged(module: str, item: MergedModule) -> bytes:
 
 
 def _unpack_merged(part: bytes) -> tuple[str, MergedModule]:
-    facts = exchange.metadata(part)
+    facts = _metadata(part)
     return facts["module"], MergedModule(load(part)["w"], facts["sha256"], *json.loads(facts["sums"]))
 
 

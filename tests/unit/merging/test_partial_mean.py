@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wfc_dist.centralize import exchange
+from wfc_dist.centralize.exchange import Packet
 from wfc_dist.merging import exact_sum, merge_method, partial_mean
 from wfc_dist.merging.factors import DenseDelta, Factors, ModuleDelta, exactness_gap
 
@@ -87,13 +88,13 @@ def test_a_rank_sends_the_smaller_of_its_factors_and_its_sum(num_adapters: int) 
     items = {name: Factors(torch.randn(4, 96), torch.randn(96, 4), 2.0) for name in names}
     shares = dict.fromkeys(names, 1 / num_adapters)
     grid = partial_mean.grid_of([partial_mean.facts_of(item, shares[name]) for name, item in items.items()])
-    in_factors = len(exchange.pack_factors(items))
+    in_factors = len(Packet(items).to_bytes())
     for chosen, smallest in ((None, in_factors), (grid, min(in_factors, partial_mean.size_bytes(4, 96, 96)))):
         loaded = {name: {"m": item} for name, item in items.items()}
-        sent = exchange.pack_share(loaded, "m", shares, chosen)
+        sent = exchange.packet_of(loaded, "m", shares, chosen).to_bytes()
         assert len(sent) <= smallest + 700, "more than the numbers and a header"
         assert not any(loaded.values()), "what was sent is still held"
-        share = exchange.unpack([b"", sent], chosen)
+        share = exchange.share_of([Packet.from_bytes(b""), Packet.from_bytes(sent)], chosen)
         if share.sums:
             mean = exchange.mean_of(share, shares)[0]
             assert torch.equal(mean.dense_OI, partial_mean.mean_of(list(items.values()), list(shares.values()))[0].dense_OI)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from wfc_dist.centralize import exchange, offline
+from wfc_dist.centralize import offline
+from wfc_dist.centralize.exchange import Packet
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.merging import merge_method
 from wfc_dist.merging.curvature import Curvature
@@ -83,7 +84,7 @@ def test_no_statistics_at_all_name_the_adapter_and_the_setting(tmp_path: Path) -
 def test_curvature_travels_with_the_factors() -> None:
     plain = Factors(torch.randn(2, IN), torch.randn(OUT, 2), 2.0)
     curved = Factors(torch.randn(2, IN), torch.randn(OUT, 2), 2.0, Curvature(fisher_OI=torch.rand(OUT, IN)))
-    found = exchange.unpack([exchange.pack_factors({"a": plain, "b": curved})], None).factors
+    found = Packet.from_bytes(Packet({"a": plain, "b": curved}).to_bytes()).factors
     assert found["a"].curvature is None
     assert torch.equal(found["b"].curvature.fisher_OI, curved.curvature.fisher_OI)
     assert found["b"].curvature.inputs_II is None
