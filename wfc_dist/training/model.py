@@ -18,7 +18,7 @@ from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingErr
 from wfc_dist.weights.base_chain import tensor_specs
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.peft_folder import PREFIX
-from wfc_dist.weights.warm_base import WarmBase
+from wfc_dist.weights.warm_base import TIED, WarmBase
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "layerdrop")
 
@@ -82,12 +82,15 @@ def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} cannot be read as a Whisper model: {error}") from error
     with torch.device("meta"):
-        model = attach(WhisperForConditionalGeneration(config), lora, specs, str(folder))
-    whisper_weights = dict(whisper(model).named_parameters())
-    shapes = {name: tuple(whisper_weights[f"{name}.base_layer.weight"].shape) for name in lora_layers(model)}
-    if wrong := [name for name, shape in shapes.items() if specs[f"{name}.weight"].shape != shape]:
-        raise InputError(f"{folder}: config.json and weights disagree on {wrong[0]}; give a complete Whisper checkpoint")
-    return shapes
+        base = WhisperForConditionalGeneration(config)
+        stated = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
+        there = {name: tuple(spec.shape) for name, spec in specs.items()}
+        wrong = {name for name in stated.keys() | there.keys() if stated.get(name) != there.get(name)} - {TIED}
+        if wrong:
+            first = ", ".join(sorted(wrong)[:3])
+            raise InputError(f"{folder}: config.json and weights disagree on {first}; give a complete Whisper checkpoint")
+        model = attach(base, lora, specs, str(folder))
+    return {name: stated[f"{name}.weight"] for name in lora_layers(model)}
 
 
 def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:

@@ -12,6 +12,9 @@ from wfc_dist.rounds import Base
 from wfc_dist.weights import base_chain
 from wfc_dist.weights.hashing import tensor_sha256
 
+TIED = "proj_out.weight"
+"""The output layer, which is the embedding of the tokens: a checkpoint may leave it out."""
+
 
 class WarmBase:
     """The tensors of a base, and fresh models that share them.
@@ -91,7 +94,7 @@ class WarmBase:
             model = WhisperForConditionalGeneration(copy.deepcopy(self._config))
         missing, unexpected = model.load_state_dict(self.tensors, strict=False, assign=True)
         model.tie_weights()
-        if unexpected or any(name != "proj_out.weight" for name in missing):
+        if unexpected or any(name != TIED for name in missing):
             raise IntegrityError(f"{self.base.path}: config.json and weights disagree on {[*missing, *unexpected][:3]}")
         model.generation_config = copy.deepcopy(self._generation_config)
         model.eval()

@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from wfc_dist.config.training import LoraConfig, TrainConfig
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
@@ -137,7 +139,13 @@ def test_what_is_adapted_is_known_without_the_weights(
 def test_a_configuration_of_another_model_is_refused(base_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(base_folder / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(json.loads((base_folder / "config.json").read_text()) | {"d_model": 64}))
-    with pytest.raises(InputError, match=r"config.json and weights disagree on model.decoder.layers.0"):
+    with pytest.raises(InputError, match=r"config.json and weights disagree on model.decoder.embed_positions"):
+        adapted_modules(tmp_path, LORA)
+    (tmp_path / "model.safetensors").unlink()
+    shutil.copy(base_folder / "config.json", tmp_path)
+    wrapped = {f"_orig_mod.{name}": tensor for name, tensor in load_file(base_folder / "model.safetensors").items()}
+    save_file(wrapped, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"config.json and weights disagree on _orig_mod.model.decoder"):
         adapted_modules(tmp_path, LORA)
     (tmp_path / "config.json").write_text("no json")
     with pytest.raises(InputError, match="cannot be read as a Whisper model"):
