@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import wfc_dist
+from wfc_dist import log
 from wfc_dist.cli import models
 from wfc_dist.cli.models import Run
 from wfc_dist.errors import EXIT_FAILED, InputError
@@ -31,8 +32,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
     """Run all rounds, or go on where an earlier attempt stopped."""
-    from wfc_dist import log
-
     settings = wfc_dist.load_config(config, overrides or [])
     log.quiet_libraries()
     from wfc_dist.evaluation.matrix import read_matrix
@@ -60,8 +59,6 @@ def stream(
     plain: Plain = False,
 ) -> None:
     """Learn data sets as they arrive: a base to serve after each, a committed one every K; or go on with it."""
-    from wfc_dist import log
-
     log.quiet_libraries()
     from wfc_dist.coordinator.stream import stream as run_stream
     from wfc_dist.progress import Display
@@ -78,8 +75,6 @@ def stream(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
-    from wfc_dist import log
-
     log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
     from wfc_dist.coordinator.checks import check
@@ -131,8 +126,6 @@ def lineage(run: Run) -> None:
 @app.command()
 def report(run: Run) -> None:
     """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
-    from wfc_dist import log
-
     log.quiet_libraries()
     opened = wfc_dist.open_run(run, with_weights=True)  # the root's spelling table is part of every English score
     from wfc_dist.reports.run import write_report
@@ -147,8 +140,6 @@ def analyze(
     clips: Annotated[int, typer.Option(min=1, help="Clips of each set for --line.")] = 16,
 ) -> None:
     """Say whether the method's mechanisms hold in a run: variance, Gaussianity, prior. Writes RUN/report/analysis."""
-    from wfc_dist import log
-
     log.quiet_libraries()
     opened = wfc_dist.open_run(run, with_weights=True)
     from wfc_dist.analysis.run import analyze_run
@@ -185,8 +176,6 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
-    from wfc_dist import log
-
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
     scores, console = wfc_dist.evaluate(model, settings, threads=threads), _console()
@@ -205,7 +194,6 @@ def compare(
     plain: Plain = False,
 ) -> None:
     """Run methods side by side on one sequence of data sets, or go on; table, plots and compare.json of what is done."""
-    from wfc_dist import log
     from wfc_dist.compare import settings
     from wfc_dist.errors import nearest
 
@@ -231,7 +219,6 @@ def compare(
 @app.command()
 def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -> None:
     """Run a grid of settings under Ray Tune, or go on; table, Pareto front, plots and compare.json of what is done."""
-    from wfc_dist import log
     from wfc_dist.compare import sweep as settings
 
     swept_over = settings.load(config, overrides or [])

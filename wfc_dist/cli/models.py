@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import wfc_dist
+from wfc_dist import log
 from wfc_dist.errors import InputError
 from wfc_dist.merging import catalog
 
@@ -30,9 +31,7 @@ def average(
     weights: Annotated[str | None, typer.Option(help="Comma-separated, one per adapter; uniform by default.")] = None,
     norm: Annotated[str, typer.Option(help="own, or mean: every module's update at the norm `mean` would have.")] = "own",
     scale: Annotated[float, typer.Option(help="Factor of the update.")] = 1.0,
-    seed: Annotated[
-        int, typer.Option(help="Seed for methods that sample (dare). Each round's seed is stored in its manifest.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help=_SEED)] = 0,
     past: Annotated[list[Path] | None, typer.Option(help="Delta of an earlier round (nesterov); repeat in order.")] = None,
     previous: Annotated[list[Path] | None, typer.Option(help="Adapter of the round before (ihr); repeat.")] = None,
 ) -> None:
@@ -79,8 +78,6 @@ def transcribe(
     language: Annotated[str | None, typer.Option(help="Whisper language code; detected by default.")] = None,
 ) -> None:
     """Try a model on your own recordings."""
-    from wfc_dist import log
-
     log.quiet_libraries()
     for path, text in wfc_dist.transcribe(model, audio, language=language):
         typer.echo(f"{path}\t{text}" if len(audio) > 1 else text)
