@@ -1,14 +1,13 @@
 """What a stream keeps in the run directory beside the rounds: interim bases, and which base is served since when."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError
-from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.runs.layout import RunPaths, latest_base, read_config
+from wfc_dist.rounds import Adapter, Base
+from wfc_dist.runs.layout import RunPaths, latest_base, read_config, read_record
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -40,6 +39,8 @@ class StreamStore:
 
     def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
         self._store, self._arrived_s = store, arrived_s
+        self.base, self.finished_adapters = store.base, store.finished_adapters
+        self.commit, self.commit_interim = store.commit, store.commit_interim
         lines = store.ledger.lines()
         self._told = {(line["base"], line["num_pending"]) for line in lines if line["event"] == "served"}
 
@@ -48,14 +49,6 @@ class StreamStore:
         base = self._store.base(latest_base(self._store.paths.run_dir).index)
         assert base is not None, "it was found a moment ago"
         return base
-
-    def base(self, index: int) -> Base | None:
-        """See `stream.Store`."""
-        return self._store.base(index)
-
-    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
-        """See `stream.Store`."""
-        return self._store.finished_adapters(base)
 
     def interim(self, base: Base, adapters: Sequence[Adapter]) -> Base | None:
         """See `stream.Store`; a damaged one counts as none, and the next commit replaces it."""
@@ -68,14 +61,6 @@ class StreamStore:
         except IntegrityError:
             return None
         return Base(base.index, str(folder), manifest["sha256"], len(adapters))
-
-    def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
-        """See `stream.Store`."""
-        return self._store.commit_interim(base, adapters, staged)
-
-    def commit(self, staged: StagedBase) -> Base:
-        """See `stream.Store`."""
-        return self._store.commit(staged)
 
     def serve(self) -> None:
         """See `stream.Store`. The link is replaced, never missing; the ledger says how old each data set was by then."""
@@ -106,7 +91,7 @@ def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
 
     In the order of arrival; None for what has not happened yet. Empty where the run is no stream.
     """
-    tree = json.loads(RunPaths(run_dir).config.read_text(encoding="utf-8"))
+    arrivals = read_record(RunPaths(run_dir)).get("arrivals", {})
     first: dict[str, float] = {}
     committed: dict[str, float] = {}
     for line in durable.read_json_lines(RunPaths(run_dir).ledger):
@@ -114,5 +99,5 @@ def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
             first.setdefault(name, age_s)
             if not line["num_pending"]:
                 committed.setdefault(name, age_s)
-    names = [name for names in read_config(run_dir).round_list() for name in names if name in tree.get("arrivals", {})]
+    names = [name for names in read_config(run_dir).round_list() for name in names if name in arrivals]
     return {name: (first.get(name), committed.get(name)) for name in names}

@@ -150,11 +150,6 @@ def base_index(name: str) -> int | None:
     return int(digits) if digits.isdecimal() and name == base_name(int(digits)) else None
 
 
-def run_around(evaluated: Path) -> Path:
-    """Returns the run directory that a file of scores or hypotheses lies in."""
-    return evaluated.parents[3]
-
-
 def checkpoint(folder: Path, step: int) -> Path:
     """Returns the folder of one resumable state of an adapter, given the folder of all of them."""
     return folder / f"step-{step}"

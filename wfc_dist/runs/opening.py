@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import socket
@@ -16,7 +15,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.layout import RunPaths, request_stop
+from wfc_dist.runs.layout import RunPaths, read_record, request_stop
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
@@ -138,7 +137,7 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
 
 def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:
     """Returns what a run recorded when it began, and the keys that `config` has otherwise, without those a resume may change."""
-    recorded: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
+    recorded = read_record(paths)
     # Parsed, since keys that are newer than the run have their defaults.
     begun = loading.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
     return recorded, loading.changed_keys(begun, config.model_dump(mode="json"))

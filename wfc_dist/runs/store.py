@@ -207,12 +207,9 @@ class RunStore:
         facts = {**staged.facts, "sha256": staged.sha256, **more}
         links, written = facts["links"], facts.pop("written", {})  # on the disk already, hashed on the way there
         assert isinstance(links, dict)
-        known = self._known_hashes(links) | (written if isinstance(written, dict) else {})
-        self._commit(Path(staged.path), final, facts, known)
-
-    def _known_hashes(self, links: Mapping[str, str]) -> dict[str, str]:
         files = self.manifest(0)["root_files"]
-        return {link: files[Path(path).name] for link, path in links.items()}
+        known = {link: files[Path(path).name] for link, path in links.items()}
+        self._commit(Path(staged.path), final, facts, known | (written if isinstance(written, dict) else {}))
 
     def _prune(self, round_index: int) -> None:
         shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
