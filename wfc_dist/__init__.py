@@ -12,30 +12,36 @@ Names are imported when they are asked for: `import wfc_dist` loads no other lib
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from wfc_dist.centralize.offline import average, merge, rebuild
-    from wfc_dist.config.loading import load_config
-    from wfc_dist.config.schema import Config
-    from wfc_dist.coordinator.run import run
-    from wfc_dist.errors import (
-        ConfigError,
-        GangFailedError,
-        InputError,
-        IntegrityError,
-        Interrupted,
-        RunLockedError,
-        StorageError,
-        TrainingError,
-        WfcError,
-    )
-    from wfc_dist.evaluation.any_model import LoadedModel, evaluate, load_model, transcribe
-    from wfc_dist.evaluation.metrics import Score
-    from wfc_dist.merging.factors import Factors
-    from wfc_dist.merging.recipe import Recipe, merged_update
-    from wfc_dist.rounds import Adapter, Base
-    from wfc_dist.runs.handle import Run, open_run
-    from wfc_dist.weights.base_chain import read_delta
-    from wfc_dist.weights.peft_folder import read_factors
+if TYPE_CHECKING:  # `as` tells type checkers that a name is exported
+    from wfc_dist.centralize.offline import average as average
+    from wfc_dist.centralize.offline import merge as merge
+    from wfc_dist.centralize.offline import rebuild as rebuild
+    from wfc_dist.config.loading import load_config as load_config
+    from wfc_dist.config.schema import Config as Config
+    from wfc_dist.coordinator.run import run as run
+    from wfc_dist.errors import ConfigError as ConfigError
+    from wfc_dist.errors import GangFailedError as GangFailedError
+    from wfc_dist.errors import InputError as InputError
+    from wfc_dist.errors import IntegrityError as IntegrityError
+    from wfc_dist.errors import Interrupted as Interrupted
+    from wfc_dist.errors import RunLockedError as RunLockedError
+    from wfc_dist.errors import StorageError as StorageError
+    from wfc_dist.errors import TrainingError as TrainingError
+    from wfc_dist.errors import WfcError as WfcError
+    from wfc_dist.evaluation.any_model import LoadedModel as LoadedModel
+    from wfc_dist.evaluation.any_model import evaluate as evaluate
+    from wfc_dist.evaluation.any_model import load_model as load_model
+    from wfc_dist.evaluation.any_model import transcribe as transcribe
+    from wfc_dist.evaluation.metrics import Score as Score
+    from wfc_dist.merging.factors import Factors as Factors
+    from wfc_dist.merging.recipe import Recipe as Recipe
+    from wfc_dist.merging.recipe import merged_update as merged_update
+    from wfc_dist.rounds import Adapter as Adapter
+    from wfc_dist.rounds import Base as Base
+    from wfc_dist.runs.handle import Run as Run
+    from wfc_dist.runs.handle import open_run as open_run
+    from wfc_dist.weights.base_chain import read_delta as read_delta
+    from wfc_dist.weights.peft_folder import read_factors as read_factors
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -54,38 +60,8 @@ _HOMES = {
     "weights.base_chain": "read_delta",
     "weights.peft_folder": "read_factors",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
-__all__ = [
-    "Adapter",
-    "Base",
-    "Config",
-    "ConfigError",
-    "Factors",
-    "GangFailedError",
-    "InputError",
-    "IntegrityError",
-    "Interrupted",
-    "LoadedModel",
-    "Recipe",
-    "Run",
-    "RunLockedError",
-    "Score",
-    "StorageError",
-    "TrainingError",
-    "WfcError",
-    "average",
-    "evaluate",
-    "load_config",
-    "load_model",
-    "merge",
-    "merged_update",
-    "open_run",
-    "read_delta",
-    "read_factors",
-    "rebuild",
-    "run",
-    "transcribe",
-]
+_HOME_OF = dict(sorted((name, module) for module, names in _HOMES.items() for name in names.split()))
+__all__ = list(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

@@ -42,6 +42,7 @@ def test_what_type_checkers_see_is_what_is_imported() -> None:
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert seen == {name: f"wfc_dist.{home}" for name, home in wfc_dist._HOME_OF.items()}
+    assert all(alias.asname == alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names)
     assert (Path(wfc_dist.__file__).parent / "py.typed").is_file()
 
 
