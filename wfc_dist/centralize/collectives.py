@@ -26,23 +26,11 @@ class Group:
 
 
 def join(world_rank: int, world_size: int, address: str, port: int) -> Group:
-    """Joins the group of `world_size` processes that meets at address:port. Every rank must call it.
-
-    Args:
-        world_rank: This process, 0 to world_size - 1; rank 0 must run on the host `address`.
-        world_size: Number of processes.
-        address: Host name or IP of rank 0.
-        port: A free TCP port there.
-    """
+    """Joins the group of `world_size` processes that meets at a free TCP port of rank 0's host. Every rank must call it."""
     if world_size == 1:
         return Group()
-    dist.init_process_group(
-        "gloo",
-        init_method=f"tcp://{address}:{port}",
-        rank=world_rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=TIMEOUT_S),
-    )
+    meets_at, timeout = f"tcp://{address}:{port}", timedelta(seconds=TIMEOUT_S)
+    dist.init_process_group("gloo", init_method=meets_at, rank=world_rank, world_size=world_size, timeout=timeout)
     return Group(world_rank, world_size, dist.group.WORLD)
 
 
@@ -53,16 +41,9 @@ def leave(group: Group) -> None:
 
 
 def exchange_bytes(payloads: Sequence[bytes], group: Group) -> list[bytes]:
-    """Sends payloads[i] to rank i. Every rank calls it, in the same order.
+    """Sends payloads[i] to rank i and returns what each rank sent here, in rank order. Every rank calls it, in the same order.
 
     Bytes, not sums, travel: what adds them up decides the order, so the result does not depend on the number of ranks.
-
-    Args:
-        payloads: One byte string for each rank, of any length.
-        group: The group.
-
-    Returns:
-        What each rank sent here, in rank order.
     """
     if group.world_size == 1:
         return list(payloads)

@@ -9,7 +9,7 @@ from wfc_dist.centralize import apply, inputs
 from wfc_dist.centralize.exchange import same_modules
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
-from wfc_dist.merging.factors import AnyDelta, Factors, concatenated, normalized
+from wfc_dist.merging.factors import AnyDelta, concatenated, normalized
 from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import open_run
@@ -69,7 +69,7 @@ def average(
         raise InputError(f"norm {norm!r} is not own or mean")
     catalog.check_step(method, norm, scale)
     recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
-    loaded = [_read(folder, inputs.own_curvature(method)) for folder in folders]
+    loaded = [peft_folder.read_with_curvature(folder, inputs.own_curvature(method)) for folder in folders]
     modules = same_modules(
         {f"{i + 1} ({folder})": list(item) for i, (folder, item) in enumerate(zip(folders, loaded, strict=True))}
     )
@@ -86,11 +86,6 @@ def average(
     with durable.new_folder(Path(out)) as staged:
         base_chain.write_delta(staged, delta)
     return Path(out)
-
-
-def _read(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:
-    factors = peft_folder.read_factors(folder)
-    return peft_folder.with_curvature(folder, factors, kinds) if kinds else factors
 
 
 def read_update(folder: Path) -> dict[str, AnyDelta]:

@@ -96,8 +96,7 @@ def load_adapters(found: Sequence[Adapter], base: Base, kinds: Sequence[str] = (
             raise InputError(f"{adapter.path} was trained against base {adapter.base_sha256[:12]}, not {base.sha256[:12]}")
         if peft_folder.folder_sha256(Path(adapter.path)) != adapter.sha256:
             raise IntegrityError(f"{adapter.path} is not the adapter that was committed; remove it and run again to retrain it")
-        factors = peft_folder.read_factors(Path(adapter.path))
-        loaded[adapter.dataset] = peft_folder.with_curvature(Path(adapter.path), factors, kinds) if kinds else factors
+        loaded[adapter.dataset] = peft_folder.read_with_curvature(Path(adapter.path), kinds)
     return loaded
 
 

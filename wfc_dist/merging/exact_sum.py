@@ -22,11 +22,6 @@ def quantum(bounds: Iterable[float]) -> float:
     return 2.0 ** max(math.ceil(math.log2(total)) - _BITS, _SMALLEST) if total > 0 else 1.0
 
 
-def value(total: torch.Tensor, grid: float) -> torch.Tensor:
-    """Returns total * grid, exactly, for a sum in counts of the grid: whole numbers in float64, which are exact below 2^53."""
-    return total * grid
-
-
 def pack(total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the upper 32 and the lower 16 bits of whole numbers in float64: 6 bytes a number travel, not 8."""
     whole = total.to(torch.int64)

@@ -105,11 +105,11 @@ def partial_mean(items: Sequence[Factors], weights: Sequence[float], grid: Grid)
 
 def finished(total: PartialMean, grid: Grid) -> tuple[DenseDelta, float | None, float | None]:
     """Returns the mean in float32, ||factor_mean - mean||^2 (None where adapters differ in r or scaling), and ||mean||^2."""
-    mean_OI = exact_sum.value(total.delta_OI, grid.delta)
+    mean_OI = total.delta_OI * grid.delta  # exact, as the grid is a power of two and float64 holds whole numbers below 2^53
     delta = DenseDelta(mean_OI.float(), 1.0)
     if grid.scaling is None or total.a_RI is None or total.b_OR is None:
         return delta, None, None
-    factor_mean_OI = (exact_sum.value(total.b_OR, grid.b) * grid.scaling) @ exact_sum.value(total.a_RI, grid.a)
+    factor_mean_OI = (total.b_OR * grid.b * grid.scaling) @ (total.a_RI * grid.a)
     return delta, squared_sum(factor_mean_OI.sub_(mean_OI)), squared_sum(mean_OI)
 
 

@@ -73,14 +73,9 @@ def _open(path: Path) -> "safe_open":
 
 
 def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields (name, tensor) of a checkpoint folder in name order, one in memory at a time.
+    """Yields (name, tensor) of a checkpoint folder in name order, one in memory at a time; only `names`, all by default.
 
-    Args:
-        folder: A checkpoint folder.
-        names: Only these; all by default.
-
-    Raises:
-        InputError: A name the checkpoint does not have.
+    Raises InputError for a name the checkpoint does not have.
     """
     where = weight_map(folder)
     wanted = sorted(where if names is None else names)

@@ -91,8 +91,11 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[
     return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sorted(sides.items())}
 
 
-def with_curvature(folder: Path, factors: Mapping[str, Factors], kinds: Sequence[str]) -> dict[str, Factors]:
-    """Returns the factors of an adapter folder with their modules' curvature. Raises InputError as `read_curvature` does."""
+def read_with_curvature(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:
+    """Returns what `read_factors` does, with `kinds` of the modules' curvature. Raises InputError as `read_curvature` does."""
+    factors = read_factors(folder)
+    if not kinds:
+        return factors
     shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
     found = read_curvature(folder, shapes, kinds)
     return {module: replace(item, curvature=found[module]) for module, item in factors.items()}

@@ -35,14 +35,7 @@ class WarmBase:
         device: torch.device | str = "cpu",
         on_read: Callable[[str, torch.Tensor], None] | None = None,
     ) -> None:
-        """Reads a base from its folder.
-
-        Args:
-            base: Which one.
-            dtype: Data type in memory.
-            device: Where it is held.
-            on_read: Called with every name and tensor as stored, before it is taken; raises to refuse it.
-        """
+        """Reads a base from its folder; `on_read` is called with every name and tensor as stored, and raises to refuse it."""
         self.base, self.dtype, self.device = base, dtype, torch.device(device)
         self.tensors = {}
         self._hashes: dict[str, str] = {}

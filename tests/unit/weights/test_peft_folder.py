@@ -47,7 +47,7 @@ def test_fisher_and_ihr_average_folders_as_their_functions_do(tmp_path: Path) ->
     offline.average(folders[:2], tmp_path / "ihr", method="ihr", previous=folders[2:])
 
     shapes = dict.fromkeys(MODULES, (OUT, IN))
-    loaded = [peft_folder.with_curvature(folder, peft_folder.read_factors(folder), ["fisher"]) for folder in folders[:2]]
+    loaded = [peft_folder.read_with_curvature(folder, ["fisher"]) for folder in folders[:2]]
     previous = peft_folder.read_curvature(folders[2], shapes, ["inputs", "outputs"])
     fisher, ihr = base_chain.read_delta(tmp_path / "fisher"), base_chain.read_delta(tmp_path / "ihr")
     for module in MODULES:
