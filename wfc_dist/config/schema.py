@@ -1,7 +1,6 @@
 """The configuration, block by block; `loading` reads it, `training` holds the blocks lora and train. Loads neither torch nor ray.
 
-Where a default comes from: [P] the paper (arXiv 2506.16574),
-[C] the authors' code, [H] this project's choice.
+Where a default comes from: [P] the paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice.
 """
 
 from collections.abc import Iterable
@@ -10,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from wfc_dist.config.training import RESUME, Leaves, LoraConfig, TrainConfig
-from wfc_dist.config.training import Strict as _Strict
+from wfc_dist.config.training import RESUME, Leaves, LoraConfig, Strict, TrainConfig
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
 from wfc_dist.merging.curvature import NEEDED, choices_with
@@ -25,7 +23,7 @@ LOOP_COMPRESSION_RATIO = 2.4
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """Name and place of the run; the run directory is `dir/name`."""
 
     name: Name
@@ -36,7 +34,7 @@ class RunConfig(_Strict):
     seed: int = Field(1, ge=0, lt=2**31)
 
 
-class BaseModelConfig(_Strict):
+class BaseModelConfig(Strict):
     """The root model: a hub id or a folder. `dtype: auto` keeps the root's own."""
 
     model: str
@@ -44,7 +42,7 @@ class BaseModelConfig(_Strict):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
 
-class DatasetConfig(_Strict):
+class DatasetConfig(Strict):
     """One data set: where it is, how it is read, which language token its labels carry."""
 
     source: str = ""
@@ -79,7 +77,7 @@ class DatasetConfig(_Strict):
         return self
 
 
-class CentralizeConfig(_Strict):
+class CentralizeConfig(Strict):
     """How adapters become one update: delta = scale * method(adapters, weights); docs/merging.md has every method's formula."""
 
     method: str = "mean"
@@ -130,7 +128,7 @@ class CentralizeConfig(_Strict):
         return "fitted" in (self.weights, self.scale)
 
 
-class SlurmConfig(_Strict):
+class SlurmConfig(Strict):
     """What the site wants to know of the small jobs of `backend: slurm`; None leaves it to the site's defaults."""
 
     partition: str | None = None
@@ -147,7 +145,7 @@ class SlurmConfig(_Strict):
     """Shell lines before the program starts, such as `module load cuda`."""
 
 
-class ClusterConfig(_Strict):
+class ClusterConfig(Strict):
     """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
 
     backend: Annotated[Literal["ray", "slurm", "in_process"], RESUME] = "ray"
@@ -183,7 +181,7 @@ class ClusterConfig(_Strict):
         return self
 
 
-class EvaluateConfig(_Strict):
+class EvaluateConfig(Strict):
     """How bases and adapters are scored."""
 
     metric: Literal["wer", "cer", "mer"] = "wer"
@@ -220,7 +218,7 @@ class EvaluateConfig(_Strict):
         return options
 
 
-class Config(_Strict):
+class Config(Strict):
     """A whole run."""
 
     run: RunConfig

@@ -15,8 +15,7 @@ from wfc_dist.storage import durable
 def newest_servable(run_dir: Path) -> Base:
     """Returns a run's newest base: the interim one with the most adapters after the last commit, or the last committed.
 
-    Raises:
-        InputError: Not a run, or nothing is committed yet.
+    Raises InputError for a folder that is no run, and where nothing is committed yet.
     """
     base = latest_base(run_dir)
     return max(_interims(run_dir, base), key=lambda found: found.num_pending, default=base)

@@ -119,11 +119,7 @@ def _is_training_of(name: str, rounds: Collection[str]) -> bool:
 def local_run(text: str) -> tuple[Path, Mirror | None]:
     """Returns a run's folder on this machine, everything small of it up to date, and the mirror it is, if it is one.
 
-    Args:
-        text: A run directory, or the URL of one.
-
-    Raises:
-        InputError: There is no run.
+    `text` is a run directory, or the URL of one. Raises InputError where a URL holds no run.
     """
     if not is_url(text):
         return Path(text), None

@@ -117,7 +117,8 @@ def replace_link(link: Path, target: Path) -> None:
     fsync_path(link.parent)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yields the files of a folder and of those in it, in order, without its manifest."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path
@@ -177,13 +178,13 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
     """
     known = known or {}
     files = {}
-    for path in _files(staged):
+    for path in files_in(staged):
         name = path.relative_to(staged).as_posix()
         if name not in known:
             fsync_path(path)
         files[name] = {"size_bytes": path.stat().st_size, "sha256": known.get(name) or sha256_file(path)}
     manifest = {"schema": SCHEMA_VERSION, "files": files, **facts}
-    for folder in {path.parent for path in _files(staged)} | {staged}:
+    for folder in {path.parent for path in files_in(staged)} | {staged}:
         fsync_path(folder)
     remove_folder(final)
     os.replace(staged, final)

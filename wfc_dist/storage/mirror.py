@@ -208,10 +208,9 @@ class Mirror:
 
     def publish_staged(self, folder: Path) -> None:
         """Publishes a finished but uncommitted folder under its staging name, for the coordinator to fetch and commit."""
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
         facts = {
             path.relative_to(folder).as_posix(): {"size_bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
-            for path in files
+            for path in durable.files_in(folder)
         }
         durable.write_json(folder / MANIFEST, {"schema": durable.SCHEMA_VERSION, "staged": True, "files": facts})
         self.publish(folder)
