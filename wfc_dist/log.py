@@ -27,11 +27,9 @@ class _ContextFilter(logging.Filter):
 
 
 def configure(log_file: Path | None = None, *, console: bool = True) -> None:
-    """Sets up the logging of this process. For entry points (command, actor) only.
+    """Sets up the logging of this process: to standard error, and appended to `log_file`, whose folder is made.
 
-    Args:
-        log_file: Text log to append to; its folder is made.
-        console: Also write to standard error.
+    For entry points (command, actor) only.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if console else []
     if log_file is not None:

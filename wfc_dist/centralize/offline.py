@@ -70,9 +70,8 @@ def average(
     catalog.check_step(method, norm, scale)
     recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
     loaded = [peft_folder.read_with_curvature(folder, inputs.own_curvature(method)) for folder in folders]
-    modules = same_modules(
-        {f"{i + 1} ({folder})": list(item) for i, (folder, item) in enumerate(zip(folders, loaded, strict=True))}
-    )
+    numbered = enumerate(zip(folders, loaded, strict=True), start=1)
+    modules = same_modules({f"{number} ({folder})": list(item) for number, (folder, item) in numbered})
     shares = normalized(weights if weights is not None else [1.0] * len(folders))
 
     def merged(module: str) -> AnyDelta:

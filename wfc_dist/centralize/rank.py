@@ -145,9 +145,8 @@ def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     for module, item in averaged.items():
         tensors |= base_chain.delta_tensors(module, item.delta)
-    return save(
-        tensors, {"gaps": json.dumps({module: [item.gap_squared, item.mean_squared] for module, item in averaged.items()})}
-    )
+    gaps = {module: [item.gap_squared, item.mean_squared] for module, item in averaged.items()}
+    return save(tensors, {"gaps": json.dumps(gaps)})
 
 
 def _metadata(part: bytes) -> dict[str, str]:

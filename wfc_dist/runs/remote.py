@@ -83,8 +83,7 @@ def _pull_ledger(mirror: Mirror) -> None:
 
 def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
     """Publishes what was committed here and not published before a crash, if it is whole: work is not lost."""
-    found = [path.parent for pattern in ("round-*/adapters/*", "round-*/delta", "base-*") for path in _manifests(mirror, pattern)]
-    for folder in found:
+    for folder in _committed(mirror, "round-*/adapters/*", "round-*/delta", "base-*"):
         name = folder.relative_to(mirror.folder).as_posix()
         if f"{name}/{MANIFEST}" in names:
             continue
@@ -99,8 +98,9 @@ def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
     at_once(mirror.publish_file, [path for path in evaluations if path.relative_to(mirror.folder).as_posix() not in names])
 
 
-def _manifests(mirror: Mirror, pattern: str) -> list[Path]:
-    return sorted(path for path in mirror.folder.glob(f"{pattern}/{MANIFEST}") if ".tmp-" not in path.parent.name)
+def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
+    found = [path.parent for pattern in patterns for path in sorted(mirror.folder.glob(f"{pattern}/{MANIFEST}"))]
+    return [folder for folder in found if ".tmp-" not in folder.name]
 
 
 def sweep(mirror: Mirror, names: Collection[str]) -> None:
@@ -146,9 +146,7 @@ def whole_run(text: str) -> tuple[Path, Mirror | None]:
         from wfc_dist.runs.root import bring_base
 
         bring_base(mirror, 0)
-        at_once(
-            mirror.fetch, [path.parent for glob in ("round-*/adapters/*", "round-*/delta") for path in _manifests(mirror, glob)]
-        )
+        at_once(mirror.fetch, _committed(mirror, "round-*/adapters/*", "round-*/delta"))
     return folder, mirror
 
 
