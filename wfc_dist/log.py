@@ -27,7 +27,7 @@ class _ContextFilter(logging.Filter):
 
 
 def configure(log_file: Path | None = None, *, console: bool = True) -> None:
-    """Sets up the logging of this process: to standard error, and appended to `log_file`, whose folder is made.
+    """Sets up the logging of this process: to standard error if `console`, and appended to `log_file`, whose folder is made.
 
     For entry points (command, actor) only.
     """

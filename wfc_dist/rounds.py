@@ -7,7 +7,7 @@ The other modules of the package implement these verbs, or support or report on 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StagedBase:
     path: str
     delta_path: str
     sha256: str
-    facts: Mapping[str, object]
+    facts: Mapping[str, Any]
 
 
 class Trainers(Protocol):

@@ -206,10 +206,9 @@ class RunStore:
     def _commit_overlay(self, staged: StagedBase, final: Path, **more: Any) -> None:
         facts = {**staged.facts, "sha256": staged.sha256, **more}
         links, written = facts["links"], facts.pop("written", {})  # on the disk already, hashed on the way there
-        assert isinstance(links, dict)
         files = self.manifest(0)["root_files"]
         known = {link: files[Path(path).name] for link, path in links.items()}
-        self._commit(Path(staged.path), final, facts, known | (written if isinstance(written, dict) else {}))
+        self._commit(Path(staged.path), final, facts, known | written)
 
     def _prune(self, round_index: int) -> None:
         shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
