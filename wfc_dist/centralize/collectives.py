@@ -63,7 +63,7 @@ def all_gather_bytes(payload: bytes, group: Group) -> list[bytes]:
     return exchange_bytes([payload] * group.world_size, group)
 
 
-def gather_bytes(payload: bytes, group: Group, destination: int) -> list[bytes] | None:
-    """Returns every rank's bytes, in rank order, on `destination`, None elsewhere. Every rank calls it, in the same order."""
-    received = exchange_bytes([payload if rank == destination else b"" for rank in range(group.world_size)], group)
-    return received if group.world_rank == destination else None
+def gather_bytes(payload: bytes, group: Group) -> list[bytes] | None:
+    """Returns every rank's bytes, in rank order, on rank 0, None elsewhere. Every rank calls it, in the same order."""
+    received = exchange_bytes([payload] + [b""] * (group.world_size - 1), group)
+    return received if group.world_rank == 0 else None

@@ -183,7 +183,7 @@ def _gather_merged(
         return
     for _ in range(math.ceil(num_modules / group.world_size)):
         item = next(mine, None)
-        parts = collectives.gather_bytes(_pack_merged(*item) if item else b"", group, 0)
+        parts = collectives.gather_bytes(_pack_merged(*item) if item else b"", group)
         yield from (_unpack_merged(part) for part in parts or () if part)
 
 
@@ -262,7 +262,7 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
             at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
     with log.span("average", phase="merging"):
         averaged, specs = _average(job, load_adapters(mine, job.base, inputs.own_curvature(job.method)), group)
-        gathered = collectives.gather_bytes(_pack_averaged(averaged), group, 0) if group.world_size > 1 else None
+        gathered = collectives.gather_bytes(_pack_averaged(averaged), group) if group.world_size > 1 else None
     with log.span("merge", phase="merging"):
         deltas = {module: item.delta for module, item in averaged.items()}
         owned = apply.merged_modules(Path(job.root), [Path(folder) for folder in job.past_deltas], deltas, job.dtype)
