@@ -1,0 +1,1 @@
+"""The run directory: the only folder that knows where everything of a run lies."""
