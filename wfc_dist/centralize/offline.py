@@ -1,5 +1,6 @@
 """The maths of a round on folders: `average`, `merge` and `rebuild` of the public API."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import open_run
 from wfc_dist.storage import durable
+from wfc_dist.storage.objects import is_url
 from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.tensor_files import write_order
@@ -60,13 +62,15 @@ def average(
             ...
         wfc_dist.errors.InputError: no adapter given
     """
+    if isinstance(adapters, str | Path):
+        raise InputError(f"adapters is one path, {adapters}; give a list of PEFT folders")
     folders = [Path(folder) for folder in adapters]
     if not folders:
         raise InputError("no adapter given")
+    if not math.isfinite(scale):
+        raise InputError(f"scale {scale} is not finite; 1 leaves the update as it is")
     if weights is not None and len(weights) != len(folders):
         raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
-    if norm not in ("own", "mean"):
-        raise InputError(f"norm {norm!r} is not own or mean")
     catalog.check_step(method, norm, scale)
     recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
     loaded = [peft_folder.read_with_curvature(folder, inputs.own_curvature(method)) for folder in folders]
@@ -82,8 +86,14 @@ def average(
 
     with apply.threads() as pool:  # single-threaded each, as in a round: same bytes
         delta = dict(zip(modules, pool.map(merged, modules), strict=True))
-    with durable.new_folder(Path(out)) as staged:
+    with durable.new_folder(_local(out)) as staged:
         base_chain.write_delta(staged, delta)
+    return Path(out)
+
+
+def _local(out: str | Path) -> Path:
+    if is_url(str(out)):
+        raise InputError(f"{out} is a URL; give a folder on this machine and copy it from there")
     return Path(out)
 
 
@@ -115,7 +125,7 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
     delta = read_update(Path(update))
     folder = base_chain.resolve_root(str(base), revision)
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
-    with durable.new_folder(Path(out)) as staged:
+    with durable.new_folder(_local(out)) as staged:
         _write_merged(folder, [], delta, staged, dtype)
     return Path(out)
 
@@ -146,8 +156,11 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
         IntegrityError: The result is not the base that was committed; `out` is not made.
     """
     opened = open_run(run, with_weights=True)
-    wanted, root, deltas = opened.base(base), Path(opened.base(0).facts["root"]), opened.deltas()[:base]
-    with durable.new_folder(Path(out)) as staged:
+    if not isinstance(base, int):
+        raise InputError(f"base {base!r} is no index of a base; give 0, 1, ...")
+    wanted, root = opened.base(base), Path(opened.base(0).facts["root"])
+    deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # also where the bases in between are gone
+    with durable.new_folder(_local(out)) as staged:
         delta = base_chain.read_delta(deltas[-1]) if deltas else {}
         _write_merged(root, deltas[:-1], delta, staged, opened.config.base.dtype)
         found = content_sha256(base_chain.hash_tensors(staged))

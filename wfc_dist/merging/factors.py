@@ -5,6 +5,7 @@ lora_B is (out, r); the paper (arXiv 2506.16574) swaps A and B. Everything is su
 float32 inputs have exact products there, so a sum of K adapters is right to the last bit of the float32 it is rounded to.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -123,8 +124,8 @@ def is_smaller_dense(total_r: int, out_features: int, in_features: int) -> bool:
 def normalized(weights: Sequence[float]) -> list[float]:
     """Returns weights / sum(weights). Raises InputError for a negative weight or a sum of zero."""
     total = float(sum(weights))
-    if total <= 0 or any(not weight >= 0 for weight in weights):
-        raise InputError(f"weights {list(weights)} must be >= 0 with a sum > 0")
+    if not 0 < total < math.inf or any(not weight >= 0 for weight in weights):
+        raise InputError(f"weights {list(weights)} must be finite and >= 0 with a sum > 0")
     return [float(weight) / total for weight in weights]
 
 

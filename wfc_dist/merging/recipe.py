@@ -1,14 +1,18 @@
 """From one module's factors to its update: a method with its options, then the norm, then the scale."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wfc_dist.merging import merge_method
+from wfc_dist.errors import InputError
+from wfc_dist.merging import catalog, merge_method
 from wfc_dist.merging.factors import AnyDelta, Factors, at_norm, squared_norm_of
 from wfc_dist.merging.methods.mean import mean
 
 _SUMS = ("mean", "factor_mean")  # where an adapter of weight zero adds zero
+_SUM_TOLERANCE = 1e-6
+"""Of the sum of weights: what dividing thousands of them by their sum rounds is far below."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Recipe:
     scale: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.norm not in ("own", "mean"):
+            raise InputError(f"norm {self.norm!r} is not own or mean")
+
 
 def merged_update(
     factors: Sequence[Factors], weights: Sequence[float], recipe: Recipe, inputs: Mapping[str, Any] | None = None
@@ -39,14 +47,15 @@ def merged_update(
         factors: One module of each adapter, in the order of summation.
         weights: >= 0, sum 1. An adapter of weight zero is as if it were not there.
         recipe: The method and what follows.
-        inputs: What else the method needs of this module, by parameter name (see `catalog.INPUTS`).
+        inputs: What else the method needs of this module, by parameter name (see `catalog.INPUTS`); the seed is that of the
+            recipe by default.
 
     Returns:
         The update of the module, (out, in), in factors or dense; `.dense()` is the matrix in float64.
 
     Raises:
-        ConfigError: No such method.
-        InputError: The method cannot take these factors.
+        ConfigError: No such method, an option it does not have, or a value out of range.
+        InputError: Factors of different shapes, weights of another number or sum, or an input that the method needs is missing.
 
     Example:
         >>> import torch
@@ -55,10 +64,27 @@ def merged_update(
         >>> merged_update([adapter, adapter], [0.5, 0.5], Recipe("mean")).dense().tolist()
         [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
     """
+    options = catalog.resolved(recipe.method, recipe.options)
+    _check(factors, weights)
+    needed = set(catalog.entry(recipe.method).needs) - {"fisher"}
+    given = {"seed": recipe.seed} if "seed" in needed else {}
+    given |= inputs or {}
+    if missing := sorted(needed - given.keys()):
+        raise InputError(f"{recipe.method} needs {missing[0]}: {catalog.INPUTS[missing[0]]}")
     if recipe.method not in _SUMS:
         factors = [item for item, weight in zip(factors, weights, strict=True) if weight]
         weights = [weight for weight in weights if weight]
-    update = merge_method(recipe.method)(factors, weights, **recipe.options, **(inputs or {}))
+    update = merge_method(recipe.method)(factors, weights, **options, **given)
     if recipe.norm == "mean" and recipe.method != "mean":
         update = at_norm(update, squared_norm_of(mean(factors, weights)))
     return update.scaled(recipe.scale)
+
+
+def _check(factors: Sequence[Factors], weights: Sequence[float]) -> None:
+    if not factors or len(factors) != len(weights):
+        raise InputError(f"{len(factors)} adapters and {len(weights)} weights; give one weight to each, and at least one")
+    if any(not weight >= 0 for weight in weights) or not abs(math.fsum(weights) - 1) < _SUM_TOLERANCE:
+        raise InputError(f"weights {list(weights)} must be >= 0 with sum 1; divide them by their sum")
+    shapes = {(item.b_OR.shape[0], item.a_RI.shape[1]) for item in factors}
+    if len(shapes) > 1:
+        raise InputError(f"the adapters are of modules of other shapes (out, in): {sorted(shapes)}")

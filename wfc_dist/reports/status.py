@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.tree import Tree
 
 from wfc_dist.data.audit import AuditReport
+from wfc_dist.errors import InputError
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.handle import Run
@@ -59,7 +60,10 @@ def status_table(run_dir: Path) -> Group:
 
 
 def _sha(run: Run, index: int) -> str:
-    return run.base(index).sha256[:12] if index < run.num_bases else "-"
+    try:
+        return run.base(index).sha256[:12]
+    except InputError:  # not committed
+        return "-"
 
 
 def _counts(run: Run, round_index: int, names: Sequence[str]) -> str:

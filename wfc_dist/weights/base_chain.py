@@ -221,7 +221,7 @@ def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
     writer.close()
 
 
-def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
+def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
     """Reads a delta folder.
 
     Args:
@@ -234,6 +234,7 @@ def read_delta(folder: Path, modules: Sequence[str] | None = None) -> dict[str, 
     Raises:
         InputError: The folder holds no delta.
     """
+    folder = Path(folder)
     if not (folder / DELTA).is_file():
         raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
     with _open(folder / DELTA) as file:

@@ -38,7 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_factors(folder: Path) -> dict[str, Factors]:
+def read_factors(folder: str | Path) -> dict[str, Factors]:
     """Reads a PEFT LoRA folder.
 
     Args:
@@ -50,6 +50,7 @@ def read_factors(folder: Path) -> dict[str, Factors]:
     Raises:
         InputError: Not a LoRA folder, no safetensors, keys that are no LoRA factors, or a number that is not finite.
     """
+    folder = Path(folder)
     config = read_config(folder)
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:

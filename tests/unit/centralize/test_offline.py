@@ -1,6 +1,7 @@
 """`wfc average` and `wfc merge` on adapters made with PEFT, against float64 and against PEFT's own merge."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,27 @@ def test_adapters_of_other_modules_or_another_model_are_refused(model_dir: Path,
     with pytest.raises(InputError, match="2 weights, 1 given"):
         offline.average([first, first], tmp_path / "out", weights=[1])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": math.nan}, "scale nan is not finite"),
+        ({"scale": math.inf}, "scale inf is not finite"),
+        ({"weights": [math.inf]}, "must be finite"),
+        ({"out": "s3://bucket/delta"}, "is a URL"),
+    ],
+)
+def test_numbers_that_are_not_finite_and_urls_are_refused(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_adapter(model_dir, tmp_path / "a", 1)
+    with pytest.raises(InputError, match=message):
+        offline.average([folder], **{"out": "delta", **options})
+    with pytest.raises(InputError, match="one path"):
+        offline.average(folder, "delta")  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_nothing_is_written_over(model_dir: Path, tmp_path: Path) -> None:

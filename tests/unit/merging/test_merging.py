@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wfc_dist.config import loading
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, InputError, WfcError
 from wfc_dist.merging import catalog, merge_method
 from wfc_dist.merging.curvature import Curvature
 from wfc_dist.merging.factors import AnyDelta, DenseDelta, Factors, ModuleDelta, normalized
@@ -178,3 +178,39 @@ def test_options_come_from_files_and_overrides_and_keep_other_defaults() -> None
     assert loading.parse(tree({})).centralize.model_dump() == {
         "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weights", "message"),
+    [
+        (Recipe("mean"), [0.5], "2 adapters and 1 weights"),
+        (Recipe("mean"), [0.5, 0.25], "sum 1"),
+        (Recipe("ties"), [-0.5, 1.5], ">= 0"),
+        (Recipe("mean"), [math.nan, 1.0], ">= 0"),
+        (Recipe("tie"), [0.5, 0.5], "did you mean 'ties'"),
+        (Recipe("ties", {"densty": 0.2}), [0.5, 0.5], "'densty' is no option of ties"),
+        (Recipe("ties", {"density": 7.0}), [0.5, 0.5], "density of ties is 7"),
+        (Recipe("nesterov"), [0.5, 0.5], "nesterov needs past: the updates of all earlier rounds"),
+        (Recipe("ihr"), [0.5, 0.5], "ihr needs previous"),
+    ],
+)
+def test_what_a_recipe_cannot_take_is_refused(recipe: Recipe, weights: list[float], message: str) -> None:
+    with pytest.raises(WfcError, match=re.escape(message)):
+        merged_update([adapter(1), adapter(2)], weights, recipe)
+
+
+def test_adapters_of_other_shapes_and_an_unknown_norm_are_refused() -> None:
+    wide = Factors(torch.randn(2, 9), adapter(1).b_OR[:, :2], 1.0)
+    with pytest.raises(InputError, match="other shapes"):
+        merged_update([adapter(1), wide], [0.5, 0.5], Recipe("ties"))
+    with pytest.raises(InputError, match="0 adapters and 0 weights"):
+        merged_update([], [], Recipe("mean"))
+    with pytest.raises(InputError, match="'zz' is not own or mean"):
+        Recipe("mean", norm="zz")
+
+
+def test_a_method_that_samples_takes_the_seed_of_the_recipe() -> None:
+    one, again, other = (
+        merged_update([adapter(1), adapter(2)], [0.5, 0.5], Recipe("dare", seed=seed)).dense() for seed in (3, 3, 4)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
