@@ -31,7 +31,8 @@ def rows(name: str, clips: int) -> list[dict[str, str]]:
 def ours(sets: list[str], clips: int) -> Callable[[], list[str]]:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.datasets import DatasetConfig
+    from wfc_dist.config.schema import EvaluateConfig
     from wfc_dist.data.sources import open_split
     from wfc_dist.evaluation.decoding import decode_sets
 

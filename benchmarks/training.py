@@ -38,7 +38,8 @@ def held_out(dataset: str, folder: Path) -> Path:
 
 
 def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable[[], None], dict[str, Any]]:
-    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.datasets import DatasetConfig
+    from wfc_dist.config.schema import EvaluateConfig
     from wfc_dist.config.training import LoraConfig, TrainConfig
     from wfc_dist.rounds import Base
     from wfc_dist.training import model as models
@@ -121,7 +122,7 @@ def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tup
     from peft import LoraConfig, get_peft_model
     from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperProcessor
 
-    from wfc_dist.config.schema import DatasetConfig
+    from wfc_dist.config.datasets import DatasetConfig
     from wfc_dist.data.sources import open_split
 
     torch.set_num_threads(threads)
@@ -167,7 +168,8 @@ def errors(points: list[tuple[int, float, Path]], dataset: str, folder: Path) ->
     from peft import PeftModel
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+    from wfc_dist.config.datasets import DatasetConfig
+    from wfc_dist.config.schema import EvaluateConfig
     from wfc_dist.data.sources import open_split
     from wfc_dist.evaluation.decoding import decode_set
     from wfc_dist.evaluation.hypotheses import score_hypotheses

@@ -12,7 +12,8 @@ from typing import Any
 
 import tiny
 
-from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.config.training import LoraConfig, TrainConfig
 from wfc_dist.rounds import Base
 from wfc_dist.training.job import TrainingJob

@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import make_dataset, make_whisper
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from wfc_dist.config.schema import DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.features import Labels, log_mel, window_audio
 from wfc_dist.data.sources import open_split
 

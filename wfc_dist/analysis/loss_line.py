@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from wfc_dist.config.schema import Config, DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.data.batching import Batch, DevWindows
 from wfc_dist.data.sources import SplitName, open_split
 from wfc_dist.errors import InputError

@@ -2,7 +2,8 @@
 
 from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.centralize.weights import asked_for
-from wfc_dist.config.schema import Config, DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.merging import catalog
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.shared_cache import data_seed, init_seed

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
 from wfc_dist.config import loading
-from wfc_dist.config.schema import Config, Name
+from wfc_dist.config.datasets import Name
+from wfc_dist.config.schema import Config
 from wfc_dist.config.training import marked
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage.objects import is_url

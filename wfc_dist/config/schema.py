@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from wfc_dist.config.datasets import DatasetConfig, Name
 from wfc_dist.config.training import RESUME, Leaves, LoraConfig, Strict, TrainConfig
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
@@ -20,7 +21,6 @@ MAX_MERGE_THREADS = 4
 """Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
 LOOP_COMPRESSION_RATIO = 2.4
 """A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
 class RunConfig(Strict):
@@ -40,41 +40,6 @@ class BaseModelConfig(Strict):
     model: str
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-
-
-class DatasetConfig(Strict):
-    """One data set: where it is, how it is read, which language token its labels carry."""
-
-    source: str = ""
-    """A folder, a file, or a hub id (`format: hub`); of a `mix` nothing."""
-    format: Literal["jsonl", "hub", "saved", "folder", "mix"] = "jsonl"
-    language: str | None = None
-    """Whisper language code; without it every row names its own (`lang`)."""
-    splits: dict[Literal["train", "dev", "test"], str] = Field(default_factory=dict)
-    """Our split -> file name (jsonl), split name (hub, saved) or sub-folder (folder)."""
-    subset: str | None = None
-    """The hub data set's configuration name."""
-    revision: str | None = None
-    text_column: str = "text"
-    audio_column: str = "audio"
-    share: float = Field(1.0, gt=0, le=1)
-    """Keep this share of the clips of each split, evenly spread over it; at least one."""
-    max_clips: int | None = Field(None, ge=1)
-    """Only the first clips of each split, to try things out."""
-    parts: dict[Name, "DatasetConfig"] = Field(default_factory=dict)
-    """Of a `mix`: the data sets that make it up, one after the other. A part without the split asked for is left out."""
-
-    def where(self) -> str:
-        """Returns the source, or the names of the parts, for messages."""
-        return self.source or f"the parts {', '.join(self.parts)}"
-
-    @model_validator(mode="after")
-    def _source_or_parts(self) -> "DatasetConfig":
-        if (self.format == "mix") != bool(self.parts):
-            raise ValueError("format mix needs parts, and only format mix has them")
-        if (self.format == "mix") == bool(self.source):
-            raise ValueError("source: name a folder, a file or a hub id (only format mix has none)")
-        return self
 
 
 class CentralizeConfig(Strict):

@@ -2,24 +2,24 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wfc_dist.config.schema import BaseModelConfig, Config, DatasetConfig
-from wfc_dist.data.audio_files import decode, header_duration_s
-from wfc_dist.data.manifests import SourceRow
+from wfc_dist.config.datasets import SPLITS, DatasetConfig, SplitName
+from wfc_dist.config.schema import BaseModelConfig, Config
+from wfc_dist.data.audio_files import decode, true_duration_s
 from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, WINDOW_S
-from wfc_dist.data.sources import SplitName, clip_language, read_rows
+from wfc_dist.data.rows import SourceRow
+from wfc_dist.data.sources import clip_language, read_rows
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
 
@@ -129,7 +129,7 @@ def audit(config: Config, *, deep: bool = False) -> AuditReport:
 class _Seen:
     """Audio and texts of the training split, which dev and test must not contain."""
 
-    audio: set[tuple[str, float]]
+    audio: set[Hashable]
     texts: set[str]
 
 
@@ -197,7 +197,7 @@ class _RowChecker:
 
     def _check_audio(self, row: SourceRow) -> tuple[float, list[tuple[_Finding, str]]]:
         try:
-            there_s = max(header_duration_s(row.audio), 0.0)
+            there_s = true_duration_s(row.audio)
             if self._deep:
                 decode(row.audio)
         except InputError as error:
@@ -250,9 +250,9 @@ def _summary(name: str, split: SplitName, checked: Sequence[_CheckedRow], proble
 
 def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
     """Yields audio that the split repeats, and audio or text that is in the training split too. Fills `seen` from train."""
-    here: set[tuple[str, float]] = set()
+    here: set[Hashable] = set()
     for row in rows:
-        key, text = row.audio.key, normal_text(row.text)
+        key, text = (row.audio.recording, row.audio.offset_s, row.audio.channel), normal_text(row.text)
         if key in here:
             yield _TWICE, row.where
         here.add(key)

@@ -4,25 +4,22 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from wfc_dist.config.schema import DatasetConfig
-from wfc_dist.data import hub, manifests
-from wfc_dist.data.audio_files import AudioRef, decode, header_duration_s
-from wfc_dist.data.manifests import SourceRow
+from wfc_dist.config.datasets import DatasetConfig, SplitName
+from wfc_dist.data.audio_files import AudioRef, decode, true_duration_s
+from wfc_dist.data.readers import folders, hub, manifests
+from wfc_dist.data.rows import SourceRow, moved
 from wfc_dist.errors import InputError
-
-SplitName = Literal["train", "dev", "test"]
 
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
-    "folder": manifests.folder_rows,
+    "folder": folders.folder_rows,
     "hub": hub.hub_rows,
     "saved": hub.saved_rows,
 }
@@ -81,10 +78,11 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hex sha256 over id, text, language, duration and size in bytes of every clip, in order."""
+        """The hex sha256 over id, text, language, duration, size in bytes, and channel (if any) of every clip, in order."""
         digest = hashlib.sha256()
         for clip, audio in zip(self.clips, self._audio, strict=True):
             row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), audio.size_bytes()]
+            row += [] if audio.channel is None else [audio.channel]
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()
 
@@ -141,7 +139,7 @@ def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator
     for part, inner in dataset.parts.items():
         if split in inner.splits:
             for row in read_rows(f"{name}.{part}", inner, split):
-                yield replace(row, id=f"{part}/{row.id}", language=inner.language or row.language)
+                yield moved(row, part, inner.language)
 
 
 def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
@@ -186,7 +184,7 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
     clips = []
     for row, row_id in zip(rows, unique_ids(rows), strict=True):
         try:
-            duration_s = header_duration_s(row.audio) if row.duration_s is None else row.duration_s
+            duration_s = true_duration_s(row.audio) if row.duration_s is None else row.duration_s
             language = clip_language(dataset, row)
             clips.append(Clip(row_id, row.text, language, max(duration_s, 0.0), row.word_languages))
         except InputError as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from wfc_dist import log
-from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import __version__
-from wfc_dist.config.schema import Config, DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Base
@@ -66,10 +67,15 @@ def adapter_identity(
     }
 
 
+_PLACE_OF_AUDIO = {"columns", "time_unit", "audio_dir", "path_parts", "tar", "data_dir", "data_files"}
+
+
 def source_of(dataset: DatasetConfig) -> list[Any]:
     """Returns where a data set's audio comes from, as JSON: a fingerprint knows the sizes of files, not their samples."""
     parts = {name: source_of(part) for name, part in dataset.parts.items()}
-    return [dataset.source, dataset.subset, dataset.revision, parts]
+    place = [dataset.source, dataset.subset, dataset.revision, parts]
+    more = dataset.model_dump(mode="json", exclude_defaults=True, include=_PLACE_OF_AUDIO)
+    return [*place, more] if more else place
 
 
 class Pool:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wfc_dist.config.schema import DatasetConfig, EvaluateConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.config.training import LoraConfig, TrainConfig, marked
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror

@@ -8,7 +8,7 @@ import tiny
 
 from wfc_dist.backends.jobs import training_data
 from wfc_dist.config import loading
-from wfc_dist.config.schema import DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audit import audit
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError, InputError

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 import tiny
 
-from wfc_dist.config.schema import DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioFile, decode, samples_in
 from wfc_dist.data.sources import Split, language_code, open_split
 from wfc_dist.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 
 from wfc_dist.config import loading
-from wfc_dist.config.schema import DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audit import audit, normal_text
 from wfc_dist.data.sources import open_split
 

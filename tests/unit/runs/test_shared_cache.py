@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from wfc_dist.config import loading
-from wfc_dist.config.schema import Config, DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError
 from wfc_dist.rounds import Base
 from wfc_dist.runs.opening import opened_for_writing

@@ -1,12 +1,13 @@
 """Reads rows of Hugging Face data sets, from the hub or saved on disk. Audio stays encoded; no remote code runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wfc_dist.config.schema import DatasetConfig
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioCell, AudioFile, AudioRef
-from wfc_dist.data.manifests import SourceRow, row_language, row_seconds, row_text, row_word_languages
+from wfc_dist.data.rows import Columns, SourceRow, local_path
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,19 +68,18 @@ def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) ->
         raise InputError(f"{dataset.source}: column {dataset.audio_column!r} is not audio ({error}); set audio_column") from error
     cells = table.select_columns([dataset.audio_column])
     light = table.remove_columns([dataset.audio_column])
+    columns = Columns(dataset, is_cut=True)
     for index, (row, (path, size_bytes)) in enumerate(zip(light, _cell_facts(cells), strict=True)):
         where = f"{dataset.source} ({split_name}) row {index}"
-        name = path or f"{index:06d}"
-        audio: AudioRef
-        if size_bytes:
-            audio = AudioCell(cells, dataset.audio_column, index, f"{where} ({name})", size_bytes)
-        elif path:
-            audio = AudioFile(str(Path(dataset.source) / path))  # an absolute path stays as it is
-        else:
+        if not size_bytes and not path:
             raise InputError(f"{where}: neither audio bytes nor a path under {dataset.audio_column!r}; take the row out")
-        row_id = str(row["id"]) if row.get("id") is not None else Path(name).name
-        text, duration_s = row_text(row, dataset.text_column, where), row_seconds(row, "duration", where)
-        yield SourceRow(row_id, text, row_language(row), audio, duration_s, where, row_word_languages(row, text, where))
+        name = path or f"{index:06d}"
+        audio: Callable[..., AudioRef]
+        if size_bytes:
+            audio = partial(AudioCell, cells, dataset.audio_column, index, f"{where} ({name})", size_bytes)
+        else:
+            audio = partial(AudioFile, local_path(dataset, Path(dataset.source), name))  # an absolute path stays as it is
+        yield columns.row(row, where, name=Path(name).name, audio=audio)
 
 
 def _cell_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:

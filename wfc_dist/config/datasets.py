@@ -1,0 +1,97 @@
+"""Where a data set is and how it is read: the blocks below `datasets`. Loads neither torch nor ray."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from wfc_dist.config.text import TextConfig
+from wfc_dist.config.training import Strict
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+SplitName = Literal["train", "dev", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+Column = Literal["id", "language", "offset", "duration", "start", "end", "channel", "word_langs"]
+Format = Literal["jsonl", "csv", "folder", "kaldi", "stm", "lhotse", "parquet", "webdataset", "hub", "saved", "mix"]
+_ONLY_WITH: dict[str, tuple[Format, ...]] = {
+    "quoting": ("csv", "folder"),
+    "tar": ("jsonl",),
+    "allow_pipes": ("kaldi",),
+    "subset": ("hub", "parquet"),
+    "revision": ("hub",),
+    "data_dir": ("hub",),
+    "data_files": ("hub",),
+    "streaming": ("hub", "parquet", "webdataset"),
+}
+"""Key -> the formats that read it; elsewhere it is refused, so that no key is passed over."""
+
+
+class DatasetConfig(Strict):
+    """One data set: where it is, how it is read, which language token its labels carry."""
+
+    source: str = ""
+    """A folder, a file, or a hub id (`format: hub`); of a `mix` nothing."""
+    format: Format = "jsonl"
+    language: str | None = None
+    """Whisper language code, or a name that maps to one; without it every row names its own (`lang`)."""
+    splits: dict[SplitName, str] = Field(default_factory=dict)
+    """Our split -> file name (jsonl, csv, stm, lhotse), pattern of files (parquet, webdataset), split name (hub, saved) or
+    sub-folder (folder, kaldi)."""
+    text_column: str = "text"
+    audio_column: str = "audio"
+    columns: dict[Column, str | None] = Field(default_factory=dict)
+    """What other columns are called, such as {language: locale, id: ID}; null: a column of that name is not what it seems."""
+    time_unit: Literal["s", "ms"] = "s"
+    """The unit of offset, duration, start and end: seconds or milliseconds."""
+    quoting: Literal["minimal", "none"] = "minimal"
+    """`none`: a quotation mark in a table is a letter, as in Common Voice's tsv."""
+    audio_dir: str | None = None
+    """The folder that relative audio paths start from; by default that of the manifest."""
+    path_parts: int | None = Field(None, ge=1)
+    """Only the last parts of an audio path count: with 2, /their/machine/wavs/a.wav is wavs/a.wav."""
+    tar: str | None = None
+    """NeMo's tarred audio: the archives beside the manifest, such as audio__OP_0..7_CL_.tar."""
+    allow_pipes: list[str] = Field(default_factory=list)
+    """Programs that a pipe of a Kaldi wav.scp may start, by name, such as [sph2pipe]; others are refused."""
+    subset: str | None = None
+    """The hub data set's configuration name; of parquet folders the sub-folder."""
+    revision: str | None = None
+    data_dir: str | None = None
+    """The folder within a hub repository that is read."""
+    data_files: str | list[str] | None = None
+    """The files within a hub repository that are read, as patterns; {split} stands for the value of `splits`."""
+    streaming: bool = False
+    """Fetch rows one by one and keep only those that are used, in a folder that goes on where it was interrupted."""
+    text: TextConfig = TextConfig()
+    """How transcripts are cleaned."""
+    metric: Literal["wer", "cer", "mer"] | None = None
+    """How its test set is scored; by default evaluate.metric."""
+    allow_overlap: list[str] = Field(default_factory=list)
+    """Data sets whose test or dev audio may be in this one's train split, by name."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Keep this share of the clips of each split, evenly spread over it; at least one."""
+    max_clips: int | None = Field(None, ge=1)
+    """Only the first clips of each split, to try things out."""
+    parts: dict[Name, "DatasetConfig"] = Field(default_factory=dict)
+    """Of a `mix`: the data sets that make it up, one after the other. A part without the split asked for is left out."""
+
+    def where(self) -> str:
+        """Returns the source, or the names of the parts, for messages."""
+        return self.source or f"the parts {', '.join(self.parts)}"
+
+    @model_validator(mode="after")
+    def _source_or_parts(self) -> "DatasetConfig":
+        if (self.format == "mix") != bool(self.parts):
+            raise ValueError("format mix needs parts, and only format mix has them")
+        if (self.format == "mix") == bool(self.source):
+            raise ValueError("source: name a folder, a file or a hub id (only format mix has none)")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_fit_the_format(self) -> "DatasetConfig":
+        for key, formats in _ONLY_WITH.items():
+            is_set = getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True)
+            if is_set and self.format not in formats:
+                raise ValueError(f"{key}: only format {' and '.join(formats)} reads it, not {self.format}")
+        if self.streaming and self.share < 1:
+            raise ValueError("share: with streaming the number of rows is not known; use max_clips")
+        return self

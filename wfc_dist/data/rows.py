@@ -1,0 +1,243 @@
+"""Turns a record of any format, a mapping of column names to values, into a row: text, language, stretch of audio, channel.
+
+All readers share it, so that `offset`, `end`, `channel` and the like mean the same in every format. Rows are what the files say:
+neither audio nor languages are checked here.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wfc_dist.config.datasets import Column, DatasetConfig
+from wfc_dist.data.audio_files import AudioFile, AudioRef
+from wfc_dist.errors import InputError
+
+_NAMES: dict[Column, tuple[str, ...]] = {
+    "id": ("id",),
+    "language": ("lang", "language"),
+    "offset": ("offset",),
+    "duration": ("duration",),
+    "start": ("start",),
+    "end": ("end",),
+    "channel": ("channel",),
+    "word_langs": ("word_langs",),
+}
+"""The names under which a column is looked for, unless `columns` says another."""
+_LOOKS_MEANINGFUL = re.compile(
+    r"(^|_)(start|begin|stop|end|offset|onset|time|times|dur|duration|channel|channels|lang|language|locale|segment|segments|"
+    r"translation)(_|$)",
+    re.IGNORECASE,
+)
+AGREE_S = 0.02
+"""Two ways to state one time may differ by that many seconds of rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row as written. `language` and `duration_s` are None, and `word_languages` is empty, where the row lacks them.
+
+    `where` names file and line in messages. `unread` are the columns that look as if they mattered and are not read.
+    """
+
+    id: str
+    text: str
+    language: str | None
+    audio: AudioRef
+    duration_s: float | None
+    where: str
+    word_languages: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+class Columns:
+    """Which column of a record means what, for one data set.
+
+    Args:
+        dataset: Its block of the configuration.
+        text_column: Where the transcript is; by default the data set's.
+        read: Further columns that the reader itself reads, so that they are not told as unread.
+        is_table: Values are strings, as in a csv file; elsewhere a string is no number.
+        is_cut: The audio of a row is a clip already, as in a Hugging Face data set. Then `start` and `end` may be times in the
+            recording that it was cut from, so that only `columns` decides whether they are read.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetConfig,
+        *,
+        text_column: str | None = None,
+        read: tuple[str, ...] = (),
+        is_table: bool = False,
+        is_cut: bool = False,
+    ) -> None:
+        self._dataset, self._is_table, self._is_cut = dataset, is_table, is_cut
+        self.text = text_column or dataset.text_column
+        self._names = {key: self._names_of(key) for key in _NAMES}
+        self._not_read = {default for key, names in _NAMES.items() if self._is_off(key) for default in names}
+        self._read = {self.text, dataset.audio_column, *read, *(name for names in self._names.values() for name in names)}
+        self._unread: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._unit = 0.001 if dataset.time_unit == "ms" else 1.0
+
+    def _is_off(self, key: Column) -> bool:
+        return key in self._dataset.columns and self._dataset.columns[key] is None
+
+    def _names_of(self, key: Column) -> tuple[str, ...]:
+        if key not in self._dataset.columns:
+            return _NAMES[key]
+        name = self._dataset.columns[key]
+        return () if name is None else (name,)
+
+    def row(
+        self, record: Mapping[str, Any], where: str, *, name: str, audio: Callable[[float, float | None, int | None], AudioRef]
+    ) -> SourceRow:
+        """Returns the row of a record.
+
+        Args:
+            record: Column -> value.
+            where: File and line, for messages.
+            name: Of the audio; with the offset and the channel the row's id, if the record has none.
+            audio: Makes the reference from (offset in s, length in s or None, channel or None).
+
+        Raises:
+            InputError: A column is missing or has a value that it cannot have; names `where` and the column.
+        """
+        self._require_columns(record, where)
+        offset_s, duration_s = self._stretch(record, where)
+        channel = self._channel(record, where)
+        row_id = self._value(record, "id")
+        if row_id is None:
+            at = f"@{offset_s:g}" if offset_s else ""
+            row_id = name + at + ("" if channel is None else f":{channel}")
+        text = _text(record, self.text, where)
+        language = self._value(record, "language")
+        return SourceRow(
+            str(row_id), text, None if language is None else str(language),
+            audio(offset_s, duration_s, channel), duration_s, where,
+            _word_languages(self._value(record, "word_langs"), text, where), self._unread_of(record),
+        )  # fmt: skip
+
+    def _require_columns(self, record: Mapping[str, Any], where: str) -> None:
+        """Raises InputError for a column that `columns` names and the record lacks."""
+        for key, name in self._dataset.columns.items():
+            if name is not None and name not in record:
+                there = ", ".join(map(str, record))
+                raise InputError(f"{where}: no column {name!r}, which columns.{key} names (there is: {there}); correct columns")
+
+    def _value(self, record: Mapping[str, Any], key: Column) -> Any:
+        """Returns the first value that is not empty; None if there is none."""
+        return next((record[name] for name in self._names[key] if record.get(name) not in (None, "")), None)
+
+    def _stretch(self, record: Mapping[str, Any], where: str) -> tuple[float, float | None]:
+        """Returns (offset, length or None) in seconds, from offset and duration or from start and end."""
+        offset, length, start, end = (self._seconds(record, key, where) for key in ("offset", "duration", "start", "end"))
+        if self._is_cut and (start is not None or end is not None) and not {"start", "end"} & self._dataset.columns.keys():
+            raise InputError(
+                f"{where}: start and end may be times in this row's audio, or in the recording that it was cut from; set "
+                "columns: {start: start, end: end} in the first case, columns: {start: null, end: null} in the second"
+            )
+        if offset is not None and start is not None and abs(offset - start) > AGREE_S:
+            raise InputError(
+                f"{where}: offset is {offset:g} s, but start {start:g} s; take one of the columns out (columns: ...)"
+            )
+        first = start if offset is None else offset
+        if end is not None:
+            from_end = end - (first or 0.0)
+            if from_end <= 0:
+                raise InputError(f"{where}: end ({end:g} s) is not behind the start ({first or 0:g} s); correct the row")
+            if length is not None and abs(length - from_end) > AGREE_S:
+                raise InputError(
+                    f"{where}: duration is {length:g} s, but start and end are {from_end:g} s apart; take duration out, or set "
+                    "columns: {start: null, end: null}"
+                )
+            length = from_end if length is None else length
+        return first or 0.0, length
+
+    def _seconds(self, record: Mapping[str, Any], key: Column, where: str) -> float | None:
+        value = self._value(record, key)
+        if value is None:
+            return None
+        number = self._number(value)
+        if number is None or number < 0:
+            raise InputError(f"{where}: {key} is {value!r}, expected seconds (0 or more); correct it or leave it out")
+        return number * self._unit
+
+    def _channel(self, record: Mapping[str, Any], where: str) -> int | None:
+        value = self._value(record, "channel")
+        if value is None:
+            return None
+        number = self._number(value)
+        if number is None or number < 0 or number != int(number):
+            todo = "correct it, or set columns: {channel: null}"
+            raise InputError(f"{where}: channel is {value!r}, expected a number from 0 on; {todo}")
+        return int(number)
+
+    def _number(self, value: Any) -> float | None:
+        """Returns a finite number, in a table also that of a string; None for anything else."""
+        if isinstance(value, str) and self._is_table:
+            try:
+                value = float(value)
+            except ValueError:
+                return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if is_number else None
+
+    def _unread_of(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        names = tuple(record)
+        if names not in self._unread:
+            unread = (str(name) for name in names if name not in self._read and str(name) not in self._not_read)
+            self._unread[names] = tuple(name for name in unread if _LOOKS_MEANINGFUL.search(name))
+        return self._unread[names]
+
+
+def _text(record: Mapping[str, Any], column: str, where: str) -> str:
+    """Returns the stripped transcript; of null or a number "", which the audit counts, and of anything else an error."""
+    if column not in record:
+        raise InputError(f"{where}: no text under {column!r} (there is: {', '.join(map(str, record))}); set text_column")
+    text = record[column]
+    if isinstance(text, str):
+        return text.strip()
+    if text is None or (isinstance(text, float) and not math.isfinite(text)):
+        return ""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return str(text)
+    raise InputError(f"{where}: the text under {column!r} is {str(text)[:40]!r}, not a string; correct the row")
+
+
+def _word_languages(value: Any, text: str, where: str) -> tuple[str, ...]:
+    """Returns the languages of the words of `text`, split at spaces; () if absent. Raises InputError if the numbers differ."""
+    if not value:
+        return ()
+    if isinstance(value, str):  # a cell of a table
+        value = value.split()
+    num_words = len(text.split())
+    if not isinstance(value, list) or len(value) != num_words or not all(isinstance(name, str) for name in value):
+        raise InputError(
+            f"{where}: word_langs is {value!r}, expected a list of {num_words} language codes, one a word of the text"
+        )
+    return tuple(value)
+
+
+def local_path(dataset: DatasetConfig, folder: Path, path: str) -> str:
+    """Returns where an audio path of a manifest is on this machine.
+
+    Args:
+        dataset: Its `audio_dir` and `path_parts` are applied.
+        folder: The manifest's, which relative paths start from.
+        path: As written.
+    """
+    if dataset.path_parts is not None:
+        path = str(PurePosixPath(*PurePosixPath(path.replace("\\", "/")).parts[-dataset.path_parts :]))
+    return str(Path(dataset.audio_dir or folder) / path)
+
+
+def file_audio(path: str) -> Callable[[float, float | None, int | None], AudioRef]:
+    """Returns what makes references to a file; see `Columns.row`."""
+    return lambda offset_s, length_s, channel: AudioFile(path, offset_s, length_s, channel)
+
+
+def moved(row: SourceRow, part: str, language: str | None) -> SourceRow:
+    """Returns a row as one of a mix: its id begins with the part's name, and its language is that of the part."""
+    return replace(row, id=f"{part}/{row.id}", language=language or row.language)
