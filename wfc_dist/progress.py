@@ -2,12 +2,14 @@
 
 import contextlib
 import heapq
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -97,3 +99,22 @@ class Display:
             steps = f"{progress.step}/{progress.max_steps}" + ("" if progress.phase == "train" else f" {progress.phase}")
             table.add_row(dataset, bar, steps, f"{progress.loss:.3f}", f"{progress.speech_seconds_per_second:.1f}", host)
         return table
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[str, int], None]]:
+    """Shows on a terminal how many things of each name are done, and how fast; elsewhere nothing.
+
+    Yields:
+        What is told (name, how many more are done).
+    """
+    columns = (TextColumn("{task.description}"), SpinnerColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def told(name: str, count: int) -> None:
+            if name not in tasks:
+                tasks[name] = shown.add_task(name, total=None)
+            shown.advance(tasks[name], count)
+
+        yield told

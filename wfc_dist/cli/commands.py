@@ -97,12 +97,15 @@ def audit(
     config: ConfigPath,
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Show that many transcripts of a split that cleaning changes.")] = 0,
 ) -> None:
     """Check every data set before a GPU is taken."""
     from wfc_dist.data.audit import audit as audit_data
+    from wfc_dist.progress import counting
     from wfc_dist.reports.status import audit_table
 
-    report = audit_data(wfc_dist.load_config(config, overrides or []), deep=deep)
+    with counting("rows checked") as told:
+        report = audit_data(wfc_dist.load_config(config, overrides or []), deep=deep, show=show, told=told)
     _console().print(audit_table(report))
     report.raise_for_errors()
 

@@ -1,5 +1,6 @@
 """Where a data set is and how it is read: the blocks below `datasets`. Loads neither torch nor ray."""
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -77,6 +78,11 @@ class DatasetConfig(Strict):
     def where(self) -> str:
         """Returns the source, or the names of the parts, for messages."""
         return self.source or f"the parts {', '.join(self.parts)}"
+
+    def local_folder(self) -> Path | None:
+        """Returns the folder on this machine that the source is or lies in; None where there is none."""
+        path = Path(self.source)
+        return None if not self.source else path if path.is_dir() else path.parent if path.is_file() else None
 
     @model_validator(mode="after")
     def _source_or_parts(self) -> "DatasetConfig":

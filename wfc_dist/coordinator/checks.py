@@ -6,7 +6,6 @@ from pathlib import Path
 
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audit import audit
-from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 
 RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
@@ -35,14 +34,12 @@ def check(config: Config) -> Checked:
         config.require_lasting_run_dir()
     report = audit(config)
     report.raise_for_errors()
-    sets = dict(config.datasets) | config.evaluate.protected
     tested = [row for row in report.rows if row.split == "test"]
     most = config.evaluate.max_clips or math.inf
-    wanted = {f"{row.name}/{row.split}": (row.name, row.split) for row in report.rows}
     return Checked(
         {row.name: row.hours for row in report.rows if row.split == "train"},
         {row.name: row.hours * min(1.0, most / row.num_clips) for row in tested},
-        {key: open_split(name, sets[name], split).fingerprint for key, (name, split) in wanted.items()},
+        {f"{row.name}/{row.split}": row.fingerprint for row in report.rows if row.fingerprint},
     )
 
 

@@ -1,62 +1,34 @@
-"""Checks every data set of a configuration before training. Loads neither torch nor ray."""
+"""Checks every data set of a configuration before training: one pass over the rows of each split. Loads neither torch nor ray."""
 
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+
+import numpy as np
 
 from wfc_dist.config.datasets import SPLITS, DatasetConfig, SplitName
-from wfc_dist.config.schema import BaseModelConfig, Config
-from wfc_dist.data.audio_files import decode, true_duration_s
-from wfc_dist.data.packing import MAX_LABEL_TOKENS, MAX_TEXT_TOKENS, WINDOW_S
+from wfc_dist.config.schema import Config
+from wfc_dist.data import findings, leaks, signals
+from wfc_dist.data.audio_files import blocks, decode, remaining_s
+from wfc_dist.data.findings import AuditRow, Finding, Problem
+from wfc_dist.data.label_tokens import LabelTokens
+from wfc_dist.data.packing import WINDOW_S
+from wfc_dist.data.recordings import Recording, Recordings
 from wfc_dist.data.rows import SourceRow
-from wfc_dist.data.sources import clip_language, read_rows
+from wfc_dist.data.sources import Clip, Fingerprint, UniqueIds, clip_language, iter_rows
+from wfc_dist.data.text import shown
 from wfc_dist.errors import InputError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
+CHUNK_ROWS = 4096
+FAR_MP3_S = 300.0
 
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem of `num_clips` clips of a split (0: of the split itself). An error stops the run, a warning does not."""
-
-    level: Literal["error", "warning"]
-    what: str
-    num_clips: int
-    first: str
-    todo: str
-
-
-@dataclass(frozen=True)
-class AuditRow:
-    """One split of one data set: counts, durations in seconds, clips per language, problems."""
-
-    name: str
-    split: SplitName
-    num_clips: int
-    hours: float
-    min_s: float
-    mean_s: float
-    max_s: float
-    languages: dict[str, int]
-    problems: tuple[Problem, ...]
-
-    def lines(self, level: Literal["error", "warning"]) -> list[str]:
-        """Returns one line a problem, such as "3 of 120 clips of es/train: audio is missing, first: ...; correct ..."."""
-        clips = f"of {self.num_clips} clips of {self.name}/{self.split}"
-        return [
-            f"{p.num_clips} {clips}: {p.what}, first: {p.first}; {p.todo}" if p.num_clips else p.what
-            for p in self.problems
-            if p.level == level
-        ]
+Told = Callable[[str, int], None]
+"""Is told (name of the split, rows that are checked)."""
 
 
 @dataclass(frozen=True)
@@ -87,186 +59,210 @@ class AuditReport:
             raise InputError("the data has errors, nothing was started:\n  " + "\n  ".join(lines))
 
 
-@dataclass(frozen=True)
-class _Finding:
-    level: Literal["error", "warning"]
-    what: str
-    todo: str
-
-
-_MISSING = _Finding("error", "audio is missing or unreadable", "correct the manifest or put the files there")
-_SHORTER = _Finding("error", "audio ends before the stated duration", "correct duration (and offset)")
-_EMPTY = _Finding("error", "the text is empty", "write it, or take the rows out")
-_LANGUAGE = _Finding("error", "no language, or none that Whisper knows", "set language: for the data set, or lang in every row")
-_LONG = _Finding("warning", "longer than train.max_duration_s, left out", f"cut them, or raise the limit (at most {WINDOW_S})")
-_SHORT = _Finding("warning", "shorter than train.min_duration_s, left out", "nothing to do unless there are many")
-_PIECES = _Finding("warning", f"longer than {WINDOW_S} s, decoded in pieces", "cut them where nobody speaks")
-_TOKENS = _Finding("warning", f"more than {MAX_LABEL_TOKENS} label tokens, left out", "cut them into shorter clips")
-_TWICE = _Finding("warning", "the same audio as an earlier clip", "take the rows out, they weigh double")
-_LEAKED = _Finding("error", "the same audio as a training clip", "take them out of one of the two splits")
-_SEEN = _Finding("warning", "the same text as a training clip", "scores on them are too good; split by text")
-_LEAVES_OUT = frozenset({_LONG, _SHORT, _TOKENS, _EMPTY})
-
-
-def audit(config: Config, *, deep: bool = False) -> AuditReport:
+def audit(config: Config, *, deep: bool = False, show: int = 0, told: Told = lambda name, count: None) -> AuditReport:
     """Checks all splits of all data sets, and the test splits of the protected ones.
 
-    The header of every audio file is read. With `deep` every clip is decoded too, which finds files that are damaged after an
-    intact header. Label tokens are counted if the base's tokenizer.json is on this machine; nothing is downloaded.
+    The header of every audio file is read, and the first of its sound. With `deep` every clip is decoded too, which finds files
+    that are damaged after an intact header. Label tokens are counted if the base's tokenizer.json is on this machine; nothing is
+    downloaded.
+
+    Args:
+        config: The configuration.
+        deep: Whether to decode every clip.
+        show: How many transcripts of a split to keep as they were and as they are, of those that cleaning changed.
+        told: Is told about the progress.
     """
-    checker = _RowChecker(config, deep=deep)
-    rows = []
-    for name, dataset in config.datasets.items():
-        seen = _Seen(set(), set())
-        for split in (split for split in SPLITS if split in dataset.splits):
-            rows.append(_audit_split(name, dataset, split, seen, checker))
-    for name, dataset in config.evaluate.protected.items():
-        rows.append(_audit_split(name, dataset, "test", _Seen(set(), set()), checker))
-    return AuditReport(tuple(rows))
+    recordings = Recordings(with_signs=True)
+    tokens = LabelTokens(config.base)
+    sets = [(name, dataset, split) for name, dataset in config.datasets.items() for split in SPLITS if split in dataset.splits]
+    sets += [(name, dataset, "test") for name, dataset in config.evaluate.protected.items()]
+    audits = [_SplitAudit(name, dataset, split, config, tokens, deep=deep, show=show) for name, dataset, split in sets]
+    for one in audits:
+        recordings.use_cache_of(one.dataset.local_folder())
+        one.read(recordings, told)
+        recordings.use_cache_of(None)
+    _tell_leaks(audits, recordings)
+    return AuditReport(tuple(one.result() for one in audits))
 
 
-@dataclass
-class _Seen:
-    """Audio and texts of the training split, which dev and test must not contain."""
+class _SplitAudit:
+    """The audit of one split: figures and findings, gathered row by row."""
 
-    audio: set[Hashable]
-    texts: set[str]
+    def __init__(
+        self, name: str, dataset: DatasetConfig, split: SplitName, config: Config, tokens: LabelTokens, *, deep: bool, show: int
+    ) -> None:
+        self.name, self.dataset, self.split = name, dataset, split
+        self.stretches, self.texts = leaks.Stretches(), array("q")
+        self._train, self._tokens, self._deep, self._num_shown = config.train, tokens, deep, show
+        self._found: dict[Finding, tuple[int, str]] = {}
+        self._languages: Counter[str] = Counter()
+        self._durations_s, self._num_left = array("d"), 0
+        self._ids, self._fingerprint, self._is_whole = UniqueIds(), Fingerprint(), True
+        self._shown: list[tuple[str, str]] = []
+        self._failure = ""
 
-
-@dataclass(frozen=True)
-class _CheckedRow:
-    duration_s: float
-    language: str | None
-    findings: list[tuple[_Finding, str]]
-
-
-@dataclass
-class _TokenCounter:
-    """Counts label tokens with the base's tokenizer, read when the first text comes that is long enough to matter."""
-
-    base: BaseModelConfig
-
-    @cached_property
-    def _tokenizer(self) -> "Tokenizer | None":
-        from tokenizers import Tokenizer
-
-        path = self._tokenizer_file()
+    def read(self, recordings: Recordings, told: Told) -> None:
+        """Checks all rows."""
         try:
-            return Tokenizer.from_file(str(path)) if path and path.is_file() else None
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise InputError(f"{path} is no tokenizer: {error}; fetch the base again") from error
+            rows = iter_rows(self.name, self.dataset, self.split)
+            while chunk := list(islice(rows, CHUNK_ROWS)):
+                for row, recording in zip(chunk, recordings.of([row.audio for row in chunk]), strict=True):
+                    self._add(row, recording)
+                told(f"{self.name}/{self.split}", len(chunk))
+        except InputError as error:
+            self._failure = str(error)
 
-    def _tokenizer_file(self) -> Path | None:
-        if Path(self.base.model).is_dir():
-            return Path(self.base.model, "tokenizer.json")
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
+    def tell(self, finding: Finding, place: str, num_clips: int = 1) -> None:
+        """Adds clips with a finding; the first place is kept."""
+        count, first = self._found.get(finding, (0, place))
+        self._found[finding] = (count + num_clips, first)
 
-        try:
-            path = try_to_load_from_cache(self.base.model, "tokenizer.json", revision=self.base.revision)
-        except HFValidationError:  # the error comes when the run is opened
-            return None
-        return Path(path) if isinstance(path, str) else None
+    def tell_clips(self, finding: Finding, clips: list[int]) -> None:
+        """Adds the clips with these numbers; the place of the first is looked up in the source."""
+        if clips:
+            row = next(islice(iter_rows(self.name, self.dataset, self.split), clips[0], None))
+            self.tell(finding, row.where, len(clips))
 
-    def is_too_long(self, text: str) -> bool:
-        """Says whether a text has more tokens than the decoder has positions for text."""
-        labels = f" {text}"
-        if len(labels.encode()) <= MAX_TEXT_TOKENS or self._tokenizer is None:  # a token has at least one byte
-            return False
-        return len(self._tokenizer.encode(labels, add_special_tokens=False).ids) > MAX_TEXT_TOKENS
-
-
-class _RowChecker:
-    """Checks single rows; see `audit`."""
-
-    def __init__(self, config: Config, *, deep: bool) -> None:
-        self._train, self._tokens, self._deep = config.train, _TokenCounter(config.base), deep
-
-    def check(self, dataset: DatasetConfig, split: SplitName, row: SourceRow) -> _CheckedRow:
-        """Returns the duration and language of a row, and what is wrong with it."""
-        duration_s, findings = self._check_audio(row)
+    def _add(self, row: SourceRow, recording: Recording | InputError) -> None:
+        found = list(self._of_text(row))
         language = None
         try:
-            language = clip_language(dataset, row)
+            language = clip_language(self.dataset, row)
+            self._languages[language] += 1
+            if not self._tokens.knows(language):
+                found.append((findings.TOKEN, f"{row.where} (<|{language}|>)"))
         except InputError as error:
-            findings.append((_LANGUAGE, str(error)))
-        if not row.text:
-            findings.append((_EMPTY, row.where))
-        findings += [(finding, row.where) for finding in self._check_length(split, row.text, duration_s)]
-        return _CheckedRow(duration_s, language, findings)
+            found.append((findings.LANGUAGE, str(error)))
+        if isinstance(recording, InputError):
+            duration_s = row.duration_s or 0.0
+            found.append((findings.MISSING, str(recording)))
+            self.stretches.add(-1, 0.0, 0.0, None)
+        else:
+            there_s = remaining_s(row.audio, recording.facts)
+            duration_s = there_s if row.duration_s is None else row.duration_s
+            found += self._of_audio(row, recording, duration_s, there_s)
+            offset_s = row.audio.offset_s
+            self.stretches.add(recording.number, offset_s, offset_s + duration_s, row.audio.channel)
+        found += [(finding, row.where) for finding in self._of_length(row.text, duration_s)]
+        for finding, place in found:
+            self.tell(finding, place)
+        self._durations_s.append(duration_s)
+        self._num_left += all(finding not in findings.LEAVES_OUT for finding, _ in found)
+        self.texts.append(hash(normal_text(row.text)))
+        if language is None or isinstance(recording, InputError):
+            self._is_whole = False
+        else:
+            clip = Clip(self._ids(row), row.text, language, duration_s)
+            self._fingerprint.add(clip, recording.size_bytes, row.audio.channel)
 
-    def _check_audio(self, row: SourceRow) -> tuple[float, list[tuple[_Finding, str]]]:
-        try:
-            there_s = true_duration_s(row.audio)
-            if self._deep:
+    def _of_text(self, row: SourceRow) -> Iterator[tuple[Finding, str]]:
+        for kinds, table in ((row.kinds, findings.TEXTS), (row.mended, findings.MENDED)):
+            for kind in kinds:
+                yield table[kind], f"{row.where} ({shown(row.raw)!r})" if row.raw else row.where
+        if not row.text and not row.kinds:
+            yield findings.EMPTY, row.where
+        if row.text != row.raw and len(self._shown) < self._num_shown:
+            self._shown.append((shown(row.raw, 200), shown(row.text, 200)))
+        if row.unread:
+            yield findings.unread(row.unread), row.where
+
+    def _of_audio(self, row: SourceRow, recording: Recording, duration_s: float, there_s: float) -> Iterator[tuple[Finding, str]]:
+        facts, audio = recording.facts, row.audio
+        if duration_s > there_s + DURATION_TOLERANCE_S or not there_s:
+            hint = "; milliseconds? set time_unit: ms" if 0 < duration_s / 1000 <= there_s + DURATION_TOLERANCE_S else ""
+            yield findings.SHORTER, f"{row.where} ({duration_s:.2f} s stated, {there_s:.2f} s there{hint})"
+        elif facts.doubt:
+            yield findings.DOUBT, f"{row.where} ({facts.doubt})"
+        if audio.channel is not None and audio.channel >= facts.channels:
+            yield findings.CHANNEL, f"{row.where} (channel {audio.channel} of {facts.channels}, counted from 0)"
+            return
+        if audio.channel is None and facts.channels > 1:
+            yield findings.SEVERAL, f"{row.where} ({facts.channels} channels)"
+        if audio.offset_s and facts.codec.startswith("MP3") and facts.frames > FAR_MP3_S * facts.rate_hz:
+            yield findings.FAR_MP3, row.where
+        yield from self._of_sound(row, recording)
+
+    def _of_sound(self, row: SourceRow, recording: Recording) -> Iterator[tuple[Finding, str]]:
+        signs = recording.signs
+        if self._deep:
+            try:
                 decode(row.audio)
-        except InputError as error:
-            return row.duration_s or 0.0, [(_MISSING, str(error))]
-        stated_s = there_s if row.duration_s is None else row.duration_s
-        if stated_s > there_s + DURATION_TOLERANCE_S or not there_s:
-            return stated_s, [(_SHORTER, f"{row.where} ({stated_s:.2f} s stated, {there_s:.2f} s there)")]
-        return stated_s, []
+                signs |= signals.signs(block for _, block in blocks(row.audio))
+            except InputError as error:
+                yield findings.MISSING, str(error)
+        if row.audio.channel is not None:
+            signs -= {signals.CANCELS}
+        for sign in sorted(signs):
+            yield findings.SIGNS[sign], row.where
 
-    def _check_length(self, split: SplitName, text: str, duration_s: float) -> Iterator[_Finding]:
-        if split == "test":
+    def _of_length(self, text: str, duration_s: float) -> Iterator[Finding]:
+        if self.split == "test":
             if duration_s > WINDOW_S:
-                yield _PIECES
+                yield findings.PIECES
             return
         if duration_s > self._train.max_duration_s:
-            yield _LONG
+            yield findings.LONG
         if duration_s < self._train.min_duration_s:
-            yield _SHORT
+            yield findings.SHORT
         if self._tokens.is_too_long(text):
-            yield _TOKENS
+            yield findings.TOO_MANY
+
+    def result(self) -> AuditRow:
+        """Returns the split's row of the report."""
+        problems = [Problem(f.level, f.what, count, first, f.todo) for f, (count, first) in self._found.items()]
+        durations = np.asarray(self._durations_s) if self._durations_s else np.zeros(1)
+        if self._failure:
+            problems.append(Problem("error", self._failure, 0, "", ""))
+        elif not self._durations_s:
+            what = f"{self.name}/{self.split}: no clips in {self.dataset.where()}; check source and splits"
+            problems.append(Problem("error", what, 0, "", ""))
+        elif self.split != "test" and not self._num_left:
+            what = f"{self.name}/{self.split}: no clip is left to train on; see its other findings"
+            problems.append(Problem("error", what, 0, "", ""))
+        total_s = float(sum(self._durations_s))
+        fingerprint = self._fingerprint.hexdigest() if self._is_whole and not self._failure else None
+        return AuditRow(
+            self.name, self.split, len(self._durations_s), total_s / 3600, float(durations.min()), total_s / len(durations),
+            float(durations.max()), dict(sorted(self._languages.items())), tuple(problems), fingerprint, tuple(self._shown),
+        )  # fmt: skip
 
 
-def _audit_split(name: str, dataset: DatasetConfig, split: SplitName, seen: _Seen, checker: _RowChecker) -> AuditRow:
-    try:
-        rows = read_rows(name, dataset, split)
-    except InputError as error:
-        return _summary(name, split, [], (Problem("error", str(error), 0, "", ""),))
-    if not rows:
-        empty = Problem("error", f"{name}/{split}: no clips in {dataset.where()}; check source and splits", 0, "", "")
-        return _summary(name, split, [], (empty,))
-    checked = [checker.check(dataset, split, row) for row in rows]
-    places: dict[_Finding, list[str]] = {}
-    for finding, place in [*chain.from_iterable(row.findings for row in checked), *_repeats(rows, split, seen)]:
-        places.setdefault(finding, []).append(place)
-    problems = [Problem(f.level, f.what, len(where), where[0], f.todo) for f, where in places.items()]
-    if split != "test" and all(any(finding in _LEAVES_OUT for finding, _ in row.findings) for row in checked):
-        problems.append(Problem("error", f"{name}/{split}: no clip is left to train on; see its other findings", 0, "", ""))
-    return _summary(name, split, checked, tuple(problems))
+def _tell_leaks(audits: list[_SplitAudit], recordings: Recordings) -> None:
+    """Adds what splits share: audio that a split repeats, and audio or text of training that dev and test have, too."""
+    trained = [one for one in audits if one.split == "train"]
+    tested = [one for one in audits if one.split != "train"]
+    content = leaks.contents(recordings.by_number(), _numbers(trained), _numbers(tested))
+    tables = {one: one.stretches.table(content) for one in audits}
+    for one in audits:
+        one.tell_clips(findings.TWICE, leaks.repeats(tables[one]))
+    for one in tested:
+        for train in trained:
+            is_own = train.name == one.name
+            if not is_own and {one.name, train.name} & {*train.dataset.allow_overlap, *one.dataset.allow_overlap}:
+                continue
+            heard = leaks.overlaps(tables[train], tables[one])
+            one.tell_clips(findings.leaked(None if is_own else train.name), heard)
+            if is_own:
+                read = np.isin(np.asarray(one.texts), np.asarray(train.texts))
+                one.tell_clips(findings.SEEN, np.setdiff1d(np.flatnonzero(read), heard).tolist())
 
 
-def _summary(name: str, split: SplitName, checked: Sequence[_CheckedRow], problems: tuple[Problem, ...]) -> AuditRow:
-    durations = [row.duration_s for row in checked] or [0.0]
-    languages = Counter(row.language for row in checked if row.language)
-    total_s = sum(durations)
-    return AuditRow(
-        name, split, len(checked), total_s / 3600, min(durations), total_s / len(durations), max(durations),
-        dict(sorted(languages.items())), problems,
-    )  # fmt: skip
+def _numbers(audits: Iterable[_SplitAudit]) -> list[int]:
+    return sorted({number for one in audits for number in one.stretches.recordings().tolist()})
 
 
-def _repeats(rows: Sequence[SourceRow], split: SplitName, seen: _Seen) -> Iterator[tuple[_Finding, str]]:
-    """Yields audio that the split repeats, and audio or text that is in the training split too. Fills `seen` from train."""
-    here: set[Hashable] = set()
-    for row in rows:
-        key, text = (row.audio.recording, row.audio.offset_s, row.audio.channel), normal_text(row.text)
-        if key in here:
-            yield _TWICE, row.where
-        here.add(key)
-        if split == "train":
-            seen.audio.add(key)
-            seen.texts.add(text)
-        elif key in seen.audio:
-            yield _LEAKED, row.where
-        elif text in seen.texts:
-            yield _SEEN, row.where
+class _Letters(dict[int, int | str]):
+    """A table for str.translate: letters, digits and marks stay, anything else becomes a space. It fills itself."""
+
+    def __missing__(self, code: int) -> int | str:
+        char = chr(code)
+        self[code] = code if char.isalnum() or unicodedata.category(char) == "Mn" else " "
+        return self[code]
+
+
+_LETTERS = _Letters()
 
 
 def normal_text(text: str) -> str:
     """Returns the lower-cased letters and digits of a text, with one space between words, to compare sentences."""
-    composed = unicodedata.normalize("NFC", text)
-    letters = (char if char.isalnum() or unicodedata.category(char) == "Mn" else " " for char in composed)
-    return " ".join("".join(letters).lower().split())
+    return " ".join(unicodedata.normalize("NFC", text).translate(_LETTERS).lower().split())

@@ -7,12 +7,13 @@ neither audio nor languages are checked here.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wfc_dist.config.datasets import Column, DatasetConfig
 from wfc_dist.data.audio_files import AudioFile, AudioRef
+from wfc_dist.data.text import inspect_text, marks_of_words, string_of
 from wfc_dist.errors import InputError
 
 _NAMES: dict[Column, tuple[str, ...]] = {
@@ -39,6 +40,8 @@ AGREE_S = 0.02
 class SourceRow:
     """One row as written. `language` and `duration_s` are None, and `word_languages` is empty, where the row lacks them.
 
+    `text` is clean, and `raw` is the text before. `kinds` names what the clean text has (of `text_kinds.KINDS`), or why there is
+    no text; `mended` names what cleaning removed without being asked to.
     `where` names file and line in messages. `unread` are the columns that look as if they mattered and are not read.
     """
 
@@ -50,6 +53,9 @@ class SourceRow:
     where: str
     word_languages: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    raw: str = ""
+    kinds: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
 
 class Columns:
@@ -111,12 +117,16 @@ class Columns:
         if row_id is None:
             at = f"@{offset_s:g}" if offset_s else ""
             row_id = name + at + ("" if channel is None else f":{channel}")
-        text = _text(record, self.text, where)
+        if self.text not in record:
+            raise InputError(f"{where}: no text under {self.text!r} (there is: {', '.join(map(str, record))}); set text_column")
+        raw, fault = string_of(record[self.text])
+        text, kinds, mended = inspect_text(raw, self._dataset.text)
         language = self._value(record, "language")
         return SourceRow(
             str(row_id), text, None if language is None else str(language),
             audio(offset_s, duration_s, channel), duration_s, where,
-            _word_languages(self._value(record, "word_langs"), text, where), self._unread_of(record),
+            self._word_languages(record, raw, text, where), self._unread_of(record), raw,
+            (fault,) if fault else kinds, mended,
         )  # fmt: skip
 
     def _require_columns(self, record: Mapping[str, Any], where: str) -> None:
@@ -174,6 +184,21 @@ class Columns:
             raise InputError(f"{where}: channel is {value!r}, expected a number from 0 on; {todo}")
         return int(number)
 
+    def _word_languages(self, record: Mapping[str, Any], raw: str, text: str, where: str) -> tuple[str, ...]:
+        """Returns the languages of the words of `text`; () if absent. Raises InputError if the numbers differ."""
+        value = self._value(record, "word_langs")
+        if not value:
+            return ()
+        marks = value.split() if isinstance(value, str) else value  # a string is a cell of a table
+        is_list = isinstance(marks, list) and all(isinstance(name, str) for name in marks)
+        found = marks_of_words(raw, text, marks, self._dataset.text) if is_list else None
+        if found is None:
+            num_words = len(raw.split())
+            raise InputError(
+                f"{where}: word_langs is {value!r}, expected a list of {num_words} language codes, one a word of the text"
+            )
+        return found
+
     def _number(self, value: Any) -> float | None:
         """Returns a finite number, in a table also that of a string; None for anything else."""
         if isinstance(value, str) and self._is_table:
@@ -192,34 +217,6 @@ class Columns:
         return self._unread[names]
 
 
-def _text(record: Mapping[str, Any], column: str, where: str) -> str:
-    """Returns the stripped transcript; of null or a number "", which the audit counts, and of anything else an error."""
-    if column not in record:
-        raise InputError(f"{where}: no text under {column!r} (there is: {', '.join(map(str, record))}); set text_column")
-    text = record[column]
-    if isinstance(text, str):
-        return text.strip()
-    if text is None or (isinstance(text, float) and not math.isfinite(text)):
-        return ""
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return str(text)
-    raise InputError(f"{where}: the text under {column!r} is {str(text)[:40]!r}, not a string; correct the row")
-
-
-def _word_languages(value: Any, text: str, where: str) -> tuple[str, ...]:
-    """Returns the languages of the words of `text`, split at spaces; () if absent. Raises InputError if the numbers differ."""
-    if not value:
-        return ()
-    if isinstance(value, str):  # a cell of a table
-        value = value.split()
-    num_words = len(text.split())
-    if not isinstance(value, list) or len(value) != num_words or not all(isinstance(name, str) for name in value):
-        raise InputError(
-            f"{where}: word_langs is {value!r}, expected a list of {num_words} language codes, one a word of the text"
-        )
-    return tuple(value)
-
-
 def local_path(dataset: DatasetConfig, folder: Path, path: str) -> str:
     """Returns where an audio path of a manifest is on this machine.
 
@@ -236,8 +233,3 @@ def local_path(dataset: DatasetConfig, folder: Path, path: str) -> str:
 def file_audio(path: str) -> Callable[[float, float | None, int | None], AudioRef]:
     """Returns what makes references to a file; see `Columns.row`."""
     return lambda offset_s, length_s, channel: AudioFile(path, offset_s, length_s, channel)
-
-
-def moved(row: SourceRow, part: str, language: str | None) -> SourceRow:
-    """Returns a row as one of a mix: its id begins with the part's name, and its language is that of the part."""
-    return replace(row, id=f"{part}/{row.id}", language=language or row.language)

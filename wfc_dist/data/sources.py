@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 
 from wfc_dist.config.datasets import DatasetConfig, SplitName
 from wfc_dist.data.audio_files import AudioRef, decode, true_duration_s
+from wfc_dist.data.languages import language_code
 from wfc_dist.data.readers import folders, hub, manifests
-from wfc_dist.data.rows import SourceRow, moved
+from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
 
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
@@ -25,7 +26,7 @@ READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One utterance.
 
@@ -78,26 +79,11 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hex sha256 over id, text, language, duration, size in bytes, and channel (if any) of every clip, in order."""
-        digest = hashlib.sha256()
+        """The identity of the data; see `Fingerprint`."""
+        fingerprint = Fingerprint()
         for clip, audio in zip(self.clips, self._audio, strict=True):
-            row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), audio.size_bytes()]
-            row += [] if audio.channel is None else [audio.channel]
-            digest.update(json.dumps(row).encode() + b"\n")
-        return digest.hexdigest()
-
-
-def language_code(value: str) -> str | None:
-    """Returns Whisper's code for "en", "en-US", "English" or "<|en|>"; None when Whisper does not know the language."""
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
-
-    name = value.strip().removeprefix("<|").removesuffix("|>").lower()
-    for candidate in (name, name.replace("_", "-").split("-")[0]):
-        if candidate in LANGUAGES:
-            return candidate
-        if candidate in TO_LANGUAGE_CODE:
-            return str(TO_LANGUAGE_CODE[candidate])
-    return None
+            fingerprint.add(clip, audio.size_bytes(), audio.channel)
+        return fingerprint.hexdigest()
 
 
 def clip_language(dataset: DatasetConfig, row: SourceRow) -> str:
@@ -115,31 +101,41 @@ def clip_language(dataset: DatasetConfig, row: SourceRow) -> str:
     return code
 
 
-def read_rows(name: str, dataset: DatasetConfig, split: SplitName) -> list[SourceRow]:
-    """Returns the rows of a split as written: the share `share`, at most `max_clips`. Checks neither audio nor languages.
+def iter_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
+    """Yields the rows of a split as written: the share `share`, at most `max_clips`. Checks neither audio nor languages.
+
+    A share needs the number of all rows, so that they are read twice.
 
     Raises:
         InputError: The split is not configured, or its files cannot be read; names the data set.
     """
     if split not in dataset.splits:
         raise InputError(f"{name}: no {split} split; set datasets.{name}.splits.{split}")
-    if dataset.format == "mix":
-        rows = list(_mixed_rows(name, dataset, split))
-    else:
-        # a share needs all rows; without one, only the rows that stay are read
-        rows = list(islice(_source_rows(name, dataset, split), None if dataset.share < 1 else dataset.max_clips))
-    if dataset.share < 1 and rows:
-        kept = max(1, round(dataset.share * len(rows)))
-        rows = [rows[number * len(rows) // kept] for number in range(kept)]
-    return rows[: dataset.max_clips]
+    rows = _all_rows(name, dataset, split)
+    if dataset.share < 1:
+        num_rows = sum(1 for _ in _all_rows(name, dataset, split))
+        kept = max(1, round(dataset.share * num_rows)) if num_rows else 0
+        numbers = (number * num_rows // kept for number in range(kept))
+        rows = _at(rows, numbers)
+    return islice(rows, dataset.max_clips)
 
 
-def _mixed_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
-    """Yields the rows of all parts that have the split. Each row keeps the language of its part; its id begins with the part."""
+def _at(rows: Iterator[SourceRow], numbers: Iterator[int]) -> Iterator[SourceRow]:
+    """Yields the rows at the given, rising places."""
+    place = -1
+    for number in numbers:
+        yield next(islice(rows, number - place - 1, None))
+        place = number
+
+
+def _all_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
+    """Yields all rows; of a mix those of all parts that have the split, each with its part's language and name."""
+    if dataset.format != "mix":
+        yield from _source_rows(name, dataset, split)
     for part, inner in dataset.parts.items():
         if split in inner.splits:
-            for row in read_rows(f"{name}.{part}", inner, split):
-                yield moved(row, part, inner.language)
+            for row in iter_rows(f"{name}.{part}", inner, split):
+                yield replace(row, id=f"{part}/{row.id}", language=inner.language or row.language)
 
 
 def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[SourceRow]:
@@ -156,14 +152,33 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
         raise InputError(f"{name}/{split}: {error}") from error
 
 
-def unique_ids(rows: Sequence[SourceRow]) -> list[str]:
-    """Returns the ids of rows in order; the second "a" becomes "a#2"."""
-    seen: Counter[str] = Counter()
-    ids = []
-    for row in rows:
-        seen[row.id] += 1
-        ids.append(row.id if seen[row.id] == 1 else f"{row.id}#{seen[row.id]}")
-    return ids
+class UniqueIds:
+    """Makes the ids of a split unique: the second "a" becomes "a#2"."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, row: SourceRow) -> str:
+        """Returns the id of the next row."""
+        self._seen[row.id] += 1
+        return row.id if self._seen[row.id] == 1 else f"{row.id}#{self._seen[row.id]}"
+
+
+class Fingerprint:
+    """The hex sha256 over id, text, language, duration, size in bytes, and channel (if any) of every clip, in order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, clip: Clip, size_bytes: int, channel: int | None) -> None:
+        """Adds the next clip."""
+        row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), size_bytes]
+        row += [] if channel is None else [channel]
+        self._digest.update(json.dumps(row).encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        """Returns the fingerprint of the clips so far."""
+        return self._digest.hexdigest()
 
 
 def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
@@ -178,15 +193,14 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
         InputError: The source cannot be read, a row lacks text, audio or language, or there is no row. Names the data set, the
             file and the line.
     """
-    rows = read_rows(name, dataset, split)
-    if not rows:
-        raise InputError(f"{name}/{split}: no clips in {dataset.where()}; check source and splits")
-    clips = []
-    for row, row_id in zip(rows, unique_ids(rows), strict=True):
+    unique_id, clips, audio = UniqueIds(), [], []
+    for row in iter_rows(name, dataset, split):
         try:
             duration_s = true_duration_s(row.audio) if row.duration_s is None else row.duration_s
-            language = clip_language(dataset, row)
-            clips.append(Clip(row_id, row.text, language, max(duration_s, 0.0), row.word_languages))
+            clips.append(Clip(unique_id(row), row.text, clip_language(dataset, row), duration_s, row.word_languages))
+            audio.append(row.audio)
         except InputError as error:
             raise InputError(f"{name}/{split}: {error}") from error
-    return Split(name, split, clips, [row.audio for row in rows])
+    if not clips:
+        raise InputError(f"{name}/{split}: no clips in {dataset.where()}; check source and splits")
+    return Split(name, split, clips, audio)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.text import Text
 from rich.tree import Tree
 
 from wfc_dist.data.audit import AuditReport
@@ -17,7 +18,7 @@ MOST_ROWS = 200  # nobody reads a longer table, and drawing one takes seconds
 
 
 def audit_table(report: AuditReport) -> Group:
-    """Returns clips, hours, durations and findings of every split."""
+    """Returns clips, hours, durations and findings of every split, and texts before and after cleaning."""
     table = titled_table("data", "set", "split", "clips", "hours", "seconds min/mean/max", "languages", "findings")
     for row in report.rows:
         seconds = f"{row.min_s:.1f} / {row.mean_s:.1f} / {row.max_s:.1f}"
@@ -25,7 +26,11 @@ def audit_table(report: AuditReport) -> Group:
         findings = ", ".join(f"{count} {level}" for level, count in counts.items() if count)
         languages = " ".join(f"{code}:{count}" for code, count in row.languages.items())
         table.add_row(row.name, row.split, str(row.num_clips), f"{row.hours:.3f}", seconds, languages, findings or "none")
-    return Group(table, *(f"warning: {line}" for line in report.warnings))
+    cleaned = titled_table("cleaned texts", "set", "split", "as written", "as trained")
+    for row in report.rows:
+        for before, after in row.shown:
+            cleaned.add_row(row.name, row.split, Text(before), Text(after))
+    return Group(table, *([cleaned] if cleaned.rows else []), *(Text(f"warning: {line}") for line in report.warnings))
 
 
 def status_table(run_dir: Path) -> Group:
