@@ -2,11 +2,13 @@
 
 import json
 import logging
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from wfc_dist.data.text import without_invisible
 from wfc_dist.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,13 @@ PUNCTUATION = (
 _DELETE = str.maketrans(dict.fromkeys(PUNCTUATION) | {"\u2019": "'"})  # the typographic apostrophe is the same letter
 
 
+def _comparable(text: str) -> str:
+    """Returns the text that all spellings of the same letters have in common: NFC, without invisible characters."""
+    return unicodedata.normalize("NFC", without_invisible(unicodedata.normalize("NFC", text)))
+
+
 def _paper(text: str) -> str:
+    text = _comparable(text)
     return " ".join(text.translate(_DELETE).lower().split())
 
 
@@ -58,7 +66,8 @@ def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callabl
 
     Args:
         name: `whisper` (English: Whisper's English normaliser; others: its basic one, without splitting letters), `paper`
-            (deletes `PUNCTUATION`, lower case, single spaces) or `none` (strips only).
+            (deletes `PUNCTUATION`, lower case, single spaces) or `none` (strips only). The first two compare NFC text without
+            invisible characters (see `data.text`), so that a letter and its mark are one whichever way they are stored.
         language: Whisper language code of the text.
         spelling: British -> American, used by `whisper` for English; see `spelling_table`.
 
@@ -72,4 +81,4 @@ def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callabl
     if name != "whisper":
         raise ConfigError(f"evaluate.normalizer: {name!r} is not known; there are: {', '.join(NAMES)}")
     whisper = EnglishTextNormalizer(dict(spelling)) if language in ("en", "english") else BasicTextNormalizer()
-    return lambda text: whisper(text).strip()
+    return lambda text: whisper(_comparable(text)).strip()
