@@ -1,6 +1,6 @@
 """What the base's tokenizer says of labels before anything is loaded: their length, and the languages it knows."""
 
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,41 +9,30 @@ from wfc_dist.data.packing import MAX_TEXT_TOKENS
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 
 class LabelTokens:
-    """Asks the base's tokenizer.json, which is read when a question first needs it. Without one nothing is known.
+    """Asks the base's tokenizer.json. Without one on this machine nothing is known.
 
     Args:
         base: A folder, or a hub id whose tokenizer.json is in the hub's cache; nothing is downloaded.
+
+    Raises:
+        InputError: The file is no tokenizer.
     """
 
     def __init__(self, base: BaseModelConfig) -> None:
-        self._base = base
-        self.knows = cache(self._knows)
-
-    @cached_property
-    def _tokenizer(self) -> "Tokenizer | None":
         from tokenizers import Tokenizer
 
-        path = self._tokenizer_file()
+        self._tokenizer: Tokenizer | None = None
+        self.knows = cache(self._knows)
+        path = _tokenizer_file(base)
         try:
-            return Tokenizer.from_file(str(path)) if path and path.is_file() else None
+            if path and path.is_file():
+                self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
             raise InputError(f"{path} is no tokenizer: {error}; fetch the base again") from error
-
-    def _tokenizer_file(self) -> Path | None:
-        if Path(self._base.model).is_dir():
-            return Path(self._base.model, "tokenizer.json")
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            path = try_to_load_from_cache(self._base.model, "tokenizer.json", revision=self._base.revision)
-        except HFValidationError:  # the error comes when the run is opened
-            return None
-        return Path(path) if isinstance(path, str) else None
 
     def is_too_long(self, text: str) -> bool:
         """Says whether a text has more tokens than the decoder has positions for text."""
@@ -54,3 +43,16 @@ class LabelTokens:
 
     def _knows(self, language: str) -> bool:
         return self._tokenizer is None or self._tokenizer.token_to_id(f"<|{language}|>") is not None
+
+
+def _tokenizer_file(base: BaseModelConfig) -> Path | None:
+    if Path(base.model).is_dir():
+        return Path(base.model, "tokenizer.json")
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(base.model, "tokenizer.json", revision=base.revision)
+    except HFValidationError:  # the error comes when the run is opened
+        return None
+    return Path(path) if isinstance(path, str) else None

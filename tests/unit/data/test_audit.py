@@ -141,14 +141,12 @@ def test_label_tokens_are_counted_as_far_as_the_tokenizer_is_on_this_machine(cop
 
 def test_a_damaged_tokenizer_is_said(copy, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
-    assert not audit(make_config(copy, base=tmp_path)).errors  # no text is long enough to ask it
-    change(copy, "train", {"text": "x" * 443})
     with pytest.raises(InputError, match=r"tokenizer.json is no tokenizer: .*; fetch the base again"):
         audit(make_config(copy, base=tmp_path))
 
 
 def test_long_test_clips_are_decoded_in_pieces(copy):
-    sf.write(copy / "audio" / "long.flac", [0.0] * 16_000 * 31, 16_000)
+    sf.write(copy / "audio" / "long.flac", [0.1, -0.1] * 8_000 * 31, 16_000)
     change(copy, "test", {"audio_filepath": "audio/long.flac", "duration": 31.0})
     assert "longer than 30 s, decoded in pieces" in only(audit(make_config(copy)).warnings)
 
