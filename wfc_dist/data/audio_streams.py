@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ _SURPLUS_BYTES = 65_536  # more than a picture or a list of words takes behind t
 _MPEG1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _WHOLE_BY_FFMPEG = ("flac stream of unknown length", "several flac streams in a row", "several Ogg streams in a row")
+_PREROLL_FRAMES = 12 * 1152
 _PIPED_BYTES = 0x7FFFF000  # from here on, a header only says that its writer could not go back
 _ENDLESS = 2**63 - 1  # libsndfile's number for a length that is not known
 
@@ -55,21 +56,37 @@ def opened(source: Any) -> Iterator[Stream]:
                 yield stream
         else:
             with _sound_file(source, how) as file:
-                yield _SndStream(file)
+                yield _SndStream(file, can_seek=file._info.seekable != 0)
     except (sf.SoundFileError, OSError) as error:
         raise BrokenAudio(getattr(error, "error_string", None) or str(error)) from error
 
 
+@cache
+def _forward() -> Any:
+    """Returns a class of files that are read forward only.
+
+    soundfile seeks after each read, and a seek within an mp3 harms what follows it.
+    """
+    import soundfile as sf
+
+    class Forward(sf.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return Forward
+
+
 class _SndStream:
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, can_seek: bool) -> None:
         self._file, self.rate_hz, self.channels = file, int(file.samplerate), int(file.channels)
+        self._can_seek = can_seek
 
     def blocks(self, first_frame: int, num_frames: int | None) -> Iterator[np.ndarray]:
-        file, skip = self._file, 0
-        if first_frame and file.seekable():
-            file.seek(min(first_frame, file.frames))
-        else:  # telephone codecs can be read from their start only; a seek to 0 is refused, too
-            skip = first_frame
+        file, skip = self._file, first_frame
+        # Telephone codecs can be read from their start only, and an mp3 needs some frames before those that are to be right.
+        start = max(min(first_frame, file.frames) - _PREROLL_FRAMES, 0) if self._can_seek else 0
+        if start:
+            skip -= file.seek(start)
         left = None if num_frames is None else skip + num_frames
         while left is None or left > 0:
             wanted = BLOCK_FRAMES if left is None else min(BLOCK_FRAMES, left)
@@ -108,14 +125,13 @@ class _LengthUnknown:
 
 @contextlib.contextmanager
 def _sound_file(source: Any, how: str) -> Iterator[Any]:
-    import soundfile as sf
 
     if how == "snd":
-        with sf.SoundFile(source) as file:
+        with _forward()(source) as file:
             yield file
         return
     first_byte = int(how.removeprefix("scan"))
-    with _bytes_of(source) as raw, sf.SoundFile(_LengthUnknown(raw, first_byte)) as file:
+    with _bytes_of(source) as raw, _forward()(_LengthUnknown(raw, first_byte)) as file:
         yield file
 
 

@@ -161,8 +161,8 @@ class _SplitAudit:
                 yield table[kind], f"{row.where} ({shown(row.raw)!r})" if row.raw else row.where
         if not row.text and not row.kinds:
             yield findings.EMPTY, row.where
-        if row.text != row.raw and len(self._shown) < self._num_shown:
-            self._shown.append((shown(row.raw, 200), shown(row.text, 200)))
+        if row.text != row.raw.strip() and len(self._shown) < self._num_shown:
+            self._shown.append((shown(row.raw.strip(), 200), shown(row.text, 200)))
         if row.unread:
             yield findings.unread(row.unread), row.where
 
@@ -176,7 +176,7 @@ class _SplitAudit:
         if audio.channel is not None and audio.channel >= facts.channels:
             yield findings.CHANNEL, f"{row.where} (channel {audio.channel} of {facts.channels}, counted from 0)"
             return
-        if audio.channel is None and facts.channels > 1:
+        if audio.channel is None and facts.channels > 1 and signals.CANCELS not in recording.signs:
             yield findings.SEVERAL, f"{row.where} ({facts.channels} channels)"
         if audio.offset_s and facts.codec.startswith("MP3") and facts.frames > FAR_MP3_S * facts.rate_hz:
             yield findings.FAR_MP3, row.where

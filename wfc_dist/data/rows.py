@@ -5,6 +5,7 @@ neither audio nor languages are checked here.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -217,7 +218,7 @@ class Columns:
         return self._unread[names]
 
 
-def local_path(dataset: DatasetConfig, folder: Path, path: str) -> str:
+def local_path(dataset: DatasetConfig, folder: Path | str, path: str) -> str:
     """Returns where an audio path of a manifest is on this machine.
 
     Args:
@@ -227,7 +228,7 @@ def local_path(dataset: DatasetConfig, folder: Path, path: str) -> str:
     """
     if dataset.path_parts is not None:
         path = str(PurePosixPath(*PurePosixPath(path.replace("\\", "/")).parts[-dataset.path_parts :]))
-    return str(Path(dataset.audio_dir or folder) / path)
+    return os.path.join(dataset.audio_dir or folder, path)
 
 
 def file_audio(path: str) -> Callable[[float, float | None, int | None], AudioRef]:

@@ -1,10 +1,12 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import soundfile as sf
 import tiny
@@ -12,6 +14,7 @@ import tiny
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audit import AuditReport, audit, normal_text
+from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 
 SPLITS = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
@@ -80,8 +83,10 @@ def test_missing_and_unreadable_audio(copy):
 
 def test_damage_behind_the_header_is_found_by_the_deep_check_only(copy):
     path = copy / "audio" / "train-0.flac"
+    sf.write(path, 0.1 * np.random.default_rng(0).standard_normal(16_000 * 40), 16_000)
+    change(copy, "train", {"duration": 40.0})
     content = bytearray(path.read_bytes())
-    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    content[len(content) * 7 // 10 : len(content) * 8 // 10] = bytes(len(content) * 8 // 10 - len(content) * 7 // 10)
     path.write_bytes(content)
     assert not audit(make_config(copy)).errors
     assert "audio is missing or unreadable" in only(audit(make_config(copy), deep=True).errors)
@@ -184,3 +189,78 @@ def test_audit_loads_neither_torch_nor_ray(corpus):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def noise(seconds: float, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((round(16_000 * seconds), channels))
+
+
+def test_the_fingerprint_of_the_audit_is_that_of_the_split(corpus):
+    config = make_config(corpus)
+    for row in audit(config).rows:
+        assert row.fingerprint == open_split("tiny", config.datasets["tiny"], row.split).fingerprint
+
+
+def test_a_row_that_cannot_be_read_leaves_no_fingerprint(copy):
+    (copy / "audio" / "train-0.flac").unlink()
+    assert [row.fingerprint is None for row in audit(make_config(copy)).rows] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("samples", "changes", "level", "message"),
+    [
+        (noise(3, 2), {}, "warning", "audio has several channels and the row names none.*train.jsonl:1 .2 channels."),
+        (noise(3, 2), {"channel": 1}, None, ""),
+        (noise(3, 2), {"channel": 2}, "error", "audio has no such channel.*channel 2 of 2, counted from 0"),
+        (noise(3), {"channel": 1}, "error", "audio has no such channel.*channel 1 of 1"),
+        (noise(3) * [[1, -1]], {}, "warning", "the channels cancel each other"),
+        (noise(3) * [[1, -1]], {"channel": 0}, None, ""),
+        (np.zeros((48_000, 1)), {}, "warning", "the audio is digital silence"),
+        (noise(3) * 100, {}, "warning", "the audio is clipped"),
+        (noise(3), {"duration": 3000}, "error", "3000.00 s stated, 3.00 s there; milliseconds. set time_unit: ms"),
+        (noise(3), {"offset": 5.0, "duration": 1.0}, "error", "audio ends before the stated duration"),
+        (noise(3), {"begin_time": 1.0, "target_lang": "es"}, "warning", "not read: begin_time, target_lang"),
+        (noise(3), {"text": "hello <|endoftext|>"}, "error", "special token of Whisper"),
+        (noise(3), {"text": "(ppb) hello"}, "warning", "markup in round brackets"),
+        (noise(3), {"text": "hel\u200blo"}, "warning", "invisible characters.*U.200B.*cleaning removes it"),
+        (noise(3), {"text": None}, "error", "the text is null"),
+        (noise(3), {"text": 42}, "error", "the text is a number"),
+    ],
+)
+def test_what_is_odd_about_a_clip_is_told(copy, samples, changes, level, message):
+    sf.write(copy / "audio" / "odd.wav", samples, 16_000)
+    change(copy, "train", {"audio_filepath": "audio/odd.wav", "duration": 3.0, **changes})
+    report = audit(make_config(copy))
+    lines = {"error": report.errors, "warning": report.warnings}
+    assert len(lines["error"]) == (level == "error") and (level == "error" or len(lines["warning"]) == (level == "warning")), (
+        lines
+    )
+    assert level is None or re.search(message, lines[level][0])
+
+
+def test_floats_that_are_integers_are_an_error(copy):
+    sf.write(copy / "audio" / "odd.wav", noise(3) * 32768, 16_000, subtype="FLOAT")
+    change(copy, "train", {"audio_filepath": "audio/odd.wav", "duration": 3.0})
+    assert "float samples are far beyond -1..1" in only(audit(make_config(copy)).errors)
+
+
+@pytest.mark.parametrize("name", ["long.mp3", "short.mp3", "long.flac"])
+def test_stretches_of_a_long_mp3_are_told_to_be_slow(copy, name):
+    seconds = 3 if name == "short.mp3" else 310
+    sf.write(copy / "audio" / name, noise(seconds), 16_000)
+    change(copy, "train", {"audio_filepath": f"audio/{name}", "offset": 1.0, "duration": 1.0})
+    assert bool(audit(make_config(copy)).warnings) == (name == "long.mp3")
+
+
+def test_a_language_that_the_base_has_no_token_for_is_an_error(copy, tmp_path):
+    base = tiny.make_whisper(tmp_path / "base")
+    assert not audit(make_config(copy, base=base)).errors
+    change(copy, "train", {"lang": "yue"})
+    assert "has no token of the language" in only(audit(make_config(copy, base=base)).errors)
+
+
+def test_texts_are_shown_before_and_after_cleaning(copy):
+    change(copy, "train", {"text": "\ufeffhello"}, {"text": "plain"}, {"text": "  wo\u00adrd "})
+    rows = audit(make_config(copy), show=20).rows
+    assert rows[0].shown == (("<U+FEFF>hello", "hello"), ("wo<U+00AD>rd", "word"))
+    assert audit(make_config(copy), show=1).rows[0].shown == rows[0].shown[:1]
