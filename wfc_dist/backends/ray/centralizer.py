@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from wfc_dist import log
 from wfc_dist.backends import net
-from wfc_dist.backends.failure_policy import Decision, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, decide
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S
@@ -99,7 +99,6 @@ class RayCentralizer:
 
         After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times.
         """
-        policy = FailurePolicy(self._store.config.cluster.max_failures)
         for num_failures in itertools.count(1):
             try:
                 return self._once(base, adapters, interim)
@@ -109,7 +108,8 @@ class RayCentralizer:
             except RayError as error:
                 self.shutdown()
                 failure, cause = classify(error)
-                decision, why = policy.decide(failure, num_failures), one_line(cause)
+                decision = decide(failure, num_failures, self._store.config.cluster.max_failures)
+                why = one_line(cause)
                 self._store.ledger.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
                 if decision is not Decision.RESTART:
                     raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error

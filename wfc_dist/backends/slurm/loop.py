@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, Failure, decide
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, root_cause
@@ -105,7 +105,6 @@ class JobLoop:
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
         self._cluster = store.config.cluster
         self._folder = store.paths.slurm_jobs(round_index).resolve()
-        self._policy = FailurePolicy(self._cluster.max_failures)
         self._watch = Watch()
         self._waiting: list[JobSpec] = []
         self._active: dict[str, SubmittedJob] = {}
@@ -285,7 +284,7 @@ class JobLoop:
         cause = root_cause(where, job.record, state, failure, host)
         kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.LOST
         self._failures[label] += 1
-        decision = self._policy.decide(kind, self._failures[label])
+        decision = decide(kind, self._failures[label], self._cluster.max_failures)
         reason = f"{type(cause).__name__}: {cause}"[:300]
         self._record("failure", job, host=host, reason=reason, decision=decision.value)
         if decision is Decision.RESTART:
