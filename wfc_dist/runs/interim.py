@@ -7,7 +7,8 @@ from pathlib import Path
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.runs.layout import RunPaths, latest_base, read_config, read_record
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths, latest_base
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -85,18 +86,18 @@ class StreamStore:
         self._told.add((base.index, base.num_pending))
 
 
-def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
+def staleness(run: Run) -> dict[str, tuple[float | None, float | None]]:
     """Returns data set -> seconds from its arrival to the first base served that holds it, and to the committed one.
 
     In the order of arrival; None for what has not happened yet. Empty where the run is no stream.
     """
-    arrivals = read_record(RunPaths(run_dir)).get("arrivals", {})
+    arrivals = run.arrived_s
     first: dict[str, float] = {}
     committed: dict[str, float] = {}
-    for line in durable.read_json_lines(RunPaths(run_dir).ledger):
+    for line in run.ledger():
         for name, age_s in line["age_s"].items() if line["event"] == "served" else ():
             first.setdefault(name, age_s)
             if not line["num_pending"]:
                 committed.setdefault(name, age_s)
-    names = [name for names in read_config(run_dir).round_list() for name in names if name in arrivals]
+    names = [name for names in run.config.round_list() for name in names if name in arrivals]
     return {name: (first.get(name), committed.get(name)) for name in names}
