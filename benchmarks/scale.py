@@ -220,7 +220,7 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
     ledger = RunPaths(run_dir).ledger
     lines: list[Any] = []
     ledger_s = _timed(lambda: lines.extend(json.loads(line) for line in durable.read_lines(ledger)))
-    messages = sum(ray.calls[name] for name in ("endpoint", "join", "load_base", "train", "node_facts", "request_stop"))
+    messages = sum(ray.calls[name] for name in ("endpoint", "join_here", "load_base", "train", "node_facts", "request_stop"))
     decisions = sorted(costs.decisions)
     assert set(ray.trained.values()) == {1} and len(ray.trained) == num_sets
     return {
