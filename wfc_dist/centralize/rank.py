@@ -23,6 +23,7 @@ from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import AnyDelta, Factors, exactness_gap, normalized, ratio_of_norms
 from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs import layout
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.storage.objects import at_once
@@ -243,6 +244,13 @@ def _write(
         "parent_sha256": job.base.sha256,
     }
     return StagedBase(job.base.index + 1, job.base_dir, job.delta_dir, content_sha256(tensor_hashes), facts)
+
+
+def prepare_rank(log_dir: str, world_rank: int) -> None:
+    """Prepares a process that only averages: quiet libraries, memory that goes back when it is freed, logs in `log_dir`."""
+    log.quiet_libraries()
+    apply.return_freed_memory()
+    layout.open_logs(Path(log_dir), f"centralizer-{world_rank}")
 
 
 def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:

@@ -84,9 +84,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
 
 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
-    logs = store.paths.logs(store.current_round(), store.attempt)
-    log.configure(layout.log_file(logs, "coordinator"), console=False)
-    log.open_events(layout.events_file(logs, "coordinator"))
+    layout.open_logs(store.log_dir(), "coordinator")
     store.ledger.record(
         "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by()
     )

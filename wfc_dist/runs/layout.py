@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import log
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError
@@ -170,6 +171,12 @@ def log_file(logs: Path, process: str) -> Path:
 def events_file(logs: Path, process: str) -> Path:
     """Returns the events of one process in a folder of logs."""
     return logs / f"events-{process}.jsonl"
+
+
+def open_logs(logs: Path, process: str) -> None:
+    """Directs the text log and the events of this process to a folder of logs, under the name `process`."""
+    log.configure(log_file(logs, process), console=False)
+    log.open_events(events_file(logs, process))
 
 
 def request_stop(paths: RunPaths, reason: str) -> None:

@@ -78,6 +78,10 @@ class RunStore:
         self._current_round = first_uncommitted(self.paths, self._current_round)  # from where it was: it only grows
         return min(self._current_round, len(self.config.round_list()))
 
+    def log_dir(self) -> Path:
+        """Returns the folder of this attempt's logs of the current round; absolute, since workers start in other folders."""
+        return self.paths.logs(self.current_round(), self.attempt).absolute()
+
     def stop(self, reason: str) -> None:
         """Asks every trainer to checkpoint and stop (see `request_stop`)."""
         request_stop(self.paths, reason)
