@@ -100,23 +100,18 @@ class SlurmBackend:
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`: one job of `cluster.centralizer_ranks` processes."""
-        staged: list[StagedBase] = []
-
-        def keep(_: JobSpec, result: JobResult) -> None:
-            staged.append(StagedBase(**result.value["staged"]))
-
+        results: list[JobResult] = []
         spec = JobSpec(
             label="centralize",
             title="centralize",
             key=sha256_json({"base": base.sha256, "adapters": [adapter.sha256 for adapter in adapters]}),
             make_payload=lambda: CentralizePayload(centralize_job(self._store, base, list(adapters)), str(self._store.log_dir())),
             resources=submission.centralizer_resources(self._cluster),
-            checkpoints=False,
             facts={"work": "centralize"},
         )
         with log.span("centralize", phase="merging", round=base.index + 1):
-            JobLoop(self._store, base.index + 1, self._display.say, keep).run([spec])
-        return staged[0]
+            JobLoop(self._store, base.index + 1, self._display.say, lambda _, result: results.append(result)).run([spec])
+        return StagedBase(**results[0].value["staged"])
 
     def num_decoders(self) -> int:
         """See `scoring.Decoders`: one job per model, since each job has to load the libraries and the base."""
@@ -148,6 +143,5 @@ class SlurmBackend:
             key=sha256_json(identity),
             make_payload=lambda: ScorePayload(task, self._worker_settings(task.base, label), self._store.config.train),
             resources=submission.decoder_resources(self._cluster),
-            checkpoints=False,
             facts={"work": label},
         )

@@ -36,8 +36,8 @@ class JobSpec:
         key: Identity of base, data set, adapters: a job with another key is for something else.
         make_payload: Returns what the job does; called when it is submitted.
         resources: What the job asks for.
-        checkpoints: Whether the job can be asked for a checkpoint.
         facts: Its name in the ledger, such as {"dataset": "a"}.
+        checkpoints: Whether the job can be asked for a checkpoint.
     """
 
     label: str
@@ -45,8 +45,8 @@ class JobSpec:
     key: str
     make_payload: Callable[[], Payload]
     resources: Resources
-    checkpoints: bool
     facts: Mapping[str, Any]
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class JobLoop:
     def _attach(self, job: SubmittedJob) -> bool:
         """Takes the result of an earlier coordinator's job, or goes on with the job; says whether one of them was possible."""
         record = job.record
-        job.num_recorded = self._num_recorded(record)
+        lines = self._store.ledger.lines()
+        job.num_recorded = sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
         if self._finish(job):
             return True
         state = client.states([record.name]).get(record.name) if record.job_id else None
@@ -161,10 +162,6 @@ class JobLoop:
         self._active[job.spec.label] = job
         self._tell(job, f"goes on with job {state.job_id}")
         return True
-
-    def _num_recorded(self, record: JobRecord) -> int:
-        lines = self._store.ledger.lines()
-        return sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
 
     def _submit_waiting(self) -> None:
         room = (self._cluster.max_trainers or 10**6) - len(self._active)
