@@ -163,7 +163,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
         try:
             base = run_rounds(store.config.round_list(), store, trainers, centralizer, NoScorer())
         finally:
-            trainers.shutdown()
+            fleet.shutdown()
     store.status.write("done")
     return base
 

@@ -98,10 +98,6 @@ class RayTrainers:
         self._fleet.open()
         Decoding(self._store, self._fleet, self._load_base, tasks, on_done).run()
 
-    def shutdown(self) -> None:
-        """Ends every gang."""
-        self._fleet.shutdown()
-
     def _load_base(self, gang: Gang, base: Base) -> list[Any]:
         if gang.base == base:
             return []
