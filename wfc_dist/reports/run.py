@@ -13,7 +13,7 @@ from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
-from wfc_dist.reports.score_tables import ESTIMATES, caption
+from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
 from wfc_dist.reports.tables import between
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.handle import Run
@@ -80,9 +80,8 @@ def _facts(run: Run, matrix: ScoreMatrix) -> list[tuple[str, str]]:
 
 
 def _figure(estimate: Estimate) -> dict[str, str]:
-    title, unit = ESTIMATES[estimate.name]
-    number = "-" if estimate.value is None else f"{100 * estimate.value:+.1f} {unit}"
-    return {"name": title, "number": number, "interval": between(estimate.low, estimate.high, "+"),
+    title, _ = ESTIMATES[estimate.name]
+    return {"name": title, "number": estimate_number(estimate), "interval": between(estimate.low, estimate.high, "+"),
             "formula": FIGURES[estimate.name].formula, "over": estimate.over}  # fmt: skip
 
 
@@ -164,10 +163,8 @@ def _exactness(run: Run, matrix: ScoreMatrix) -> Section:
     for index in range(1, len(matrix.config.round_list()) + 1):
         if (base := run.find_base(index)) is None:
             continue
-        numbers = [base.facts.get(key) for key in ("exactness_gap", "update_loss", "update_norm")]
-        rows.append(
-            [Cell(f"round {index}"), Cell(str(base.facts.get("method", "-"))), *(Cell(_short(number)) for number in numbers)]
-        )
+        facts = [_short(base.facts.get(key)) for key in ("method", "exactness_gap", "update_loss", "update_norm")]
+        rows.append([Cell(text) for text in (f"round {index}", *facts)])
         if base.facts.get("gap_per_module"):
             gaps[f"round {index}"] = base.facts["gap_per_module"]
     if not rows:
