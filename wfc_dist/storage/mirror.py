@@ -193,8 +193,8 @@ class Mirror:
         if before == data:
             return
         manifest = json.loads(data)
-        wanted = {f"{name}/{file}": fact["size_bytes"] for file, fact in manifest["files"].items()}
-        wanted = {key: size for key, size in wanted.items() if key.removeprefix(f"{name}/") not in manifest.get("links", {})}
+        links = manifest.get("links", {})
+        wanted = {f"{name}/{file}": fact["size_bytes"] for file, fact in manifest["files"].items() if file not in links}
         if before is not None:
             self.objects.remove(f"{name}/{MANIFEST}")
         at_once(lambda key: self.objects.upload(self.folder / key, key), wanted)
