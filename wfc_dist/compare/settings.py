@@ -93,7 +93,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the system.
     """
     tree = loading.read_tree(path, overrides)
-    return plan(tree, _settings(tree.pop("compare", None) or {}, path), path)
+    settings = checked(CompareSettings, tree.pop("compare", None) or {}, path, "compare")
+    if (word := settings.reference) not in settings.systems:
+        raise ConfigError(f"{path}: compare.reference: {word!r} is not a system{nearest(word, settings.systems)}")
+    return plan(tree, settings, path)
 
 
 def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: str = "compare.systems") -> Comparison:
@@ -162,14 +165,6 @@ def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
     except ValidationError as error:
         lines = [f"{block}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
-
-
-def _settings(tree: Any, path: Path) -> CompareSettings:
-    settings = checked(CompareSettings, tree, path, "compare")
-    if settings.reference not in settings.systems:
-        word = settings.reference
-        raise ConfigError(f"{path}: compare.reference: {word!r} is not a system{nearest(word, settings.systems)}")
-    return settings
 
 
 def _scored_otherwise(config: Config, other: Config) -> list[str]:

@@ -37,11 +37,6 @@ def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Tab
     return table
 
 
-def _cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> str:
-    """Returns the text of one cell; an adapter's own set carries a star."""
-    return ("*" if matrix.trained_on(model, name) else "") + percent(model.scores.get(name))
-
-
 def caption(matrix: ScoreMatrix) -> str:
     """Returns what the numbers are: metric, normaliser, interval, how it was decoded."""
     evaluate = matrix.config.evaluate
@@ -63,7 +58,9 @@ def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str) -> 
             made.add_section()
             made.add_row(title)
         for name in names:
-            made.add_row(name, *(escape(_cell(matrix, model, name)) for model in models))
+            stars = ["*" if matrix.trained_on(model, name) else "" for model in models]
+            cells = (star + percent(model.scores.get(name)) for star, model in zip(stars, models, strict=True))
+            made.add_row(name, *map(escape, cells))
     return made
 
 
