@@ -17,6 +17,7 @@ from wfc_dist.evaluation.hypotheses import score_hypotheses
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
@@ -55,7 +56,7 @@ def load_model(model: str | Path) -> LoadedModel:
     if is_url(name):
         folder, mirror = local_run(name)
         assert mirror is not None, "a URL has a mirror"
-        bring_base(mirror, layout.latest_base(folder).index)
+        bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
     elif (folder / peft_folder.CONFIG).is_file():

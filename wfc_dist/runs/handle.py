@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
@@ -126,7 +127,7 @@ class Run:
     @property
     def config(self) -> Config:
         """Returns the resolved configuration; that of a stream grows with the data sets that arrive."""
-        return layout.read_config(self.path)
+        return loading.parse(layout.read_record(self.paths)["config"], str(self.paths.config))
 
     @property
     def arrived_s(self) -> dict[str, float]:
