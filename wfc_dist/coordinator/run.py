@@ -65,6 +65,11 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         RunLockedError: Another process works on the run.
         Interrupted: A stop was asked for; everything is checkpointed, and the same call goes on.
         WfcError: What else went wrong; the message and the exit code are in RUN/status.json, too.
+
+    Example:
+        >>> from wfc_dist import load_config, run
+        >>> run(load_config("configs/demo.yaml")).index
+        2
     """
     display = display or Display()
     with StopOnSignal(display).caught() as signals:

@@ -50,6 +50,11 @@ def load_model(model: str | Path) -> LoadedModel:
 
     Raises:
         InputError: `model` is none of these, or an adapter whose base is missing.
+
+    Example:
+        >>> from wfc_dist import load_model
+        >>> load_model("runs/demo").folder
+        PosixPath('runs/demo/base-0002')
     """
     name = str(model)
     folder, adapter = Path(name), None
@@ -83,6 +88,11 @@ def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str 
 
     Raises:
         InputError: A file that is missing or no audio (before the model is loaded), or no such model.
+
+    Example:
+        >>> from wfc_dist import transcribe
+        >>> [path.name for path, text in transcribe("runs/demo", ["speech.flac"], language="en")]
+        ['speech.flac']
     """
     paths = [Path(file) for file in files]
     if missing := [path for path in paths if not path.is_file()]:
@@ -105,6 +115,11 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
 
     Raises:
         InputError: No such model, data that cannot be read, or a set without a reference token.
+
+    Example:
+        >>> from wfc_dist import evaluate, load_config
+        >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
+        'wer'
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}
