@@ -42,6 +42,7 @@ from wfc_dist.config.schema import ClusterConfig, Config
 from wfc_dist.progress import Display
 from wfc_dist.reports.status import status_table
 from wfc_dist.rounds import Base, run_rounds
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
@@ -162,7 +163,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
         try:
             base = run_rounds(store.config.round_list(), store, trainers, centralizer, NoScorer())
         finally:
-            trainers.shutdown()
+            fleet.shutdown()
     store.status.write("done")
     return base
 
@@ -213,13 +214,13 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
         run_dir = store.paths.run_dir
     grown_bytes = peak_bytes() - before_bytes
     opened_s, resumed_s = _resumed(config, prints, num_gangs, base)
-    table_s = _timed(lambda: Console(file=io.StringIO(), width=120).print(status_table(run_dir)))
+    table_s = _timed(lambda: Console(file=io.StringIO(), width=120).print(status_table(Run(run_dir))))
     command = [sys.executable, "-m", "wfc_dist", "status", str(run_dir)]
     status_s = _timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
     ledger = RunPaths(run_dir).ledger
     lines: list[Any] = []
     ledger_s = _timed(lambda: lines.extend(json.loads(line) for line in durable.read_lines(ledger)))
-    messages = sum(ray.calls[name] for name in ("endpoint", "join", "load_base", "train", "node_facts", "request_stop"))
+    messages = sum(ray.calls[name] for name in ("endpoint", "join_here", "load_base", "train", "node_facts", "request_stop"))
     decisions = sorted(costs.decisions)
     assert set(ray.trained.values()) == {1} and len(ray.trained) == num_sets
     return {

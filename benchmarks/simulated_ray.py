@@ -252,7 +252,7 @@ class _Worker:
     def _endpoint(self) -> Ref:
         return self.ray.later(0, lambda: ("10.0.0.1", 1))
 
-    def _join(self, _endpoint: Ref) -> Ref:
+    def _join_here(self, _endpoint: Ref) -> Ref:
         host = f"host-{int(self.node_id, 16):05d}"
         return self.ray.later(START_S, lambda: gangs.WorkerLocation(host, "10.0.0.1", "eth0", self.node_id))
 

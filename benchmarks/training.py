@@ -171,7 +171,7 @@ def errors(points: list[tuple[int, float, Path]], dataset: str, folder: Path) ->
     from wfc_dist.config.datasets import DatasetConfig
     from wfc_dist.config.schema import EvaluateConfig
     from wfc_dist.data.sources import open_split
-    from wfc_dist.evaluation.decoding import decode_set
+    from wfc_dist.evaluation.decoding import decode_sets
     from wfc_dist.evaluation.hypotheses import score_hypotheses
     from wfc_dist.evaluation.normalize import spelling_table
 
@@ -181,7 +181,7 @@ def errors(points: list[tuple[int, float, Path]], dataset: str, folder: Path) ->
     processor, spelling, found = WhisperProcessor.from_pretrained(MODEL), spelling_table(MODEL), []
     for step, seconds, place in points:
         model = PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(MODEL), str(place)).eval()
-        score = score_hypotheses(decode_set(model, processor, split, evaluate), evaluate, spelling)
+        score = score_hypotheses(decode_sets(model, processor, [split], evaluate)[0], evaluate, spelling)
         assert score.low is not None and score.high is not None
         percent = [round(100 * value, 1) for value in (score.rate, score.low, score.high)]
         found.append({"step": step, "seconds": round(seconds, 1), "wer_percent": percent[0], "interval": percent[1:]})

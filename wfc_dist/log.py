@@ -20,10 +20,9 @@ _context: dict[str, Any] = {}
 _events_path: Path | None = None
 
 
-class _ContextFilter(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.context = " ".join(f"{key}={value}" for key, value in _context.items())
-        return True
+def _add_context(record: logging.LogRecord) -> bool:
+    record.context = " ".join(f"{key}={value}" for key, value in _context.items())
+    return True
 
 
 def configure(log_file: Path | None = None, *, console: bool = True) -> None:
@@ -36,7 +35,7 @@ def configure(log_file: Path | None = None, *, console: bool = True) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
     for handler in handlers:
-        handler.addFilter(_ContextFilter())
+        handler.addFilter(_add_context)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(context)s %(name)s: %(message)s"))
     logger = logging.getLogger("wfc_dist")
     logger.handlers, logger.propagate = handlers, False

@@ -5,7 +5,7 @@ import heapq
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -13,23 +13,11 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TaskID, T
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from wfc_dist.training.job import Progress
+
 PLAIN_EVERY_S = 20.0
 MOST_NAMES = 20  # in one line
-
-
-class StepProgress(Protocol):
-    """Progress of a trainer as it is shown (see `training.job.Progress`)."""
-
-    @property
-    def step(self) -> int: ...  # noqa: D102
-    @property
-    def max_steps(self) -> int: ...  # noqa: D102
-    @property
-    def loss(self) -> float: ...  # noqa: D102
-    @property
-    def speech_seconds_per_second(self) -> float: ...  # noqa: D102
-    @property
-    def phase(self) -> str: ...  # noqa: D102
 
 
 class Display:
@@ -44,7 +32,7 @@ class Display:
         if not self.console.is_terminal:
             self.console = Console(stderr=True, width=120)
         self._plain = not self.console.is_terminal if plain is None else plain
-        self._rows: dict[str, tuple[StepProgress | None, str]] = {}
+        self._rows: dict[str, tuple[Progress | None, str]] = {}
         self._round_index = 0
         self._said_s: dict[str, float] = {}
         self._updated_s: dict[str, float] = {}
@@ -71,7 +59,7 @@ class Display:
         with Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True):
             yield
 
-    def update(self, dataset: str, progress: StepProgress | None, host: str) -> None:
+    def update(self, dataset: str, progress: "Progress | None", host: str) -> None:
         """Shows how far the training of `dataset` is; `progress` is None while its trainer gets ready."""
         self._rows[dataset], self._updated_s[dataset] = (progress, host), time.monotonic()
         every_s = max(PLAIN_EVERY_S, len(self._rows))  # a line a second in all, however many train

@@ -12,7 +12,7 @@ After a crash at any point the same call goes on.
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from wfc_dist.rounds import Adapter, Base, Scorer, StagedBase, Trainers
+from wfc_dist.rounds import Adapter, Base, Centralizer, RoundStore, Scorer, StagedBase, Trainers
 
 
 class Arrivals(Protocol):
@@ -23,36 +23,24 @@ class Arrivals(Protocol):
 
 
 @runtime_checkable
-class StreamCentralizer(Protocol):
-    """Averages adapters and merges the average into a base."""
-
-    def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """Returns base + average of `adapters`, summed in the order given: the next base."""
+class StreamCentralizer(Centralizer, Protocol):
+    """A centralizer that also makes interim bases."""
 
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """Returns the same sum, staged as an interim base."""
+        """Returns the sum that `centralize` returns, staged as an interim base."""
 
 
-class Store(Protocol):
-    """The committed bases and adapters, which are the only state of a stream."""
+class Store(RoundStore, Protocol):
+    """The committed bases, interim bases and adapters, which are the only state of a stream."""
 
     def newest_base(self) -> Base:
         """Returns the last committed base."""
-
-    def base(self, index: int) -> Base | None:
-        """Returns a committed base, or None."""
-
-    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
-        """Returns the committed, verified adapters trained against `base`, by data set."""
 
     def interim(self, base: Base, adapters: Sequence[Adapter]) -> Base | None:
         """Returns the committed, verified interim base of exactly these adapters, or None."""
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
         """Commits an interim base: it exists from then on."""
-
-    def commit(self, staged: StagedBase) -> Base:
-        """Commits the next base: the round exists from then on."""
 
     def serve(self) -> None:
         """Serves the newest base, interim or committed, and removes the interim bases of complete rounds."""

@@ -24,7 +24,8 @@ import yaml
 from processes import wfc
 from ray_nodes import RayNodes
 
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 
 REPO = Path(__file__).resolve().parent.parent.parent
 # Long enough to be caught in the middle: some 20 s an adapter on two cores. The second round shows the broadcast.
@@ -57,7 +58,7 @@ def _make_project(folder: Path) -> Project:
     config = tiny.make_config(folder / "shared", rounds=[["a", "b", "c"], ["d"]], train=TRAIN)
     shutil.copy(config, folder / "configs" / "tiny.yaml")
     wfc("run", config, f"run.dir={folder / 'shared' / 'one-process'}", "--plain")
-    return Project(folder, latest_base(folder / "shared" / "one-process" / "tiny").sha256)
+    return Project(folder, Run(folder / "shared" / "one-process" / "tiny").base().sha256)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     cluster.add(node)
 
     adapters = trained_on(run_dir)
-    assert latest_base(run_dir).sha256 == project.sha256
+    assert Run(run_dir).base().sha256 == project.sha256
     assert {line["dataset"] for line in ledger(run_dir, "failure")} == {lost}, "the others trained on"
     assert adapters[lost]["host"] != node and adapters[lost]["resumed_from"] > at_stop[lost]
     resumed = {name: line["resumed_from"] for name, line in adapters.items() if line["attempt"] == 2 and name not in (lost, "d")}
@@ -262,7 +263,7 @@ def test_a_drained_node_stops_the_run_or_only_moves_its_trainer(
     cluster.add("node3")
 
     adapters = trained_on(run_dir)
-    assert latest_base(run_dir).sha256 == project.sha256
+    assert Run(run_dir).base().sha256 == project.sha256
     assert [(line["dataset"], line["host"]) for line in ledger(run_dir, "moved")] == [(moved, "node3")]
     assert adapters[moved]["host"] != "node3" and adapters[moved]["resumed_from"] > at_stop[moved]
     assert not ledger(run_dir, "failure")
@@ -304,7 +305,7 @@ def test_relative_paths_are_the_coordinators_wherever_ray_was_started(cluster: R
     done = cluster.hosts["node1"].run(command, env=cluster.node_env, timeout_s=300)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert latest_base(shared / "relative" / "tiny").index == 1
+    assert Run(shared / "relative" / "tiny").base().index == 1
 
 
 def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from processes import wfc
 from ray_nodes import RayNodes
 from s3_server import BUCKET, s3_server
 
-from wfc_dist.runs.layout import latest_base
+from wfc_dist.runs.handle import Run
 from wfc_dist.storage.objects import Objects
 
 CACHE = "/dev/shm/wfc-cache"
@@ -48,7 +48,7 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
     hosts.require()
     config = tiny.make_config(tmp_path, rounds=[["a", "b", "c"], ["d"]], train={"max_steps": 60, "checkpoint_every": 5})
     wfc("run", config, "--plain")
-    expected = latest_base(tmp_path / "runs" / "tiny").sha256
+    expected = Run(tmp_path / "runs" / "tiny").base().sha256
     url = f"s3://{BUCKET}/runs/tiny"
     remote = Objects(url)
     with RayNodes(folder=tmp_path / "hosts") as cluster, s3_server(tmp_path, cluster.hosts.gateway) as s3:

@@ -14,7 +14,8 @@ import tiny
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
 
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 
 ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
 
@@ -64,7 +65,7 @@ def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
         shared, rounds=[["a", "b", "c"]], train={"max_steps": 80, "checkpoint_every": 1000}, evaluate={"adapters": False}
     )
     wfc("run", config, "--plain", f"run.dir={shared / 'one'}")
-    expected = latest_base(shared / "one" / "tiny").sha256
+    expected = Run(shared / "one" / "tiny").base().sha256
     run_dir, log = shared / "runs" / "tiny", shared / "log"
     command = (config, "cluster.backend=slurm", ALONE, "cluster.centralizer_ranks=2")
 
@@ -88,7 +89,7 @@ def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
     finally:
         kill_tree(launcher)
 
-    assert latest_base(run_dir).sha256 == expected, log.read_text()
+    assert Run(run_dir).base().sha256 == expected, log.read_text()
     said = log.read_text()
     assert (
         f"run done: base 1 is {run_dir}/base-0001, sha256 {expected}" in said

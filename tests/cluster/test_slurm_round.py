@@ -14,7 +14,8 @@ import tiny
 from processes import start_wfc
 from slurm_cluster import SlurmCluster, poll
 
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 
 ROUND = Path(__file__).parents[2] / "slurm" / "round.sh"
 NODES = ["node1", "node2", "node3"]
@@ -73,7 +74,7 @@ def on_a_laptop(config: Path, folder: Path, *overrides: str) -> Callable[[], str
 
     def sha256() -> str:
         assert process.wait(300) == 0, log.read_text()
-        return latest_base(folder / "laptop" / "tiny").sha256
+        return Run(folder / "laptop" / "tiny").base().sha256
 
     return sha256
 
@@ -112,7 +113,7 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
         assert sorted(base["hosts"]) == NODES, "ranks of the average"
         sent = [row for row in ledger(run_dir, "broadcast") if row["round"] == 1]
         assert [(sorted(row["hosts"]), row["sha256"]) for row in sent] == [(NODES, base["sha256"])]
-        assert latest_base(run_dir).sha256 == expected()
+        assert Run(run_dir).base().sha256 == expected()
         (attempt,) = ledger(run_dir, "attempt")
         assert attempt["slurm_job_id"] == job.partition("_")[0]
         assert slurm.info(job)["ExitCode"] == "0:0"
@@ -160,7 +161,7 @@ def test_one_job_survives_everything_and_ends_with_the_same_bytes(slurm: SlurmCl
     slurm.restart_controller()
     slurm.wait(job, "COMPLETED", timeout_s=240)
 
-    assert latest_base(run_dir).sha256 == expected()
+    assert Run(run_dir).base().sha256 == expected()
     adapters = Counter((row["round"], row["dataset"]) for row in ledger(run_dir, "adapter"))
     assert adapters == {(1, "a"): 1, (1, "b"): 1, (1, "c"): 1, (2, "d"): 1, (2, "e"): 1}, "an adapter was trained twice"
     before = {row.get("slurm_restart_count"): row["before"] for row in attempts()}

@@ -14,7 +14,8 @@ from wfc_dist.analysis.loss_line import END, alphas, loss_along
 from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
-from wfc_dist.runs.layout import RunPaths, latest_base, read_base, read_config
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths, read_base
 from wfc_dist.weights import base_chain
 
 
@@ -47,7 +48,7 @@ def test_the_command_says_writes_and_draws(finished: Path) -> None:
 
 
 def test_loss_along_the_line_ends_at_the_next_base(finished: Path) -> None:
-    config, paths = read_config(finished), RunPaths(finished)
+    config, paths = Run(finished).config, RunPaths(finished)
     entry = read_base(finished, 1)
     assert entry is not None
 
@@ -108,7 +109,7 @@ def test_the_base_after_the_round_is_the_one_before_plus_the_update(finished: Pa
     """What alpha = 1 stands for: no tensor but the adapted ones differs."""
     before, after = (dict(base_chain.read_tensors(RunPaths(finished).base(index))) for index in (1, 2))
     delta = base_chain.read_delta(RunPaths(finished).delta(2))
-    assert latest_base(finished).index == 2
+    assert Run(finished).base().index == 2
     for name, tensor in after.items():
         module = name.removesuffix(".weight")
         wanted = before[name].double() + (delta[module].dense() if module in delta else 0)

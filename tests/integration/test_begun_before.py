@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from processes import wfc
 
-from wfc_dist.runs.layout import RunPaths, latest_base, read_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths, read_base
 
 ARCHIVE = Path(__file__).parent / "data" / "begun-before.tar.gz"
 
@@ -54,4 +55,4 @@ def test_a_run_begun_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert anew is not None
     if anew[0].sha256 != next(line["sha256"] for line in before if line["event"] == "base" and line["round"] == 1):
         pytest.skip("another kind of processor than the archive's rounds otherwise: no bytes to compare")
-    assert latest_base(paths.run_dir).sha256 == latest_base(Path("anew/tiny")).sha256
+    assert Run(paths.run_dir).base().sha256 == Run(Path("anew/tiny")).base().sha256

@@ -12,7 +12,8 @@ from transformers import WhisperForConditionalGeneration
 
 from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import squared_norm_of
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.weights import base_chain
 
 
@@ -171,7 +172,7 @@ def test_a_nan_adapter_does_not_reach_the_base(tmp_path: Path) -> None:
     config = tiny.make_config(tmp_path, rounds=[["a", "b"]])
     done = wfc("run", config, "train.lr=1e30", "train.schedule=constant", check=False)
     assert done.returncode == 1 and "lower train.lr" in done.stderr and "Traceback" not in done.stderr
-    assert latest_base(tmp_path / "runs" / "tiny").index == 0
+    assert Run(tmp_path / "runs" / "tiny").base().index == 0
     assert json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())["state"] == "failed"
 
 

@@ -17,11 +17,15 @@ from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.decoder import Decoder
-from wfc_dist.evaluation.decoding import decode_set, decode_sets, transcribe
+from wfc_dist.evaluation.decoding import decode_sets, transcribe
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.windows import cut_at_quiet, windows_of
 
 SECOND = 16_000
+
+
+def decode_set(model, processor, one, evaluate):
+    return decode_sets(model, processor, [one], evaluate)[0]
 
 
 @pytest.fixture(scope="module")

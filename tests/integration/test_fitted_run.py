@@ -8,7 +8,8 @@ import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 from s3_server import BUCKET, s3_server
 
-from wfc_dist.runs.layout import RunPaths, latest_base, read_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths, read_base
 from wfc_dist.storage.objects import Objects
 
 
@@ -56,7 +57,7 @@ def test_a_fit_that_was_killed_goes_on_and_ends_with_the_same_base(config: Path,
     assert 0 < len(before) < len(tried) and tried[: len(before)] == before
     assert tried == trials(whole)
     assert len({json.dumps([line["weights"], line["scale"]]) for line in tried}) == len(tried), "a mixture was decoded twice"
-    assert latest_base(killed).sha256 == latest_base(whole).sha256
+    assert Run(killed).base().sha256 == Run(whole).base().sha256
     assert [path.name for path in sorted(RunPaths(killed).fit(1).iterdir())] == ["fitted.json", "trials.jsonl"]
 
 
@@ -93,4 +94,4 @@ def test_a_fit_on_object_storage_goes_on_on_another_machine(
 
     assert 0 < len(before) < len(after) == len(trials(whole)) and after[: len(before)] == before
     assert kept == ["fitted.json", "trials.jsonl"]
-    assert [line["sha256"] for line in bases if line["event"] == "base"][-1] == latest_base(whole).sha256
+    assert [line["sha256"] for line in bases if line["event"] == "base"][-1] == Run(whole).base().sha256

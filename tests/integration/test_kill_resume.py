@@ -8,7 +8,8 @@ import pytest
 import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 
 # In the order in which the attempts reach them; a number counts within one process of an attempt.
@@ -28,7 +29,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("uninterrupted")
     config = tiny.make_config(root)
     wfc("run", config, "--plain")
-    return config, latest_base(root / "runs" / "tiny").sha256
+    return config, Run(root / "runs" / "tiny").base().sha256
 
 
 @pytest.mark.slow
@@ -49,7 +50,7 @@ def test_killed_at_many_moments_ends_with_the_same_base(uninterrupted: tuple[Pat
 
     assert [moment for moment, _ in killed] == MOMENTS
     assert sum(num_processes > 5 for _, num_processes in killed) >= 10, f"Ray's processes were not among the killed: {killed}"
-    assert latest_base(run_dir).sha256 == expected
+    assert Run(run_dir).base().sha256 == expected
     adapters = Counter((line["round"], line["dataset"]) for line in ledger(run_dir) if line["event"] == "adapter")
     assert adapters == {(1, "a"): 1, (1, "b"): 1, (1, "c"): 1, (2, "d"): 1, (2, "e"): 1}, "an adapter was made twice"
     assert [line["round"] for line in ledger(run_dir) if line["event"] == "base"] == [0, 1, 2]
@@ -70,4 +71,4 @@ def test_torn_ledger_line_is_cut_and_written_again(uninterrupted: tuple[Path, st
 
     after = ledger(tmp_path / "runs" / "tiny")
     assert [line["round"] for line in after if line["event"] == "base"] == [0, 1, 2]
-    assert latest_base(tmp_path / "runs" / "tiny").sha256 == expected
+    assert Run(tmp_path / "runs" / "tiny").base().sha256 == expected

@@ -11,7 +11,8 @@ import pytest
 import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 
 
 def ledger(run_dir: Path) -> list[dict]:
@@ -22,7 +23,7 @@ def ledger(run_dir: Path) -> list[dict]:
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     config = tiny.make_config(tmp_path_factory.mktemp("one"), train={"max_steps": 12, "checkpoint_every": 2})
     wfc("run", config, "--plain")
-    return config, latest_base(config.parent / "runs" / "tiny").sha256
+    return config, Run(config.parent / "runs" / "tiny").base().sha256
 
 
 @pytest.mark.slow
@@ -52,7 +53,7 @@ def test_a_lost_trainer_goes_on_from_its_checkpoint_and_the_bytes_are_the_same(
         kill_tree(process)
 
     assert listening and all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
-    assert latest_base(run_dir).sha256 == expected
+    assert Run(run_dir).base().sha256 == expected
     (failure,) = [line for line in ledger(run_dir) if line["event"] == "failure"]
     assert failure["decision"] == "restart"
     resumed = sorted((line["dataset"], line["resumed_from"]) for line in ledger(run_dir) if line["event"] == "adapter")
@@ -72,7 +73,7 @@ def test_a_lost_rank_of_the_average_costs_the_ranks_a_restart(in_process: tuple[
     finally:
         kill_tree(process)
 
-    assert latest_base(run_dir).sha256 == expected
+    assert Run(run_dir).base().sha256 == expected
     (failure,) = [line for line in ledger(run_dir) if line["event"] == "failure"]
     assert (failure["work"], failure["decision"], failure["round"]) == ("centralize", "restart", 1)
 
@@ -84,7 +85,7 @@ def test_a_gang_of_two_over_zero_and_several_centralizer_ranks(tmp_path: Path) -
         cluster={"backend": "ray", "workers_per_trainer": 2, "cpus_per_worker": 0.5, "centralizer_ranks": 3},
     )  # fmt: skip
     wfc("run", config, "--plain")
-    base = latest_base(tmp_path / "runs" / "tiny")
+    base = Run(tmp_path / "runs" / "tiny").base()
     assert base.index == 2
     events = [
         json.loads(line)

@@ -13,7 +13,7 @@ import tiny
 from processes import kill_tree, start_wfc, wait_for, wfc
 from s3_server import BUCKET, S3, s3_server
 
-from wfc_dist.runs.layout import latest_base
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import Mirror
@@ -38,7 +38,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         root, rounds=[["a", "b"], ["c", "d"]], lora={"r": 1500}, train={"max_steps": 6}, evaluate={"adapters": False}
     )
     wfc("run", config, "--plain")
-    return config, latest_base(root / "runs" / "tiny").sha256
+    return config, Run(root / "runs" / "tiny").base().sha256
 
 
 def ledger(remote: Objects) -> list[dict]:
@@ -114,7 +114,7 @@ def test_killed_on_changing_machines_ends_with_the_bytes_of_a_local_run(
     assert reached == MOMENTS, (tmp_path / "log").read_text()[-3000:]
     mirror = mirror_on_a_new_machine(remote, tmp_path / "new")
     assert mirror.fetch_file(mirror.folder / "config.json")
-    assert latest_base(mirror.folder).sha256 == expected
+    assert Run(mirror.folder).base().sha256 == expected
     lines = ledger(remote)
     adapters = {line["dataset"]: line for line in lines if line["event"] == "adapter"}
     assert Counter(line["dataset"] for line in lines if line["event"] == "adapter") == dict.fromkeys("abcd", 1)
@@ -154,7 +154,7 @@ def test_a_fault_in_every_kind_of_request_changes_no_byte(s3: S3, uninterrupted:
     assert fired == {(kind.replace("_", " "), fault) for kind, faults in FAULTS.items() for fault in faults}
     assert s3.seen().keys() <= {kind.replace("_", " ") for kind in FAULTS}, "a kind of request without a fault"
     (mirror,) = (tmp_path / "two").glob("tiny-*")
-    assert latest_base(mirror).sha256 == expected
+    assert Run(mirror).base().sha256 == expected
     mirror_on_a_new_machine(remote, tmp_path / "new")
     resumed = [line["resumed_from"] for line in ledger(remote) if line["event"] == "adapter" and line["dataset"] == "a"]
     assert resumed == [2]

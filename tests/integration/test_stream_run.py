@@ -16,6 +16,7 @@ from wfc_dist.coordinator.stream import stream
 from wfc_dist.evaluation.any_model import load_model
 from wfc_dist.progress import Display
 from wfc_dist.reports.run import write_report
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable, staleness
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
@@ -97,7 +98,7 @@ def test_the_ledger_tells_how_old_each_data_set_was(streamed: Path) -> None:
     assert [(line["base"], line["num_pending"], list(line["age_s"])) for line in served] == [
         (0, 0, []), (0, 1, ["a"]), (1, 0, ["a", "b"]), (1, 1, ["c"]), (2, 0, ["c", "d"]), (2, 1, ["e"]),
     ]  # fmt: skip
-    ages = staleness(streamed)
+    ages = staleness(Run(streamed))
     assert list(ages) == NAMES
     assert all(first is not None and first > 0 for first, _ in ages.values())
     first, committed = ages["c"]

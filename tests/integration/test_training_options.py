@@ -19,7 +19,8 @@ from wfc_dist.compare import systems
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import Interrupted
-from wfc_dist.runs.layout import RunPaths, latest_base
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models
@@ -285,7 +286,7 @@ def test_ewc_holds_the_second_round_of_a_run_wherever_it_lies(tmp_path: Path) ->
     found = wfc(*remote, two).stdout.strip()
 
     assert [durable.is_committed(local.base(index)) for index in (1, 2)] == [True, True]
-    assert json.loads((Path(found) / durable.MANIFEST).read_text())["sha256"] == latest_base(local.run_dir).sha256
+    assert json.loads((Path(found) / durable.MANIFEST).read_text())["sha256"] == Run(local.run_dir).base().sha256
     files = durable.verify_folder(local.adapter(1, "a"))["files"]
     assert peft_folder.STATISTICS in files
     penalties = {name: [json.loads(line).get("penalty") for line in local.curve(index, name).read_text().splitlines()]

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,12 @@ VERBS = {"average", "evaluate", "merge", "open_run", "rebuild", "run", "transcri
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the run directory of a tiny run of two rounds."""
-    path = tiny.make_config(tmp_path_factory.mktemp("api"), rounds=[["a", "b"], ["c"]])
+    """Returns the run directory of a tiny run of two rounds, in a folder where the examples of docstrings find what they name."""
+    folder = tmp_path_factory.mktemp("api")
+    path = folder / "configs" / "demo.yaml"
+    path.parent.mkdir()
+    tiny.make_config(folder, rounds=[["es", "fr"], ["it"]], run={"name": "demo"}).rename(path)
+    shutil.copyfile(next((folder / "es" / "audio").glob("test-*.flac")), folder / "speech.flac")
     code = "import sys, wfc_dist; print(wfc_dist.run(wfc_dist.load_config(sys.argv[1])).path)"  # its process group ends with it
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -61,11 +66,21 @@ def test_a_class_says_what_it_holds(name: str) -> None:
     assert inspect.getdoc(getattr(wfc_dist, name))
 
 
-@pytest.mark.parametrize("home", sorted(set(wfc_dist._HOME_OF.values())))
-def test_examples_in_docstrings_are_right(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    failed, _ = doctest.testmod(importlib.import_module(f"wfc_dist.{home}"))
-    assert not failed
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_an_example_that_calls_it(name: str) -> None:
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(wfc_dist, name), name)
+    source = "".join(part.source for part in example.examples)
+    assert "\n    Example:\n" in (example.docstring or "") and "from wfc_dist import " in source and f"{name}(" in source
+
+
+@pytest.mark.process
+def test_examples_in_docstrings_are_right(finished: Path) -> None:
+    code = "import doctest, importlib, sys; print(*[doctest.testmod(importlib.import_module(name)) for name in sys.argv[1:]])"
+    homes = sorted({f"wfc_dist.{home}" for home in wfc_dist._HOME_OF.values()})
+    command = [sys.executable, "-c", code, *homes]  # a run leaves a group of torch.distributed, which ends with its process
+    done = subprocess.run(command, cwd=finished.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("TestResults(failed=0, ") == len(homes), done.stdout
 
 
 @pytest.mark.process
@@ -92,13 +107,13 @@ def test_the_command_line_calls_the_public_functions_and_nothing_below_them() ->
 def test_a_run_is_read_through_its_handle(finished: Path) -> None:
     run = wfc_dist.open_run(finished)
     assert [base.index for base in run.bases] == [0, 1, 2] and run.base() == run.bases[-1]
-    assert [(item.round_index, item.dataset) for item in run.adapters()] == [(1, "a"), (1, "b"), (2, "c")]
+    assert [(item.round_index, item.dataset) for item in run.adapters()] == [(1, "es"), (1, "fr"), (2, "it")]
     assert dict(run.base(1).adapters) == {item.dataset: item.sha256 for item in run.adapters(1)}
     assert run.status().state == "done" and run.status().facts["base_sha256"] == run.base().sha256
     assert [item.model for item in run.scores() if item.kind == "base"] == ["base-0000", "base-0001", "base-0002"]
     assert [line["event"] for line in run.ledger()].count("base") == 3
-    assert [row["step"] for row in run.curve(1, "a")] == [1, 2, 3, 4] and run.curve(1, "z") == []
-    assert run.checkpoints(1, "a") == []  # pruned once the round is committed
+    assert [row["step"] for row in run.curve(1, "es")] == [1, 2, 3, 4] and run.curve(1, "z") == []
+    assert run.checkpoints(1, "es") == []  # pruned once the round is committed
     assert run.deltas() == [run.paths.delta(1), run.paths.delta(2)] and run.url is None and run.arrived_s == {}
     with pytest.raises(wfc_dist.InputError, match="no committed base 3"):
         run.base(3)
@@ -121,7 +136,7 @@ def test_the_example_does_all_of_it_with_the_public_names_alone(finished: Path, 
     script = REPO / "examples" / "api.py"
     modules = {node.module for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.ImportFrom)}
     assert modules == {"pathlib", "wfc_dist"}
-    recording = next((finished.parents[1] / "a" / "audio").glob("test-*.flac"))
+    recording = finished.parents[1] / "speech.flac"
     command = [sys.executable, str(script), str(finished), str(tmp_path / "out"), str(recording)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from wfc_dist.analysis import verdicts
@@ -15,11 +14,10 @@ from wfc_dist.analysis.measure import RoundMeasures, measure_round
 from wfc_dist.analysis.verdicts import Verdict
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError
-from wfc_dist.runs.layout import RunPaths, read_base, read_config, require_run
+from wfc_dist.rounds import Base
+from wfc_dist.runs.handle import Run, RunAdapter
 from wfc_dist.runs.root import bring_base
-from wfc_dist.seeds import derived_seed
-from wfc_dist.storage import durable
-from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.runs.shared_cache import init_seed
 from wfc_dist.weights import base_chain, peft_folder
 
 logger = logging.getLogger(__name__)
@@ -52,33 +50,30 @@ class Analysis:
     notes: Sequence[str]
 
 
-def analyze_run(run_dir: Path, *, num_points: int = 0, max_clips: int = 16, mirror: AnyMirror = NO_MIRROR) -> Analysis:
+def analyze_run(run: Run, *, num_points: int = 0, max_clips: int = 16) -> Analysis:
     """Returns the analysis of what a run has committed so far.
 
     Args:
-        run_dir: The run directory. Adapters and deltas must be on this machine.
+        run: A run, opened with its weights. The first base of the line is fetched from object storage if it lies there.
         num_points: Points of the loss along the line; 0 leaves it out.
         max_clips: Most clips of a set, for the loss along the line.
-        mirror: Object storage of the run, from which the first base of the line is fetched.
 
     Raises:
-        InputError: This is no run directory, it has no adapter yet, or its adapters differ in modules. For the line also: data or
-            update are missing.
+        InputError: The run has no adapter yet, or its adapters differ in modules. For the line also: data or update are missing.
     """
-    paths, config = require_run(run_dir), read_config(run_dir)
-    notes: list[str] = []
+    config, notes = run.config, list[str]()
     if config.lora.variant == "full":
         notes.append("lora.variant is full: what is said of A and B apart is of an update and an identity, and means nothing")
-    rounds = list(_rounds(paths, config, notes))
+    rounds = list(_rounds(run, config, notes))
     if not rounds:
-        raise InputError(f"{run_dir} has no adapter yet; `wfc run` trains them")
-    return Analysis(config, rounds, _line(paths, config, num_points, max_clips, mirror) if num_points else None, notes)
+        raise InputError(f"{run.path} has no adapter yet; `wfc run` trains them")
+    return Analysis(config, rounds, _line(run, config, num_points, max_clips) if num_points else None, notes)
 
 
-def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[RoundAnalysis]:
+def _rounds(run: Run, config: Config, notes: list[str]) -> Iterator[RoundAnalysis]:
     norms: dict[str, float] | None = None
     for index, names in enumerate(config.round_list(), start=1):
-        folders = {name: paths.adapter(index, name) for name in names}
+        folders = {name: run.paths.adapter(index, name) for name in names}
         loaded = {name: peft_folder.read_factors(path) for name, path in folders.items() if (path / peft_folder.CONFIG).is_file()}
         if not loaded:
             continue
@@ -86,13 +81,12 @@ def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[Round
         if len(loaded) < len(names):
             notes.append(f"round {index} is not finished: {len(loaded)} of {len(names)} adapters")
         if norms is None:
-            norms = _weight_norms(paths, list(next(iter(loaded.values()))), notes)
-        own = base_chain.read_delta(paths.delta(index)) if (paths.delta(index) / base_chain.DELTA).is_file() else None
+            norms = _weight_norms(run, list(next(iter(loaded.values()))), notes)
+        own = base_chain.read_delta(run.paths.delta(index)) if _has_update(run, index) else None
         measures = measure_round(index, loaded, own, norms)
-        seed = derived_seed(config.run.seed, "lora_A", index)
-        priors = {
-            name: adapter_prior(factors, config.train, _steps(folders[name], config), seed) for name, factors in loaded.items()
-        }
+        steps = {name: _steps(run.adapter(index, name), config) for name in loaded}
+        seed = init_seed(config, index)
+        priors = {name: adapter_prior(factors, config.train, steps[name], seed) for name, factors in loaded.items()}
         judged = [
             verdicts.variance_verdict(measures),
             verdicts.gaussian_verdict(measures),
@@ -101,36 +95,35 @@ def _rounds(paths: RunPaths, config: Config, notes: list[str]) -> Iterator[Round
         yield RoundAnalysis(measures, priors, judged)
 
 
-def _steps(folder: Path, config: Config) -> int:
+def _steps(adapter: RunAdapter | None, config: Config) -> int:
     """Returns the step of the adapter's weights; `train.max_steps` if its manifest does not say."""
-    manifest = durable.read_manifest(folder) or {}
-    return int(manifest.get("best_step") or config.train.max_steps)
+    return int((adapter.facts if adapter else {}).get("best_step") or config.train.max_steps)
 
 
-def _weight_norms(paths: RunPaths, modules: Sequence[str], notes: list[str]) -> dict[str, float]:
-    entry = read_base(paths.run_dir, 0)
+def _has_update(run: Run, round_index: int) -> bool:
+    return (run.paths.delta(round_index) / base_chain.DELTA).is_file()
+
+
+def _weight_norms(run: Run, modules: Sequence[str], notes: list[str]) -> dict[str, float]:
     try:
-        if entry is None:
+        if (root := run.find_base(0)) is None:
             raise InputError("base 0 is not committed")
-        tensors = base_chain.read_tensors(Path(entry[0].path), [f"{module}.weight" for module in modules])
+        tensors = base_chain.read_tensors(root.path, [f"{module}.weight" for module in modules])
         return {name.removesuffix(".weight"): float(tensor.double().norm()) for name, tensor in tensors}
     except (InputError, OSError) as error:
         notes.append(f"norms are not compared with the weights: {error}")
         return {}
 
 
-def _line(paths: RunPaths, config: Config, num_points: int, max_clips: int, mirror: AnyMirror) -> Line:
-    last = max(
-        (index for index in range(1, len(config.round_list()) + 1) if (paths.delta(index) / base_chain.DELTA).is_file()),
-        default=0,
-    )
+def _line(run: Run, config: Config, num_points: int, max_clips: int) -> Line:
+    last = max((index for index in range(1, len(config.round_list()) + 1) if _has_update(run, index)), default=0)
     if not last:
-        raise InputError(f"{paths.run_dir}: no round has its update yet; leave --line out")
-    bring_base(mirror, last - 1)
-    entry = read_base(paths.run_dir, last - 1)
-    if entry is None:
-        raise InputError(f"{paths.run_dir}: base {last - 1} is not committed; leave --line out")
-    return loss_along(config, entry[0], paths.delta(last), num_points=num_points, max_clips=max_clips)
+        raise InputError(f"{run.path}: no round has its update yet; leave --line out")
+    bring_base(run.mirror, last - 1)
+    if (base := run.find_base(last - 1)) is None:
+        raise InputError(f"{run.path}: base {last - 1} is not committed; leave --line out")
+    before = Base(base.index, str(base.path), base.sha256)
+    return loss_along(config, before, run.paths.delta(last), num_points=num_points, max_clips=max_clips)
 
 
 def as_tree(analysis: Analysis) -> dict[str, Any]:

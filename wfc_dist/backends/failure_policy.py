@@ -1,6 +1,5 @@
 """What to do about a failed gang: a pure function from failure to decision."""
 
-from dataclasses import dataclass
 from enum import Enum
 
 
@@ -20,20 +19,10 @@ class Decision(Enum):
     WAIT = "wait"  # until the others have stopped, too
 
 
-@dataclass(frozen=True)
-class FailurePolicy:
-    """Bounds restarts per adapter.
-
-    Attributes:
-        max_failures: How often a lost gang of one adapter is replaced.
-    """
-
-    max_failures: int
-
-    def decide(self, failure: Failure, num_failures: int) -> Decision:
-        """Returns what follows when an adapter's gang fails for the `num_failures`-th time (1-based)."""
-        if failure is Failure.STOPPED:
-            return Decision.WAIT
-        if failure is Failure.LOST and num_failures <= self.max_failures:
-            return Decision.RESTART
-        return Decision.GIVE_UP
+def decide(failure: Failure, num_failures: int, max_failures: int) -> Decision:
+    """Returns what follows a gang's `num_failures`-th failure (1-based); a lost gang is replaced `max_failures` times."""
+    if failure is Failure.STOPPED:
+        return Decision.WAIT
+    if failure is Failure.LOST and num_failures <= max_failures:
+        return Decision.RESTART
+    return Decision.GIVE_UP

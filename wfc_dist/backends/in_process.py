@@ -35,26 +35,22 @@ class InProcessBackend:
         if cluster.workers_per_trainer > 1:
             raise ConfigError("cluster.backend in_process has one worker; use ray for cluster.workers_per_trainer > 1")
         self._store, self._display = store, display
-        logs = store.paths.logs(store.current_round(), store.attempt)
         # The worker and the coordinator are one process: they share the names of log and events files.
         threads, use_gpu = cluster.threads_per_worker, cluster.gpus_per_worker > 0
-        setup = WorkerSetup(1, 0, 0, threads, use_gpu, str(logs), "coordinator", store.mirror)
+        setup = WorkerSetup(1, 0, 0, threads, use_gpu, str(store.log_dir()), "coordinator", store.mirror)
         self._worker = Worker(setup)
         self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
 
-    def _load_base(self, base: Base) -> None:
-        self._worker.load_base(base, self._store.tensor_hashes(base), self._store.config.train)
-
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`."""
-        self._load_base(base)
+        self._worker.load_base(base, self._store.tensor_hashes(base), self._store.config.train)
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
         """See `rounds.Trainers`."""
         adapters = {}
         with self._display.training(base.index + 1, datasets):
             for dataset in datasets:
-                self._load_base(base)
+                self.broadcast(base)
                 job = training_job(self._store, base, dataset)
                 self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
                 result = self._worker.train(job)
@@ -70,7 +66,7 @@ class InProcessBackend:
         """See `scoring.Decoders`: one task after the other."""
         for task in tasks:
             self._store.raise_if_stopped("while scoring")
-            self._load_base(task.base)
+            self.broadcast(task.base)
             on_done(task, self._worker.score(task))
 
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:

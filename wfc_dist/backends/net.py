@@ -2,9 +2,8 @@
 
 import os
 import socket
-import struct
 
-_SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+import psutil
 
 
 def free_port(host: str = "") -> int:
@@ -15,18 +14,9 @@ def free_port(host: str = "") -> int:
 
 
 def interface_of(ip: str) -> str | None:
-    """Returns the name of the network interface that has the IPv4 address `ip`, such as eth0; None when there is none."""
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # an interface without an IPv4 address
-            if socket.inet_ntoa(answer[20:24]) == ip:
-                return name
-    return None
+    """Returns the name of the network interface that has the address `ip`, such as eth0; None when there is none."""
+    interfaces = psutil.net_if_addrs()
+    return next((name for name, addresses in interfaces.items() if ip in {entry.address for entry in addresses}), None)
 
 
 def choose_interface(ip: str) -> str:

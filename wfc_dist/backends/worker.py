@@ -85,9 +85,7 @@ class Worker:
         log.quiet_libraries()
         adopt_work_dir(setup.work_dir)
         setup.mirror.adopt()
-        folder = Path(setup.log_dir)
-        log.configure(layout.log_file(folder, setup.name), console=False)
-        log.open_events(layout.events_file(folder, setup.name))
+        layout.open_logs(Path(setup.log_dir), setup.name)
         torch.set_num_threads(setup.threads)
         self.setup = setup
         self.device = torch.device("cuda", 0) if setup.use_gpu else torch.device("cpu")

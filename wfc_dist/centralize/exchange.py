@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load, save
@@ -15,7 +16,7 @@ from wfc_dist.centralize import collectives
 from wfc_dist.errors import InputError
 from wfc_dist.merging import exact_sum, partial_mean
 from wfc_dist.merging.curvature import FIELDS, Curvature
-from wfc_dist.merging.factors import DenseDelta, Factors, is_smaller_dense
+from wfc_dist.merging.factors import DenseDelta, Factors
 from wfc_dist.merging.partial_mean import Facts, Grid, PartialMean
 
 Loaded = Mapping[str, dict[str, Factors]]
@@ -25,18 +26,12 @@ _SUMS = ("delta_OI", "a_RI", "b_OR")
 _FLOAT32_BYTES = 4
 
 
-@dataclass(frozen=True)
-class Stacked:
+class Stacked(NamedTuple):
     """The factors of all adapters of one module, stacked: (out_features, total_r) and (total_r, in_features)."""
 
     total_r: int
     out_features: int
     in_features: int
-
-    @property
-    def is_smaller_dense(self) -> bool:
-        """Says whether they hold more numbers than their product."""
-        return is_smaller_dense(self.total_r, self.out_features, self.in_features)
 
 
 @dataclass

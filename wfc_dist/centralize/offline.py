@@ -119,6 +119,11 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
 
     Raises:
         InputError: No such model, an update for another model, an unknown dtype, `out` exists.
+
+    Example:
+        >>> from wfc_dist import merge, open_run
+        >>> merge(open_run("runs/demo").base(0).path, "runs/demo/round-0001/delta", "merged")
+        PosixPath('merged')
     """
     if dtype != "auto" and dtype not in base_chain.DTYPES:
         raise InputError(f"dtype {dtype!r} is not auto, float32, float16 or bfloat16")
@@ -154,6 +159,11 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     Raises:
         InputError: No such run or base, `out` exists.
         IntegrityError: The result is not the base that was committed; `out` is not made.
+
+    Example:
+        >>> from wfc_dist import open_run, rebuild
+        >>> rebuild("runs/demo", 1, "rebuilt").sha256 == open_run("runs/demo").base(1).sha256
+        True
     """
     opened = open_run(run, with_weights=True)
     if not isinstance(base, int):

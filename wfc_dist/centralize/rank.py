@@ -20,9 +20,10 @@ from wfc_dist.centralize.apply import MergedModule
 from wfc_dist.centralize.exchange import Share, Stacked
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
-from wfc_dist.merging.factors import AnyDelta, Factors, exactness_gap, normalized, ratio_of_norms
+from wfc_dist.merging.factors import AnyDelta, Factors, exactness_gap, is_smaller_dense, normalized, ratio_of_norms
 from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs import layout
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.storage.objects import at_once
@@ -121,7 +122,7 @@ def average_owned(
         past_deltas, previous_adapters: See `inputs.method_inputs`.
     """
     # Only the mean is a sum over the adapters; the form of its update depends on the adapters, never on the ranks.
-    dense = [module for module, stacked in modules.items() if stacked.is_smaller_dense] if recipe.method == "mean" else []
+    dense = [module for module, stacked in modules.items() if is_smaller_dense(*stacked)] if recipe.method == "mean" else []
     grids = exchange.agree_on_grids(loaded, shares, dense, group)
 
     def average(module: str, share: Share) -> AveragedModule:
@@ -243,6 +244,13 @@ def _write(
         "parent_sha256": job.base.sha256,
     }
     return StagedBase(job.base.index + 1, job.base_dir, job.delta_dir, content_sha256(tensor_hashes), facts)
+
+
+def prepare_rank(log_dir: str, world_rank: int) -> None:
+    """Prepares a process that only averages: quiet libraries, memory that goes back when it is freed, logs in `log_dir`."""
+    log.quiet_libraries()
+    apply.return_freed_memory()
+    layout.open_logs(Path(log_dir), f"centralizer-{world_rank}")
 
 
 def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:

@@ -67,7 +67,7 @@ def stream(
 
     display = Display(plain=True if plain else None)
     run_dir = run_stream(config, overrides or [], inbox, display, None if until_empty else poll)
-    if (table := stream_table(run_dir)) is not None:
+    if (table := stream_table(wfc_dist.open_run(run_dir))) is not None:
         display.console.print(table)
     typer.echo(newest_servable(run_dir).path)
 
@@ -115,7 +115,7 @@ def status(run: Run) -> None:
     """Show how far a run is."""
     from wfc_dist.reports.status import status_table
 
-    _console().print(status_table(wfc_dist.open_run(run).path))
+    _console().print(status_table(wfc_dist.open_run(run)))
 
 
 @app.command()
@@ -123,7 +123,7 @@ def lineage(run: Run) -> None:
     """Show the family tree of a run's bases: which data made this model."""
     from wfc_dist.reports.status import lineage_tree
 
-    _console().print(lineage_tree(wfc_dist.open_run(run).path))
+    _console().print(lineage_tree(wfc_dist.open_run(run)))
 
 
 @app.command()
@@ -148,7 +148,7 @@ def analyze(
     from wfc_dist.analysis.run import analyze_run
     from wfc_dist.reports.analysis import verdict_table, write_analysis
 
-    analysis = analyze_run(opened.path, num_points=line, max_clips=clips, mirror=opened.mirror)
+    analysis = analyze_run(opened, num_points=line, max_clips=clips)
     pages, console = write_analysis(opened.path, analysis), _console()
     console.print(verdict_table(analysis))
     for verdict in analysis.rounds[-1].verdicts:

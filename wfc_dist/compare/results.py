@@ -95,7 +95,7 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
     reader, protected = RateReader(config), list(config.evaluate.protected)
     new = [name for name in comparison.datasets if name in config.test_sets()]
     of_systems: dict[str, dict[int, dict[str, Rates]]] = {}
-    norms: dict[str, list[float]] = {}
+    norms: dict[str, list[float]] = {UNTOUCHED: [0.0]}
     for system in comparison.systems:
         for seed in comparison.seeds:
             runs = comparison.runs_of(system, seed)
@@ -107,15 +107,11 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
     reference, num_seeds = of_systems.get(comparison.reference), len(comparison.seeds)
     return [
         SystemRow(
-            system, comparison.about[system], list(of_systems[system]), num_seeds, _mean(norms.get(system, [])),
+            system, comparison.about[system], list(of_systems[system]), num_seeds, sum(norms[system]) / len(norms[system]),
             _values(of_systems[system], reference if system != comparison.reference else None, config.evaluate.confidence),
         )
         for system in comparison.systems if system in of_systems
     ]  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def over_seeds(of_seeds: Sequence[Mapping[str, Rates]]) -> dict[str, Rates]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wfc_dist.compare.systems import PRESETS, joint_settings, lay_out
+from wfc_dist.compare.systems import PRESETS, Preset, joint_settings, lay_out
 from wfc_dist.config import loading
 from wfc_dist.config.datasets import Name
 from wfc_dist.config.schema import Config
@@ -87,13 +87,6 @@ class Comparison:
         return list(dict.fromkeys(run.seed for run in self.runs))
 
 
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    preset: str
-    config: SystemConfig
-
-
 def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
     """Reads a comparison's YAML and makes every run's configuration of it.
 
@@ -101,7 +94,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Comparison:
         ConfigError: A missing file, an unknown key or name, a wrong value; names the system.
     """
     tree = loading.read_tree(path, overrides)
-    return plan(tree, _settings(tree.pop("compare", None) or {}, path), path)
+    settings = checked(CompareSettings, tree.pop("compare", None) or {}, path, "compare")
+    if (word := settings.reference) not in settings.systems:
+        raise ConfigError(f"{path}: compare.reference: {word!r} is not a system{nearest(word, settings.systems)}")
+    return plan(tree, settings, path)
 
 
 def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: str = "compare.systems") -> Comparison:
@@ -117,13 +113,16 @@ def plan(tree: Mapping[str, Any], settings: CompareSettings, path: Path, block: 
         ConfigError: An unknown key or name, a wrong value; names the system.
     """
     folder = _folder(tree, path, block)
-    named = [_Named(name, _preset(name, system, block), system) for name, system in settings.systems.items()]
-    runs = [planned for seed in settings.seeds for system in named for planned in _runs(tree, folder, system, seed, block)]
+    presets = {name: _preset(name, system, block) for name, system in settings.systems.items()}
+    runs: list[PlannedRun] = []
+    for seed in settings.seeds:
+        for name, system in settings.systems.items():
+            runs += _runs(tree, folder, name, system, presets[name], seed=seed, block=block)
     if not runs:
         raise ConfigError(f"{path}: {block}: nothing is trained; name a system besides {UNTOUCHED}")
     _check_measures(runs, list(tree["datasets"]), path, block)
-    about = {UNTOUCHED: PRESETS[UNTOUCHED].about}
-    about |= {system.name: PRESETS[system.preset].about for system in named if system.preset != UNTOUCHED}
+    root = PRESETS[UNTOUCHED]
+    about = {UNTOUCHED: root.about} | {name: preset.about for name, preset in presets.items() if preset is not root}
     return Comparison(tree["run"]["name"], folder, list(tree["datasets"]), settings.reference, list(about), runs, about)
 
 
@@ -169,43 +168,36 @@ def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
 
 
-def _settings(tree: Any, path: Path) -> CompareSettings:
-    settings = checked(CompareSettings, tree, path, "compare")
-    if settings.reference not in settings.systems:
-        word = settings.reference
-        raise ConfigError(f"{path}: compare.reference: {word!r} is not a system{nearest(word, settings.systems)}")
-    return settings
-
-
 def _scored_otherwise(config: Config, other: Config) -> list[str]:
     one, two = ({f"evaluate.{key}": value for key, value in each.evaluate} for each in (config, other))
     return [key for key in one if key not in marked(Config, "figures") and one[key] != two[key]]
 
 
-def _preset(name: str, system: SystemConfig, block: str) -> str:
+def _preset(name: str, system: SystemConfig, block: str) -> Preset:
     preset = system.preset or (name if name in PRESETS else "centralize")
     if preset not in PRESETS:
         raise ConfigError(f"{block}.{name}.preset: {preset!r} is not known{nearest(preset, PRESETS)}")
     if (PRESETS[preset].layout == "every" and PRESETS[preset].every is None) != (system.every is not None):
         raise ConfigError(f"{block}.{name}.every: centralize needs it (data sets a round), the other presets have their own")
-    return preset
+    return PRESETS[preset]
 
 
-def _runs(tree: Mapping[str, Any], folder: Path, system: _Named, seed: int, block: str) -> list[PlannedRun]:
-    preset, names = PRESETS[system.preset], system.config.order or list(tree["datasets"])
+def _runs(
+    tree: Mapping[str, Any], folder: Path, system: str, config: SystemConfig, preset: Preset, *, seed: int, block: str
+) -> list[PlannedRun]:
+    names = config.order or list(tree["datasets"])
     if sorted(names) != sorted(tree["datasets"]):
         datasets = ", ".join(tree["datasets"])
-        raise ConfigError(f"{block}.{system.name}.order: it must name every data set once: {datasets}")
+        raise ConfigError(f"{block}.{system}.order: it must name every data set once: {datasets}")
     settings = dict(preset.settings) | (joint_settings(tree, names) if preset.layout == "joint" else {})
     planned = []
-    for suffix, rounds in lay_out(preset.layout, names, preset.every or system.config.every or 1):
+    for suffix, rounds in lay_out(preset.layout, names, preset.every or config.every or 1):
         own = copy.deepcopy(dict(tree))
-        name = f"{system.name}-seed{seed}{suffix}"
+        name = f"{system}-seed{seed}{suffix}"
         own["run"] = {"pool": str(folder / "pool")} | own["run"] | {"name": name, "dir": str(folder / "runs"), "seed": seed}
         own["rounds"] = rounds
         own["evaluate"] = {"adapters": False, "interim": "learned"} | (own.get("evaluate") or {})
-        for key, value in (settings | system.config.set).items():
+        for key, value in (settings | config.set).items():
             loading.assign(own, key, copy.deepcopy(value))  # assigning below it later must not change the preset
-        config = loading.parse(own, f"{block}.{system.name}")
-        planned.append(PlannedRun(system.name, seed, suffix.removeprefix("-"), config))
+        planned.append(PlannedRun(system, seed, suffix.removeprefix("-"), loading.parse(own, f"{block}.{system}")))
     return planned

@@ -69,7 +69,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     over = {key: [_read(value) for value in values] for key, values in settings.over.items()}
     _check_keys(over, path)
     reference = name_of(_reference(over, settings.reference, path))
-    points = {name_of(point): point for point in _grid(over)}
+    grid = (dict(zip(over, values, strict=True)) for values in itertools.product(*over.values()))
+    points: dict[str, Point] = {name_of(point): point for point in grid}
     if settings.samples is not None:
         chosen = sorted(points, key=lambda name: (name != reference, _drawn(settings.sample_seed, name)))[: settings.samples]
         points = {name: point for name, point in points.items() if name in chosen}
@@ -118,10 +119,6 @@ def _drawn(seed: int, name: str) -> str:
 
 def _read(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _YAML_TEXT.fullmatch(value) else value
-
-
-def _grid(over: Mapping[str, Sequence[Any]]) -> list[Point]:
-    return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 
 def _check_keys(over: Mapping[str, Sequence[Any]], path: Path) -> None:

@@ -68,12 +68,10 @@ def lay_out(layout: Layout, datasets: Sequence[str], every: int) -> list[tuple[s
 
 def joint_settings(tree: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, Any]:
     """Returns the settings of `joint`: the data set made of all, and the steps that all would have been trained together."""
-    parts = {name: _without_test(tree["datasets"][name]) for name in datasets}
+    parts = {name: dict(tree["datasets"][name]) for name in datasets}
+    for part in parts.values():
+        part["splits"] = {split: name for split, name in (part.get("splits") or {}).items() if split != "test"}
     train = TrainConfig.model_validate(tree.get("train") or {})
     longer = {"train.max_steps": len(datasets) * train.max_steps, "train.warmup_steps": len(datasets) * train.warmup_steps}
     splits = {split: split for split in ("train", "dev") if any(split in part["splits"] for part in parts.values())}
     return {f"datasets.{JOINT}": {"format": "mix", "parts": parts, "splits": splits}} | longer
-
-
-def _without_test(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dataset, "splits": {split: name for split, name in (dataset.get("splits") or {}).items() if split != "test"}}

@@ -150,7 +150,8 @@ class Inbox:
         self.checked.fingerprints.update(new.fingerprints)
         self.arrived_s[name] = arrived_s
         self.store.config = grown
-        record_arrivals(self.store, self.checked, self.arrived_s)  # from here on the data set is part of the run
+        # From here on the data set is part of the run.
+        record_config(self.store, self.checked.fingerprints, {"arrivals": self.arrived_s})
         round_index = len(grown.round_list())
         self.store.ledger.record(
             "arrival", round=round_index, dataset=name, hours=new.hours[name], waited_s=time.time() - arrived_s
@@ -166,11 +167,6 @@ class Inbox:
         os.replace(path, aside)
         self.store.ledger.record("rejected", file=path.name, reason=reason)
         self.say(f"{path.name} was rejected, see {aside.name}.txt: {reason}")
-
-
-def record_arrivals(store: RunStore, checked: Checked, arrived_s: dict[str, float]) -> None:
-    """Writes the run's config.json with the data sets that have arrived so far, and when each arrived."""
-    record_config(store, checked.fingerprints, {"arrivals": arrived_s})
 
 
 def _files(folder: Path) -> list[tuple[int, str, Path]]:

@@ -65,6 +65,11 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         RunLockedError: Another process works on the run.
         Interrupted: A stop was asked for; everything is checkpointed, and the same call goes on.
         WfcError: What else went wrong; the message and the exit code are in RUN/status.json, too.
+
+    Example:
+        >>> from wfc_dist import load_config, run
+        >>> run(load_config("configs/demo.yaml")).index
+        2
     """
     display = display or Display()
     with StopOnSignal(display).caught() as signals:
@@ -84,9 +89,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
 
 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
-    logs = store.paths.logs(store.current_round(), store.attempt)
-    log.configure(layout.log_file(logs, "coordinator"), console=False)
-    log.open_events(layout.events_file(logs, "coordinator"))
+    layout.open_logs(store.log_dir(), "coordinator")
     store.ledger.record(
         "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by()
     )
@@ -123,50 +126,46 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
     first = store.current_round()
     if store.attempt > 1:
         display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
-    if store.config.cluster.backend == "ray":
-        base = _run_on_ray(store, checked, display, work)
-    else:
-        backend = _backend_without_ray(store, checked, display)
-        base = work(_parts(store, checked, display, backend, backend))
+    with contextlib.ExitStack() as stack:
+        base = work(_parts(store, checked, display, stack))
     display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
     return base
 
 
-def _parts(
-    store: RunStore, checked: Checked, display: Display, trainers: "InProcessBackend | SlurmBackend | RayTrainers",
-    centralizer: Centralizer,
-) -> Parts:  # fmt: skip
+def _parts(store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack) -> Parts:
     from wfc_dist.coordinator.fitting import FittedCentralizer
     from wfc_dist.evaluation.scoring import RunScorer
 
+    trainers, centralizer = _backend(store, checked, display, stack)
     scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
     if store.config.centralize.is_fitted:
         centralizer = FittedCentralizer(store, centralizer, trainers, display.say)
     return Parts(store, checked, display, trainers, centralizer, scorer)
 
 
-def _backend_without_ray(store: RunStore, checked: Checked, display: Display) -> "InProcessBackend | SlurmBackend":
+def _backend(
+    store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack
+) -> tuple["InProcessBackend | SlurmBackend | RayTrainers", Centralizer]:
+    """Starts the backend of the configuration; `stack` ends it. Returns its trainers, which also decode, and its centralizer."""
+    if store.config.cluster.backend == "in_process":
+        from wfc_dist.backends.in_process import InProcessBackend
+
+        here = InProcessBackend(store, display)
+        return here, here
     if store.config.cluster.backend == "slurm":
         from wfc_dist.backends.slurm.backend import SlurmBackend
 
-        return SlurmBackend(store, display, checked.hours)
-    from wfc_dist.backends.in_process import InProcessBackend
-
-    return InProcessBackend(store, display)
-
-
-def _run_on_ray(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+        jobs = SlurmBackend(store, display, checked.hours)
+        return jobs, jobs
     from wfc_dist.backends.ray.admission import admit
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.trainers import RayTrainers
 
-    with contextlib.ExitStack() as stack:
-        with log.span("start_ray", phase="loading"):
-            stack.enter_context(connected(store.config.cluster))
-        fleet = Fleet(store, display.say, admit(store, display.say))
-        centralizer = RayCentralizer(store, fleet.nodes)
-        trainers = RayTrainers(store, display, checked.hours, centralizer, fleet)
-        stack.callback(centralizer.shutdown)
-        stack.callback(trainers.shutdown)
-        return work(_parts(store, checked, display, trainers, centralizer))
+    with log.span("start_ray", phase="loading"):
+        stack.enter_context(connected(store.config.cluster))
+    fleet = Fleet(store, display.say, admit(store, display.say))
+    centralizer = RayCentralizer(store, fleet.nodes)
+    stack.callback(centralizer.shutdown)
+    stack.callback(fleet.shutdown)
+    return RayTrainers(store, display, checked.hours, centralizer, fleet), centralizer

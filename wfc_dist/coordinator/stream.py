@@ -3,14 +3,14 @@
 import time
 from pathlib import Path
 
-from wfc_dist.coordinator.inbox import Inbox, grown_config, record_arrivals
+from wfc_dist.coordinator.inbox import Inbox, grown_config
 from wfc_dist.coordinator.run import Parts, run
 from wfc_dist.errors import ConfigError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import StreamStore
-from wfc_dist.runs.layout import latest_base
+from wfc_dist.runs.opening import record_config
 from wfc_dist.stream import StreamCentralizer, run_stream
 
 
@@ -37,9 +37,9 @@ def stream(path: Path, overrides: list[str], inbox: Path, display: Display, poll
         store = parts.store
         assert isinstance(parts.centralizer, StreamCentralizer), "the configuration was checked"
         arrived_s = Run(store.paths.run_dir).arrived_s
-        not_learned = list(store.config.datasets)[every * latest_base(store.paths.run_dir).index :]
+        not_learned = list(store.config.datasets)[every * Run(store.paths.run_dir).base().index :]
         arrived_s = {name: time.time() for name in not_learned} | arrived_s
-        record_arrivals(store, parts.checked, arrived_s)
+        record_config(store, parts.checked.fingerprints, {"arrivals": arrived_s})
         display.say(f"served: {store.paths.serving}; data sets come to {inbox}")
         arrivals = Inbox(inbox, every, store, parts.checked, arrived_s, display.say, poll_s)
         return run_stream(arrivals, StreamStore(store, arrived_s), parts.trainers, parts.centralizer, parts.scorer, every=every)

@@ -17,6 +17,7 @@ from wfc_dist.evaluation.hypotheses import score_hypotheses
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
@@ -49,13 +50,18 @@ def load_model(model: str | Path) -> LoadedModel:
 
     Raises:
         InputError: `model` is none of these, or an adapter whose base is missing.
+
+    Example:
+        >>> from wfc_dist import load_model
+        >>> load_model("runs/demo").folder
+        PosixPath('runs/demo/base-0002')
     """
     name = str(model)
     folder, adapter = Path(name), None
     if is_url(name):
         folder, mirror = local_run(name)
         assert mirror is not None, "a URL has a mirror"
-        bring_base(mirror, layout.latest_base(folder).index)
+        bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
     elif (folder / peft_folder.CONFIG).is_file():
@@ -82,6 +88,11 @@ def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str 
 
     Raises:
         InputError: A file that is missing or no audio (before the model is loaded), or no such model.
+
+    Example:
+        >>> from wfc_dist import transcribe
+        >>> [path.name for path, text in transcribe("runs/demo", ["speech.flac"], language="en")]
+        ['speech.flac']
     """
     paths = [Path(file) for file in files]
     if missing := [path for path in paths if not path.is_file()]:
@@ -104,6 +115,11 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
 
     Raises:
         InputError: No such model, data that cannot be read, or a set without a reference token.
+
+    Example:
+        >>> from wfc_dist import evaluate, load_config
+        >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
+        'wer'
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}

@@ -76,25 +76,9 @@ def _protected(system: SystemRates) -> Rates:
     return _mean(run.rates[run.last, name] for run, name in system.each(system.protected))
 
 
-def _new_relative(system: SystemRates) -> Rates:
-    return _mean(run.rates[run.last, name] / run.rates[0, name] - 1 for run, name in system.each(system.new))
-
-
-def _protected_relative(system: SystemRates) -> Rates:
-    return _protected(system) / _mean(system.runs[0].rates[0, name] for name in system.protected) - 1
-
-
-def _backward_transfer(system: SystemRates) -> Rates:
-    return _own(system) - _new(system)
-
-
 def _forward_transfer(system: SystemRates) -> Rates:
     learned = ((run, name, run.learned.get(name, 0)) for run, name in system.each(system.new))
     return _mean(run.rates[0, name] - run.rates[index - 1, name] for run, name, index in learned if index > 1)
-
-
-def _forgetting(system: SystemRates) -> Rates:
-    return _mean(_forgotten(run, name) for run, name in system.each([*system.new, *system.protected]))
 
 
 def _forgotten(run: RunRates, name: str) -> Rates:
@@ -107,19 +91,25 @@ FIGURES: Mapping[str, Figure] = {
     "own": Figure("mean_j R[t_j][j], right after the round that learned j", _own, is_change=False),
     "new": Figure("mean_j R[T][j] over the new sets", _new, is_change=False),
     "protected": Figure("mean_p R[T][p] over the protected sets", _protected, is_change=False),
-    "new_relative": Figure("mean_j (R[T][j] / R[0][j] - 1), negative is better", _new_relative),
+    "new_relative": Figure(
+        "mean_j (R[T][j] / R[0][j] - 1), negative is better",
+        lambda system: _mean(run.rates[run.last, name] / run.rates[0, name] - 1 for run, name in system.each(system.new)),
+    ),
     "protected_relative": Figure(
-        "mean_p R[T][p] / mean_p R[0][p] - 1, negative is better (the paper's backward figure)", _protected_relative
+        "mean_p R[T][p] / mean_p R[0][p] - 1, negative is better (the paper's backward figure)",
+        lambda system: _protected(system) / _mean(system.runs[0].rates[0, name] for name in system.protected) - 1,
     ),
     "bwt": Figure(
-        "mean_j (R[t_j][j] - R[T][j]) over the new sets, positive is better", _backward_transfer, higher_is_better=True
+        "mean_j (R[t_j][j] - R[T][j]) over the new sets, positive is better", lambda system: _own(system) - _new(system),
+        higher_is_better=True,
     ),
     "fwt": Figure(
         "mean_j (R[0][j] - R[t_j - 1][j]) over sets learned after round 1, positive is better", _forward_transfer,
         higher_is_better=True,
     ),
     "forgetting": Figure(
-        "mean_j (R[T][j] - min_t R[t][j]) over new and protected sets, t over the bases scored on j; 0 is best", _forgetting
+        "mean_j (R[T][j] - min_t R[t][j]) over new and protected sets, t over the bases scored on j; 0 is best",
+        lambda system: _mean(_forgotten(run, name) for run, name in system.each([*system.new, *system.protected])),
     ),
 }  # fmt: skip
 
@@ -233,12 +223,10 @@ class _Summarizer:
         return np.concatenate([[score.rate], draws])
 
     def summary(self) -> Summary:
-        return Summary(self._matrix.last, self._estimates(), [self._change(name) for name in [*self._new, *self._protected]])
-
-    def _estimates(self) -> list[Estimate]:
         names = ("new_relative", "protected_relative", "bwt")
         made = figures(SystemRates([self._rates], self._new, self._protected), names)
-        return [self._estimate(name, made.get(name)) for name in names]
+        estimates = [self._estimate(name, made.get(name)) for name in names]
+        return Summary(self._matrix.last, estimates, [self._change(name) for name in [*self._new, *self._protected]])
 
     def _estimate(self, name: str, rates: Rates | None) -> Estimate:
         if rates is None:

@@ -67,11 +67,6 @@ def decode_sets(
     return [list(itertools.islice(hypotheses, len(of_split))) for of_split in by_split]
 
 
-def decode_set(model: Any, processor: WhisperProcessor, split: Split, evaluate: EvaluateConfig) -> list[Hypothesis]:
-    """Returns the hypotheses of one split (see `decode_sets`)."""
-    return decode_sets(model, processor, [split], evaluate)[0]
-
-
 def transcribe(model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None) -> str:
     """Returns the transcript of audio of any length, decoded greedily.
 

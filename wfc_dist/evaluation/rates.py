@@ -17,7 +17,7 @@ from wfc_dist.evaluation.hypotheses import Hypothesis, count_hypotheses, read_hy
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Counts, bootstrap_rates
 from wfc_dist.evaluation.normalize import spelling_table
-from wfc_dist.runs.layout import read_base
+from wfc_dist.runs.handle import Run
 
 Rates = npt.NDArray[np.float64]
 _SEED = 1
@@ -93,11 +93,12 @@ class RateReader:
 
     def spelling(self, run_dir: Path) -> dict[str, str]:
         """Returns the spelling table that the scores of a run were made with: that of its root; empty without base 0."""
-        entry = read_base(run_dir, 0)
-        root = Path(entry[0].path) if entry else None
-        if root is not None and root not in self._spelling:
-            self._spelling[root] = spelling_table(root)
-        return self._spelling[root] if root else {}
+        root = Run(run_dir).find_base(0)
+        if root is None:
+            return {}
+        if root.path not in self._spelling:
+            self._spelling[root.path] = spelling_table(root.path)
+        return self._spelling[root.path]
 
     def _read(self, model: ScoredModel, name: str) -> tuple[tuple[str, str], list[Hypothesis], Counts]:
         header, hypotheses = read_hypotheses(model.hypotheses(name))

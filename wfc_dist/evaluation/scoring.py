@@ -95,7 +95,8 @@ class RunScorer:
             return
         none: list[Adapter | None] = [None]
         models = [ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none]
-        missing = [task for task in map(self._missing, models) if task.sets]
+        unscored = [{name: data for name, data in task.sets.items() if self._kept(task, name) is None} for task in models]
+        missing = [replace(task, sets=sets) for task, sets in zip(models, unscored, strict=True) if sets]
         if missing:
             names = ", ".join(task.model_name() for task in missing)
             num_sets = sum(len(task.sets) for task in missing)
@@ -120,9 +121,6 @@ class RunScorer:
             return sets
         near = {*config.learned_in(base.index), *config.learned_in(base.index + 1)}
         return {name: data for name, data in sets.items() if name in near}
-
-    def _missing(self, task: ScoreTask) -> ScoreTask:
-        return replace(task, sets={name: data for name, data in task.sets.items() if self._kept(task, name) is None})
 
     def _texts(self, task: ScoreTask, name: str) -> Path:
         return self._store.paths.hypotheses(*task.place(), name)

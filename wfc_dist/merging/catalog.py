@@ -55,7 +55,6 @@ class Entry:
     needs: tuple[str, ...] = ()
 
 
-_BETA = Option(0.01, "(0, 1]", "singular values after this share of their sum are raised to the one that reaches it")
 METHODS = {
     "mean": Entry("the exact mean of the updates", "arXiv 2506.16574"),
     "factor_mean": Entry("A and B averaged apart, then multiplied", "arXiv 2506.16574"),
@@ -76,7 +75,8 @@ METHODS = {
     ),
     "tsv": Entry("task singular vectors made orthogonal to each other (TSV-M), summed", "arXiv 2412.00081"),
     "boosted_tsv": Entry(
-        "TSV-M with small singular values raised", "arXiv 2603.05354, boosting of arXiv 2506.16506", {"beta": _BETA}
+        "TSV-M with small singular values raised", "arXiv 2603.05354, boosting of arXiv 2506.16506",
+        {"beta": Option(0.01, "(0, 1]", "singular values after this share of their sum are raised to the one that reaches it")},
     ),
     "svd": Entry(
         "the mean cut back to rank r", "Eckart and Young 1936", {"r": Option(32, "[1, inf)", "rank of the update")}

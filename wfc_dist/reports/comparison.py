@@ -21,11 +21,10 @@ TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": 
           "bwt": "BWT", "fwt": "FWT", "forgetting": "forgetting"}  # fmt: skip
 STAR = "; * on the Pareto front of what is kept and what is learned"
 MARKS = {"better": "+", "worse": "-", "same": ""}
-_SIGNED = frozenset({"new_relative", "protected_relative", "bwt", "fwt"})
 
 
 def _sign(name: str) -> str:
-    return "+" if name in _SIGNED else ""
+    return "+" if name in ("new_relative", "protected_relative", "bwt", "fwt") else ""
 
 
 def _number(name: str, value: float) -> str:

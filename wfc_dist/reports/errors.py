@@ -37,12 +37,6 @@ _SWITCH_INTRO = (
 Explained = Mapping[str, Mapping[str, Explanation]]  # set -> model's title -> why
 
 
-def _models(matrix: ScoreMatrix) -> list[ScoredModel]:
-    """Returns base 0, the last base and every adapter, those of each round together."""
-    bases = [matrix.bases[index] for index in dict.fromkeys((0, matrix.last)) if index in matrix.bases]
-    return [*bases, *matrix.adapters.values()]
-
-
 def _explained(matrix: ScoreMatrix, models: Sequence[ScoredModel], reader: RateReader) -> Explained:
     explained: dict[str, dict[str, Explanation]] = {}
     for name in [*matrix.own, *matrix.protected]:
@@ -60,7 +54,8 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
     Raises:
         InputError, IntegrityError: Hypotheses of another schema or damaged ones.
     """
-    models = _models(matrix)
+    bases = [matrix.bases[index] for index in dict.fromkeys((0, matrix.last)) if index in matrix.bases]
+    models = [*bases, *matrix.adapters.values()]
     explained = _explained(matrix, models[:_MODELS], reader)
     if not explained:
         return Section(parts=[Part(note="No hypotheses are on disk.")])
@@ -91,10 +86,10 @@ def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
     return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
 
 
-def _cell(ratio: Ratio | None, sign: str = "") -> Cell:
+def _cell(ratio: Ratio | None, sign: str = "", before: str = "") -> Cell:
     if ratio is None:
         return Cell("-")
-    return Cell(format(100 * ratio.value, f"{sign}.1f"), between(ratio.low, ratio.high, sign))
+    return Cell(before + format(100 * ratio.value, f"{sign}.1f"), between(ratio.low, ratio.high, sign))
 
 
 def _kept(title: str, heads: Sequence[str], rows: Sequence[Sequence[Cell] | str], caption: str, note: str = "") -> Part:
@@ -114,13 +109,10 @@ def _table_part(explained: Explained) -> Part:
         rows.append(name)
         for title, explanation in of_set.items():
             loop = shortened(explanation.longest_loop) if explanation.longest_loop else "-"
-            rows.append([Cell(title), *(_cell(explanation.figures.get(key)) for key in shown), Cell(loop, _scripts(explanation))])
+            scripts = ", ".join(f"{script.lower()} {number}" for script, number in list(explanation.scripts.items())[:3])
+            rows.append([Cell(title), *(_cell(explanation.figures.get(key)) for key in shown), Cell(loop, scripts)])
     text = "percent; longest loop: the phrase that was repeated most, beside it the scripts that are foreign to the set"
     return _kept("Every set", ["model", *shown.values(), "longest loop"], rows, text)
-
-
-def _scripts(explanation: Explanation) -> str:
-    return ", ".join(f"{script.lower()} {number}" for script, number in list(explanation.scripts.items())[:3])
 
 
 def _switch_part(explained: Explained) -> list[Part]:
@@ -144,15 +136,10 @@ def _language_part(explained: Explained) -> list[Part]:
             rows.append(name)
         for title, explanation in of_set.items():
             if explanation.languages:
-                cells = [_language_cell(language, ratio) for language, ratio in explanation.languages.items()]
+                cells = [_cell(ratio, before=f"{language} ") for language, ratio in explanation.languages.items()]
                 rows.append([Cell(title), *cells])
     width = max((len(row) for row in rows if not isinstance(row, str)), default=0)
     return [_kept("Sets of several languages", [*heads, *[""] * (width - 2)], rows, "percent")] if rows else []
-
-
-def _language_cell(language: str, ratio: Ratio) -> Cell:
-    cell = _cell(ratio)
-    return Cell(f"{language} {cell.text}", cell.small)
 
 
 def _formulas_part() -> Part:

@@ -28,15 +28,6 @@ STYLE: Any = {
 _PHASE_COLORS = dict(zip(PHASES, (*CYCLE, "#b3a125", "#d9d9d9", INK), strict=True))  # waiting recedes
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One adapter's training: (step, loss) and (step, dev loss)."""
-
-    name: str
-    train: Sequence[tuple[int, float]]
-    dev: Sequence[tuple[int, float]]
-
-
 def as_svg(figure: Figure) -> str:
     """Returns the figure as an <svg> element to stand inside HTML."""
     buffer = io.StringIO()
@@ -198,17 +189,20 @@ def panels_plot(
 
 
 @mpl.rc_context(STYLE)
-def curves_plot(curves: Sequence[Curve]) -> str:
-    """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots."""
+def curves_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Returns a panel per adapter: training loss per step (thin) with its running mean, dev loss as dots.
+
+    `curves` is the adapter's name -> the rows of its metrics log.
+    """
     figure, panels = grid_of(len(curves), columns=3, width=2.9, height=2.2)
-    for axes, curve in zip(panels, curves, strict=True):
-        steps, losses = np.array([step for step, _ in curve.train]), np.array([loss for _, loss in curve.train])
-        if len(steps):
+    for axes, (name, rows) in zip(panels, curves.items(), strict=True):
+        steps, losses = ([row[key] for row in rows if "loss" in row] for key in ("step", "loss"))
+        if steps:
             axes.plot(steps, losses, color=GREY, linewidth=0.7, alpha=0.6)
-            axes.plot(steps, running_mean(losses, max(1, len(losses) // 15)), color=BLUE, label="train")
-        if curve.dev:
-            axes.plot(*zip(*curve.dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
-        axes.set(title=curve.name, xlabel="step", ylabel="loss")
+            axes.plot(steps, running_mean(np.array(losses), max(1, len(losses) // 15)), color=BLUE, label="train")
+        if dev := [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row]:
+            axes.plot(*zip(*dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
+        axes.set(title=name, xlabel="step", ylabel="loss")
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return as_svg(figure)

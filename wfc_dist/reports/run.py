@@ -1,7 +1,7 @@
 """Writes RUN/report/index.html: what a run learned, what the run forgot, what the errors are, and where the time went."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
-from wfc_dist.reports.score_tables import ESTIMATES, caption
+from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
 from wfc_dist.reports.tables import between
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.handle import Run
-from wfc_dist.runs.layout import RunPaths, read_base, require_run
 from wfc_dist.storage import durable
 
 _LEDGER_ROWS = 300
@@ -34,24 +33,23 @@ def write_report(run_dir: Path) -> Path:
         InputError: Not a run directory.
         IntegrityError: A damaged scores file.
     """
-    paths = require_run(run_dir)
-    matrix = read_matrix(run_dir)
+    run, matrix = Run(run_dir), read_matrix(run_dir)
     reader = RateReader(matrix.config)
     summary = summarize(matrix, reader)
     sections = [
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
-        _section("What the errors are", errors_section, matrix, paths.report / "errors.json", reader),
+        _section("What the errors are", errors_section, matrix, run.paths.report / "errors.json", reader),
         _section("From base to base", _rounds, matrix),
-        _section("Learning curves", _curves, paths, matrix),
-        _section("Exactness of the average and of the merge", _exactness, paths, matrix),
-        _section("Where the time went", _times, paths),
-        _section("Ledger", _ledger, paths),
+        _section("Learning curves", _curves, run, matrix),
+        _section("Exactness of the average and of the merge", _exactness, run, matrix),
+        _section("Where the time went", _times, run),
+        _section("Ledger", _ledger, run),
     ]
     figures = [_figure(estimate) for estimate in summary.estimates] if matrix.last else []
     title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
-    text = render(title, _facts(paths, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
-    out = paths.report / "index.html"
+    text = render(title, _facts(run, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
+    out = run.paths.report / "index.html"
     durable.write_text(out, text)
     return out
 
@@ -65,7 +63,7 @@ def _section(title: str, make: Callable[..., Section], *arguments: Any) -> Secti
     return section
 
 
-def _facts(paths: RunPaths, matrix: ScoreMatrix) -> list[tuple[str, str]]:
+def _facts(run: Run, matrix: ScoreMatrix) -> list[tuple[str, str]]:
     config, rounds = matrix.config, matrix.config.round_list()
     facts = [
         ("root", config.base.model),
@@ -76,15 +74,14 @@ def _facts(paths: RunPaths, matrix: ScoreMatrix) -> list[tuple[str, str]]:
         ("average", f"{config.centralize.method}, scale {config.centralize.shown_scale()}"),
     ]
     with contextlib.suppress(*_DAMAGED):  # a run copied without its status
-        if (status := Run(paths.run_dir).status()).facts:
+        if (status := run.status()).facts:
             facts.append(("state", status.state))
     return facts
 
 
 def _figure(estimate: Estimate) -> dict[str, str]:
-    title, unit = ESTIMATES[estimate.name]
-    number = "-" if estimate.value is None else f"{100 * estimate.value:+.1f} {unit}"
-    return {"name": title, "number": number, "interval": between(estimate.low, estimate.high, "+"),
+    title, _ = ESTIMATES[estimate.name]
+    return {"name": title, "number": estimate_number(estimate), "interval": between(estimate.low, estimate.high, "+"),
             "formula": FIGURES[estimate.name].formula, "over": estimate.over}  # fmt: skip
 
 
@@ -151,33 +148,25 @@ def _rounds(matrix: ScoreMatrix) -> Section:
     return Section(parts=[Part(svg=plots.rounds_plot(scored, matrix.protected))])
 
 
-def _curves(paths: RunPaths, matrix: ScoreMatrix) -> Section:
+def _curves(run: Run, matrix: ScoreMatrix) -> Section:
     parts = []
     for index, names in enumerate(matrix.config.round_list(), start=1):
-        logged = {name: Run(paths.run_dir).curve(index, name) for name in names}
-        curves = [_curve(name, rows) for name, rows in logged.items() if rows]
-        if curves:
+        logged = {name: run.curve(index, name) for name in names}
+        if curves := {name: rows for name, rows in logged.items() if rows}:
             parts.append(Part(title=f"Round {index}", svg=plots.curves_plot(curves)))
     return Section(parts=parts or [Part(note="No learning curves are on disk.")])
 
 
-def _curve(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Curve:
-    train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    return plots.Curve(name, train, [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row])
-
-
-def _exactness(paths: RunPaths, matrix: ScoreMatrix) -> Section:
+def _exactness(run: Run, matrix: ScoreMatrix) -> Section:
     rows: list[list[Cell] | str] = []
     gaps: dict[str, dict[str, float]] = {}
     for index in range(1, len(matrix.config.round_list()) + 1):
-        entry = read_base(paths.run_dir, index)
-        if entry is None:
+        if (base := run.find_base(index)) is None:
             continue
-        facts = entry[1]
-        numbers = [facts.get(key) for key in ("exactness_gap", "update_loss", "update_norm")]
-        rows.append([Cell(f"round {index}"), Cell(str(facts.get("method", "-"))), *(Cell(_short(number)) for number in numbers)])
-        if facts.get("gap_per_module"):
-            gaps[f"round {index}"] = facts["gap_per_module"]
+        facts = [_short(base.facts.get(key)) for key in ("method", "exactness_gap", "update_loss", "update_norm")]
+        rows.append([Cell(text) for text in (f"round {index}", *facts)])
+        if base.facts.get("gap_per_module"):
+            gaps[f"round {index}"] = base.facts["gap_per_module"]
     if not rows:
         return Section(parts=[Part(note="No round has been merged yet.")])
     intro = (
@@ -198,8 +187,8 @@ def _short(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _times(paths: RunPaths) -> Section:
-    attempts = read_attempts(paths.run_dir)
+def _times(run: Run) -> Section:
+    attempts = read_attempts(run.path)
     if not attempts:
         return Section(parts=[Part(note="No events are on disk.")])
     shown = list(attempts.items())[-_ATTEMPTS:]
@@ -229,8 +218,8 @@ def _attempt_times(title: str, timeline: Timeline) -> Part:
     return Part(f"{title}: {timeline.last_s:.0f} s", svg=svg, table=table)
 
 
-def _ledger(paths: RunPaths) -> Section:
-    lines = Run(paths.run_dir).ledger()
+def _ledger(run: Run) -> Section:
+    lines = run.ledger()
     if not lines:
         return Section(parts=[Part(note="The ledger is empty.")])
     known = ("time", "attempt", "event", "round", "dataset")

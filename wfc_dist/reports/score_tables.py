@@ -37,11 +37,6 @@ def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Tab
     return table
 
 
-def _cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> str:
-    """Returns the text of one cell; an adapter's own set carries a star."""
-    return ("*" if matrix.trained_on(model, name) else "") + percent(model.scores.get(name))
-
-
 def caption(matrix: ScoreMatrix) -> str:
     """Returns what the numbers are: metric, normaliser, interval, how it was decoded."""
     evaluate = matrix.config.evaluate
@@ -53,18 +48,19 @@ def caption(matrix: ScoreMatrix) -> str:
     return ", ".join(parts) + "; * the set an adapter was trained on"
 
 
-def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], title: str) -> Table:
-    made = plain_table(title)
+def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str) -> Table:
+    made = plain_table(heading)
     made.add_column("test set", no_wrap=True)
     for model in models:
         made.add_column(escape(model.title), justify="right")
-    for name in matrix.own:
-        made.add_row(name, *(escape(_cell(matrix, model, name)) for model in models))
-    if matrix.protected:
-        made.add_section()
-        made.add_row("protected:")
-    for name in matrix.protected:
-        made.add_row(name, *(escape(_cell(matrix, model, name)) for model in models))
+    for title, names in (("", matrix.own), ("protected:", matrix.protected)):
+        if title and names:
+            made.add_section()
+            made.add_row(title)
+        for name in names:
+            stars = ["*" if matrix.trained_on(model, name) else "" for model in models]
+            cells = (star + percent(model.scores.get(name)) for star, model in zip(stars, models, strict=True))
+            made.add_row(name, *map(escape, cells))
     return made
 
 
@@ -93,12 +89,9 @@ def summary_tables(matrix: ScoreMatrix) -> list[Table]:
     return [*round_tables(matrix), figures_table(summarize(matrix))] if matrix.bases else []
 
 
-def estimate_text(estimate: Estimate) -> str:
-    """Returns `+1.2 points [+0.3, +2.0]`, or `-` without a value."""
-    if estimate.value is None:
-        return "-"
-    text = f"{100 * estimate.value:+.1f} {ESTIMATES[estimate.name][1]} {between(estimate.low, estimate.high, '+')}"
-    return text.rstrip()
+def estimate_number(estimate: Estimate) -> str:
+    """Returns `+1.2 points`, or `-` without a value."""
+    return "-" if estimate.value is None else f"{100 * estimate.value:+.1f} {ESTIMATES[estimate.name][1]}"
 
 
 def figures_table(summary: Summary) -> Table:
@@ -109,5 +102,6 @@ def figures_table(summary: Summary) -> Table:
     made.add_column("formula")
     for estimate in summary.estimates:
         formula = escape(f"{FIGURES[estimate.name].formula} ({estimate.over})")
-        made.add_row(ESTIMATES[estimate.name][0], escape(estimate_text(estimate)), formula)
+        value = f"{estimate_number(estimate)} {between(estimate.low, estimate.high, '+')}".rstrip()
+        made.add_row(ESTIMATES[estimate.name][0], escape(value), formula)
     return made

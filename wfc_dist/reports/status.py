@@ -1,7 +1,6 @@
 """Tables of `wfc audit` and `wfc status`, and the tree of `wfc lineage`. Loads neither torch nor ray."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -9,7 +8,6 @@ from rich.text import Text
 from rich.tree import Tree
 
 from wfc_dist.data.audit import AuditReport
-from wfc_dist.errors import InputError
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.handle import Run
@@ -33,18 +31,17 @@ def audit_table(report: AuditReport) -> Group:
     return Group(table, *([cleaned] if cleaned.rows else []), *(Text(f"warning: {line}") for line in report.warnings))
 
 
-def status_table(run_dir: Path) -> Group:
+def status_table(run: Run) -> Group:
     """Returns how far a run is: its state, and per round which adapters and base are committed.
 
     Where a run has more than MOST_ROWS adapters, one row stands for all rounds that are done and one for those to come.
     """
-    run = Run(run_dir)
-    config, status = run.config, run.status()
-    head = titled_table(str(run_dir), "state", "attempt", "since", "on", "message")
+    status = run.status()
+    head = titled_table(str(run.path), "state", "attempt", "since", "on", "message")
     on = f"{status.facts.get('host', '?')}, process {status.facts.get('pid', '?')}"
     head.add_row(status.state, str(status.attempt), status.facts.get("time", ""), on, status.message)
     table = titled_table("rounds", "round", "data set", "adapter", "steps", "base")
-    rounds = config.round_list()
+    rounds = run.config.round_list()
     is_short = sum(map(len, rounds)) <= MOST_ROWS
     current = min(max(run.num_bases, 1), len(rounds))
     if not is_short and current > 1:
@@ -60,15 +57,12 @@ def status_table(run_dir: Path) -> Group:
             table.add_row(str(index), f"{len(names)} sets", _counts(run, index, names), "", _sha(run, index))
     if not is_short and current < len(rounds):
         table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
-    arrivals = stream_table(run_dir)
+    arrivals = stream_table(run)
     return Group(head, table, *([arrivals] if arrivals else []))
 
 
 def _sha(run: Run, index: int) -> str:
-    try:
-        return run.base(index).sha256[:12]
-    except InputError:  # not committed
-        return "-"
+    return base.sha256[:12] if (base := run.find_base(index)) else "-"
 
 
 def _counts(run: Run, round_index: int, names: Sequence[str]) -> str:
@@ -85,9 +79,9 @@ def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
     return ("in training", f"checkpoint at {steps[0]}") if steps else ("-", "0")
 
 
-def lineage_tree(run_dir: Path) -> Tree:
+def lineage_tree(run: Run) -> Tree:
     """Returns which data, through which adapters and weights, made every base of a run."""
-    run, tree = Run(run_dir), Tree(f"{run_dir}")
+    tree = Tree(str(run.path))
     for base in run.bases:
         branch = tree.add(_base_line(base.index, base.sha256, base.facts))
         for dataset, sha256 in base.adapters.items():

@@ -1,7 +1,6 @@
 """The table of a stream: how soon each data set was served, and the error beside that of waiting for the K-th data set."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
@@ -13,17 +12,16 @@ _COLUMNS = ("round", "data set", "served after", "committed after", "own error",
             "had one waited")  # fmt: skip
 
 
-def stream_table(run_dir: Path) -> Table | None:
+def stream_table(run: Run) -> Table | None:
     """Returns a row for each data set that arrived; None where the run is no stream.
 
     "Own error" is the error, on the test sets of the data set, of the base that is served once the data set is learned; "sets so
     far" is the mean over all test sets learned until then. "Had one waited" is the same for the base committed before, which is
     served where there are no interim bases.
     """
-    ages = staleness(run_dir)
+    ages = staleness(run)
     if not ages:
         return None
-    run = Run(run_dir)
     config = run.config
     table = titled_table(f"arrivals; {config.evaluate.metric.upper()} in percent", *_COLUMNS)
     tested, so_far = config.test_sets(), list[str]()

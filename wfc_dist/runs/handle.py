@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
@@ -126,7 +127,7 @@ class Run:
     @property
     def config(self) -> Config:
         """Returns the resolved configuration; that of a stream grows with the data sets that arrive."""
-        return layout.read_config(self.path)
+        return loading.parse(layout.read_record(self.paths)["config"], str(self.paths.config))
 
     @property
     def arrived_s(self) -> dict[str, float]:
@@ -150,12 +151,16 @@ class Run:
 
     def base(self, index: int | None = None) -> RunBase:
         """Returns a committed base, by default the last one. Raises InputError where it is not committed."""
-        wanted = self.num_bases - 1 if index is None else index
-        entry = layout.read_base(self.path, wanted)
-        if entry is None:
+        found = self.find_base(self.num_bases - 1 if index is None else index)
+        if found is None:
             what = "no committed base yet" if index is None else f"no committed base {index}"
             raise InputError(f"{self.path} has {what}; run `wfc run` first")
-        return RunBase(wanted, Path(entry[0].path), entry[0].sha256, entry[1])
+        return found
+
+    def find_base(self, index: int) -> RunBase | None:
+        """Returns a committed base, or None."""
+        entry = layout.read_base(self.path, index)
+        return None if entry is None else RunBase(index, Path(entry[0].path), entry[0].sha256, entry[1])
 
     @property
     def bases(self) -> list[RunBase]:

@@ -1,13 +1,13 @@
 """What a stream keeps in the run directory beside the rounds: interim bases, and which base is served since when."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.runs.layout import RunPaths, latest_base, read_config, read_record
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -17,15 +17,14 @@ def newest_servable(run_dir: Path) -> Base:
 
     Raises InputError for a folder that is no run, and where nothing is committed yet.
     """
-    base = latest_base(run_dir)
-    return max(_interims(run_dir, base), key=lambda found: found.num_pending, default=base)
-
-
-def _interims(run_dir: Path, base: Base) -> Iterator[Base]:
-    for folder in RunPaths(run_dir).interims(base.index + 1):
+    run = Run(run_dir)
+    last = run.base()
+    found = [Base(last.index, str(last.path), last.sha256)]
+    for folder in run.paths.interims(last.index + 1):
         manifest = durable.read_manifest(folder)
         if manifest is not None and folder.name.removeprefix("interim-").isdecimal():
-            yield Base(base.index, str(folder), manifest["sha256"], len(manifest["adapters"]))
+            found.append(Base(last.index, str(folder), manifest["sha256"], len(manifest["adapters"])))
+    return max(found, key=lambda base: base.num_pending)
 
 
 class StreamStore:
@@ -45,7 +44,7 @@ class StreamStore:
 
     def newest_base(self) -> Base:
         """See `stream.Store`."""
-        base = self._store.base(latest_base(self._store.paths.run_dir).index)
+        base = self._store.base(Run(self._store.paths.run_dir).base().index)
         assert base is not None, "it was found a moment ago"
         return base
 
@@ -85,18 +84,18 @@ class StreamStore:
         self._told.add((base.index, base.num_pending))
 
 
-def staleness(run_dir: Path) -> dict[str, tuple[float | None, float | None]]:
+def staleness(run: Run) -> dict[str, tuple[float | None, float | None]]:
     """Returns data set -> seconds from its arrival to the first base served that holds it, and to the committed one.
 
     In the order of arrival; None for what has not happened yet. Empty where the run is no stream.
     """
-    arrivals = read_record(RunPaths(run_dir)).get("arrivals", {})
+    arrivals = run.arrived_s
     first: dict[str, float] = {}
     committed: dict[str, float] = {}
-    for line in durable.read_json_lines(RunPaths(run_dir).ledger):
+    for line in run.ledger():
         for name, age_s in line["age_s"].items() if line["event"] == "served" else ():
             first.setdefault(name, age_s)
             if not line["num_pending"]:
                 committed.setdefault(name, age_s)
-    names = [name for names in read_config(run_dir).round_list() for name in names if name in arrivals]
+    names = [name for names in run.config.round_list() for name in names if name in arrivals]
     return {name: (first.get(name), committed.get(name)) for name in names}

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.config import loading
-from wfc_dist.config.schema import Config
+from wfc_dist import log
 from wfc_dist.errors import InputError
 from wfc_dist.rounds import Base
 from wfc_dist.storage import durable
@@ -172,6 +171,12 @@ def events_file(logs: Path, process: str) -> Path:
     return logs / f"events-{process}.jsonl"
 
 
+def open_logs(logs: Path, process: str) -> None:
+    """Directs the text log and the events of this process to a folder of logs, under the name `process`."""
+    log.configure(log_file(logs, process), console=False)
+    log.open_events(events_file(logs, process))
+
+
 def request_stop(paths: RunPaths, reason: str) -> None:
     """Asks whoever works on a run to checkpoint and stop; the first reason stays. Writes RUN/stop."""
     if not paths.stop_file.exists():
@@ -198,12 +203,6 @@ def read_record(paths: RunPaths) -> dict[str, Any]:
     return record
 
 
-def read_config(run_dir: Path) -> Config:
-    """Returns the resolved configuration a run was started with. Raises InputError when the folder is no run."""
-    paths = require_run(run_dir)
-    return loading.parse(read_record(paths)["config"], str(paths.config))
-
-
 def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
     """Returns a committed base and its manifest, or None when it was not committed."""
     folder = RunPaths(run_dir).base(index)
@@ -219,15 +218,6 @@ def model_pointed_to(folder: Path) -> Path | None:
     """Returns the model that base 0 of a run, given by its folder, points to; None where the folder is no such pointer."""
     target = (durable.read_manifest(folder) or {}).get("model_path")
     return folder.parent / target if target else None  # relative in a mirror
-
-
-def latest_base(run_dir: Path) -> Base:
-    """Returns the last committed base of a run. Raises InputError when there is none."""
-    require_run(run_dir)
-    entry = read_base(run_dir, first_uncommitted(RunPaths(run_dir)) - 1)
-    if entry is None:
-        raise InputError(f"{run_dir} has no committed base yet; run `wfc run` first")
-    return entry[0]
 
 
 def first_uncommitted(paths: RunPaths, start: int = 0) -> int:

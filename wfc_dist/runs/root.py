@@ -48,7 +48,8 @@ def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:
     """Returns what is recorded of the root model; writes the cast copy to `staged` where base.dtype asks for one."""
     settings, is_remote = store.config.base, store.mirror.is_remote
     root_tensors = base_chain.hash_tensors(root)
-    is_cast = _is_cast(root, settings.dtype)
+    tensors = (tensor for _, tensor in base_chain.read_tensors(root)) if settings.dtype != "auto" else ()
+    is_cast = any(tensor.is_floating_point() and tensor.dtype != base_chain.DTYPES[settings.dtype] for tensor in tensors)
     if is_cast:
         base_chain.write_standalone(root, staged, settings.dtype)
     shared, final = (staged, store.paths.base(0)) if is_cast else (root, root)
@@ -63,12 +64,6 @@ def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:
         "root_files": {path.name: durable.sha256_file(path) for path in sorted(set(base_chain.weight_map(shared).values()))},
         "model_path": in_mirror if is_remote else str(final.resolve() if is_cast else final),
     }
-
-
-def _is_cast(root: Path, dtype: str) -> bool:
-    """Says whether a tensor of the root has to change its data type."""
-    tensors = (tensor for _, tensor in base_chain.read_tensors(root)) if dtype != "auto" else ()
-    return any(tensor.is_floating_point() and tensor.dtype != base_chain.DTYPES[dtype] for tensor in tensors)
 
 
 def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:

@@ -78,6 +78,10 @@ class RunStore:
         self._current_round = first_uncommitted(self.paths, self._current_round)  # from where it was: it only grows
         return min(self._current_round, len(self.config.round_list()))
 
+    def log_dir(self) -> Path:
+        """Returns the folder of this attempt's logs of the current round; absolute, since workers start in other folders."""
+        return self.paths.logs(self.current_round(), self.attempt).absolute()
+
     def stop(self, reason: str) -> None:
         """Asks every trainer to checkpoint and stop (see `request_stop`)."""
         request_stop(self.paths, reason)
@@ -161,20 +165,16 @@ class RunStore:
         """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
         final = self.paths.adapter(base.index + 1, dataset)
         with log.span("commit_adapter", phase="recording", dataset=dataset):
-            self._receive(staged, self.paths.curve(base.index + 1, dataset))
+            if self.mirror.is_remote:  # the trainer, on another node, has published what it made
+                self.mirror.fetch(staged)
+                (staged / durable.MANIFEST).unlink(missing_ok=True)  # for the way here; the commit writes the one that counts
+                self.mirror.fetch_file(self.paths.curve(base.index + 1, dataset))
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
             if self.pool is not None and "from_pool" not in facts:
                 self.pool.put_adapter(self._identity(base, dataset), final)
             self.mirror.remove(staged)
             self.ledger.record_commit("adapter", facts, round=base.index + 1, dataset=dataset)
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
-
-    def _receive(self, staged: Path, curve: Path) -> None:
-        """Brings what a trainer on another node has published."""
-        if self.mirror.is_remote:
-            self.mirror.fetch(staged)
-            (staged / durable.MANIFEST).unlink(missing_ok=True)  # it was for the way here; the commit writes the one that counts
-            self.mirror.fetch_file(curve)
 
     def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
         """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""

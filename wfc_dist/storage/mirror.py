@@ -153,7 +153,9 @@ class Mirror:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             links = manifest.get("links", {})
-            _relink(unfinished, links, shared)
+            for link, path in links.items():
+                assert shared is not None, f"{folder} links to the root's files"
+                durable.link(shared / Path(path).name, unfinished / link)
             at_once(
                 lambda file: self._download(name, file, manifest["files"][file], unfinished), manifest["files"].keys() - links
             )
@@ -191,8 +193,8 @@ class Mirror:
         if before == data:
             return
         manifest = json.loads(data)
-        wanted = {f"{name}/{file}": fact["size_bytes"] for file, fact in manifest["files"].items()}
-        wanted = {key: size for key, size in wanted.items() if key.removeprefix(f"{name}/") not in manifest.get("links", {})}
+        links = manifest.get("links", {})
+        wanted = {f"{name}/{file}": fact["size_bytes"] for file, fact in manifest["files"].items() if file not in links}
         if before is not None:
             self.objects.remove(f"{name}/{MANIFEST}")
         at_once(lambda key: self.objects.upload(self.folder / key, key), wanted)
@@ -256,9 +258,3 @@ def _has(folder: Path, manifest: bytes, files: Mapping[str, Mapping[str, Any]]) 
         same = (folder / MANIFEST).read_bytes() == manifest
         return same and all((folder / name).stat().st_size == fact["size_bytes"] for name, fact in files.items())
     return False
-
-
-def _relink(folder: Path, links: Mapping[str, str], shared: Path | None) -> None:
-    for link, path in links.items():
-        assert shared is not None, f"{folder} links to the root's files"
-        durable.link(shared / Path(path).name, folder / link)

@@ -69,7 +69,7 @@ class DevSet:
 
     def _count_share(self) -> tuple[int, int]:
         """Returns (errors, reference tokens) of this rank's clips."""
-        from wfc_dist.evaluation.decoding import decode_set
+        from wfc_dist.evaluation.decoding import decode_sets
         from wfc_dist.evaluation.hypotheses import normalized
         from wfc_dist.evaluation.metrics import count_part
         from wfc_dist.evaluation.normalize import spelling_table
@@ -82,6 +82,6 @@ class DevSet:
         if not share.clips:
             return 0, 0
         evaluate, spelling = self.job.evaluate, spelling_table(Path(self.warm.base.path))
-        hypotheses = decode_set(self._model.model, self.warm.processor, share, evaluate)
+        (hypotheses,) = decode_sets(self._model.model, self.warm.processor, [share], evaluate)
         counts = count_part(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
         return int(counts.errors.sum()), int(counts.lengths.sum())

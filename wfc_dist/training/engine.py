@@ -154,9 +154,11 @@ class ZeroEngine(Engine):
     """DeepSpeed ZeRO. Stage 0 shards nothing, 1 shards moments, 2 also gradients, 3 also parameters."""
 
     def _make_accelerator(self) -> Accelerator:
-        _import_deepspeed(self.world.device)
+        import deepspeed.ops
         from accelerate.utils import DeepSpeedPlugin
 
+        if self.world.device.type == "cpu":  # otherwise DeepSpeed compiles its shared-memory collectives on this machine
+            deepspeed.ops.__compatible_ops__ = {}
         self.stage = int(self.train.strategy.removeprefix("zero"))
         self._norm = torch.zeros(())
         plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(self.train, self.world.world_size), zero3_init_flag=False)
@@ -189,15 +191,14 @@ class ZeroEngine(Engine):
             return _copy(parameter if key is None else self.zero.state[parameter][key])
         return _copy(safe_get_full_optimizer_state(parameter, key) if key else safe_get_full_fp32_param(parameter))
 
-    def _flat_parameters(self) -> list[torch.Tensor]:
-        if self.stage == 0:
-            return list(self.parameters.values())
-        return list(self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups)
-
     def write_(self, step: int, slots: Mapping[str, Slot], scaler: Mapping[str, Any]) -> None:
         """Sets the optimizer to its state after `step` steps. The parameters are set before the engine is made."""
         states = self.zero.state if self.stage == 0 else self.zero.optimizer.state
-        for flat in self._flat_parameters():  # DeepSpeed makes its states in the first step, which is too late
+        if self.stage == 0:
+            trained = self.parameters.values()
+        else:
+            trained = self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
+        for flat in trained:  # DeepSpeed makes its states in the first step, which is too late
             states[flat] = _adam_state(flat, step)
         if self.stage in (1, 2):
             self.zero._lazy_init_hp_params_optimizer_state()
@@ -247,13 +248,6 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: nothing is compiled
         "zero_optimization": {"stage": stage},
     }
-
-
-def _import_deepspeed(device: torch.device) -> None:
-    import deepspeed.ops
-
-    if device.type == "cpu":  # otherwise DeepSpeed compiles its shared-memory collectives on this machine
-        deepspeed.ops.__compatible_ops__ = {}
 
 
 def _forget_accelerate() -> None:

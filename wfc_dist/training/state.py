@@ -165,15 +165,11 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged / TENSORS)
     (staged / FACTS).write_text(json.dumps(asdict(state.progress), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     durable.commit_folder(staged, final, {"kind": "training", "step": state.progress.step, "identity": dict(identity)})
-    _prune(folder, state.progress.step)
-    return final
-
-
-def _prune(folder: Path, newest: int) -> None:
-    for step in [step for step in checkpoint_steps(folder) if step <= newest][KEPT:]:
+    for step in [step for step in checkpoint_steps(folder) if step <= state.progress.step][KEPT:]:
         durable.remove_folder(checkpoint(folder, step))
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
+    return final
 
 
 def newest_step(folder: Path, identity: Mapping[str, Any]) -> int | None:

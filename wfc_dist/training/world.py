@@ -99,15 +99,11 @@ def join_world(
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when anything imports DeepSpeed
     if not dist.is_initialized():
-        _init_group(kind, world_size, world_rank, f"tcp://{master_addr}:{master_port}")
+        backend, limit = "nccl" if kind == "cuda" else "gloo", timedelta(seconds=TIMEOUT_S)
+        if world_size == 1:  # DeepSpeed needs a group even for one process; a store in memory needs no port
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+        else:
+            address = f"tcp://{master_addr}:{master_port}"
+            dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)
     torch.set_num_threads(threads)
     return World(world_size, world_rank, torch.device(kind, index) if kind == "cuda" else torch.device("cpu"))
-
-
-def _init_group(kind: str, world_size: int, world_rank: int, address: str) -> None:
-    backend = "nccl" if kind == "cuda" else "gloo"
-    limit = timedelta(seconds=TIMEOUT_S)
-    if world_size == 1:  # DeepSpeed needs a group even for one process; a store in memory needs no port
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
-    else:
-        dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)

@@ -233,6 +233,11 @@ def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict
 
     Raises:
         InputError: The folder holds no delta.
+
+    Example:
+        >>> from wfc_dist import read_delta
+        >>> read_delta("runs/demo/round-0001/delta")["model.encoder.layers.0.self_attn.q_proj"].dense().dtype
+        torch.float64
     """
     folder = Path(folder)
     if not (folder / DELTA).is_file():

@@ -49,6 +49,11 @@ def read_factors(folder: str | Path) -> dict[str, Factors]:
 
     Raises:
         InputError: Not a LoRA folder, no safetensors, keys that are no LoRA factors, or a number that is not finite.
+
+    Example:
+        >>> from wfc_dist import read_factors
+        >>> read_factors("runs/demo/round-0001/adapters/es")["model.encoder.layers.0.self_attn.q_proj"].a_RI.dtype
+        torch.float32
     """
     folder = Path(folder)
     config = read_config(folder)

@@ -12,6 +12,7 @@ from wfc_dist.analysis.run import analyze_run, as_tree
 from wfc_dist.errors import InputError
 from wfc_dist.merging.methods.mean import mean
 from wfc_dist.reports.analysis import analysis_page, verdict_table, write_analysis
+from wfc_dist.runs.handle import Run
 from wfc_dist.weights import base_chain, peft_folder
 
 MODULES = [f"model.encoder.layers.{depth}.self_attn.{name}" for depth in (0, 10, 2) for name in ("q_proj", "v_proj")]
@@ -48,7 +49,7 @@ def run(tmp_path):
 
 
 def test_page_and_numbers(run):
-    page, numbers = write_analysis(run, analyze_run(run))
+    page, numbers = write_analysis(run, analyze_run(Run(run)))
     text, tree = page.read_text(), json.loads(numbers.read_text())
 
     assert page == run / "report" / "analysis" / "index.html" and numbers.name == "analysis.json"
@@ -67,14 +68,14 @@ def test_page_and_numbers(run):
 
 
 def test_everything_is_deterministic(run):
-    first = [path.read_bytes() for path in write_analysis(run, analyze_run(run))]
-    assert [path.read_bytes() for path in write_analysis(run, analyze_run(run))] == first
+    first = [path.read_bytes() for path in write_analysis(run, analyze_run(Run(run)))]
+    assert [path.read_bytes() for path in write_analysis(run, analyze_run(Run(run)))] == first
 
 
 def test_what_is_missing_is_noted_and_the_rest_stands(run):
     (run / "round-0001" / "adapters" / "ar").rename(run / "round-0001" / "adapters" / "ar.tmp-1")
 
-    analysis = analyze_run(run)
+    analysis = analyze_run(Run(run))
 
     assert analysis.notes[0] == "round 1 is not finished: 1 of 2 adapters"
     assert "norms are not compared with the weights: base 0 is not committed" in analysis.notes
@@ -88,7 +89,7 @@ def test_adapters_that_are_zero_or_of_other_ranks(tmp_path):
     put_adapter(other, 1, "ar", 2, lora_r=6)
     put_adapter(other, 2, "zh", 1, zero=True)
 
-    analysis = analyze_run(other)
+    analysis = analyze_run(Run(other))
     page = analysis_page(analysis)
     tree = json.loads(json.dumps(as_tree(analysis), allow_nan=False))
 
@@ -107,7 +108,7 @@ def test_opposite_adapters_cancel_to_an_average_of_nothing(tmp_path):
     state |= {f"base_model.model.{name}.lora_B.weight": -item.b_OR for name, item in factors.items()}
     peft_folder.write_peft(place, state, peft_folder.read_config(place))
 
-    analysis = analyze_run(run)
+    analysis = analyze_run(Run(run))
 
     found = analysis.rounds[0].measures
     assert found.variance.ratio == pytest.approx(0, abs=1e-9) and found.sign_agreement[0][1] == 0
@@ -115,17 +116,17 @@ def test_opposite_adapters_cancel_to_an_average_of_nothing(tmp_path):
 
 
 def test_console_table_has_every_verdict(run):
-    table = verdict_table(analyze_run(run))
+    table = verdict_table(analyze_run(Run(run)))
     assert table.row_count == 6 and [column.header for column in table.columns][-1] == "verdict"
 
 
 def test_no_run_no_adapter_no_update(run, tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
-        analyze_run(tmp_path)
+        analyze_run(Run(tmp_path))
     with pytest.raises(InputError, match="no adapter yet"):
-        analyze_run(make_run(tmp_path / "empty", make_config(tmp_path)))
+        analyze_run(Run(make_run(tmp_path / "empty", make_config(tmp_path))))
     with pytest.raises(InputError, match="base 0 is not committed; leave --line out"):
-        analyze_run(run, num_points=3)
+        analyze_run(Run(run), num_points=3)
     (run / "round-0001" / "delta" / base_chain.DELTA).unlink()
     with pytest.raises(InputError, match="no round has its update yet"):
-        analyze_run(run, num_points=3)
+        analyze_run(Run(run), num_points=3)

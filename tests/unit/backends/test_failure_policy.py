@@ -2,7 +2,7 @@
 
 import pytest
 
-from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, Failure, decide
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
     ],
 )
 def test_failure_policy(failure: Failure, count: int, decision: Decision) -> None:
-    assert FailurePolicy(max_failures=2).decide(failure, count) is decision
+    assert decide(failure, count, max_failures=2) is decision

@@ -1,5 +1,6 @@
 """A sweep's file becomes a comparison: a system for every point of the grid, or of a part of it; every mistake is named."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ def make(folder: Path, over: dict[str, Any], *overrides: str, **keys: Any) -> Sw
     tree = {"run": {"name": "s"}, "base": {"model": "m"}, "datasets": data, "sweep": {"over": over, **keys}}
     (folder / "s.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     return sweep.load(folder / "s.yaml", overrides)
+
+
+def grid(over: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 
 def test_every_point_of_the_grid_is_a_system(tmp_path: Path) -> None:
@@ -64,9 +69,9 @@ def test_names_are_valid_unique_and_depend_on_their_own_values_alone(tmp_path: P
     over = {"every": [1], "lora.target_modules": [["q", "v"], long, [*long, "k"], "all linear!"],
             "centralize.options.density": [0.1, 1e-9], "centralize.scale": [1, 0.5]}  # fmt: skip
     small = {key: values[:1] for key, values in over.items()}
-    names = [sweep.name_of(point) for point in sweep._grid(over)]
+    names = [sweep.name_of(point) for point in grid(over)]
     assert len(set(names)) == 16
-    assert sweep.name_of(sweep._grid(small)[0]) == names[0] == "every-1_target_modules-q.v_density-0.1_scale-1"
+    assert sweep.name_of(grid(small)[0]) == names[0] == "every-1_target_modules-q.v_density-0.1_scale-1"
     for name in names:
         assert loading.parse(tree_named(name)).run.name == name and len(name) <= 80
 

@@ -13,7 +13,8 @@ import yaml
 from wfc_dist.coordinator.checks import check
 from wfc_dist.coordinator.inbox import Inbox, grown_config
 from wfc_dist.errors import ConfigError, Interrupted
-from wfc_dist.runs.layout import RunPaths, read_config
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import opened_for_writing
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -59,7 +60,7 @@ def test_files_are_taken_oldest_first_and_recorded(tmp_path: Path, opened: Inbox
     tree = json.loads(opened.store.paths.config.read_text())
     assert tree["arrivals"] == {"first": 1.0, "third": 100.5, "second": 200.0}
     assert {"third/train", "third/test", "second/train"} <= tree["data"].keys()
-    assert read_config(opened.store.paths.run_dir).round_list() == [["first", "third"], ["second"]]
+    assert Run(opened.store.paths.run_dir).config.round_list() == [["first", "third"], ["second"]]
     assert opened.checked.hours["third"] > 0 < opened.checked.test_hours["second"]
 
 

@@ -1,5 +1,6 @@
 """slurm/*.sh run by bash with stand-ins for srun, scontrol and Python: signals, requeueing, exit codes, what others can see."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,11 @@ exit $(cat go)
 }
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "bin").mkdir()
     for name, text in STAND_INS.items():
         (tmp_path / "bin" / name).write_text(text)
@@ -54,7 +59,12 @@ def place(tmp_path: Path) -> Path:
     tree = {"run": {"name": "run", "dir": "."}, "base": {"model": "m"}, "rounds": [["a"]],
             "datasets": {"a": {"source": "a", "splits": {"train": "train.jsonl"}}}}  # fmt: skip
     (tmp_path / "config.yaml").write_text(json.dumps(tree))
-    return tmp_path
+    yield tmp_path
+    while STARTED:  # a test that fails leaves its script, `srun` and Python running: one process group, named after the script
+        process = STARTED.pop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 def start(place: Path, *arguments: str, script: str = "round.sh", **environment: str) -> subprocess.Popen[str]:
@@ -66,8 +76,10 @@ def start(place: Path, *arguments: str, script: str = "round.sh", **environment:
         "REAL_PYTHON": sys.executable,
     }
     env = {**os.environ, **job, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "SCRIPT": str(SLURM / script), **environment}
+    command = ["bash", SLURM / script, *arguments]
     with open(place / "out", "w") as out:
-        return subprocess.Popen(["bash", SLURM / script, *arguments], cwd=place, env=env, stdout=out, stderr=out, text=True)
+        STARTED.append(subprocess.Popen(command, cwd=place, env=env, stdout=out, stderr=out, text=True, start_new_session=True))
+    return STARTED[-1]
 
 
 def await_file(path: Path, process: subprocess.Popen[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from wfc_dist.config import loading
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import StreamStore, newest_servable, staleness
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
@@ -76,14 +77,14 @@ def test_what_is_told_is_not_told_again(store: RunStore) -> None:
 def test_ages_are_counted_from_the_arrival_to_the_link(store: RunStore) -> None:
     stream = StreamStore(store, ARRIVED_S)
     root = stream.newest_base()
-    assert stream_table(store.paths.run_dir) is None, "not a stream yet"
+    assert stream_table(Run(store.paths.run_dir)) is None, "not a stream yet"
     tree = json.loads(store.paths.config.read_text())
     durable.write_json(store.paths.config, tree | {"arrivals": ARRIVED_S})
     stream.commit_interim(root, [adapter("a")], stage(store, [adapter("a")], interim=True))
     stream.serve()
     expected = store.paths.serving.lstat().st_mtime - 1000
-    assert staleness(store.paths.run_dir) == {"a": (pytest.approx(expected, abs=1e-3), None), "b": (None, None)}
-    table = stream_table(store.paths.run_dir)
+    assert staleness(Run(store.paths.run_dir)) == {"a": (pytest.approx(expected, abs=1e-3), None), "b": (None, None)}
+    table = stream_table(Run(store.paths.run_dir))
     assert table is not None and list(table.columns[1].cells) == ["a", "b"]
     assert list(table.columns[2].cells) == [f"{expected:.0f} s", "-"]
 

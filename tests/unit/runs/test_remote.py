@@ -172,3 +172,13 @@ def test_who_looks_does_not_disturb_who_works(tmp_path: Path, remote: Objects, m
     assert folder.is_relative_to(tmp_path / "home"), "the cluster's cache folder is not on this machine"
     assert durable.read_manifest(folder / "round-0001" / "adapters" / "a") is not None
     assert not (folder / "round-0001" / "adapters" / "a" / "adapter_model.safetensors").exists(), "only what is small"
+
+
+def test_logs_are_published_from_a_cache_that_is_a_link(tmp_path: Path, remote: Objects) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with opened_for_writing(make(tmp_path, "link"), DATA) as store:
+        path = store.log_dir() / "gang-0-rank-0.log"
+        durable.write_text(path, "a line\n")
+        store.mirror.publish_file(path)
+    assert remote.read("round-0001/logs/attempt-1/gang-0-rank-0.log") == b"a line\n"

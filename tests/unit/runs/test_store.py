@@ -15,7 +15,8 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
 from wfc_dist.rounds import Base
-from wfc_dist.runs.layout import RunPaths, latest_base, read_config, require_run
+from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths, require_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.runs.store import RunStore
@@ -54,7 +55,7 @@ def test_a_run_goes_on_with_what_was_committed(tmp_path: Path) -> None:
         assert store.attempt == 2
         assert list(store.finished_adapters(BASE)) == ["z"]
         assert store.current_round() == 1
-    assert read_config(tmp_path / "r").round_list() == [["z", "y"], ["a"]]  # the file's order, not the alphabet's
+    assert Run(tmp_path / "r").config.round_list() == [["z", "y"], ["a"]]  # the file's order, not the alphabet's
 
 
 @pytest.mark.process
@@ -181,7 +182,7 @@ def test_the_root_is_recorded_once_and_must_not_change(tmp_path: Path) -> None:
     tiny.make_whisper(tmp_path / "model")
     with opened_for_writing(make(tmp_path), DATA) as store:
         ensure_root(store)
-        assert latest_base(store.paths.run_dir).index == 0
+        assert Run(store.paths.run_dir).base().index == 0
     other = tiny.make_whisper(tmp_path / "other", seed=1)
     os.replace(other / "model.safetensors", tmp_path / "model" / "model.safetensors")
     with (
@@ -207,7 +208,7 @@ def test_latest_base_of_a_run_without_one_says_so(tmp_path: Path) -> None:
     with opened_for_writing(make(tmp_path), DATA):
         pass
     with pytest.raises(InputError, match="no committed base yet"):
-        latest_base(RunPaths(tmp_path / "r").run_dir)
+        Run(RunPaths(tmp_path / "r").run_dir).base()
 
 
 def test_an_adapter_whose_round_has_its_base_is_not_read_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from wfc_dist import log
 from wfc_dist.backends import net
 from wfc_dist.backends.ray.cluster import address_of, wait_for_nodes
+from wfc_dist.backends.ray.failures import one_line
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.errors import ConfigError
 from wfc_dist.runs.store import RunStore
@@ -138,7 +139,7 @@ class Admission:
         try:
             facts = ray.get(reply)
         except RayError as error:
-            return f"cannot run wfc_dist: {_last_line(error)}"
+            return f"cannot run wfc_dist: {one_line(error)}"
         why = refusal(facts, self._content, self._versions, self._run_dir, self._root)
         if why is None:
             self.admitted[node.node_id] = facts
@@ -150,11 +151,6 @@ class Admission:
         self.collect_replies(self._timeout_s)
         if self.refused:
             raise ConfigError("; ".join(self.refused.values()))
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]
 
 
 def admit(store: RunStore, say: Callable[[str], None]) -> Admission | None:

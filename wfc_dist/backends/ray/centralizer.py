@@ -17,17 +17,16 @@ from safetensors.torch import save
 
 from wfc_dist import log
 from wfc_dist.backends import net
-from wfc_dist.backends.failure_policy import Decision, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, decide
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast, adopt_work_dir
-from wfc_dist.centralize import apply, collectives
-from wfc_dist.centralize.rank import CentralizeJob, centralize_rank
+from wfc_dist.centralize import collectives
+from wfc_dist.centralize.rank import CentralizeJob, centralize_rank, prepare_rank
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.runs import layout
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage.mirror import AnyMirror
 from wfc_dist.weights import base_chain
@@ -39,13 +38,9 @@ class RankActor:
     """One rank of the centralizer."""
 
     def __init__(self, world_rank: int, world_size: int, log_dir: str, mirror: AnyMirror, work_dir: str) -> None:
-        log.quiet_libraries()
         adopt_work_dir(work_dir)
-        apply.return_freed_memory()
         mirror.adopt()
-        logs, name = Path(log_dir), f"centralizer-{world_rank}"
-        log.configure(layout.log_file(logs, name), console=False)
-        log.open_events(layout.events_file(logs, name))
+        prepare_rank(log_dir, world_rank)
         self._rank, self._size = world_rank, world_size
         self._group: collectives.Group | None = None
 
@@ -99,7 +94,6 @@ class RayCentralizer:
 
         After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times.
         """
-        policy = FailurePolicy(self._store.config.cluster.max_failures)
         for num_failures in itertools.count(1):
             try:
                 return self._once(base, adapters, interim)
@@ -109,7 +103,8 @@ class RayCentralizer:
             except RayError as error:
                 self.shutdown()
                 failure, cause = classify(error)
-                decision, why = policy.decide(failure, num_failures), one_line(cause)
+                decision = decide(failure, num_failures, self._store.config.cluster.max_failures)
+                why = one_line(cause)
                 self._store.ledger.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
                 if decision is not Decision.RESTART:
                     raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
@@ -119,7 +114,8 @@ class RayCentralizer:
     def _lost_too_often(self, base: Base, why: str) -> GangFailedError:
         return GangFailedError(
             f"round {base.index + 1}: ranks of the centralizer were lost more than cluster.max_failures = "
-            f"{self._store.config.cluster.max_failures} times; the last: {why}; see centralizer-*.log under {self._log_dir()}"
+            f"{self._store.config.cluster.max_failures} times; the last: {why}; "
+            f"see centralizer-*.log under {self._store.log_dir()}"
         )
 
     def _once(self, base: Base, adapters: Sequence[Adapter], interim: bool) -> StagedBase:
@@ -167,10 +163,7 @@ class RayCentralizer:
             place = NodeAffinitySchedulingStrategy(self._places[rank], soft=False)
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
             actor = _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment)
-            self._ranks.append(actor.remote(rank, world_size, self._log_dir(), self._store.mirror, os.getcwd()))
-
-    def _log_dir(self) -> str:
-        return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
+            self._ranks.append(actor.remote(rank, world_size, str(self._store.log_dir()), self._store.mirror, os.getcwd()))
 
     def _nodes(self) -> list[Node]:
         """Returns the nodes that are not draining, this one first; nothing can be started on a draining node."""

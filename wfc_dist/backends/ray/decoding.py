@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist.backends.failure_policy import Decision, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, decide
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import Fleet
 from wfc_dist.backends.ray.gangs import Gang
@@ -36,7 +36,6 @@ class Decoding:
         self._store, self._fleet, self._load_base, self._on_done = store, fleet, load_base, on_done
         self._waiting = list(tasks)
         self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}
-        self._policy = FailurePolicy(store.config.cluster.max_failures)
         self._num_lost = 0
 
     def run(self) -> None:
@@ -77,7 +76,7 @@ class Decoding:
         self._fleet.poll_nodes()
         if not self._fleet.leaving(gang):
             self._num_lost += 1
-            if self._policy.decide(failure, self._num_lost) is not Decision.RESTART:
+            if decide(failure, self._num_lost, self._store.config.cluster.max_failures) is not Decision.RESTART:
                 failed = GangFailedError(f"scoring on {gang.host} failed: {one_line(cause)}")
                 raise cause if isinstance(cause, WfcError) else failed
         logger.warning("a decoder on %s was lost (%s); other workers decode its test sets", gang.host, one_line(cause))

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, Failure, decide
 from wfc_dist.backends.jobs import training_job
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet
@@ -70,7 +70,6 @@ class Factorization:
         self._store, self._fleet, self._display, self._load_base = store, fleet, display, load_base
         self._on_training, self._begun = on_training, False
         self._base = base
-        self._policy = FailurePolicy(store.config.cluster.max_failures)
         self._trainings = [_Training(dataset) for dataset in queue]
         self._queue = deque(self._trainings)
         self._running: dict[Gang, _Training] = {}
@@ -161,7 +160,7 @@ class Factorization:
             decision = Decision.RESTART  # its node goes, or is gone: that is no failure of the adapter's
         else:
             training.num_failures += 1
-            decision = self._policy.decide(failure, training.num_failures)
+            decision = decide(failure, training.num_failures, self._store.config.cluster.max_failures)
         name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
         reason, round_index = "node drained" if moved else one_line(cause), self._base.index + 1
         facts = {"dataset": name, "host": gang.host, "reason": reason, "decision": decision.value}

@@ -133,7 +133,7 @@ class Fleet:
             if self._num_failed_starts > self._cluster.max_failures:
                 raise GangFailedError(
                     f"trainers died while starting more than cluster.max_failures = {self._cluster.max_failures} times; "
-                    f"the last: {one_line(error)}; see gang-{gang.index}-rank-*.log under {self._logs()}"
+                    f"the last: {one_line(error)}; see gang-{gang.index}-rank-*.log under {self._store.log_dir()}"
                 ) from error
             return
         self._num_failed_starts = 0
@@ -175,15 +175,12 @@ class Fleet:
         taken = [node_id for gang in self.gangs for node_id in gang.places]
         missing = self._wanted - len(self.gangs)
         places = plan_gangs(self._nodes, self._need, self._cluster.workers_per_trainer, missing, taken) if missing > 0 else []
-        names, logs = {node.node_id: node.name for node in self._nodes}, self._logs()
+        names, logs = {node.node_id: node.name for node in self._nodes}, str(self._store.log_dir())
         for nodes in places:
             gang = Gang.start(self._num_started, nodes, self._cluster, logs, self._store.mirror)
             self._num_started += 1
             self.gangs.append(gang)
             logger.info("trainer %d starts on %s", gang.index, ", ".join(names[node_id] for node_id in nodes))
-
-    def _logs(self) -> str:
-        return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
 
     def _check_some_ready(self) -> None:
         timeout_s = self._cluster.start_timeout_s

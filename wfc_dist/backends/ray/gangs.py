@@ -14,14 +14,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wfc_dist.backends import net
 from wfc_dist.backends.ray.placement import Need
-from wfc_dist.backends.worker import Broadcast, Worker, WorkerSetup
+from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.config.schema import ClusterConfig
 from wfc_dist.config.training import TrainConfig
-from wfc_dist.evaluation.hypotheses import Hypothesis
-from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import AnyMirror
-from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
+from wfc_dist.training.job import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -34,45 +32,23 @@ class WorkerLocation:
     node_id: str
 
 
-class WorkerActor:
+class WorkerActor(Worker):
     """A `Worker` in a process of its own. Its calls run one after the other, apart from those of the group `status`."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self._worker = Worker(setup)
+    progress: Any = ray.method(concurrency_group="status")(Worker.progress)
+    request_stop: Any = ray.method(concurrency_group="status")(Worker.request_stop)
 
     def endpoint(self) -> tuple[str, int]:
         """Returns host and a free port for the gang's process group; called on world_rank 0."""
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
 
-    def join(self, endpoint: tuple[str, int]) -> WorkerLocation:
-        """Joins the gang's process group over the interface of this node's address (see `Worker.join`)."""
+    def join_here(self, endpoint: tuple[str, int]) -> WorkerLocation:
+        """Joins the gang's process group over the interface of this node's address (see `join`), and says where it runs."""
         address = ray.util.get_node_ip_address()
         interface = net.choose_interface(address)
-        self._worker.join(endpoint)
+        self.join(endpoint)
         return WorkerLocation(socket.gethostname(), address, interface, ray.get_runtime_context().get_node_id())
-
-    def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None) -> str:
-        """See `Worker.load_base`."""
-        return self._worker.load_base(base, hashes, train, broadcast)
-
-    def train(self, job: TrainingJob) -> TrainingResult:
-        """See `Worker.train`."""
-        return self._worker.train(job)
-
-    def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
-        """See `Worker.score`."""
-        return self._worker.score(task)
-
-    @ray.method(concurrency_group="status")
-    def progress(self) -> Progress | None:
-        """See `Worker.progress`."""
-        return self._worker.progress()
-
-    @ray.method(concurrency_group="status")
-    def request_stop(self) -> None:
-        """See `Worker.request_stop`."""
-        self._worker.request_stop()
 
 
 _REMOTE_WORKER: Any = ray.remote(concurrency_groups={"status": 1}, max_restarts=0)(WorkerActor)  # type: ignore[call-overload]
@@ -137,7 +113,7 @@ class Gang:
         ]
         workers = [cls._start_worker(setup, cluster, group) for setup in setups]
         endpoint = workers[0].endpoint.remote()
-        return cls(index, group, workers, list(nodes), [worker.join.remote(endpoint) for worker in workers])
+        return cls(index, group, workers, list(nodes), [worker.join_here.remote(endpoint) for worker in workers])
 
     @staticmethod
     def _start_worker(setup: WorkerSetup, cluster: ClusterConfig, group: PlacementGroup) -> Any:

@@ -56,19 +56,17 @@ class RayTrainers:
 
     def _received(self, gang: Gang, refs: list[Any]) -> bool:
         end = time.monotonic() + self._store.config.cluster.start_timeout_s
-        while time.monotonic() < end:
-            self._store.raise_if_stopped("during the broadcast")
-            try:
+        try:
+            while time.monotonic() < end:
+                self._store.raise_if_stopped("during the broadcast")
                 _, waiting = ray.wait(refs, num_returns=len(refs), timeout=POLL_S) if refs else ([], [])
                 if not waiting:
                     ray.get(refs)
                     return True
-            except RayError as error:
-                why = one_line(classify(error)[1])
-                logger.warning("trainer %d: %s; it is replaced, the new one reads the base", gang.index, why)
-                self._fleet.remove(gang)
-                return False
-        logger.warning("trainer %d on %s did not load the base in time; it is replaced", gang.index, gang.host)
+            logger.warning("trainer %d on %s did not load the base in time; it is replaced", gang.index, gang.host)
+        except RayError as error:
+            why = one_line(classify(error)[1])
+            logger.warning("trainer %d: %s; it is replaced, the new one reads the base", gang.index, why)
         self._fleet.remove(gang)
         return False
 
@@ -97,10 +95,6 @@ class RayTrainers:
         """See `scoring.Decoders`: `tasks` are spread over all workers of all gangs."""
         self._fleet.open()
         Decoding(self._store, self._fleet, self._load_base, tasks, on_done).run()
-
-    def shutdown(self) -> None:
-        """Ends every gang."""
-        self._fleet.shutdown()
 
     def _load_base(self, gang: Gang, base: Base) -> list[Any]:
         if gang.base == base:

@@ -4,7 +4,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from wfc_dist import log
 from wfc_dist.backends.jobs import centralize_job, training_job
@@ -20,7 +19,7 @@ from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
-from wfc_dist.storage import durable
+from wfc_dist.storage.durable import sha256_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +35,6 @@ def check(config: Config) -> None:
         submission.test_only(cluster, Path(folder), "trains", submission.trainer_resources(cluster))
         submission.test_only(cluster, Path(folder), "scores", submission.decoder_resources(cluster))
         submission.test_only(cluster, Path(folder), "centralizes", submission.centralizer_resources(cluster))
-
-
-def _key(**identity: Any) -> str:
-    return durable.sha256_json(identity)
 
 
 class SlurmBackend:
@@ -92,7 +87,7 @@ class SlurmBackend:
         return JobSpec(
             label=label,
             title=dataset,
-            key=_key(base=base.sha256, dataset=dataset),
+            key=sha256_json({"base": base.sha256, "dataset": dataset}),
             make_payload=lambda: TrainPayload(training_job(self._store, base, dataset), self._worker_settings(base, label)),
             resources=submission.trainer_resources(self._cluster),
             checkpoints=True,
@@ -101,30 +96,22 @@ class SlurmBackend:
 
     def _worker_settings(self, base: Base, name: str) -> WorkerSettings:
         hashes = self._store.manifest(base.index)["tensors"]
-        return WorkerSettings(hashes, self._cluster.threads_per_worker, self._num_gpus, self._log_dir(), name)
-
-    def _log_dir(self) -> str:
-        return str(self._store.paths.logs(self._store.current_round(), self._store.attempt).resolve())
+        return WorkerSettings(hashes, self._cluster.threads_per_worker, self._num_gpus, str(self._store.log_dir()), name)
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`: one job of `cluster.centralizer_ranks` processes."""
-        staged: list[StagedBase] = []
-
-        def keep(_: JobSpec, result: JobResult) -> None:
-            staged.append(StagedBase(**result.value["staged"]))
-
+        results: list[JobResult] = []
         spec = JobSpec(
             label="centralize",
             title="centralize",
-            key=_key(base=base.sha256, adapters=[adapter.sha256 for adapter in adapters]),
-            make_payload=lambda: CentralizePayload(centralize_job(self._store, base, list(adapters)), self._log_dir()),
+            key=sha256_json({"base": base.sha256, "adapters": [adapter.sha256 for adapter in adapters]}),
+            make_payload=lambda: CentralizePayload(centralize_job(self._store, base, list(adapters)), str(self._store.log_dir())),
             resources=submission.centralizer_resources(self._cluster),
-            checkpoints=False,
             facts={"work": "centralize"},
         )
         with log.span("centralize", phase="merging", round=base.index + 1):
-            JobLoop(self._store, base.index + 1, self._display.say, keep).run([spec])
-        return staged[0]
+            JobLoop(self._store, base.index + 1, self._display.say, lambda _, result: results.append(result)).run([spec])
+        return StagedBase(**results[0].value["staged"])
 
     def num_decoders(self) -> int:
         """See `scoring.Decoders`: one job per model, since each job has to load the libraries and the base."""
@@ -149,12 +136,12 @@ class SlurmBackend:
         sets = {name: data.model_dump(mode="json") for name, data in task.sets.items()}
         adapter = task.adapter.sha256 if task.adapter else None
         evaluate = task.evaluate.model_dump(mode="json")
+        identity = {"base": task.base.sha256, "adapter": adapter, "sets": sets, "evaluate": evaluate, "part": task.part}
         return JobSpec(
             label=label,
             title=f"scoring {task.model_name()}",
-            key=_key(base=task.base.sha256, adapter=adapter, sets=sets, evaluate=evaluate, part=task.part),
+            key=sha256_json(identity),
             make_payload=lambda: ScorePayload(task, self._worker_settings(task.base, label), self._store.config.train),
             resources=submission.decoder_resources(self._cluster),
-            checkpoints=False,
             facts={"work": label},
         )

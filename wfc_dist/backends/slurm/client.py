@@ -119,34 +119,18 @@ def check_partition(wanted: str | None, time_min: float | None, site: Sequence[P
     Raises:
         ConfigError: There is no such partition, none of them is up, or their time limits are shorter; names what there is.
     """
-    up = _partitions_up(_wanted_partitions(wanted, site), site)
-    if time_min is not None and up:
-        _check_time_limit(time_min, up, site)
-
-
-def _names(site: Sequence[Partition]) -> str:
-    return ", ".join(partition.name + (" (default)" if partition.is_default else "") for partition in site)
-
-
-def _wanted_partitions(wanted: str | None, site: Sequence[Partition]) -> list[Partition]:
-    if not wanted:
-        return [partition for partition in site if partition.is_default]
-    names = [name.strip() for name in wanted.split(",")]
+    here = ", ".join(partition.name + (" (default)" if partition.is_default else "") for partition in site)
+    names = [name.strip() for name in wanted.split(",")] if wanted else [part.name for part in site if part.is_default]
     for name in names:
         if name not in {partition.name for partition in site}:
-            raise ConfigError(f"there is no partition {name!r}; partitions here: {_names(site)}")
-    return [partition for partition in site if partition.name in names]
-
-
-def _partitions_up(wanted: Sequence[Partition], site: Sequence[Partition]) -> list[Partition]:
-    up = [partition for partition in wanted if partition.state == "up"]
-    if wanted and not up:
-        states = ", ".join(f"partition {partition.name} is {partition.state}" for partition in wanted)
-        raise ConfigError(f"{states}; partitions here: {_names(site)}")
-    return up
-
-
-def _check_time_limit(time_min: float, up: Sequence[Partition], site: Sequence[Partition]) -> None:
+            raise ConfigError(f"there is no partition {name!r}; partitions here: {here}")
+    chosen = [partition for partition in site if partition.name in names]
+    up = [partition for partition in chosen if partition.state == "up"]
+    if chosen and not up:
+        states = ", ".join(f"partition {partition.name} is {partition.state}" for partition in chosen)
+        raise ConfigError(f"{states}; partitions here: {here}")
+    if time_min is None or not up:
+        return
     longest = max(up, key=lambda partition: math.inf if partition.limit_min is None else partition.limit_min)
     if longest.limit_min is not None and time_min > longest.limit_min:
         limits = ", ".join(f"{partition.name} {partition.limit_min:g}" for partition in site if partition.limit_min is not None)

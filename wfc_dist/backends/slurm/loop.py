@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.backends.failure_policy import Decision, Failure, FailurePolicy
+from wfc_dist.backends.failure_policy import Decision, Failure, decide
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, root_cause
@@ -36,8 +36,8 @@ class JobSpec:
         key: Identity of base, data set, adapters: a job with another key is for something else.
         make_payload: Returns what the job does; called when it is submitted.
         resources: What the job asks for.
-        checkpoints: Whether the job can be asked for a checkpoint.
         facts: Its name in the ledger, such as {"dataset": "a"}.
+        checkpoints: Whether the job can be asked for a checkpoint.
     """
 
     label: str
@@ -45,8 +45,8 @@ class JobSpec:
     key: str
     make_payload: Callable[[], Payload]
     resources: Resources
-    checkpoints: bool
     facts: Mapping[str, Any]
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,6 @@ class JobLoop:
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
         self._cluster = store.config.cluster
         self._folder = store.paths.slurm_jobs(round_index).resolve()
-        self._policy = FailurePolicy(self._cluster.max_failures)
         self._watch = Watch()
         self._waiting: list[JobSpec] = []
         self._active: dict[str, SubmittedJob] = {}
@@ -149,7 +148,8 @@ class JobLoop:
     def _attach(self, job: SubmittedJob) -> bool:
         """Takes the result of an earlier coordinator's job, or goes on with the job; says whether one of them was possible."""
         record = job.record
-        job.num_recorded = self._num_recorded(record)
+        lines = self._store.ledger.lines()
+        job.num_recorded = sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
         if self._finish(job):
             return True
         state = client.states([record.name]).get(record.name) if record.job_id else None
@@ -162,10 +162,6 @@ class JobLoop:
         self._active[job.spec.label] = job
         self._tell(job, f"goes on with job {state.job_id}")
         return True
-
-    def _num_recorded(self, record: JobRecord) -> int:
-        lines = self._store.ledger.lines()
-        return sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
 
     def _submit_waiting(self) -> None:
         room = (self._cluster.max_trainers or 10**6) - len(self._active)
@@ -285,7 +281,7 @@ class JobLoop:
         cause = root_cause(where, job.record, state, failure, host)
         kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.LOST
         self._failures[label] += 1
-        decision = self._policy.decide(kind, self._failures[label])
+        decision = decide(kind, self._failures[label], self._cluster.max_failures)
         reason = f"{type(cause).__name__}: {cause}"[:300]
         self._record("failure", job, host=host, reason=reason, decision=decision.value)
         if decision is Decision.RESTART:

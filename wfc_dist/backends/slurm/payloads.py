@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wfc_dist.backends.slurm.job_process import RankContext
@@ -94,16 +93,10 @@ class CentralizePayload:
     def __call__(self, context: RankContext) -> dict[str, Any]:
         """See `Payload`."""
         _prepare(1, context.local_rank, 0)
-        from wfc_dist import log
-        from wfc_dist.centralize import apply, collectives
-        from wfc_dist.centralize.rank import centralize_rank
-        from wfc_dist.runs import layout
+        from wfc_dist.centralize import collectives
+        from wfc_dist.centralize.rank import centralize_rank, prepare_rank
 
-        log.quiet_libraries()
-        apply.return_freed_memory()
-        logs, name = Path(self.log_dir), f"centralizer-{context.world_rank}"
-        log.configure(layout.log_file(logs, name), console=False)
-        log.open_events(layout.events_file(logs, name))
+        prepare_rank(self.log_dir, context.world_rank)
         group = collectives.join(context.world_rank, context.world_size, *context.endpoint)
         try:
             staged = centralize_rank(self.job, group)

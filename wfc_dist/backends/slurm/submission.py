@@ -101,23 +101,23 @@ class JobRecord:
 
 def find(round_folder: Path, label: str) -> JobRecord | None:
     """Returns the last job with a label, or None."""
-    numbered = [(number, path) for path in round_folder.glob(f"{label}-*") if (number := _number(path, label)) is not None]
-    for _, folder in sorted(numbered, reverse=True):
+    for _, folder in reversed(_numbered(round_folder, label)):
         with contextlib.suppress(FileNotFoundError):
             facts = json.loads((folder / "job.json").read_text(encoding="utf-8"))
             return JobRecord(folder, facts["name"], facts["key"], facts["job_id"], facts["schema"])
     return None
 
 
-def _number(path: Path, label: str) -> int | None:
-    match = re.fullmatch(r"-(\d+)", path.name[len(label) :])
-    return int(match[1]) if match else None
+def _numbered(round_folder: Path, label: str) -> list[tuple[int, Path]]:
+    """Returns (number, folder) of the jobs with a label, in order."""
+    found = [(re.fullmatch(r"-(\d+)", path.name[len(label) :]), path) for path in round_folder.glob(f"{label}-*")]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecord:
     """Returns the next job with a label, written down under a name of its own, not yet submitted."""
-    taken = [number for path in round_folder.glob(f"{label}-*") if (number := _number(path, label)) is not None]
-    folder = round_folder / f"{label}-{max(taken, default=0) + 1}"
+    last = max((number for number, _ in _numbered(round_folder, label)), default=0)
+    folder = round_folder / f"{label}-{last + 1}"
     folder.mkdir(parents=True)
     record = JobRecord(folder, f"wfc-{run_name}-{round_folder.name}-{label}-{secrets.token_hex(4)}", key)
     record.write()

@@ -19,11 +19,6 @@ def boosted_tsv(factors: Sequence[Factors], weights: Sequence[float], *, beta: f
     In falling order, sigma_c is the first singular value at which the running sum reaches beta of the whole sum; with beta = 1
     nothing is raised. Zeros outside the span of the adapters stay zero, so that the update keeps its low rank. A small beta
     makes nearly all singular values equal, and the update large: compare with `norm: mean`.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
-        beta: Share of the sum.
     """
     u_OR, sigma_R, v_RI = orthogonal_parts(factors, weights)
     return low_rank.update_of(u_OR, boosted(sigma_R, beta), v_RI)

@@ -14,8 +14,6 @@ def dare(factors: Sequence[Factors], weights: Sequence[float], *, seed: int, den
     In expectation it is the mean.
 
     Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
         seed: Of the module; each adapter draws its own entries, by its place in the order.
         density: 1 - p of the paper.
     """

@@ -11,10 +11,6 @@ from wfc_dist.merging.factors import Factors, ModuleDelta
 def factor_mean(factors: Sequence[Factors], weights: Sequence[float]) -> ModuleDelta:
     """Returns delta = s * (sum_i w_i B_i) @ (sum_i w_i A_i); not the mean of the updates.
 
-    Args:
-        factors: One module of each adapter.
-        weights: w_i, sum 1.
-
     Raises:
         InputError: The adapters differ in r or in scaling; use `mean`.
     """

@@ -14,12 +14,8 @@ from wfc_dist.merging.factors import DenseDelta, Factors, as_column, stacked_row
 def fisher(factors: Sequence[Factors], weights: Sequence[float], *, floor: float = 1e-6) -> DenseDelta:
     """Returns delta = sum_i w_i F_i * delta_i / sum_i w_i F_i, entry by entry, with F_i = max(fisher_i, floor * m).
 
-    m is the weighted mean of all entries of the module: an entry that no loss depends on gets the plain mean.
-
-    Args:
-        factors: One module of each adapter, each with `curvature.fisher_OI`; they may differ in r and alpha.
-        weights: w_i, sum 1.
-        floor: Share of m.
+    fisher_i is `curvature.fisher_OI` of the adapter. m is the weighted mean of all entries of the module: an entry that no loss
+    depends on gets the plain mean.
 
     Raises:
         InputError: An adapter without Fisher information.

@@ -25,10 +25,8 @@ def ihr(factors: Sequence[Factors], weights: Sequence[float], *, previous: Seque
     it is the mean.
 
     Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
         previous: The module's curvature for each adapter of the previous round, with `inputs_II` and `outputs_OO`.
-        damping: In units of the mean eigenvalue.
+        damping: g, in units of the mean eigenvalue.
     """
     if not previous:
         return mean(factors, weights)

@@ -7,12 +7,7 @@ from wfc_dist.merging.partial_mean import mean_of
 
 
 def mean(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
-    """Returns delta = sum_i w_i * scaling_i * B_i @ A_i, sum w_i = 1; in factors, or dense where that is the smaller.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i.
-    """
+    """Returns delta = sum_i w_i * scaling_i * B_i @ A_i, sum w_i = 1; in factors, or dense where that is the smaller."""
     out_features, in_features = factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]
     if is_smaller_dense(sum(item.a_RI.shape[0] for item in factors), out_features, in_features):
         return mean_of(factors, weights)[0]

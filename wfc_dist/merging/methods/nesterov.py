@@ -16,11 +16,7 @@ def nesterov(
     that they are stored in. In factors while these are the smaller, then dense.
 
     Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
         past: u_1 to u_{t-1}, as this method returned them with the same options.
-        lr: Outer learning rate.
-        momentum: Share of the velocity that is kept.
     """
     coefficients: list[float] = []  # v_{t-1} = sum_j coefficients_j * u_j
     for _ in past:

@@ -8,12 +8,6 @@ from wfc_dist.merging.methods.mean import mean
 
 
 def svd(factors: Sequence[Factors], weights: Sequence[float], *, r: int = 32) -> AnyDelta:
-    """Returns the update of rank r that is nearest to the mean (Frobenius).
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
-        r: Rank.
-    """
+    """Returns the update of rank r that is nearest to the mean (Frobenius)."""
     u_OR, sigma_R, v_RI = low_rank.svd(mean(factors, weights))
     return low_rank.update_of(u_OR[:, :r], sigma_R[:r], v_RI[:r])

@@ -7,11 +7,5 @@ from wfc_dist.merging.methods.mean import mean
 
 
 def task_arithmetic(factors: Sequence[Factors], weights: Sequence[float], *, lam: float = 0.3) -> AnyDelta:
-    """Returns delta = lam * sum_i K w_i delta_i, of uniform weights lam * sum_i delta_i: lam = 1/K is the mean.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1.
-        lam: Factor of the sum.
-    """
+    """Returns delta = lam * sum_i K w_i delta_i, of uniform weights lam * sum_i delta_i: lam = 1/K is the mean."""
     return mean(factors, weights).scaled(lam * len(factors))

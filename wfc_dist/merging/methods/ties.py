@@ -12,11 +12,6 @@ def ties(factors: Sequence[Factors], weights: Sequence[float], *, density: float
 
     Trimming sets all but the largest `density` of an update's own entries of the module to zero; zeros agree with no sign.
     The paper trims whole models; a module at a time, as in PEFT, every module keeps its share.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i > 0, sum 1.
-        density: Share of each update's entries kept.
     """
     thresholds, shares, rows = as_column([_threshold(item, density) for item in factors]), as_column(weights), []
     for block in stacked_rows(factors):

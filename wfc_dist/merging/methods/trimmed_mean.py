@@ -10,12 +10,7 @@ from wfc_dist.merging.factors import DenseDelta, Factors, as_column, stacked_row
 def trimmed_mean(factors: Sequence[Factors], weights: Sequence[float], *, trim: float = 0.34) -> DenseDelta:
     """Returns, for every entry, the weighted mean of the K updates without the floor(trim * K) smallest and largest of them.
 
-    Of three adapters the default leaves the median.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i > 0, sum 1; those of what is left are normalized again.
-        trim: Share of the adapters cut at either end.
+    The weights of what is left are normalized again. Of three adapters the default leaves the median.
     """
     num_cut = int(trim * len(factors) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     shares, rows = as_column(weights), []

@@ -13,10 +13,7 @@ def tsv(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
 
     U_i, sigma_i, V_i are the largest floor(min(out, in) / K) singular values of delta_i with their vectors, U' and V' the nearest
     orthonormal matrices to [U_1 ... U_K] and [V_1 ... V_K]. It is as large as a sum: compare with `norm: mean`.
-
-    Args:
-        factors: One module of each adapter; they may differ in r and alpha.
-        weights: w_i, sum 1; uniform in the source.
+    The weights are uniform in the source.
     """
     return low_rank.update_of(*orthogonal_parts(factors, weights))
 

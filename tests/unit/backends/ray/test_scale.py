@@ -18,6 +18,7 @@ from wfc_dist.errors import Interrupted  # noqa: E402
 from wfc_dist.reports import status  # noqa: E402
 from wfc_dist.reports.status import status_table  # noqa: E402
 from wfc_dist.rounds import Base  # noqa: E402
+from wfc_dist.runs.handle import Run  # noqa: E402
 from wfc_dist.runs.layout import RunPaths  # noqa: E402
 from wfc_dist.runs.opening import opened_for_writing  # noqa: E402
 from wfc_dist.runs.store import RunStore  # noqa: E402
@@ -103,7 +104,7 @@ def test_the_status_of_a_long_run_is_short(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(status, "MOST_ROWS", most_rows)
         console = Console(width=140)
         with console.capture() as text:
-            console.print(status_table(paths.run_dir))
+            console.print(status_table(Run(paths.run_dir)))
         return text.get()
 
     assert "set-00000" in shown(100) and "set-00023" in shown(100)

@@ -93,7 +93,7 @@ def store(tmp_path: Path) -> RunStore:
 
 
 def make_spec(name: str, key: str = "key") -> JobSpec:
-    return JobSpec(f"train-{name}", name, key, lambda: nothing, Resources(1, 1, 0), True, {"dataset": name})
+    return JobSpec(f"train-{name}", name, key, lambda: nothing, Resources(1, 1, 0), {"dataset": name}, True)
 
 
 def run_loop(store: RunStore, *names: str, key: str = "key", say: Callable[[str], None] = print) -> dict[str, JobResult]:
