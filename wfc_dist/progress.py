@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -96,9 +96,12 @@ def counting(what: str) -> Iterator[Callable[[str, int], None]]:
     Yields:
         What is told (name, how many more are done).
     """
-    columns = (TextColumn("{task.description}"), SpinnerColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
-        tasks: dict[str, TaskID] = {}
+    columns = (
+        bars.TextColumn("{task.description}"), bars.SpinnerColumn(), bars.MofNCompleteColumn(), bars.TextColumn(what),
+        bars.TimeElapsedColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
+        tasks: dict[str, bars.TaskID] = {}
 
         def told(name: str, count: int) -> None:
             if name not in tasks:
