@@ -149,14 +149,12 @@ def analyze(
     from wfc_dist.reports.analysis import verdict_table, write_analysis
 
     analysis = analyze_run(opened, num_points=line, max_clips=clips)
-    pages, console = write_analysis(opened.path, analysis), _console()
+    (page, numbers), console = write_analysis(opened.path, analysis), _console()
     console.print(verdict_table(analysis))
     for verdict in analysis.rounds[-1].verdicts:
         console.print(verdict.sentence, markup=False)
-    page, *others = pages
     typer.echo(_published(page, opened.path, opened.url))  # and what lies beside it
-    for path in others:
-        typer.echo(path)
+    typer.echo(numbers)
 
 
 @app.command()

@@ -149,7 +149,8 @@ def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: P
             f"{path}: no data set has a test split; a comparison measures what is learned of them; give one of them splits.test"
         )
     for planned in runs:
-        if changed := _scored_otherwise(planned.config, runs[0].config):
+        own, first = ({f"evaluate.{key}": value for key, value in run.config.evaluate} for run in (planned, runs[0]))
+        if changed := [key for key in own if key not in marked(Config, "figures") and own[key] != first[key]]:
             raise ConfigError(
                 f"{path}: {block}.{planned.system}: {', '.join(changed)}: systems are compared by the same measure on the same "
                 "sets; set it for the whole file"
@@ -166,11 +167,6 @@ def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
     except ValidationError as error:
         lines = [f"{block}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
-
-
-def _scored_otherwise(config: Config, other: Config) -> list[str]:
-    one, two = ({f"evaluate.{key}": value for key, value in each.evaluate} for each in (config, other))
-    return [key for key in one if key not in marked(Config, "figures") and one[key] != two[key]]
 
 
 def _preset(name: str, system: SystemConfig, block: str) -> Preset:

@@ -162,9 +162,7 @@ class Change:
     @property
     def verdict(self) -> str:
         """Returns improved, worse or unchanged (the interval includes zero); unknown without an interval."""
-        if self.difference is None:
-            return "unknown"
-        return "improved" if self.difference.improved else "worse" if self.difference.worse else "unchanged"
+        return "unknown" if self.difference is None else self.difference.verdict
 
 
 @dataclass(frozen=True)

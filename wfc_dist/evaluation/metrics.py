@@ -61,14 +61,9 @@ class Difference(NamedTuple):
     high: float
 
     @property
-    def improved(self) -> bool:
-        """Whether the whole interval is below zero; only then may a report say "improved". One clip alone has no interval."""
-        return self.low < self.high < 0
-
-    @property
-    def worse(self) -> bool:
-        """Whether the whole interval is above zero."""
-        return 0 < self.low < self.high
+    def verdict(self) -> str:
+        """Returns improved or worse where the whole interval is below or above zero, else unchanged. One clip has no interval."""
+        return "improved" if self.low < self.high < 0 else "worse" if 0 < self.low < self.high else "unchanged"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ FOLDER, NUMBERS, PAGE = "report/analysis", "analysis.json", "index.html"
 _ROUNDS = 3  # drawn: the last ones
 
 
-def write_analysis(run_dir: Path, analysis: Analysis) -> list[Path]:
+def write_analysis(run_dir: Path, analysis: Analysis) -> tuple[Path, Path]:
     """Writes RUN/report/analysis/index.html and analysis.json; returns both paths, the page first."""
     folder = run_dir / FOLDER
     durable.write_json(folder / NUMBERS, as_tree(analysis))
     durable.write_text(folder / PAGE, analysis_page(analysis))
-    return [folder / PAGE, folder / NUMBERS]
+    return folder / PAGE, folder / NUMBERS
 
 
 def analysis_page(analysis: Analysis) -> str:

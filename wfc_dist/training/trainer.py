@@ -90,38 +90,25 @@ class _Training:
         self.dev = DevSet(job, warm, world) if job.train.eval_every else None
         self.uploads = Uploads(job.mirror, self.metrics_file)
         self.checkpoints = Checkpoints(job, self.uploads)
-        # The order matters. DeepSpeed copies the parameters when the engine is made: the model must hold the checkpoint's by
-        # then. The random generators are restored last, so that nothing draws from them before the first step.
-        self._build()
-        begun = self._restore()
-        self._prepare(begun)
-
-    def _build(self) -> None:
-        """Builds the adapter and its loss around the warm base, whose tensors are sealed."""
-        self.model = models.build(self.warm, self.job.lora, self.job.init_seed)
-        prior = GaussianFactors(self.model, self.job.lora.prior) if self.job.lora.prior else None
+        self.model = models.build(warm, job.lora, job.init_seed)
+        prior = GaussianFactors(self.model, job.lora.prior) if job.lora.prior else None
         self.loss = TokenLoss(self.model, self.train.precision, self.train.distillation, prior)
         self.num_trainable = sum(value.numel() for value in self.loss.trained_parameters().values())
         if self.train.gradient_checkpointing:
             models.checkpoint_activations_(self.model)
-        self.seal = models.base_seal(self.warm, self.model)
-
-    def _restore(self) -> state.TrainingState:
-        """Puts the parameters of the newest checkpoint into the model, or leaves the initial ones; returns the state."""
-        begun = self.checkpoints.newest(self.world)
+        self.seal = models.base_seal(warm, self.model)
+        begun = self.checkpoints.newest(world)
         self.saved_step = begun.progress.step if begun is not None else -1
         if begun is None:
             begun = state.initial_state(self.loss.trained_parameters())
         self.progress, self.best, self.resumed_from = begun.progress, begun.best, begun.progress.step
+        # The order matters. DeepSpeed copies the parameters when the engine is made: the model must hold the checkpoint's by
+        # then. The random generators are restored last, so that nothing draws from them before the first step.
         models.copy_values_(self.loss.trained_parameters(), {name: slot.parameter for name, slot in begun.slots.items()})
-        return begun
-
-    def _prepare(self, begun: state.TrainingState) -> None:
-        """Makes penalties and engine, and sets moments, random generators and metrics log to where `begun` was saved."""
         self.penalties = self._make_penalties()
-        self.engine = make_engine(self.loss, self.train, self.world)
+        self.engine = make_engine(self.loss, self.train, world)
         self.engine.write_(begun.progress.step, begun.slots, begun.progress.scaler)
-        state.restore_rng(begun, self.job.data_seed, self.world.world_size, self.world.world_rank, self.world.device)
+        state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
         if self.writes and self.metrics_file:
             metrics_log.cut(self.metrics_file, self.resumed_from, evaluated=self.progress.evaluated_step == self.resumed_from)
         self.began, self.speech_before = time.monotonic(), self.progress.speech_seconds

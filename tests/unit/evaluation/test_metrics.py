@@ -220,8 +220,8 @@ def test_clear_improvement_is_said_and_its_reverse_too():
     better = paired_difference(references, bad, good)
     worse = paired_difference(references, good, bad)
 
-    assert better.improved and not better.worse and better.high < 0
-    assert worse.worse and not worse.improved
+    assert better.verdict == "improved" and better.high < 0
+    assert worse.verdict == "worse"
     assert better.difference == pytest.approx(-worse.difference)
 
 
@@ -232,7 +232,7 @@ def test_noise_is_not_called_an_improvement():
     difference = paired_difference(references, first, second)
 
     assert difference.difference < 0
-    assert not difference.improved and not difference.worse
+    assert difference.verdict == "unchanged"
 
 
 def test_pairing_narrows_the_interval():
@@ -250,7 +250,7 @@ def test_one_clip_has_no_interval_and_improves_nothing():
     found = score(["a b c d"], ["a b c x"], metric="wer")
     assert (found.rate, found.low, found.high) == (0.25, None, None)
     difference = paired_difference(["a b c d"], ["a b c x"], ["a b c d"])
-    assert difference.difference == -0.25 and not difference.improved and not difference.worse
+    assert difference.difference == -0.25 and difference.verdict == "unchanged"
 
 
 def test_shares_of_a_set_sum_to_the_set_whatever_is_in_them():
