@@ -90,22 +90,22 @@ class Display:
 
 
 @contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[str, int], None]]:
-    """Shows on a terminal how many things of each name are done, and how fast; elsewhere nothing.
+def counting(what: str) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows on a terminal how many things of each name are done, with the time that is left; elsewhere nothing.
 
     Yields:
-        What is told (name, how many more are done).
+        What is told (name, how many are done, how many there are or None).
     """
     columns = (
-        bars.TextColumn("{task.description}"), bars.SpinnerColumn(), bars.MofNCompleteColumn(), bars.TextColumn(what),
-        bars.TimeElapsedColumn(),
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(), bars.TextColumn(what),
+        bars.TimeElapsedColumn(), bars.TextColumn("left:"), bars.TimeRemainingColumn(),
     )  # fmt: skip
     with bars.Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
         tasks: dict[str, bars.TaskID] = {}
 
-        def told(name: str, count: int) -> None:
+        def told(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
-                tasks[name] = shown.add_task(name, total=None)
-            shown.advance(tasks[name], count)
+                tasks[name] = shown.add_task(name, total=total)
+            shown.update(tasks[name], completed=done)
 
         yield told

@@ -7,6 +7,7 @@ from pathlib import Path
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audit import audit
 from wfc_dist.errors import ConfigError
+from wfc_dist.progress import counting
 
 RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
 
@@ -32,7 +33,8 @@ def check(config: Config) -> Checked:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
     if RAY_WORKING_DIRS in Path.cwd().parts:
         config.require_lasting_run_dir()
-    report = audit(config)
+    with counting("rows checked") as told:
+        report = audit(config, told=told)
     report.raise_for_errors()
     tested = [row for row in report.rows if row.split == "test"]
     most = config.evaluate.max_clips or math.inf

@@ -18,17 +18,16 @@ from wfc_dist.data.label_tokens import LabelTokens
 from wfc_dist.data.packing import WINDOW_S
 from wfc_dist.data.recordings import Recording, Recordings
 from wfc_dist.data.rows import SourceRow
-from wfc_dist.data.sources import Clip, Fingerprint, UniqueIds, clip_language, iter_rows
+from wfc_dist.data.sources import CHUNK_ROWS, Clip, Fingerprint, UniqueIds, clip_language, expected_rows, iter_rows
 from wfc_dist.data.text import shown
 from wfc_dist.errors import InputError
 
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
-CHUNK_ROWS = 4096
 FAR_MP3_S = 300.0
 
-Told = Callable[[str, int], None]
-"""Is told (name of the split, rows that are checked)."""
+Told = Callable[[str, int, int | None], None]
+"""Is told (name of the split, rows that are checked, rows that there are if that is known)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class AuditReport:
             raise InputError("the data has errors, nothing was started:\n  " + "\n  ".join(lines))
 
 
-def audit(config: Config, *, deep: bool = False, show: int = 0, told: Told = lambda name, count: None) -> AuditReport:
+def audit(config: Config, *, deep: bool = False, show: int = 0, told: Told = lambda name, done, total: None) -> AuditReport:
     """Checks all splits of all data sets, and the test splits of the protected ones.
 
     The header of every audio file is read, and the first of its sound. With `deep` every clip is decoded too, which finds files
@@ -72,16 +71,16 @@ def audit(config: Config, *, deep: bool = False, show: int = 0, told: Told = lam
         show: How many transcripts of a split to keep as they were and as they are, of those that cleaning changed.
         told: Is told about the progress.
     """
-    recordings = Recordings(with_signs=True)
     tokens = LabelTokens(config.base)
     sets = [(name, dataset, split) for name, dataset in config.datasets.items() for split in SPLITS if split in dataset.splits]
     sets += [(name, dataset, "test") for name, dataset in config.evaluate.protected.items()]
     audits = [_SplitAudit(name, dataset, split, config, tokens, deep=deep, show=show) for name, dataset, split in sets]
-    for one in audits:
-        recordings.use_cache_of(one.dataset.local_folder())
-        one.read(recordings, told)
-        recordings.use_cache_of(None)
-    _tell_leaks(audits, recordings)
+    with Recordings(with_signs=True) as recordings:
+        for one in audits:
+            recordings.use_cache_of(one.dataset.local_folder())
+            one.read(recordings, told)
+            recordings.use_cache_of(None)
+        _tell_leaks(audits, recordings)
     return AuditReport(tuple(one.result() for one in audits))
 
 
@@ -104,11 +103,11 @@ class _SplitAudit:
     def read(self, recordings: Recordings, told: Told) -> None:
         """Checks all rows."""
         try:
-            rows = iter_rows(self.name, self.dataset, self.split)
+            rows, total = iter_rows(self.name, self.dataset, self.split), expected_rows(self.dataset, self.split)
             while chunk := list(islice(rows, CHUNK_ROWS)):
                 for row, recording in zip(chunk, recordings.of([row.audio for row in chunk]), strict=True):
                     self._add(row, recording)
-                told(f"{self.name}/{self.split}", len(chunk))
+                told(f"{self.name}/{self.split}", len(self._durations_s), total)
         except InputError as error:
             self._failure = str(error)
 

@@ -28,7 +28,7 @@ class Recording:
 
 
 class Recordings:
-    """Reads the facts of many recordings, each once, whatever path leads to it.
+    """Reads the facts of many recordings, each once, whatever path leads to it. Its threads end with the block.
 
     Args:
         with_signs: Whether the first sound of each is looked at, too.
@@ -40,7 +40,13 @@ class Recordings:
         self._known: dict[Hashable, Recording | InputError] = {}
         self._files: dict[tuple[str, int], tuple[Hashable, FileKey | None]] = {}
         self._num_readable = 0
-        self._pool = ThreadPoolExecutor(NUM_THREADS)
+        self._pool = ThreadPoolExecutor(NUM_THREADS)  # starts a thread only when there is something to read
+
+    def __enter__(self) -> "Recordings":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def use_cache_of(self, folder: Path | None) -> None:
         """Writes what is new into the cache, and goes on with the cache of another folder (None: with none)."""

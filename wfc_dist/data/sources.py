@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from wfc_dist.config.datasets import DatasetConfig, SplitName
-from wfc_dist.data.audio_files import AudioRef, decode, true_duration_s
+from wfc_dist.data.audio_files import AudioRef, decode, remaining_s
 from wfc_dist.data.languages import language_code
 from wfc_dist.data.readers import folders, hub, manifests
+from wfc_dist.data.recordings import Recordings
 from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
 
+CHUNK_ROWS = 4096
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
     "folder": folders.folder_rows,
@@ -120,6 +122,17 @@ def iter_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterator[S
     return islice(rows, dataset.max_clips)
 
 
+def expected_rows(dataset: DatasetConfig, split: SplitName) -> int | None:
+    """Returns about how many rows a split has, for a progress bar; None where its source is no plain text of one row a line."""
+    path = Path(dataset.source)
+    path = path / dataset.splits.get(split, "") if path.is_dir() else path
+    if dataset.format not in ("jsonl", "csv", "stm") or path.suffix == ".gz" or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        num_lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return min(max(1, round(num_lines * dataset.share)), dataset.max_clips or num_lines)
+
+
 def _at(rows: Iterator[SourceRow], numbers: Iterator[int]) -> Iterator[SourceRow]:
     """Yields the rows at the given, rising places."""
     place = -1
@@ -194,13 +207,29 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
             file and the line.
     """
     unique_id, clips, audio = UniqueIds(), [], []
-    for row in iter_rows(name, dataset, split):
-        try:
-            duration_s = true_duration_s(row.audio) if row.duration_s is None else row.duration_s
-            clips.append(Clip(unique_id(row), row.text, clip_language(dataset, row), duration_s, row.word_languages))
-            audio.append(row.audio)
-        except InputError as error:
-            raise InputError(f"{name}/{split}: {error}") from error
+    with Recordings() as recordings:
+        recordings.use_cache_of(dataset.local_folder())
+        for row, duration_s in _with_durations(iter_rows(name, dataset, split), recordings):
+            try:
+                if isinstance(duration_s, InputError):
+                    raise duration_s
+                clips.append(Clip(unique_id(row), row.text, clip_language(dataset, row), duration_s, row.word_languages))
+                audio.append(row.audio)
+            except InputError as error:
+                raise InputError(f"{name}/{split}: {error}") from error
     if not clips:
         raise InputError(f"{name}/{split}: no clips in {dataset.where()}; check source and splits")
     return Split(name, split, clips, audio)
+
+
+def _with_durations(rows: Iterator[SourceRow], recordings: Recordings) -> Iterator[tuple[SourceRow, float | InputError]]:
+    """Yields rows with their durations in seconds. Those that the source lacks are read from the audio, many at a time."""
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        without = [row for row in chunk if row.duration_s is None]
+        found = iter(recordings.of([row.audio for row in without]))
+        for row in chunk:
+            if row.duration_s is not None:
+                yield row, row.duration_s
+            else:
+                recording = next(found)
+                yield row, recording if isinstance(recording, InputError) else remaining_s(row.audio, recording.facts)
