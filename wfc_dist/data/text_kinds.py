@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-BRACKETS = {"angle": ("<＜", ">＞"), "round": ("(（", ")）"), "square": ("[［【〔〖", "]］】〕〗"), "curly": ("{｛", "}｝")}
+BRACKETS = {
+    "angle": ("<\uff1c", ">\uff1e"),
+    "round": ("(\uff08", ")\uff09"),
+    "square": ("[\uff3b\u3010\u3014\u3016", "]\uff3d\u3011\u3015\u3017"),
+    "curly": ("{\uff5b", "}\uff5d"),
+}
 """Kind of markup -> its opening and its closing marks."""
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese letters, as a class of a regular expression: no spaces between words."""
@@ -202,7 +207,7 @@ def _classes_of(letter: str) -> tuple[str, ...]:
 
 
 def is_mojibake(text: str) -> bool:
-    """Says whether a text is certainly UTF-8 that was read as Latin-1 or Windows-1252, such as "Ã©" for "é".
+    """Says whether a text is certainly UTF-8 that was read as Latin-1 or Windows-1252, such as U+00C3 U+00A9 for U+00E9.
 
     A capital letter before a closing quotation mark or an ellipsis also looks like two bytes of UTF-8. Such pairs do not count.
     Pairs other than those of Latin letters count where the whole text is made of them, and has two.
