@@ -122,6 +122,37 @@ def test_markup_is_deleted_as_asked(kinds, text, wanted):
     assert clean(text, TextConfig(strip_markup=kinds.split())) == wanted
 
 
+@pytest.mark.parametrize(
+    ("block", "text", "wanted"),
+    [
+        # SEAME: noises in round and angle brackets
+        ({"strip_markup": ["angle", "round"]}, "(ppl) <v-noise> \u7136\u540e(ppb) lah <unk hm>", "\u7136\u540e lah"),
+        # Fisher Spanish: English words stay, also between misspelt tags; noises go with what is in them
+        (
+            {"strip_markup": ["<laugh>", "<background>", "angle"]},
+            '<laugh>ja</laugh> <foreign lang="English"> okay </foreing> <lname>X</lname> <background> tv </background><cough/>',
+            "okay X",
+        ),
+        # ASCEND
+        ({"strip_markup": ["square"]}, "\u5443[UNK]\u6211 go", "\u5443\u6211 go"),
+        # TALCS: full-width letters become ASCII, marks go, others become a space
+        (
+            {"unicode": "nfkc", "replace": {"#": "", "=": "", "\u300a": "", "\u300b": "", "~": " "}},
+            "\u300a\uff28\uff49\u300b#\u597d~\u597d",
+            "Hi\u597d \u597d",
+        ),
+        # data sets made by the paper's own code: Whisper's tokens around the text
+        (
+            {"strip_markup": ["angle"]},
+            "<|startoftranscript|><|zh|><|transcribe|><|notimestamps|>\u597d ok<|endoftext|>",
+            "\u597d ok",
+        ),
+    ],
+)
+def test_transcripts_of_known_corpora_become_the_spoken_words(block, text, wanted):
+    assert inspect_text(text, TextConfig(**block)) == (wanted, (), ())
+
+
 def test_without_being_asked_no_markup_is_deleted_and_asked_for_markup_is_not_mended():
     assert inspect_text("(ppb) hello", TextConfig(strip_markup=["round"])) == ("hello", (), ())
     assert inspect_text("(ppb) hello", TextConfig(strip_markup=["square"])).left == ("round",)
@@ -189,7 +220,10 @@ def test_composed_and_decomposed_text_are_clean_alike(pieces):
 @pytest.mark.parametrize(
     "text",
     [
-        *(f"{piece * 50_000}x" for piece in ("(", "<a ", "[({<", "\u200c", "x-", "a ", "\\", "((a", "<bg>")),
+        *(
+            f"{piece * 50_000}x"
+            for piece in ("(", "<a ", "[({<", "\u200c", "x-", "a ", "\\", "((a", "<bg>", "\u0645\u200c", "a\u200c")
+        ),
         "<bg(" * 50_000 + ")>" * 50_000,
         "(" * 50_000 + ")" * 50_000,
         " " * 200_000 + "\0x",

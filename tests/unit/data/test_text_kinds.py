@@ -44,6 +44,9 @@ TOLD = [
     ("{laugh}", "curly"),
     ("((hello))", "double_round"),
     ("((hello there", "double_round"),
+    ("((hello)) (uh)", "double_round round"),
+    ("(a (b))", "round"),
+    ("smile :))", "round"),
     ("wo- hello", "partial_words"),
     ("hello wo-", "partial_words"),
     ("hello (wo-),", "round partial_words"),
@@ -132,6 +135,7 @@ def test_utf_8_that_was_read_as_another_encoding_is_told(word, encoding):
 
 def test_windows_1252_that_was_read_as_latin_1_is_told():
     assert findings("don\u2019t".encode("cp1252").decode("latin-1")) == ("mojibake",)
+    assert findings("\u201cCAF\u00c9\u201d don\x92t") == ("mojibake",)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,25 @@ def test_two_million_texts_take_seconds(language):
     assert time.process_time() - start < 1  # 100 s for 2 million; 4 to 15 s are measured on a core that does nothing else
 
 
-HOSTILE = ["(", "<", "<|", "&", "&a", "\\", "\u200c", "a-", "-,", "-", "[({<", "\u00c3", "\u00e0\u2019", "<|a", "e\u0301"]
+HOSTILE = [
+    "(",
+    "<",
+    "<|",
+    "&",
+    "&a",
+    "\\",
+    "\u200c",
+    "a-",
+    "-,",
+    "-",
+    "[({<",
+    "\u00c3",
+    "\u00e0\u2019",
+    "<|a",
+    "e\u0301",
+    "a\u200c",
+    "\u0645\u200c",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from wfc_dist.data.findings import AuditReport, AuditRow, Problem
+from wfc_dist.data.audit import AuditReport
+from wfc_dist.data.findings import AuditRow, Problem
 from wfc_dist.data.text_kinds import KINDS
 from wfc_dist.reports.status import audit_table
 
