@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioCell, AudioFile, AudioRef
-from wfc_dist.data.rows import Columns, SourceRow, local_path
+from wfc_dist.data.rows import Columns, SourceRow, audio_paths
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) ->
     cells = table.select_columns([dataset.audio_column])
     light = table.remove_columns([dataset.audio_column])
     columns = Columns(dataset, is_cut=True)
+    path_of = audio_paths(dataset, Path(dataset.source))
     for index, (row, (path, size_bytes)) in enumerate(zip(light, _cell_facts(cells), strict=True)):
         where = f"{dataset.source} ({split_name}) row {index}"
         if not size_bytes and not path:
@@ -78,7 +79,7 @@ def _rows(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str) ->
         if size_bytes:
             audio = partial(AudioCell, cells, dataset.audio_column, index, f"{where} ({name})", size_bytes)
         else:
-            audio = partial(AudioFile, local_path(dataset, Path(dataset.source), name))  # an absolute path stays as it is
+            audio = partial(AudioFile, path_of(name))  # an absolute path stays as it is
         yield columns.row(row, where, name=Path(name).name, audio=audio)
 
 
