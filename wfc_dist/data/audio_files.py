@@ -11,6 +11,7 @@ import numpy as np
 
 from wfc_dist.data import audio_streams
 from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio
+from wfc_dist.data.audio_pipes import AudioPipe
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,10 +68,13 @@ class AudioFile:
         return self.path if self.is_whole_file else io.BytesIO(self.encoded())
 
     def encoded(self) -> bytes:
-        """Returns the encoded audio."""
-        with open(self.path, "rb") as file:
-            file.seek(self.first_byte)
-            return file.read(-1 if self.num_bytes is None else self.num_bytes)
+        """Returns the encoded audio. Raises InputError if the file is missing."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.first_byte)
+                return file.read(-1 if self.num_bytes is None else self.num_bytes)
+        except OSError as error:
+            raise unreadable(self, error) from error
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,7 +108,7 @@ class AudioCell:
         return bytes(self.table[self.index][self.column]["bytes"])
 
 
-AudioRef = AudioFile | AudioCell
+AudioRef = AudioFile | AudioCell | AudioPipe
 
 
 def unreadable(audio: AudioRef, error: Exception) -> InputError:

@@ -14,7 +14,7 @@ import numpy as np
 from wfc_dist.config.datasets import DatasetConfig, SplitName
 from wfc_dist.data.audio_files import AudioRef, decode, true_duration_s
 from wfc_dist.data.languages import language_code
-from wfc_dist.data.readers import folders, hub, manifests, tables
+from wfc_dist.data.readers import folders, hub, kaldi, manifests, stm, tables
 from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
 
@@ -22,9 +22,12 @@ READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
     "csv": tables.csv_rows,
     "folder": folders.folder_rows,
+    "kaldi": kaldi.kaldi_rows,
+    "stm": stm.stm_rows,
     "hub": hub.hub_rows,
     "saved": hub.saved_rows,
 }
+_ONE_FILE_A_SPLIT = ("jsonl", "csv", "stm", "lhotse", "parquet", "webdataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
     source = Path(dataset.source)
     if dataset.format in ("folder", "saved") and not source.is_dir():
         raise InputError(f"{name}: {dataset.source} is no folder; check datasets.{name}.source")
-    if dataset.format in ("jsonl", "csv") and source.is_file() and len(dataset.splits) > 1:
+    if dataset.format in _ONE_FILE_A_SPLIT and source.is_file() and len(dataset.splits) > 1:
         raise InputError(
             f"{name}: source is one file, but splits names {len(dataset.splits)}; make source the folder of the files"
         )

@@ -135,7 +135,8 @@ def test_common_voice(tmp_path):
 @pytest.mark.parametrize(
     ("prefix", "keys"),
     [("/gpfs/their machine/TunSwitch/wavs/", {"path_parts": 2}), (r"D:\TunSwitch\wavs" + "\\", {"path_parts": 2}),
-     ("$data_root/wavs/", {}), ("{data_root}/wavs/", {}), ("${data_root}/wavs/", {}), ("/x/", {"path_parts": 1, "audio_dir": "wavs"})],
+     ("$data_root/wavs/", {}), ("{data_root}/wavs/", {}), ("${data_root}/wavs/", {}),
+     ("/x/", {"path_parts": 1, "audio_dir": "wavs"})],
 )  # fmt: skip
 def test_speechbrain_tables_with_paths_of_another_machine(tmp_path, prefix, keys):
     write_long(tmp_path / "wavs" / "long.wav")
