@@ -43,7 +43,7 @@ class DatasetConfig(Strict):
     """Whisper language code, or a name that maps to one; without it every row names its own (`lang`)."""
     splits: dict[SplitName, str] = Field(default_factory=dict)
     """Our split -> file name (jsonl, csv, stm, lhotse), pattern of files (parquet, webdataset), split name (hub, saved) or
-    sub-folder (folder, kaldi)."""
+    sub-folder (folder, kaldi). Ranges such as {0..7} or _OP_0..7_CL_ name several files (jsonl, webdataset)."""
     text_column: str = "text"
     audio_column: str = "audio"
     columns: dict[Column, str | None] = Field(default_factory=dict)

@@ -44,7 +44,7 @@ class AudioFile:
     @property
     def name(self) -> str:
         """The name in messages."""
-        return self.path
+        return self.path if self.is_whole_file else f"at byte {self.first_byte} of {self.path}"
 
     @property
     def recording(self) -> Hashable:
