@@ -129,7 +129,6 @@ def source(kind: str) -> dict:
         (cut([supervision(0, 0)], start=True), "start is 'True'"),
         (cut([supervision(0, 0)], recording={"sources": ["x"]}), "the recording has no channel 0"),
         (cut([supervision(0, 0)], recording={}), "sources is 'None'"),
-        (cut([supervision(0, 0, text=["x"])]), r"the text under 'text' is \"\['x'\]\""),
     ],
 )  # fmt: skip
 def test_what_is_no_clip_of_a_file_is_named(tmp_path, line, message):

@@ -6,7 +6,7 @@ from recordings import PITCHES, heard, opened, write, write_call, write_long
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.readers.tables import table_rows
-from wfc_dist.data.sources import read_rows
+from wfc_dist.data.sources import iter_rows
 from wfc_dist.errors import InputError
 
 CLIPS = [(f"text {number}", 1.0, pitch) for number, pitch in enumerate(PITCHES)]
@@ -123,13 +123,13 @@ def test_common_voice(tmp_path):
         "source": str(tmp_path / "es"), "format": "csv", "quoting": "none", "audio_dir": "clips", "text_column": "sentence",
         "columns": {"language": "locale", "id": "path"}, "splits": {"train": "train.tsv"},
     }  # fmt: skip
-    rows = read_rows("cv", DatasetConfig(**keys), "train")
+    rows = list(iter_rows("cv", DatasetConfig(**keys), "train"))
     assert [(row.id, row.text, row.language) for row in rows] == [
         ("0.wav", "text 0", "es"), ("1.wav", '"text 1', "es"), ("2.wav", "text 2", "es"),
     ]  # fmt: skip
     assert rows[0].audio.path == str(tmp_path / "es" / "clips" / "0.wav") and rows[0].unread == ("segment",)
     with pytest.raises(InputError, match=r"train\.tsv:3: a quotation mark that opens a cell.*quoting: none"):
-        read_rows("cv", DatasetConfig(**keys | {"quoting": "minimal"}), "train")
+        list(iter_rows("cv", DatasetConfig(**keys | {"quoting": "minimal"}), "train"))
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_one_table_cannot_be_several_splits(tmp_path):
     (tmp_path / "all.csv").write_text("file,text\n")
     dataset = DatasetConfig(source=str(tmp_path / "all.csv"), format="csv", splits={"train": "all.csv", "test": "all.csv"})
     with pytest.raises(InputError, match="one file, but splits names 2"):
-        read_rows("set", dataset, "test")
+        list(iter_rows("set", dataset, "test"))
