@@ -104,8 +104,18 @@ class AudioCell:
         return io.BytesIO(self.encoded())
 
     def encoded(self) -> bytes:
-        """Returns the encoded audio."""
-        return bytes(self.table[self.index][self.column]["bytes"])
+        """Returns the encoded audio; of a cell of samples a wav of floats."""
+        cell = self.table[self.index][self.column]
+        return bytes(cell["bytes"]) if "bytes" in cell else float_wav(cell["array"], cell["sampling_rate"])
+
+
+def float_wav(samples: Any, rate_hz: int) -> bytes:
+    """Returns a wav file of float samples of one channel."""
+    import soundfile as sf
+
+    file = io.BytesIO()
+    sf.write(file, np.asarray(samples, np.float32), int(rate_hz), format="WAV", subtype="FLOAT")
+    return file.getvalue()
 
 
 AudioRef = AudioFile | AudioCell | AudioPipe

@@ -14,7 +14,7 @@ import numpy as np
 from wfc_dist.config.datasets import DatasetConfig, SplitName
 from wfc_dist.data.audio_files import AudioRef, decode, true_duration_s
 from wfc_dist.data.languages import language_code
-from wfc_dist.data.readers import folders, hub, kaldi, lhotse, manifests, stm, tables, webdataset
+from wfc_dist.data.readers import folders, hub, kaldi, lhotse, manifests, parquet, stm, tables, webdataset
 from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
 
@@ -24,6 +24,7 @@ READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "folder": folders.folder_rows,
     "kaldi": kaldi.kaldi_rows,
     "stm": stm.stm_rows,
+    "parquet": parquet.parquet_rows,
     "webdataset": webdataset.webdataset_rows,
     "lhotse": lhotse.lhotse_rows,
     "hub": hub.hub_rows,

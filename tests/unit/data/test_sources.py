@@ -155,7 +155,7 @@ def test_hub_format_reads_a_repository_in_a_folder(corpus, tmp_path, monkeypatch
     as_table(corpus, "test").to_parquet(tmp_path / "repo" / "test.parquet")
     dataset = DatasetConfig(source=str(tmp_path / "repo"), format="hub", splits={"test": "test", "dev": "validation"})
     assert_same(open_split("tiny", dataset, "test"), open_split("tiny", jsonl(corpus), "test"))
-    with pytest.raises(InputError, match=r"cannot load split 'validation'.*save_to_disk"):
+    with pytest.raises(InputError, match=r"cannot load split 'validation'.*check source, subset"):
         open_split("tiny", dataset, "dev")
 
 

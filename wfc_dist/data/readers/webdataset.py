@@ -82,7 +82,8 @@ def _audio_of(dataset: DatasetConfig, files: dict[str, Member], where: str) -> M
 def _record(dataset: DatasetConfig, files: dict[str, Member], where: str) -> dict[str, Any]:
     """Returns the keys of a sample's json, and its text files under their suffixes; `text` is what the only one of them says."""
     record = _json_of(files["json"], where) if "json" in files else {}
-    wanted = {dataset.text_column, *dataset.columns.values(), *_TEXTS} & files.keys()
+    named = {dataset.text_column, *dataset.columns.values(), *_TEXTS}
+    wanted = [suffix for suffix in files if suffix in named]
     texts = {suffix: _text_of(files[suffix], where) for suffix in wanted}
     for suffix, text in texts.items():
         if str(record.get(suffix, text)).strip() != text.strip():
