@@ -93,7 +93,7 @@ class _Records:
     def _open_quote(self, first: int, how: str) -> str:
         return (
             f"{self._path}:{first}: a quotation mark that opens a cell is {how}; close it, or double it and put the text within "
-            "quotation marks (where every quotation mark is a letter: format csv and quoting: none)"
+            "quotation marks (where every quotation mark is a letter: quoting: none)"
         )
 
     def _looks_like_a_row(self, line: str) -> bool:
