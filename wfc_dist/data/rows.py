@@ -252,7 +252,6 @@ def audio_paths(dataset: DatasetConfig, folder: Path) -> Callable[[str], str]:
         folder = (source.parent if source.is_file() else source) / dataset.audio_dir
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; correct audio_dir (a relative one starts from source)")
-
     start = str(folder)
 
     def path_of(path: str) -> str:
