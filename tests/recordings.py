@@ -22,15 +22,15 @@ def write(path: Path, samples: np.ndarray | float, rate: int = 16_000, **how: st
     return path
 
 
-def write_long(path: Path) -> Path:
+def write_long(path: Path, **how: str) -> Path:
     """Writes three seconds, one of each pitch."""
-    return write(path, np.concatenate([tone(pitch) for pitch in PITCHES]))
+    return write(path, np.concatenate([tone(pitch) for pitch in PITCHES]), **how)
 
 
-def write_call(path: Path) -> Path:
+def write_call(path: Path, **how: str) -> Path:
     """Writes two channels of three seconds: the pitches, and on channel 1 the pitches and a thousand more."""
     left, right = (np.concatenate([tone(pitch + more) for pitch in PITCHES]) for more in (0, 1000))
-    return write(path, np.stack([left, right], axis=1))
+    return write(path, np.stack([left, right], axis=1), **how)
 
 
 def pitch_of(samples: np.ndarray) -> int:

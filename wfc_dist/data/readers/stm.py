@@ -41,7 +41,7 @@ def stm_rows(dataset: DatasetConfig, name: str) -> Iterator[SourceRow]:
                 continue
             found = audio.find(recording, where)
             record = {
-                "text": _plain(where, text),
+                "text": _plain(dataset, where, text),
                 "start": _seconds(begin, where),
                 "end": _seconds(end, where),
                 "channel": _channel(where, recordings, found, channel),
@@ -64,9 +64,12 @@ def _segments(path: Path) -> Iterator[tuple[str, tuple[str, str, str, str, str, 
         yield where, (words[0], words[1], words[2], words[3], words[4], _LABELS.sub("", text).strip())
 
 
-def _plain(where: str, text: str) -> str:
-    if re.search(r"\{.*/.*\}", text):
-        raise InputError(f"{where}: the text has alternatives ({text[:60]!r}); write one of them")
+def _plain(dataset: DatasetConfig, where: str, text: str) -> str:
+    """Returns the text. Raises InputError if it has alternatives such as { um / uh }, unless the configuration deletes them."""
+    if re.search(r"\{.*/.*\}", text) and not {"curly", "curly_marks"} & {*dataset.text.strip_markup}:
+        raise InputError(
+            f"{where}: the text has alternatives ({text[:60]!r}); write one of them, or text: {{strip_markup: [curly]}}"
+        )
     return text
 
 
