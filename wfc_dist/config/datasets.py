@@ -13,15 +13,22 @@ SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Column = Literal["id", "language", "offset", "duration", "start", "end", "channel", "word_langs"]
 Format = Literal["jsonl", "csv", "folder", "kaldi", "stm", "lhotse", "parquet", "webdataset", "hub", "saved", "mix"]
+_HUGGING_FACE: tuple[Format, ...] = ("hub", "saved", "parquet", "webdataset")
 _ONLY_WITH: dict[str, tuple[Format, ...]] = {
+    "text_column": ("jsonl", "csv", "folder", *_HUGGING_FACE),
+    "audio_column": ("jsonl", "csv", "folder", *_HUGGING_FACE),
+    "columns": ("jsonl", "csv", "folder", *_HUGGING_FACE),
+    "time_unit": ("jsonl", "csv", "folder", *_HUGGING_FACE),
     "quoting": ("csv", "folder"),
+    "audio_dir": ("jsonl", "csv", "folder", "kaldi", "stm", "lhotse", "hub", "saved", "parquet"),
+    "path_parts": ("jsonl", "csv", "folder", "kaldi", "lhotse", "hub", "saved", "parquet"),
     "tar": ("jsonl",),
     "allow_pipes": ("kaldi",),
     "subset": ("hub", "parquet"),
     "revision": ("hub",),
     "data_dir": ("hub",),
     "data_files": ("hub",),
-    "streaming": ("hub", "parquet", "webdataset"),
+    "streaming": ("hub", "parquet"),
 }
 """Key -> the formats that read it; elsewhere it is refused, so that no key is passed over."""
 
@@ -36,7 +43,7 @@ class DatasetConfig(Strict):
     """Whisper language code, or a name that maps to one; without it every row names its own (`lang`)."""
     splits: dict[SplitName, str] = Field(default_factory=dict)
     """Our split -> file name (jsonl, csv, stm, lhotse), pattern of files (parquet, webdataset), split name (hub, saved) or
-    sub-folder (folder, kaldi)."""
+    sub-folder (folder, kaldi). Ranges such as {0..7} or _OP_0..7_CL_ name several files (jsonl, webdataset)."""
     text_column: str = "text"
     audio_column: str = "audio"
     columns: dict[Column, str | None] = Field(default_factory=dict)
@@ -46,7 +53,7 @@ class DatasetConfig(Strict):
     quoting: Literal["minimal", "none"] = "minimal"
     """`none`: a quotation mark in a table is a letter, as in Common Voice's tsv."""
     audio_dir: str | None = None
-    """The folder that relative audio paths start from; by default that of the manifest."""
+    """The folder that relative audio paths start from, itself relative to source; by default that of the manifest."""
     path_parts: int | None = Field(None, ge=1)
     """Only the last parts of an audio path count: with 2, /their/machine/wavs/a.wav is wavs/a.wav."""
     tar: str | None = None

@@ -11,6 +11,7 @@ import numpy as np
 
 from wfc_dist.data import audio_streams
 from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio
+from wfc_dist.data.audio_pipes import AudioPipe
 from wfc_dist.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class AudioFile:
     @property
     def name(self) -> str:
         """The name in messages."""
-        return self.path
+        return self.path if self.is_whole_file else f"at byte {self.first_byte} of {self.path}"
 
     @property
     def recording(self) -> Hashable:
@@ -67,10 +68,13 @@ class AudioFile:
         return self.path if self.is_whole_file else io.BytesIO(self.encoded())
 
     def encoded(self) -> bytes:
-        """Returns the encoded audio."""
-        with open(self.path, "rb") as file:
-            file.seek(self.first_byte)
-            return file.read(-1 if self.num_bytes is None else self.num_bytes)
+        """Returns the encoded audio. Raises InputError if the file is missing."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.first_byte)
+                return file.read(-1 if self.num_bytes is None else self.num_bytes)
+        except OSError as error:
+            raise unreadable(self, error) from error
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,11 +104,21 @@ class AudioCell:
         return io.BytesIO(self.encoded())
 
     def encoded(self) -> bytes:
-        """Returns the encoded audio."""
-        return bytes(self.table[self.index][self.column]["bytes"])
+        """Returns the encoded audio; of a cell of samples a wav of floats."""
+        cell = self.table[self.index][self.column]
+        return bytes(cell["bytes"]) if "bytes" in cell else float_wav(cell["array"], cell["sampling_rate"])
 
 
-AudioRef = AudioFile | AudioCell
+def float_wav(samples: Any, rate_hz: int) -> bytes:
+    """Returns a wav file of float samples of one channel."""
+    import soundfile as sf
+
+    file = io.BytesIO()
+    sf.write(file, np.asarray(samples, np.float32), int(rate_hz), format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+AudioRef = AudioFile | AudioCell | AudioPipe
 
 
 def unreadable(audio: AudioRef, error: Exception) -> InputError:

@@ -218,17 +218,48 @@ class Columns:
         return self._unread[names]
 
 
-def local_path(dataset: DatasetConfig, folder: Path | str, path: str) -> str:
-    """Returns where an audio path of a manifest is on this machine.
+_AUDIO_COLUMNS = ("audio", "path", "wav", "file_name", "audio_filepath", "file")
+_PLACEHOLDER = re.compile(r"^(\$\w+|\$?\{\w+\})[/\\]")
+
+
+def audio_column_of(dataset: DatasetConfig, record: Mapping[str, Any], where: str, *, first: str = "audio") -> str:
+    """Returns the column with the audio paths: `audio_column`, or by default the first usual name that a record has.
+
+    Raises:
+        InputError: The record has none; names `where` and its columns.
+    """
+    is_default = dataset.audio_column == "audio"
+    names = (first, *_AUDIO_COLUMNS) if is_default else (dataset.audio_column,)
+    column = next((name for name in names if name in record), None)
+    if column is None:
+        there = ", ".join(map(str, record))
+        raise InputError(f"{where}: no audio path under {names[0]!r} (there is: {there}); set audio_column")
+    return column
+
+
+def audio_paths(dataset: DatasetConfig, folder: Path) -> Callable[[str], str]:
+    """Returns what turns an audio path as written into one on this machine: `audio_dir` and `path_parts` are applied.
 
     Args:
-        dataset: Its `audio_dir` and `path_parts` are applied.
-        folder: The manifest's, which relative paths start from.
-        path: As written.
+        dataset: A relative `audio_dir` starts from its source. A placeholder in front, such as $data_root/, is left out.
+        folder: What relative paths start from without `audio_dir`: the manifest's folder.
+
+    Raises:
+        InputError: `audio_dir` is no folder.
     """
-    if dataset.path_parts is not None:
-        path = str(PurePosixPath(*PurePosixPath(path.replace("\\", "/")).parts[-dataset.path_parts :]))
-    return os.path.join(dataset.audio_dir or folder, path)
+    if dataset.audio_dir is not None:
+        source = Path(dataset.source)
+        folder = (source.parent if source.is_file() else source) / dataset.audio_dir
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; correct audio_dir (a relative one starts from source)")
+    start = str(folder)
+
+    def path_of(path: str) -> str:
+        if dataset.path_parts is not None:
+            path = str(PurePosixPath(*PurePosixPath(path.replace("\\", "/")).parts[-dataset.path_parts :]))
+        return os.path.join(start, _PLACEHOLDER.sub("", path) if path[:1] in "${" else path)
+
+    return path_of
 
 
 def file_audio(path: str) -> Callable[[float, float | None, int | None], AudioRef]:

@@ -14,7 +14,7 @@ import numpy as np
 from wfc_dist.config.datasets import DatasetConfig, SplitName
 from wfc_dist.data.audio_files import AudioRef, decode, remaining_s
 from wfc_dist.data.languages import language_code
-from wfc_dist.data.readers import folders, hub, manifests
+from wfc_dist.data.readers import folders, hub, kaldi, lhotse, manifests, parquet, stm, tables, webdataset
 from wfc_dist.data.recordings import Recordings
 from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
@@ -22,10 +22,17 @@ from wfc_dist.errors import InputError
 CHUNK_ROWS = 4096
 READERS: dict[str, Callable[[DatasetConfig, str], Iterator[SourceRow]]] = {
     "jsonl": manifests.jsonl_rows,
+    "csv": tables.csv_rows,
     "folder": folders.folder_rows,
+    "kaldi": kaldi.kaldi_rows,
+    "stm": stm.stm_rows,
+    "parquet": parquet.parquet_rows,
+    "webdataset": webdataset.webdataset_rows,
+    "lhotse": lhotse.lhotse_rows,
     "hub": hub.hub_rows,
     "saved": hub.saved_rows,
 }
+_ONE_FILE_A_SPLIT = ("jsonl", "csv", "stm", "lhotse", "parquet", "webdataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
     source = Path(dataset.source)
     if dataset.format in ("folder", "saved") and not source.is_dir():
         raise InputError(f"{name}: {dataset.source} is no folder; check datasets.{name}.source")
-    if dataset.format == "jsonl" and source.is_file() and len(dataset.splits) > 1:
+    if dataset.format in _ONE_FILE_A_SPLIT and source.is_file() and len(dataset.splits) > 1:
         raise InputError(
             f"{name}: source is one file, but splits names {len(dataset.splits)}; make source the folder of the files"
         )

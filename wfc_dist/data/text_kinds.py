@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-BRACKETS = {"angle": ("<＜", ">＞"), "round": ("(（", ")）"), "square": ("[［【〔〖", "]］】〕〗"), "curly": ("{｛", "}｝")}
+BRACKETS = {
+    "angle": ("<\uff1c", ">\uff1e"),
+    "round": ("(\uff08", ")\uff09"),
+    "square": ("[\uff3b\u3010\u3014\u3016", "]\uff3d\u3011\u3015\u3017"),
+    "curly": ("{\uff5b", "}\uff5d"),
+}
 """Kind of markup -> its opening and its closing marks."""
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese letters, as a class of a regular expression: no spaces between words."""
@@ -124,7 +129,7 @@ KINDS: dict[str, TextKind] = {
 _WINDOWS = {chr(byte): bytes([byte]).decode("cp1252", "ignore") for byte in range(0x80, 0xA0)}
 _LATIN_1 = str.maketrans({letter: byte for byte, letter in _WINDOWS.items() if letter})
 _TAILS = "\x80-\xbf" + "".join(_WINDOWS.values())
-_LIKELY_BYTES = re.compile(f"[\x80-\x9f]|[\xc2-\xf4][{_TAILS}]")
+_C1_CONTROL, _LIKELY_BYTES = re.compile("[\x80-\x9f]"), re.compile(f"[\xc2-\xf4][{_TAILS}]")
 _BYTES = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _AFTER_A_WORD = frozenset("\u2018\u2019\u201c\u201d\u201e\u2026\u2013\u2014\u2039\u203a\xab\xbb\xa0\u2122")
 _HYPHENS, _LETTER = "\u2010\u2011-", r"[^\W\d_]"
@@ -160,7 +165,7 @@ _CONFIRMED: dict[str, Callable[[str], object]] = {
     "escape": re.compile(r"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrt\"'])").search,
     "partial_words": PARTIAL_WORD.search,
     "angle": lambda text: re.search("[<>\uff1c\uff1e]", _TOKEN.sub("", text)),
-    "round": lambda text: re.search("[()\uff08\uff09]", text.replace("((", "").replace("))", "")),
+    "round": lambda text: "((" not in text or re.search("[()\uff08\uff09]", text.replace("((", "").replace("))", "")),
 }
 """Kind -> what decides about a text that has one of its characters; without an entry the character decides."""
 _plain_letters: set[str] = set()  # a memory of characters that are in no class
@@ -189,7 +194,7 @@ def _kinds_of_letters(text: str) -> set[str]:
     found = {kind for kind in kinds if kind not in _CONFIRMED or _CONFIRMED[kind](text)}
     if "angle" in kinds and _TOKEN.search(text):
         found.add("whisper_token")
-    if "round" in kinds and ("((" in text or "))" in text):
+    if "round" in kinds and "((" in text:
         found.add("double_round")
     if "idle_joiner" in found:
         found.add("invisible")
@@ -202,14 +207,15 @@ def _classes_of(letter: str) -> tuple[str, ...]:
 
 
 def is_mojibake(text: str) -> bool:
-    """Says whether a text is certainly UTF-8 that was read as Latin-1 or Windows-1252, such as "Ã©" for "é".
+    """Says whether a text is certainly UTF-8 that was read as Latin-1 or Windows-1252, such as U+00C3 U+00A9 for U+00E9.
 
     A capital letter before a closing quotation mark or an ellipsis also looks like two bytes of UTF-8. Such pairs do not count.
     Pairs other than those of Latin letters count where the whole text is made of them, and has two.
     """
-    likely = _LIKELY_BYTES.search(text)
-    if not likely or len(likely.group()) == 1:
-        return bool(likely)
+    if _C1_CONTROL.search(text):
+        return True
+    if not _LIKELY_BYTES.search(text):
+        return False
     as_bytes = text.translate(_LATIN_1)
     starts = [match.span() for match in _BYTES.finditer(as_bytes)]
     pairs = [text[start:end] for start, end in starts if not _AFTER_A_WORD.issuperset(text[start + 1 : end])]
@@ -230,7 +236,8 @@ def without_idle_joiners(text: str) -> str:
 
 
 def _joiner_to_keep(run: re.Match[str]) -> str:
-    before, after = run.string[: run.start()][-1:], run.string[run.end() :][:1]
+    text, start, end = run.string, run.start(), run.end()
+    before, after = text[max(start - 1, 0) : start], text[end : end + 1]
     if not before:
         return ""
     is_joined = after and all(

@@ -68,7 +68,7 @@ def test_clean_data_passes_with_its_figures(corpus):
 def test_protected_sets_are_checked(corpus, tmp_path):
     protected = {"evaluate": {"protected": {"old": {"source": str(tmp_path / "none"), "splits": SPLITS}}}}
     report = audit(loading.parse({**make_config(corpus).model_dump(), **protected}))
-    assert "old/test: cannot read the manifest" in only(report.errors)
+    assert "old/test: cannot read " in only(report.errors)
 
 
 def test_missing_and_unreadable_audio(copy):

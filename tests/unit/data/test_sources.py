@@ -155,7 +155,7 @@ def test_hub_format_reads_a_repository_in_a_folder(corpus, tmp_path, monkeypatch
     as_table(corpus, "test").to_parquet(tmp_path / "repo" / "test.parquet")
     dataset = DatasetConfig(source=str(tmp_path / "repo"), format="hub", splits={"test": "test", "dev": "validation"})
     assert_same(open_split("tiny", dataset, "test"), open_split("tiny", jsonl(corpus), "test"))
-    with pytest.raises(InputError, match=r"cannot load split 'validation'.*save_to_disk"):
+    with pytest.raises(InputError, match=r"cannot load split 'validation'.*check source, subset"):
         open_split("tiny", dataset, "dev")
 
 
@@ -241,7 +241,7 @@ def test_bad_rows_are_named(copy, line, message):
 def test_sources_that_are_not_there_are_named(copy, tmp_path):
     with pytest.raises(InputError, match=r"no dev split; set datasets\.tiny\.splits\.dev"):
         open_split("tiny", DatasetConfig(source=str(copy), splits={"train": "train.jsonl"}), "dev")
-    with pytest.raises(InputError, match=r"cannot read the manifest .*none\.jsonl"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.jsonl: No such file"):
         open_split("tiny", DatasetConfig(source=str(copy), splits={"train": "none.jsonl"}), "train")
     for layout in ("folder", "saved"):
         with pytest.raises(InputError, match="none is no folder"):

@@ -1,29 +1,24 @@
-"""Reads audio folders: recordings with a metadata.csv or metadata.jsonl, or with a text file beside each."""
+"""Reads audio folders: recordings with a metadata.csv, .tsv or .jsonl, or with a text file beside each."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import SUFFIXES
-from wfc_dist.data.readers.manifests import json_lines
-from wfc_dist.data.rows import Columns, SourceRow, file_audio, local_path
+from wfc_dist.data.readers.lines import json_lines
+from wfc_dist.data.readers.tables import table_rows
+from wfc_dist.data.rows import Columns, SourceRow, audio_paths, file_audio
 from wfc_dist.errors import InputError
 
+_METADATA = tuple(f"metadata.{suffix}" for suffix in ("csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz"))
 
-def _metadata(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if (folder / "metadata.jsonl").is_file():
-        yield from json_lines(folder / "metadata.jsonl")
-        return
-    path = folder / "metadata.csv"
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield f"{path}:{reader.line_num}", row
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}); convert it") from error
+
+def _metadata_of(folder: Path) -> Path | None:
+    found = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        raise InputError(f"{folder} has {found[0].name} and {found[1].name}; take one of them away")
+    return found[0] if found else None
 
 
 def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -40,14 +35,26 @@ def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
-    """Yields the rows of an audio folder: metadata.jsonl or metadata.csv (file_name, text), else X.txt beside every X.flac."""
+    """Yields the rows of an audio folder: those of its metadata.csv, .tsv or .jsonl, else X.txt beside every X.flac.
+
+    Raises:
+        InputError: A file cannot be read, or a row has no file_name or text; names file and line.
+    """
     folder = Path(dataset.source) / sub_folder
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; check source and splits")
-    has_metadata = any((folder / name).is_file() for name in ("metadata.csv", "metadata.jsonl"))
-    columns = Columns(dataset, text_column=None if has_metadata else "text", read=("file_name",), is_table=True)
-    for where, row in _metadata(folder) if has_metadata else _sidecars(folder):
-        name = row.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{where}: no file_name (there is: {', '.join(map(str, row))}); name the audio file there")
-        yield columns.row(row, where, name=name, audio=file_audio(local_path(dataset, folder, name)))
+    metadata = _metadata_of(folder)
+    if metadata is None:
+        records, columns = _sidecars(folder), Columns(dataset, text_column="text", read=("file_name",))
+    else:
+        is_table = ".jsonl" not in metadata.suffixes
+        records = table_rows(metadata, dataset.quoting) if is_table else json_lines(metadata)
+        columns = Columns(dataset, read=("file_name",), is_table=is_table)
+    path_of = audio_paths(dataset, folder)
+    column = "file_name" if dataset.audio_column == "audio" else dataset.audio_column
+    for where, row in records:
+        name = row.get(column)
+        if not isinstance(name, str) or not name.strip():
+            there = ", ".join(map(str, row))
+            raise InputError(f"{where}: no {column} (there is: {there}); name the audio file there, or set audio_column")
+        yield columns.row(row, where, name=name.strip(), audio=file_audio(path_of(name.strip())))
