@@ -23,7 +23,7 @@ def metadata(suffix: str) -> bytes:
     else:
         separator = "," if suffix.startswith("csv") else "\t"
         content = "".join(separator.join(line) + "\r\n" for line in [list(rows[0]), *(list(row.values()) for row in rows)])
-    return gzip.compress(content.encode()) if suffix.endswith(".gz") else content.encode()
+    return gzip.compress(content.encode(), mtime=0) if suffix.endswith(".gz") else content.encode()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz"])
