@@ -238,7 +238,7 @@ def test_a_file_that_changes_is_looked_at_again(tmp_path: Path) -> None:
         assert true_duration_s(audio) == seconds
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 @pytest.mark.parametrize(
     "how",
     [MP3, {"format": "OGG", "subtype": "VORBIS"}, {"format": "FLAC"}, {"format": "WAV", "subtype": "IMA_ADPCM"},
@@ -247,11 +247,12 @@ def test_a_file_that_changes_is_looked_at_again(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_stretch_is_that_part_of_the_whole_recording(how: dict[str, str], rate: int, tmp_path: Path) -> None:
     """A plain seek within an mp3 of a low rate yields thousands of wrong samples."""
-    noise = (0.2 * np.random.default_rng(0).standard_normal(rate * 40)).astype(np.float32)
+    seconds = 40 if how["format"] in ("MP3", "OGG", "FLAC") and rate < 44_100 else 4
+    noise = (0.2 * np.random.default_rng(0).standard_normal(rate * seconds)).astype(np.float32)
     sf.write(tmp_path / "a", noise, rate, **how)
     whole = np.concatenate([block for _, block in blocks(AudioFile(str(tmp_path / "a")))])
-    assert len(whole) > BLOCK_FRAMES or rate < 16_000
-    for offset_s in (0.0, 0.2, 7.3, 20.01, 38.9):
+    assert (len(whole) > BLOCK_FRAMES) == (seconds == 40)
+    for offset_s in (share * seconds for share in (0.0, 0.005, 0.18, 0.5, 0.8)):
         part = np.concatenate([block for _, block in blocks(AudioFile(str(tmp_path / "a"), offset_s, 0.7))])
         first = round(offset_s * rate)
         assert np.abs(part - whole[first : first + len(part)]).max() < 1e-6 and len(part) == round(0.7 * rate)

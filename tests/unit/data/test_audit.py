@@ -247,7 +247,7 @@ def test_floats_that_are_integers_are_an_error(copy):
 @pytest.mark.parametrize("name", ["long.mp3", "short.mp3", "long.flac"])
 def test_stretches_of_a_long_mp3_are_told_to_be_slow(copy, name):
     seconds = 3 if name == "short.mp3" else 310
-    sf.write(copy / "audio" / name, noise(seconds), 16_000)
+    sf.write(copy / "audio" / name, noise(seconds)[::2], 8000)
     change(copy, "train", {"audio_filepath": f"audio/{name}", "offset": 1.0, "duration": 1.0})
     assert bool(audit(make_config(copy)).warnings) == (name == "long.mp3")
 
