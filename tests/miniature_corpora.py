@@ -97,7 +97,7 @@ def seame(root: Path, *, form: int = 2) -> list[str]:
         f"{SEAME_TRAIN}\t19000\t24000\t太 late",  # ends after the recording
     ])  # fmt: skip
     write_text(corpus / parts[1] / names[1] / f"{SEAME_TEST}.txt", [
-        f"{SEAME_TEST}\t100\t2100\tCS\t你 要 coffee 吗",
+        f"{SEAME_TEST}\t100\t2100\tCS\t你 要 coffee 吗\t",
         f"{SEAME_TEST}\t3000\t5000\tEN\tyes please <unk>",
         f"{SEAME_TEST}\t6000\t8000\tZH\t好 的",
         f"{SEAME_TEST}\t9000\t11000\tCS\t不在 list 里",
@@ -274,9 +274,10 @@ FLEURS = {
 }  # fmt: skip
 
 
-def fleurs_parquet(root: Path) -> list[str]:
-    """Makes FLEURS as the hub converts it: a folder a configuration and split."""
-    for (language, split), sentences in FLEURS.items():
+def fleurs_parquet(root: Path, more: Sequence[str] = ()) -> list[str]:
+    """Makes FLEURS as the hub converts it: a folder a configuration and split; of `more` configurations a test split only."""
+    others = {(language, "test"): [(9, f"{language}.wav", "Hello.", "hello")] for language in more}
+    for (language, split), sentences in {**FLEURS, **others}.items():
         rows = [
             {"id": sentence, "num_samples": 24000, "path": f"/somewhere/{name}", "transcription": spaced,
              "raw_transcription": raw, "audio": {"bytes": encoded(1.5, 250 + 60 * number, f"{language}/{name}"), "path": name},
@@ -285,7 +286,7 @@ def fleurs_parquet(root: Path) -> list[str]:
             for number, (sentence, name, raw, spaced) in enumerate(sentences)
         ]  # fmt: skip
         write_parquet(root / "fleurs" / language / {"dev": "validation"}.get(split, split) / "0000.parquet", rows)
-    return ["--corpus", str(root / "fleurs"), "--languages", "cmn_hans_cn", "es_419"]
+    return ["--corpus", str(root / "fleurs"), "--languages", "cmn_hans_cn", "es_419", *more]
 
 
 def fleurs_tar(root: Path) -> list[str]:

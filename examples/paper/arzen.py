@@ -123,11 +123,11 @@ def by_lists(clips: Sequence[Clip], arguments: argparse.Namespace) -> dict[str, 
                 raise LayoutError(f"{where}: {name} is in both lists")
             listed[name] = split
     splits: dict[str, list[Clip]] = {"train": [], "dev": [], "test": []}
-    used = set()
+    used: set[str] = set()
     for clip in clips:
-        name = next((name for name in (clip.id, clip.audio.stem, clip.audio.name) if name in listed), None)
-        used.add(name)
-        splits[listed[name] if name else "train"].append(clip)
+        names = {clip.id, clip.audio.stem, clip.audio.name} & listed.keys()
+        used |= names
+        splits[listed[min(names)] if names else "train"].append(clip)
     if unused := sorted(set(listed) - used - {""}):
         raise LayoutError(f"{len(unused)} names of the lists are of no clip, first {unused[0]!r}; expected file names or row ids")
     return splits

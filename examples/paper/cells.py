@@ -1,6 +1,7 @@
 """Audio in the cells of parquet files becomes files that manifests can name. Needs pyarrow, which `datasets` brings."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,12 @@ def read_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str
 
     try:
         file = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise LayoutError(f"{path} is no parquet file ({error}); fetch it again") from error
-    if absent := [column for column in needed if column not in file.schema_arrow.names]:
-        raise LayoutError(f"{path}: no column {', '.join(absent)} (there is: {', '.join(file.schema_arrow.names)})")
-    number = 0
-    for batch in file.iter_batches(batch_size=32):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path} row {number}", row
+        if absent := [column for column in needed if column not in file.schema_arrow.names]:
+            raise LayoutError(f"{path}: no column {', '.join(absent)} (there is: {', '.join(file.schema_arrow.names)})")
+        rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(batch_size=32))
+        yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, start=1))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise LayoutError(f"{path} is no parquet file, or is damaged ({error}); fetch it again") from error
 
 
 def save_audio(cell: Any, folder: Path, stem: str, where: str) -> Path | None:

@@ -24,9 +24,13 @@ Not verified: nothing that is read here; both layouts are public.
 """
 
 import argparse
+import gzip
+import math
 import tarfile
 import unicodedata
+import zlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +65,11 @@ def sentence_key(text: str) -> str:
 
 def parquet_rows(corpus: Path, language: str, split: str, audio: Path) -> Iterator[Row]:
     """Yields the rows of the parquet layout."""
-    for path in sorted((corpus / language / PARQUET_NAMES[split]).glob("*.parquet")):
-        for where, row in read_rows(path, ("id", "audio", "raw_transcription", "transcription")):
-            stem = Path(row.get("path") or (row["audio"] or {}).get("path") or f"{row['id']}-{len(str(where))}").stem
-            yield where, row, save_audio(row["audio"], audio, stem, where)
+    paths = sorted((corpus / language / PARQUET_NAMES[split]).glob("*.parquet"))
+    rows = chain.from_iterable(read_rows(path, ("id", "audio", "raw_transcription", "transcription")) for path in paths)
+    for number, (where, row) in enumerate(rows):
+        stem = Path(row.get("path") or f"{row['id']}-{number}").stem
+        yield where, row, save_audio(row["audio"], audio, stem, where)
 
 
 def tar_rows(data: Path, split: str, audio: Path, dropped: Dropped) -> Iterator[Row]:
@@ -80,15 +85,29 @@ def tar_rows(data: Path, split: str, audio: Path, dropped: Dropped) -> Iterator[
 
 
 def unpack(path: Path, audio: Path) -> None:
-    """Writes the files of a tar file into one folder, by their names without folders."""
+    """Writes the files of a tar file into one folder, by their names without folders.
+
+    The stream is read to its end: a damaged header in the middle looks to tarfile like the end of the archive.
+    """
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    write_atomically(audio / Path(member.name).name, content.read())
-    except (OSError, EOFError, tarfile.TarError) as error:
+        with gzip.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member) if member.isfile() else None
+                    if content is not None:
+                        write_atomically(audio / Path(member.name).name, content.read())
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise LayoutError(f"cannot read {path}: {error}; fetch it again") from error
+
+
+def stated_s(row: dict[str, Any]) -> float:
+    """Returns the seconds of the stated number of samples; 0 if none is stated, not a number if it is none."""
+    try:
+        return int(row.get("num_samples") or 0) / RATE_HZ
+    except ValueError:
+        return math.nan
 
 
 def clips(rows: Iterator[Row], split: str, column: str, lang: str, dropped: Dropped) -> Iterator[Clip]:
@@ -98,7 +117,7 @@ def clips(rows: Iterator[Row], split: str, column: str, lang: str, dropped: Drop
         length = length_s(path) if path else None
         if path is None or length is None:
             dropped.add(split, "no readable audio", where)
-        elif not is_stated_length(length, int(row.get("num_samples") or 0) / RATE_HZ):
+        elif not is_stated_length(length, stated_s(row)):
             dropped.add(split, "the audio has not the stated number of samples", where)
         elif not text:
             dropped.add(split, "the text is empty", where)

@@ -193,12 +193,14 @@ def read_table(
     A row with another number of cells than the header is dropped.
 
     Raises:
-        LayoutError: A needed column is absent, or a quote opens and does not close on its line.
+        LayoutError: A needed column is absent, a column is there twice, or a quote opens and does not close on its line.
     """
     rows = _quoted_rows(path) if quoted else ((where, line.split("\t")) for where, line in read_lines(path))
     _, header = next(rows, ("", []))
     if absent := [column for column in needed if column not in header]:
         raise LayoutError(f"{path}:1: no column {', '.join(absent)} in the header {header}; expected {', '.join(needed)}")
+    if len(set(header)) < len(header):
+        raise LayoutError(f"{path}:1: two columns of one name in the header {header}; rename one")
     for where, cells in rows:
         if cells in ([], [""]):
             continue
@@ -299,4 +301,4 @@ def run(prepare: Callable[[argparse.Namespace], None], parser: argparse.Argument
     except LayoutError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except OSError as error:
-        parser.exit(2, f"{parser.prog}: {error.filename}: {error.strerror}; nothing more was written\n")
+        parser.exit(2, f"{parser.prog}: {error}; nothing more was written\n")

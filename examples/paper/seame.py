@@ -97,6 +97,8 @@ def read_transcript(path: Path, phase: int | None, dropped: Dropped) -> Iterator
             continue
         cells = [cell.strip() for cell in line.split("\t")]
         its = phase or (2 if len(cells) > 4 and cells[3].upper() in LANGUAGES else 1)
+        while len(cells) > 3 + its and not cells[-1]:  # tabs at the end of the line
+            cells.pop()
         if len(cells) != 3 + its:
             dropped.add("-", f"the line has not the {3 + its} columns of its phase", where)
             continue
@@ -112,7 +114,7 @@ def read_corpus(corpus: Path, dropped: Dropped) -> list[Line]:
     paths = sorted(path for path in corpus.rglob("*.txt") if "transcript" in _folders(path, corpus))
     if not paths:
         raise LayoutError(f"no transcript/**/*.txt in {corpus}; expected one of the two forms that --help shows")
-    lines = []
+    lines: list[Line] = []
     for path in paths:
         phase = {"phasei": 1, "phaseii": 2}.get(path.parent.name.lower())
         lines += read_transcript(path, phase, dropped)

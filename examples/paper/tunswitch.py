@@ -83,10 +83,18 @@ def words_of(text: str, languages: Sequence[str]) -> tuple[str, tuple[str, ...]]
     return " ".join(word for word, _ in pairs), tuple(language for _, language in pairs)
 
 
+def is_zero(start: str) -> bool:
+    """Says whether the start of a row is empty or 0, whatever its unit is."""
+    try:
+        return float(start or 0) == 0
+    except ValueError:
+        return False
+
+
 def clips(table: Path, split: str, wavs: Wavs, annotation: dict[str, list[str]], dropped: Dropped) -> Iterator[Clip]:
     """Yields the clips of one table."""
     for where, row in read_table(table, ("ID", "wav", "wrd"), dropped, split):
-        if row.get("start", "").strip() not in ("", "0", "0.0"):
+        if not is_zero(row.get("start", "")):
             raise LayoutError(f"{where}: start is {row['start']}, expected 0: whole files; cut the stretches first")
         path = wavs.find(row["wav"])
         length = length_s(path) if path else None

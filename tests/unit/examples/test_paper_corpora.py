@@ -170,6 +170,22 @@ def test_seame_takes_phase_two_where_a_recording_has_both(tmp_path: Path, capsys
     assert sorted(found) == ["newer 一", "二"] and "phase I of a recording that phase II has" in capsys.readouterr().out
 
 
+def test_a_speaker_of_a_test_set_of_seame_is_not_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = make("seame-form-2", tmp_path)
+    audio = next((tmp_path / "disc").rglob(f"{SEAME_TEST}.flac"))
+    other = SEAME_TEST.replace("01NC", "46NC").replace("0101", "0201")
+    miniatures.write_audio(audio.with_stem(other), 20)
+    transcript = next((tmp_path / "disc").rglob(f"{SEAME_TEST}.txt"))
+    miniatures.write_text(transcript.with_stem(other), [f"{other}\t0\t2000\tEN\tthe same person"])
+    recordings = [SEAME_TRAIN, other, SEAME_TEST]
+    miniatures.write_text(
+        tmp_path / "disc" / "SEAME-dev-set" / "train" / "wav_file.txt", [f"/x/{name}/wav.scp" for name in recordings]
+    )
+    script("seame").main(words)
+    assert {row["speaker"] for split in ("train", "dev") for row in rows(tmp_path / "out" / f"{split}.jsonl")} == {"ni01m"}
+    assert "2 dropped: a speaker of a test set" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("units", "fits"), [(2, True), (3, False)])
 def test_a_listed_stretch_of_seame_fits_within_less_than_three_units(units: int, fits: bool, tmp_path: Path) -> None:
     words = make("seame-form-2", tmp_path)
@@ -426,6 +442,14 @@ def test_tunswitch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table.count("1 dropped: no readable wav") == 6 and table.count("1 kept: without word_langs") == 3
 
 
+@pytest.mark.parametrize("start", ["", "0.00"])
+def test_a_start_of_tunswitch_that_is_0_is_taken(start: str, tmp_path: Path) -> None:
+    words = make("tunswitch", tmp_path)
+    replace_in(tmp_path / "disc" / "TunSwitch" / "train_cs.csv", ",1.5,0,", f",1.5,{start},")
+    script("tunswitch").main(words)
+    assert len(rows(tmp_path / "out" / "train.jsonl")) == 3
+
+
 def test_a_path_of_tunswitch_that_fits_two_wavs_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = make("tunswitch", tmp_path)
     table = tmp_path / "disc" / "TunSwitch" / "train_cs.csv"
@@ -439,6 +463,7 @@ def test_a_path_of_tunswitch_that_fits_two_wavs_is_dropped(tmp_path: Path, capsy
     ("table", "change", "expected"),
     [
         ("train_cs.csv", (",1.5,0,", ",1.5,48000,"), "start is 48000"),
+        ("train_cs.csv", (",1.5,0,", ",1.5,soon,"), "start is soon"),
         ("annotation.csv", ("tn fr fr fr", "tn de fr fr"), "unknown language 'de'"),
     ],
 )
@@ -482,11 +507,32 @@ def test_both_layouts_of_fleurs_give_the_same_rows_and_audio(tmp_path: Path) -> 
         assert left == right
 
 
-def test_a_damaged_tar_stops_fleurs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("damage", ["cut off", "overwritten", "not a tar"])
+def test_a_damaged_tar_stops_fleurs(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = make("fleurs-tar", tmp_path)
     path = tmp_path / "disc" / "fleurs" / "data" / "es_419" / "audio" / "test.tar.gz"
-    path.write_bytes(path.read_bytes()[:2000])
+    whole = path.read_bytes()
+    damaged = {"cut off": whole[:2000], "overwritten": whole[:3000] + b"\xff" * 500 + whole[3500:], "not a tar": b"version https"}
+    path.write_bytes(damaged[damage])
     assert f"cannot read {path}" in refused("fleurs", words, capsys)
+
+
+@pytest.mark.parametrize("samples", ["9000", "many"])
+def test_audio_of_fleurs_with_another_length_is_dropped(samples: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = make("fleurs-tar", tmp_path)
+    path = tmp_path / "disc" / "fleurs" / "data" / "es_419" / "test.tsv"
+    path.write_text(path.read_text(encoding="utf-8").replace("24000", samples, 1), encoding="utf-8")
+    script("fleurs").main(words)
+    assert texts(tmp_path / "out" / "es_419" / "test.jsonl") == ["Bien."]
+    assert "1 dropped: the audio has not the stated number of samples" in capsys.readouterr().out
+
+
+def test_a_damaged_parquet_file_stops_fleurs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = make("fleurs-parquet", tmp_path)
+    path = next((tmp_path / "disc").rglob("es_419/test/0000.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"\x00" * 4000 + whole[4100:])
+    assert f"{path} is no parquet file, or is damaged" in refused("fleurs", words, capsys)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,15 @@ def test_a_table_without_quoting_takes_a_quote_for_a_letter(tmp_path: Path) -> N
     assert dropped.first == {("test", "the row has not the 2 cells of the header"): f"{path}:4"}
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"), [("a,c", "no column b"), ("a,b,b", "two columns of one name"), ("", "no column a, b")]
+)
+def test_a_header_without_what_is_needed_stops(header: str, expected: str, tmp_path: Path) -> None:
+    path = write_text(tmp_path / "t.csv", [header, "1,2"])
+    with pytest.raises(LayoutError, match=rf"t\.csv:1: {expected}"):
+        list(manifests.read_table(path, ("a", "b"), Dropped(), "test"))
+
+
 def test_a_quoted_cell_that_goes_on_in_the_next_line_stops(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", ["a,b", '1,"open', 'closed"'])
     with pytest.raises(LayoutError, match=r"t\.csv:2: .*quote"):
@@ -152,7 +161,7 @@ def test_arabic_marks() -> None:
 def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
     cells = script("cells")
     path = write_text(tmp_path / "a.parquet", ["version https://git-lfs.github.com/spec/v1"])
-    with pytest.raises(LayoutError, match=r"a\.parquet is no parquet file"):
+    with pytest.raises(LayoutError, match=r"a\.parquet is no parquet file, or is damaged"):
         list(cells.read_rows(path, ("audio",)))
 
 
