@@ -21,7 +21,7 @@ import numpy as np
 from measuring import in_fresh_processes, write_result
 
 RATE_HZ = 8000
-SECONDS = 20.0
+SECONDS = 5.0
 WORDS = [
     "alpha",
     "bravo",
