@@ -46,12 +46,14 @@ def numbered(pattern: str) -> dict[int, str]:
     Raises:
         InputError: A range runs backwards, or the ranges name too many files.
     """
-    parts, at, ranges = [], 0, []
+    parts: list[list[str]] = []
+    ranges: list[range] = []
+    at = 0
     for match in _RANGE.finditer(pattern):
         first, last = int(match[1]), int(match[2])
         if last < first:
             raise InputError(f"{pattern!r}: the range {match[0]} runs backwards; correct it")
-        if math.prod(map(len, ranges)) * (last - first + 1) > _MAX_NAMES:
+        if math.prod(len(one) for one in ranges) * (last - first + 1) > _MAX_NAMES:
             raise InputError(f"{pattern!r} names more than {_MAX_NAMES} files; correct the ranges")
         width = len(match[1]) if match[1].startswith("0") else 0
         parts.append([pattern[at : match.start()] + f"{number:0{width}d}" for number in range(first, last + 1)])
