@@ -1,6 +1,7 @@
 """Reads Kaldi data directories: wav.scp and text, if there also segments, utt2lang and reco2file_and_channel."""
 
 import logging
+import os
 import re
 import struct
 from collections.abc import Callable, Container, Iterator
@@ -146,7 +147,7 @@ class _Stretches:
             raise InputError(f"{entry.where}: {entry.value!r} is no audio; write the path of the audio")
         path = self._path_of(entry.value)
         at_offset = _AT_OFFSET.match(path)
-        if at_offset is None or Path(path).exists():
+        if at_offset is None or os.path.exists(path):
             return AudioFile(path)
         first_byte, num_bytes = _place(entry.where, at_offset[1], int(at_offset[2]))
         return AudioFile(at_offset[1], first_byte=first_byte, num_bytes=num_bytes)
@@ -177,8 +178,9 @@ def _place(where: str, archive: str, offset: int) -> tuple[int, int]:
         with open(archive, "rb") as file:
             file.seek(offset)
             head = file.read(16)
-    except OSError as error:
-        raise InputError(f"{where}: cannot read {archive}: {error.strerror or error}; put it there") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}: cannot read {archive}: {reason}; put it there") from error
     if head.startswith(b"AUDIO") and len(head) > 6 and 0 < head[5] <= 8:
         return offset + 6 + head[5], int.from_bytes(head[6 : 6 + head[5]], "little")
     if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
