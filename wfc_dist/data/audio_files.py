@@ -60,7 +60,7 @@ class AudioFile:
         """Returns the size of the encoded audio. Raises InputError if the file is missing."""
         try:
             return self.num_bytes if self.num_bytes is not None else os.stat(self.path).st_size - self.first_byte
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a path with NUL is a ValueError
             raise unreadable(self, error) from error
 
     def open(self) -> Any:
@@ -73,7 +73,7 @@ class AudioFile:
             with open(self.path, "rb") as file:
                 file.seek(self.first_byte)
                 return file.read(-1 if self.num_bytes is None else self.num_bytes)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise unreadable(self, error) from error
 
 

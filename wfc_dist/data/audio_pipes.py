@@ -52,8 +52,9 @@ def _output(command: tuple[str, ...]) -> bytes:
     name = shlex.join(command)
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
-    except OSError as error:
-        raise InputError(f"cannot start {name}: {error.strerror or error}; install the program, or convert the audio") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot start {name}: {reason}; install the program, or convert the audio") from error
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{name} did not end within {TIMEOUT_S} s; run it yourself and convert the audio") from error
     if done.returncode or not done.stdout:

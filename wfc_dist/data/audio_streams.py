@@ -149,8 +149,8 @@ def _route(source: Any) -> tuple[str, AudioFacts]:
         return found
     try:
         stat = os.stat(source)
-    except OSError as error:
-        raise BrokenAudio(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # a path with NUL is a ValueError
+        raise BrokenAudio(getattr(error, "strerror", None) or str(error)) from error
     return _route_of_file(source, stat.st_size, stat.st_mtime_ns)
 
 

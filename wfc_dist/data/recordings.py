@@ -93,6 +93,6 @@ def _identity(place: tuple[str, int]) -> tuple[Hashable, FileKey | None]:
     """Returns device and inode of a file, so that links and relative paths are one recording, and its state for the cache."""
     try:
         stat = os.stat(place[0])
-    except OSError:
+    except (OSError, ValueError):  # a path with NUL is a ValueError
         return place, None
     return (stat.st_dev, stat.st_ino, place[1]), (*place, stat.st_size, stat.st_mtime_ns)

@@ -1,5 +1,6 @@
 """Finds members of tar archives, and expands the numbered names of NeMo and WebDataset: a_{0..7}.tar, a__OP_0..7_CL_.tar."""
 
+import math
 import re
 import tarfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.errors import InputError
 
 _RANGE = re.compile(r"(?:_OP_|\{)(\d+)\.\.(\d+)(?:_CL_|\})")
+_MAX_NAMES = 100_000
 _BLOCK_BYTES = 512
 _READ_BEHIND_BYTES = 65_536
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7z": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -42,13 +44,17 @@ def numbered(pattern: str) -> dict[int, str]:
     With one range the numbers are those of the range; with several they count the names.
 
     Raises:
-        InputError: A range runs backwards.
+        InputError: A range runs backwards, or the ranges name too many files.
     """
-    parts, at, ranges = [], 0, []
+    parts: list[list[str]] = []
+    ranges: list[range] = []
+    at = 0
     for match in _RANGE.finditer(pattern):
         first, last = int(match[1]), int(match[2])
         if last < first:
             raise InputError(f"{pattern!r}: the range {match[0]} runs backwards; correct it")
+        if math.prod(len(one) for one in ranges) * (last - first + 1) > _MAX_NAMES:
+            raise InputError(f"{pattern!r} names more than {_MAX_NAMES} files; correct the ranges")
         width = len(match[1]) if match[1].startswith("0") else 0
         parts.append([pattern[at : match.start()] + f"{number:0{width}d}" for number in range(first, last + 1)])
         ranges.append(range(first, last + 1))

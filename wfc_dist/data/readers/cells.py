@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     import datasets
 
 
+_MAX_RATE_HZ = 1_000_000
+
+
 @contextlib.contextmanager
 def told(what: str, todo: str) -> Iterator[None]:
     """Turns what `datasets` and pyarrow raise into "cannot WHAT: reason; TODO"."""
     import datasets
     import pyarrow as pa
+    import yaml
 
-    library = (OSError, ValueError, RuntimeError, TypeError, LookupError, ImportError, pa.ArrowException)
+    kinds = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ImportError)
+    library = (*kinds, pa.ArrowException, yaml.YAMLError, datasets.exceptions.DatasetsError)
     try:
         yield
     except InputError:
         raise
-    except (*library, datasets.exceptions.DatasetsError) as error:
+    except library as error:
         reason = first_reason(error)
         if "scripts are no longer supported" in reason:
             todo = (
@@ -135,4 +140,5 @@ def _array_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:
     for batch in cells.with_format("arrow").iter(1000):
         lengths = pc.list_value_length(pc.struct_field(batch.column(0), "array")).to_pylist()
         rates = pc.struct_field(batch.column(0), "sampling_rate").to_pylist()
-        yield from ((None, 4 * length if length and rate else 0) for length, rate in zip(lengths, rates, strict=True))
+        for length, rate in zip(lengths, rates, strict=True):
+            yield None, 4 * length if length and isinstance(rate, int | float) and 0 < rate <= _MAX_RATE_HZ else 0

@@ -1,5 +1,6 @@
 """Reads audio folders: recordings with a metadata.csv, .tsv or .jsonl, or with a text file beside each."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from wfc_dist.data.readers.tables import table_rows
 from wfc_dist.data.rows import Columns, SourceRow, audio_paths, file_audio
 from wfc_dist.errors import InputError
 
+_log = logging.getLogger(__name__)
 _METADATA = tuple(f"metadata.{suffix}" for suffix in ("csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz"))
 
 
@@ -22,20 +24,39 @@ def _metadata_of(folder: Path) -> Path | None:
 
 
 def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            try:
-                text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{path} has no readable transcript {path.with_suffix('.txt').name} ({error}); write it, or a metadata.csv "
-                    f"in {folder} with the columns file_name,text"
-                ) from error
-            yield str(path), {"file_name": path.relative_to(folder).as_posix(), "text": text}
+    """Yields the recordings below a folder with the texts beside them."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*SUFFIXES, ".txt"))
+    texts = {path.with_suffix("") for path in paths if path.suffix.lower() == ".txt"}
+    recordings: dict[Path, Path] = {}
+    for path in paths:
+        if path.suffix.lower() == ".txt":
+            continue
+        other = recordings.setdefault(path.with_suffix(""), path)
+        if other != path:
+            raise InputError(f"{other} and {path} have one text, {path.stem}.txt; take one of them away")
+        try:
+            text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path} has no readable transcript {path.with_suffix('.txt').name} ({error}); write it, or a metadata.csv "
+                f"in {folder} with the columns file_name,text"
+            ) from error
+        yield str(path), {"file_name": path.relative_to(folder).as_posix(), "text": text}
+    if alone := sorted(texts - recordings.keys()):
+        _log.warning("%s.txt: %d texts have no recording beside them, and are not read", alone[0], len(alone))
+
+
+def _rows_of_split(rows: Iterator[tuple[str, dict[str, Any]]], column: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the rows whose audio is in the folder of a split, from a metadata file that is beside these folders."""
+    for where, row in rows:
+        if str(row.get(column) or "").removeprefix("./").startswith(f"{split.strip('/')}/"):
+            yield where, row
 
 
 def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
     """Yields the rows of an audio folder: those of its metadata.csv, .tsv or .jsonl, else X.txt beside every X.flac.
+
+    A metadata file in `source` itself counts too: its rows whose audio is in the sub-folder.
 
     Raises:
         InputError: A file cannot be read, or a row has no file_name or text; names file and line.
@@ -43,15 +64,19 @@ def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
     folder = Path(dataset.source) / sub_folder
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; check source and splits")
-    metadata = _metadata_of(folder)
+    column = "file_name" if dataset.audio_column == "audio" else dataset.audio_column
+    metadata, beside = _metadata_of(folder), None
+    if metadata is None:
+        metadata = beside = _metadata_of(Path(dataset.source))
     if metadata is None:
         records, columns = _sidecars(folder), Columns(dataset, text_column="text", read=("file_name",))
     else:
         is_table = ".jsonl" not in metadata.suffixes
         records = table_rows(metadata, dataset.quoting) if is_table else json_lines(metadata)
         columns = Columns(dataset, read=("file_name",), is_table=is_table)
-    path_of = audio_paths(dataset, folder)
-    column = "file_name" if dataset.audio_column == "audio" else dataset.audio_column
+    if beside:
+        records = _rows_of_split(records, column, sub_folder)
+    path_of = audio_paths(dataset, beside.parent if beside else folder)
     for where, row in records:
         name = row.get(column)
         if not isinstance(name, str) or not name.strip():

@@ -1,6 +1,7 @@
 """Reads Kaldi data directories: wav.scp and text, if there also segments, utt2lang and reco2file_and_channel."""
 
 import logging
+import os
 import re
 import struct
 from collections.abc import Callable, Container, Iterator
@@ -146,9 +147,10 @@ class _Stretches:
             raise InputError(f"{entry.where}: {entry.value!r} is no audio; write the path of the audio")
         path = self._path_of(entry.value)
         at_offset = _AT_OFFSET.match(path)
-        if at_offset is None or Path(path).exists():
+        if at_offset is None or os.path.exists(path):
             return AudioFile(path)
-        return AudioFile(at_offset[1], first_byte=int(at_offset[2]), num_bytes=_wav_bytes(entry.where, at_offset))
+        first_byte, num_bytes = _place(entry.where, at_offset[1], int(at_offset[2]))
+        return AudioFile(at_offset[1], first_byte=first_byte, num_bytes=num_bytes)
 
 
 def _segment(entry: _Entry) -> tuple[str, dict[str, Any]]:
@@ -166,17 +168,24 @@ def _segment(entry: _Entry) -> tuple[str, dict[str, Any]]:
     return recording, record if channel is None else record | {"channel": channel}
 
 
-def _wav_bytes(where: str, place: "re.Match[str]") -> int:
-    """Returns the size of the wav file that lies in an archive at an offset."""
+def _place(where: str, archive: str, offset: int) -> tuple[int, int]:
+    """Returns (first byte, number of bytes) of the audio that lies in an archive at an offset.
+
+    Kaldi's wav-copy writes a wav file there. ESPnet writes `AUDIO`, a byte with the number of bytes of the size, and the size, in
+    front of a file of any format.
+    """
     try:
-        with open(place[1], "rb") as file:
-            file.seek(int(place[2]))
-            head = file.read(12)
-    except OSError as error:
-        raise InputError(f"{where}: cannot read {place[1]}: {error.strerror or error}; put it there") from error
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        raise InputError(f"{where}: no wav file begins at byte {place[2]} of {place[1]}; write the archive again (wav-copy)")
-    size = struct.unpack("<I", head[4:8])[0]
+        with open(archive, "rb") as file:
+            file.seek(offset)
+            head = file.read(16)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}: cannot read {archive}: {reason}; put it there") from error
+    if head.startswith(b"AUDIO") and len(head) > 6 and 0 < head[5] <= 8:
+        return offset + 6 + head[5], int.from_bytes(head[6 : 6 + head[5]], "little")
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        raise InputError(f"{where}: no wav file begins at byte {offset} of {archive}; write the archive again (wav-copy)")
+    size = int(struct.unpack("<I", head[4:8])[0])
     if size in _UNKNOWN_SIZES:
-        raise InputError(f"{where}: the wav file at byte {place[2]} of {place[1]} does not say its size; write it again")
-    return int(size) + 8
+        raise InputError(f"{where}: the wav file at byte {offset} of {archive} does not say its size; write it again")
+    return offset, size + 8

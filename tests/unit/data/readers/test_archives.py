@@ -42,9 +42,17 @@ def test_numbered_names(pattern, names):
     assert numbered(pattern) == names
 
 
-def test_a_range_does_not_run_backwards():
-    with pytest.raises(InputError, match=r"the range \{2\.\.1\} runs backwards"):
-        numbered("a_{2..1}.tar")
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a_{2..1}.tar", r"the range \{2\.\.1\} runs backwards"),
+        ("a_{0..99999999}.tar", "more than 100000 files"),
+        ("{0..999}/{0..999}.tar", "more than 100000 files"),
+    ],
+)
+def test_ranges_that_cannot_be_meant_are_refused(pattern, message):
+    with pytest.raises(InputError, match=message):
+        numbered(pattern)
 
 
 def test_members_are_where_they_say(tmp_path):

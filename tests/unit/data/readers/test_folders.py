@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from recordings import PITCHES, heard, opened, write, write_call, write_long
+from recordings import PITCHES, heard, opened, tone, write, write_call, write_long
 
 from wfc_dist.errors import InputError
 
@@ -65,6 +65,27 @@ def test_audio_elsewhere(tmp_path):
     (tmp_path / "texts" / "metadata.csv").write_text("wav,text\n/their/0.wav,text 0\n")
     keys = {"audio_dir": "train/audio", "path_parts": 1, "audio_column": "wav"}
     assert heard(opened(tmp_path, "texts", format="folder", **keys)) == CLIPS[:1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_one_metadata_file_for_all_splits(tmp_path, suffix):
+    write_folder(tmp_path)
+    write(tmp_path / "test" / "audio" / "0.wav", 900)
+    content = metadata(suffix).replace(b"audio/0", b"./train/audio/0").replace(b"audio/1", b"train/audio/1")
+    (tmp_path / f"metadata.{suffix}").write_bytes(content.replace(b"audio/2", b"test/audio/0"))
+    assert heard(opened(tmp_path, format="folder")) == CLIPS[:2]
+    assert heard(opened(tmp_path, "test", format="folder")) == [("text 2", 1.0, 900)]
+
+
+def test_texts_and_recordings_without_their_other_half(tmp_path, caplog):
+    for number, path in enumerate(sorted(write_folder(tmp_path).rglob("*.wav"))):
+        path.with_suffix(".txt").write_text(f"text {number}")
+    (tmp_path / "train" / "audio" / "9.txt").write_text("alone")
+    assert heard(opened(tmp_path, format="folder")) == CLIPS
+    assert any("9.txt: 1 texts have no recording beside them" in said for said in caplog.messages)
+    write(tmp_path / "train" / "audio" / "0.flac", tone(300))
+    with pytest.raises(InputError, match=r"0\.flac and .*0\.wav have one text, 0\.txt"):
+        opened(tmp_path, format="folder")
 
 
 @pytest.mark.parametrize(

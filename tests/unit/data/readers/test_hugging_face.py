@@ -170,6 +170,14 @@ def test_a_loading_script_is_not_run_and_the_ways_out_are_named(tmp_path):
         assert "login" not in str(raised.value)
 
 
+@pytest.mark.parametrize("card", ["---\nconfigs:\n-x\n  y: [\n---\n", "---\nconfigs: 3\n---\n", "---\n\0\n---\n"])
+def test_a_damaged_card_is_told(tmp_path, card):
+    made = write_repository(tmp_path / "made", "parquet")
+    (made / "README.md").write_text(card)
+    with pytest.raises(InputError, match=r"^set/train: cannot load split 'train' of .*made"):
+        opened(made, format="hub")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_split_that_is_not_there_is_named(tmp_path, streaming):
     made = write_repository(tmp_path / "made", "parquet")
@@ -207,6 +215,8 @@ def test_audio_as_samples_is_streamed(tmp_path):
     [
         (samples(300, array=[[0.1, 0.2], [0.1, 0.2]]), "no list of float samples"),
         (samples(300, array=[1, 2, 3]), "no list of float samples"),
+        (samples(300, sampling_rate=0), "neither audio bytes nor a path"),
+        (samples(300, sampling_rate=1 << 40), "neither audio bytes nor a path"),
         (samples(300, array=[0.0][:0]), "no list of float samples|neither audio bytes nor a path"),
         ({"bytes": None, "path": None}, "is not audio|neither audio bytes nor a path"),
         (7, "is not audio"),
@@ -215,6 +225,16 @@ def test_audio_as_samples_is_streamed(tmp_path):
 def test_cells_that_are_no_audio_are_named(tmp_path, cell, message):
     with pytest.raises(InputError, match=rf"^set/train: .*({message})"):
         opened(save(tmp_path / "made", [{"audio": cell, "text": "text"}]), format="saved")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": {"text": 3}}', '{"features": "x"}'])
+def test_a_damaged_folder_is_told(tmp_path, content):
+    made = save(tmp_path / "made", [{"audio": samples(300), "text": "text"}])
+    (made / "train" / "dataset_info.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"^set/train: cannot open .*made: .*no data set saved by save_to_disk, or a damaged one"
+    ):
+        opened(made, format="saved")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path"])

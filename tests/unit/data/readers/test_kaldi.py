@@ -25,13 +25,15 @@ def directory(folder: Path, **files: str) -> Path:
     return folder
 
 
-def write_archive(path: Path) -> list[int]:
-    """Writes three wav files into one archive, as wav-copy does; returns where they begin."""
+def write_archive(path: Path, kind: str) -> list[int]:
+    """Writes three audio files into one archive, as wav-copy or ESPnet do; returns where they begin."""
     offsets, content = [], b""
     for number, pitch in enumerate(PITCHES):
         content += f"utt{number} ".encode()
         offsets.append(len(content))
-        content += write(path.with_suffix(".wav"), pitch).read_bytes()
+        sound = write(path.with_suffix(f".{kind[:4].strip()}"), tone(pitch)).read_bytes()
+        content += b"AUDIO\x03" + len(sound).to_bytes(3, "little") if "espnet" in kind else b""
+        content += sound
     path.write_bytes(content)
     return offsets
 
@@ -57,9 +59,10 @@ def test_a_segment_may_go_to_the_end(tmp_path):
     assert heard(opened(made, format="kaldi")) == [("the last", 1.0, 700)]
 
 
-def test_wav_files_in_an_archive(tmp_path):
+@pytest.mark.parametrize("kind", ["wav by wav-copy", "wav by espnet", "flac by espnet"])
+def test_audio_in_an_archive(tmp_path, kind):
     (tmp_path / "train").mkdir()
-    offsets = write_archive(tmp_path / "train" / "all.ark")
+    offsets = write_archive(tmp_path / "train" / "all.ark", kind)
     scp = "".join(f"utt{number} all.ark:{offset}\n" for number, offset in enumerate(offsets))
     assert heard(opened(directory(tmp_path, **{"wav.scp": scp}, segments=""), format="kaldi")) == CLIPS
 
@@ -163,6 +166,8 @@ def test_languages_of_utterances(tmp_path):
         ({"text": "utt0 a\nutt0 b\n"}, r"text:2: utt0 is there a second time"),
         ({"wav.scp": "rec long.wav\nrec b.wav\n"}, r"wav\.scp:2: rec is there a second time"),
         ({"wav.scp": "rec\n"}, r"wav\.scp:1: nothing stands behind rec"),
+        ({"wav.scp": "utt0 long\0.wav\n", "segments": "", "text": "utt0 text\n"}, r"long\0\.wav is missing"),
+        ({"wav.scp": "rec long\0.ark:3\n"}, r"wav\.scp:1: cannot read .*embedded null byte"),
         ({"wav.scp": "rec -\n"}, r"wav\.scp:1: '-' is no audio"),
         ({"segments": "utt0 rec 0\n"}, r"segments:1: 'rec 0', expected `utterance recording start end"),
         ({"segments": "utt0 rec a b\n"}, r"segments:1: 'rec a b', expected"),

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -95,6 +96,13 @@ def test_an_interrupted_fetch_goes_on(source, monkeypatch, spools, rows_before):
     if kept:
         assert state(spools)["num_rows"] == kept
     assert heard(stream(source)) == CLIPS
+
+
+def test_several_readers_share_a_spool(source):
+    with ThreadPoolExecutor(4) as pool:
+        splits = list(pool.map(lambda _: stream(source), range(4)))
+    assert all(heard(split) == CLIPS for split in splits)
+    assert len({split.fingerprint for split in splits}) == 1
 
 
 def test_what_a_killed_process_left_behind_is_cut_off(source, spools):
