@@ -22,7 +22,8 @@ from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.objects import is_url
-from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights import adapter_config, base_chain, peft_folder
+from wfc_dist.weights.adapted_model import with_adapter
 
 
 class LoadedModel(NamedTuple):
@@ -64,17 +65,15 @@ def load_model(model: str | Path) -> LoadedModel:
         bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
-    elif (folder / peft_folder.CONFIG).is_file():
-        adapter, base = folder, peft_folder.read_config(folder).get("base_model_name_or_path")
+    elif (folder / adapter_config.CONFIG).is_file():
+        adapter, base = folder, adapter_config.read_config(folder).get("base_model_name_or_path")
         folder = base_chain.resolve_root(str(base))
     else:
         folder = layout.model_pointed_to(folder) or base_chain.resolve_root(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     if adapter is not None:
-        from peft import PeftModel
-
-        loaded = PeftModel.from_pretrained(loaded, str(adapter))
+        loaded = with_adapter(loaded, peft_folder.read_factors(adapter), adapter)
     return LoadedModel(loaded.to(device).eval(), WhisperProcessor.from_pretrained(folder), folder)
 
 
