@@ -16,7 +16,7 @@ from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import open_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import is_url
-from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights import base_chain, checkpoint, peft_folder
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.tensor_files import write_order
 
@@ -128,7 +128,7 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
     if dtype != "auto" and dtype not in base_chain.DTYPES:
         raise InputError(f"dtype {dtype!r} is not auto, float32, float16 or bfloat16")
     delta = read_update(Path(update))
-    folder = base_chain.resolve_root(str(base), revision)
+    folder = checkpoint.resolve_root(str(base), revision, "merge")
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
     with durable.new_folder(_local(out)) as staged:
         _write_merged(folder, [], delta, staged, dtype)
@@ -169,6 +169,7 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     if not isinstance(base, int):
         raise InputError(f"base {base!r} is no index of a base; give 0, 1, ...")
     wanted, root = opened.base(base), Path(opened.base(0).facts["root"])
+    checkpoint.check(root, "merge")
     deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # also where the bases in between are gone
     with durable.new_folder(_local(out)) as staged:
         delta = base_chain.read_delta(deltas[-1]) if deltas else {}

@@ -1,12 +1,13 @@
 """Any model, in this process, without a run: `load_model`, `transcribe` and `evaluate` of the public API."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audio_files import AudioFile, decode
@@ -22,7 +23,8 @@ from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.objects import is_url
-from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights import adapter_config, base_chain, checkpoint, companions, peft_folder
+from wfc_dist.weights.adapted_model import with_adapter
 
 
 class LoadedModel(NamedTuple):
@@ -49,33 +51,41 @@ def load_model(model: str | Path) -> LoadedModel:
         Model, processor and folder, to be unpacked or used by name.
 
     Raises:
-        InputError: `model` is none of these, or an adapter whose base is missing.
+        InputError: `model` is none of these, an adapter whose base is missing, or damaged (see `weights.checkpoint`).
 
     Example:
         >>> from wfc_dist import load_model
         >>> load_model("runs/demo").folder
         PosixPath('runs/demo/base-0002')
     """
-    name = str(model)
-    folder, adapter = Path(name), None
+    folder, adapter = _locate(str(model))
+    factors = peft_folder.read_factors(adapter) if adapter else {}  # before the base, which may be large
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    loaded.generation_config = companions.generation_config(folder)
+    if adapter:
+        loaded = with_adapter(loaded, factors, adapter)
+    return LoadedModel(loaded.to(device).eval(), WhisperProcessor.from_pretrained(folder), folder)
+
+
+def _locate(name: str) -> tuple[Path, Path | None]:
+    """Returns the folder of a checkpoint, which is checked, and that of the adapter on top of it, if `name` is one."""
+    folder = Path(name)
     if is_url(name):
         folder, mirror = local_run(name)
         assert mirror is not None, "a URL has a mirror"
         bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
-    elif (folder / peft_folder.CONFIG).is_file():
-        adapter, base = folder, peft_folder.read_config(folder).get("base_model_name_or_path")
-        folder = base_chain.resolve_root(str(base))
-    else:
-        folder = layout.model_pointed_to(folder) or base_chain.resolve_root(name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    if adapter is not None:
-        from peft import PeftModel
-
-        loaded = PeftModel.from_pretrained(loaded, str(adapter))
-    return LoadedModel(loaded.to(device).eval(), WhisperProcessor.from_pretrained(folder), folder)
+        checkpoint.check(folder, "decode")
+        return folder, None
+    if (folder / adapter_config.CONFIG).is_file() and not base_chain.has_weights(folder):
+        config = adapter_config.read_config(folder)
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
+        if not base or not isinstance(base, str) or not isinstance(revision, str | None):
+            raise InputError(f"{folder / adapter_config.CONFIG}: base_model_name_or_path names no base; write its folder there")
+        return checkpoint.resolve_root(base, revision, "decode"), folder
+    return checkpoint.resolve_root(str(layout.model_pointed_to(folder) or name), use="decode"), None
 
 
 def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str | None = None) -> Iterator[tuple[Path, str]]:
@@ -84,10 +94,11 @@ def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str 
     Args:
         model: As `load_model` takes it.
         files: wav, flac, ogg, opus or mp3.
-        language: Whisper language code; detected by default.
+        language: Whisper's language code, or the language's English name; detected by default.
 
     Raises:
-        InputError: A file that is missing or no audio (before the model is loaded), or no such model.
+        InputError: A file that is missing or no audio (before the model is loaded), no such model, or a language that it does
+            not know.
 
     Example:
         >>> from wfc_dist import transcribe
@@ -97,7 +108,10 @@ def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str 
     paths = [Path(file) for file in files]
     if missing := [path for path in paths if not path.is_file()]:
         raise InputError(f"no such audio file: {missing[0]}")
-    whisper, processor, _ = load_model(model)
+    whisper, processor, folder = load_model(model)
+    if language is not None:
+        language = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+        _check_languages(whisper, folder, {language})
     for path in paths:
         yield path, decoding.transcribe(whisper, processor, decode(AudioFile(str(path))), language)
 
@@ -114,7 +128,8 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         Test set -> score, in the order of the configuration. A rate of 0.25 is 25 %.
 
     Raises:
-        InputError: No such model, data that cannot be read, or a set without a reference token.
+        InputError: No such model, data that cannot be read or in a language that the model does not know, or a set without a
+            reference token.
 
     Example:
         >>> from wfc_dist import evaluate, load_config
@@ -124,6 +139,18 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
     torch.set_num_threads(threads or os.cpu_count() or 1)
     splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}
     whisper, processor, folder = load_model(model)
+    if config.evaluate.language == "given":
+        _check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
     decoded = decoding.decode_sets(whisper, processor, list(splits.values()), config.evaluate, device=whisper.device)
     spelling = spelling_table(folder)
     return {key: score_hypotheses(said, config.evaluate, spelling) for key, said in zip(splits, decoded, strict=True)}
+
+
+def _check_languages(model: Any, folder: Path, languages: Set[str]) -> None:
+    """Raises InputError for a language that the model's prompt cannot name; an English-only model would hear English."""
+    settings = model.generation_config
+    is_multilingual = getattr(settings, "is_multilingual", True)
+    known = {token.strip("<|>") for token in settings.lang_to_id} if is_multilingual else {"en"}
+    if unknown := sorted(languages - known):
+        kind = "has no token for it" if is_multilingual else "is an English-only model"
+        raise InputError(f"language {unknown[0]!r}: {folder} {kind}; use a model that knows the language")

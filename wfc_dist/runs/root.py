@@ -12,7 +12,7 @@ from wfc_dist.runs.layout import RunPaths, read_base
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import AnyMirror, Mirror
-from wfc_dist.weights import base_chain
+from wfc_dist.weights import base_chain, checkpoint
 from wfc_dist.weights.hashing import content_sha256
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def ensure_root(store: RunStore) -> None:
             base_chain.verify_root(Path(facts["root"]), facts["root_tensors"])
         return
     with log.span("open_root", phase="loading"):
-        root = base_chain.resolve_root(store.config.base.model, store.config.base.revision)
+        root = checkpoint.resolve_root(store.config.base.model, store.config.base.revision)
         staged = durable.staging_path(store.paths.base(0), store.attempt)
         facts = _root_facts(store, root, staged)
         sha256 = content_sha256(facts["tensors"])
@@ -79,7 +79,7 @@ def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
     if not isinstance(mirror, Mirror) or (mirror.folder / LINK).is_dir():
         return
     found = Path(facts["found"])
-    root = found if found.is_dir() else base_chain.resolve_root(facts["model"], facts["revision"])
+    root = found if found.is_dir() else checkpoint.resolve_root(facts["model"], facts["revision"])
     with log.span("verify_root", phase="loading"):
         base_chain.verify_root(root, facts["root_tensors"])
     durable.replace_link(mirror.folder / LINK, root)  # several processes of this node may do so at once

@@ -14,11 +14,12 @@ from peft.tuners.lora import LoraLayer
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wfc_dist.config.training import LoraConfig
-from wfc_dist.errors import ConfigError, InputError, IntegrityError, TrainingError
+from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
+from wfc_dist.weights import checkpoint
 from wfc_dist.weights.base_chain import tensor_specs
 from wfc_dist.weights.hashing import content_sha256
 from wfc_dist.weights.peft_folder import PREFIX
-from wfc_dist.weights.warm_base import TIED, WarmBase
+from wfc_dist.weights.warm_base import WarmBase
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "layerdrop")
 
@@ -74,23 +75,13 @@ def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]
     """Returns module -> (out, in) of every linear layer that `build` adapts. Reads only the headers of the weights.
 
     Raises:
-        ConfigError: See `attach`. InputError: `folder` holds no Whisper checkpoint in safetensors.
+        ConfigError: See `attach`. InputError: `folder` holds no Whisper checkpoint that can be trained on.
     """
+    checkpoint.check(folder)
     specs = tensor_specs(folder)
-    try:
-        config = WhisperConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} cannot be read as a Whisper model: {error}") from error
     with torch.device("meta"):
-        base = WhisperForConditionalGeneration(config)
-        stated = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
-        there = {name: tuple(spec.shape) for name, spec in specs.items()}
-        wrong = {name for name in stated.keys() | there.keys() if stated.get(name) != there.get(name)} - {TIED}
-        if wrong:
-            first = ", ".join(sorted(wrong)[:3])
-            raise InputError(f"{folder}: config.json and weights disagree on {first}; give a complete Whisper checkpoint")
-        model = attach(base, lora, specs, str(folder))
-    return {name: stated[f"{name}.weight"] for name in lora_layers(model)}
+        model = attach(WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder)), lora, specs, str(folder))
+    return {name: specs[f"{name}.weight"].shape for name in lora_layers(model)}
 
 
 def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:

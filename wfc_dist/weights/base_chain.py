@@ -7,10 +7,9 @@ file sorts last, because Transformers reads shards in name order and keeps the l
 """
 
 import json
-import shutil
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,58 +17,38 @@ from safetensors import SafetensorError, safe_open
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta
 from wfc_dist.storage import durable
+from wfc_dist.weights.companions import copy_companions
 from wfc_dist.weights.hashing import tensor_sha256
-from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
+from wfc_dist.weights.json_files import read_object
+from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, open_tensors, read_header, write_order
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHANGED, DELTA = "model-update.safetensors", "delta.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_COMPANIONS = ("*.json", "*.txt", "*.model", "LICENSE*")  # configuration, tokenizer, feature extractor
+TIED = "proj_out.weight"
+"""The output layer, which is the embedding of the tokens: a checkpoint may leave it out."""
+_SHARD = re.compile(r"[\w.-]+\.safetensors")  # no path: nothing outside the folder is read
 
 
-def resolve_root(model: str, revision: str | None = None) -> Path:
-    """Returns the folder of a root model: `model` itself if it is one, else the hub's snapshot (safetensors only).
-
-    Raises:
-        InputError: No such folder and no such model on the hub, or one without safetensors.
-    """
-    if Path(model).is_dir():
-        folder = Path(model).resolve()
-    else:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            patterns = ["*.json", "*.txt", "*.safetensors"]
-            folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(
-                f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
-                "give a folder, or check the name, the network and HF_TOKEN"
-            ) from error
-    weight_map(folder)
-    return folder
+def has_weights(folder: Path) -> bool:
+    """Says whether a folder holds the weights of a model in safetensors."""
+    return any((folder / name).is_file() for name in (SINGLE, INDEX))
 
 
 def weight_map(folder: Path) -> dict[str, Path]:
     """Returns tensor name -> file of a checkpoint folder. Raises InputError when it has no safetensors."""
     if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        index = read_object(folder / INDEX, "download it again").get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(file, str) and _SHARD.fullmatch(file) for file in index.values()):
+            raise InputError(f"{folder / INDEX}: weight_map does not say which file holds which tensor; download it again")
         return {name: folder / file for name, file in sorted(index.items())}
     if not (folder / SINGLE).is_file():
-        raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first")
-    with _open(folder / SINGLE) as file:
+        raise InputError(
+            f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first: load a model that "
+            "you trust with Transformers, and save it with save_pretrained"
+        )
+    with open_tensors(folder / SINGLE) as file:
         return dict.fromkeys(sorted(file.keys()), folder / SINGLE)
-
-
-def _open(path: Path) -> "safe_open":
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -85,13 +64,13 @@ def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[t
     for name in wanted:
         path = where[name]
         if path not in opened:
-            opened[path] = _open(path)
+            opened[path] = open_tensors(path)
         yield name, opened[path].get_tensor(name)
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
     """Returns one tensor of a safetensors file; nothing of the file stays mapped but the tensor."""
-    with _open(path) as file:
+    with open_tensors(path) as file:
         return file.get_tensor(name)  # type: ignore[no-any-return]
 
 
@@ -104,21 +83,6 @@ def past_updates(folders: Sequence[Path], module: str) -> Iterator[AnyDelta]:
 def hash_tensors(folder: Path) -> dict[str, str]:
     """Returns tensor name -> sha256 for every tensor of a checkpoint folder."""
     return {name: tensor_sha256(tensor) for name, tensor in read_tensors(folder)}
-
-
-def generation_config(folder: Path) -> "GenerationConfig":
-    """Returns the folder's generation configuration, which holds Whisper's language and task tokens."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig.from_pretrained(folder)
-
-
-def copy_companions(root: Path, out: Path) -> None:
-    """Copies configuration, tokenizer and feature-extractor files of a checkpoint. Writes into `out`."""
-    for pattern in _COMPANIONS:
-        for path in sorted(root.glob(pattern)):
-            if path.name not in (INDEX, "manifest.json", "root.json") and not path.name.startswith("pytorch_model"):
-                shutil.copyfile(path, out / path.name)
 
 
 def write_overlay(
@@ -242,16 +206,21 @@ def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict
     folder = Path(folder)
     if not (folder / DELTA).is_file():
         raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
-    with _open(folder / DELTA) as file:
-        names = set(file.keys())
-        found = sorted({name.rpartition(".")[0] for name in names})
-        return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
+    try:
+        with open_tensors(folder / DELTA) as file:
+            names = set(file.keys())
+            found = sorted({name.rpartition(".")[0] for name in names})
+            return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
+    except SafetensorError as error:
+        raise InputError(f"{folder / DELTA} is no delta: {error}; make one with `wfc average`") from error
 
 
 def tensor_specs(folder: Path) -> dict[str, TensorSpec]:
     """Returns tensor name -> data type and shape of a checkpoint folder, from the headers of its files."""
     where = weight_map(folder)
     headers = {path: read_header(path) for path in set(where.values())}
+    if gone := [name for name, path in where.items() if name not in headers[path]]:
+        raise InputError(f"{where[gone[0]]} has no tensor {gone[0]}, which {INDEX} names there; download it again")
     return {name: headers[path][name] for name, path in where.items()}
 
 

@@ -1,8 +1,7 @@
 """PEFT folders <-> factors. Reads safetensors only."""
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,18 @@ from safetensors.torch import save_file
 from wfc_dist.errors import InputError
 from wfc_dist.merging.curvature import FIELDS, Curvature, shape_of
 from wfc_dist.merging.factors import Factors, concatenated
+from wfc_dist.weights import adapter_config
 from wfc_dist.weights.hashing import content_sha256, tensor_sha256
+from wfc_dist.weights.tensor_files import read_header
 
-FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", adapter_config.CONFIG
 STATISTICS = "curvature.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before the name of a module in the base."""
-_REFUSED = ("use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the adapter_config.json of a PEFT LoRA folder. Raises InputError for variants whose average would be wrong."""
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is not a PEFT adapter: cannot read {CONFIG} ({error})") from error
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"{folder}: peft_type is {config.get('peft_type')}, only LORA can be averaged")
-    if used := [key for key in _REFUSED if config.get(key)]:
-        raise InputError(f"{folder}: {', '.join(used)} is set; such an adapter is not scaling * B @ A and is refused")
-    if config.get("bias", "none") != "none":
-        raise InputError(f"{folder}: trains biases (bias={config['bias']}); train with bias='none'")
-    return config
+WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What torch.compile, data-parallel training and checkpointing of activations put into the names of what they wrap."""
+_SIDES = ("lora_A", "lora_B")
+_DTYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 
 
 def read_factors(folder: str | Path) -> dict[str, Factors]:
@@ -56,14 +45,16 @@ def read_factors(folder: str | Path) -> dict[str, Factors]:
         torch.float32
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config = adapter_config.read_config(folder)
     try:
+        read_header(folder / WEIGHTS)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, InputError) as error:
         raise InputError(f"{folder}: cannot read {WEIGHTS} ({error}); pickled adapters are not read") from error
     pairs = _pair(folder, tensors)
-    lora_r, alpha = (_by_module(config, *keys, pairs) for keys in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")))
+    keys = ("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")
+    lora_r, alpha = (adapter_config.by_module(config, *names, pairs) for names in keys)
     for module, (a_RI, b_OR) in pairs.items():
         if a_RI.shape[0] != lora_r[module] or b_OR.shape[1] != lora_r[module]:
             raise InputError(f"{folder}: the factors of {module} do not fit together with r = {lora_r[module]}")
@@ -71,22 +62,20 @@ def read_factors(folder: str | Path) -> dict[str, Factors]:
     return {module: Factors(*pair, float(scaling[module])) for module, pair in pairs.items()}
 
 
-def _by_module(config: Mapping[str, Any], key: str, pattern_key: str, modules: Iterable[str]) -> dict[str, Any]:
-    """Returns a setting for every module by PEFT's rule: of the first pattern that the end of the module's name matches."""
-    patterns = [(re.compile(rf"(.*\.)?({pattern})$"), value) for pattern, value in (config.get(pattern_key) or {}).items()]
-    return {module: next((value for found, value in patterns if found.match(module)), config[key]) for module in modules}
-
-
 def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Returns module -> (lora_A, lora_B), float32, in name order."""
     sides: dict[str, dict[str, torch.Tensor]] = {}
+    keys: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
     for key, tensor in tensors.items():
-        module, _, side = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
-        if side not in ("lora_A", "lora_B") or tensor.dim() != 2:
-            raise InputError(f"{folder}: {key} is no LoRA factor of a linear layer")
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{folder}: {key} has a number that is not finite; the adapter diverged, train it again")
+        module, side, name = _parse_key(folder, key)
+        _check_factor(folder, key, tensor)
+        if (other := keys.setdefault((module, side), key)) != key:
+            raise InputError(f"{folder}: {other} and {key} are the same factor of {module}; save one adapter alone")
+        names.setdefault(name, key)
         sides.setdefault(module, {})[side] = tensor.float()
+    if len(names) > 1:
+        raise InputError(f"{folder}: {' and '.join(sorted(names.values())[:2])} belong to two adapters; save one adapter alone")
     for module, pair in sides.items():
         if len(pair) != 2:
             raise InputError(
@@ -95,6 +84,36 @@ def _pair(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[
     if not sides:
         raise InputError(f"{folder}: {WEIGHTS} holds no LoRA factors")
     return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sorted(sides.items())}
+
+
+def _parse_key(folder: Path, key: str) -> tuple[str, str, str]:
+    """Returns module, side and adapter's name ("" without one) of `base_model.model.MODULE.lora_A.NAME.weight`.
+
+    `base_model.model`, NAME and `weight` may be missing; the names that wrappers put in are passed over.
+    """
+    parts = [part for part in key.split(".") if part not in WRAPPERS]
+    if parts[:2] == PREFIX.split(".")[:2]:
+        parts = parts[2:]
+    if parts[-1:] == ["weight"]:
+        parts.pop()
+    name = parts.pop() if parts and parts[-1] not in _SIDES else ""
+    if len(parts) < 2 or parts[-1] not in _SIDES:
+        raise InputError(f"{folder}: {key} is no LoRA factor of a linear layer")
+    module = ".".join(parts[:-1])
+    adapter_config.check_module_name(folder, module)
+    return module, parts[-1], name
+
+
+def _check_factor(folder: Path, key: str, tensor: torch.Tensor) -> None:
+    if not tensor.numel():
+        raise InputError(
+            f"{folder}: {key} is empty, {list(tensor.shape)}: it was saved under ZeRO-3 without being gathered; save it with "
+            "Accelerate's get_state_dict"
+        )
+    if tensor.dim() != 2 or tensor.dtype not in _DTYPES:
+        raise InputError(f"{folder}: {key} is no LoRA factor of a linear layer: {list(tensor.shape)}, {tensor.dtype}")
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{folder}: {key} has a number that is not finite; the adapter diverged, train it again")
 
 
 def read_with_curvature(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from wfc_dist.errors import InputError
 
@@ -31,24 +34,48 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Returns the size of its data."""
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
-    """Returns name -> spec of a safetensors file without touching its data. Raises InputError when it is none."""
+    """Returns name -> spec of a safetensors file without touching its data.
+
+    Raises:
+        InputError: It is none, it is cut off, or a tensor has another data type than those of `TensorSpec`.
+    """
     try:
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if not 0 < size <= MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {size} bytes")
             header = json.loads(file.read(size))
-        return {
-            name: TensorSpec(_DTYPES[item["dtype"]], tuple(item["shape"]))
-            for name, item in header.items()
-            if name != "__metadata__"
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            there = os.fstat(file.fileno()).st_size
+        specs = {name: _spec(name, item) for name, item in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error!r}") from error
+    expected = 8 + size + sum(spec.size_bytes for spec in specs.values())
+    if there != expected:
+        raise InputError(
+            f"{path} has {there} bytes, its header says {expected}: it is cut off or damaged; copy or download it again"
+        )
+    return specs
+
+
+def _spec(name: str, item: Mapping[str, Any]) -> TensorSpec:
+    if item["dtype"] not in _DTYPES:
+        raise ValueError(f"{name} has the data type {item['dtype']}, which is not read; convert it to F32, F16 or BF16")
+    shape = tuple(item["shape"])
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"{name} has the shape {item['shape']}")
+    return TensorSpec(_DTYPES[item["dtype"]], shape)
+
+
+def open_tensors(path: Path) -> "safe_open":
+    """Returns an open safetensors file, whose tensors are read one by one. Raises InputError when it is none."""
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def write_order(specs: Mapping[str, TensorSpec]) -> list[str]:

@@ -9,11 +9,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Base
-from wfc_dist.weights import base_chain
+from wfc_dist.weights import base_chain, companions
 from wfc_dist.weights.hashing import tensor_sha256
-
-TIED = "proj_out.weight"
-"""The output layer, which is the embedding of the tokens: a checkpoint may leave it out."""
 
 
 class WarmBase:
@@ -46,7 +43,7 @@ class WarmBase:
         # The same in every base of a run, and so not read again: a broadcast brings tensors only.
         self.processor = WhisperProcessor.from_pretrained(base.path)
         self._config = WhisperConfig.from_pretrained(base.path)
-        self._generation_config = base_chain.generation_config(Path(base.path))
+        self._generation_config = companions.generation_config(Path(base.path))
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         wanted = self.dtype if tensor.is_floating_point() else tensor.dtype
@@ -87,7 +84,7 @@ class WarmBase:
             model = WhisperForConditionalGeneration(copy.deepcopy(self._config))
         missing, unexpected = model.load_state_dict(self.tensors, strict=False, assign=True)
         model.tie_weights()
-        if unexpected or any(name != TIED for name in missing):
+        if unexpected or any(name != base_chain.TIED for name in missing):
             raise IntegrityError(f"{self.base.path}: config.json and weights disagree on {[*missing, *unexpected][:3]}")
         model.generation_config = copy.deepcopy(self._generation_config)
         model.eval()

@@ -13,7 +13,7 @@ from wfc_dist.errors import InputError
 from wfc_dist.merging.methods.mean import mean
 from wfc_dist.reports.analysis import analysis_page, verdict_table, write_analysis
 from wfc_dist.runs.handle import Run
-from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights import adapter_config, base_chain, peft_folder
 
 MODULES = [f"model.encoder.layers.{depth}.self_attn.{name}" for depth in (0, 10, 2) for name in ("q_proj", "v_proj")]
 
@@ -106,7 +106,7 @@ def test_opposite_adapters_cancel_to_an_average_of_nothing(tmp_path):
     factors = peft_folder.read_factors(place)
     state = {f"base_model.model.{name}.lora_A.weight": item.a_RI for name, item in factors.items()}
     state |= {f"base_model.model.{name}.lora_B.weight": -item.b_OR for name, item in factors.items()}
-    peft_folder.write_peft(place, state, peft_folder.read_config(place))
+    peft_folder.write_peft(place, state, adapter_config.read_config(place))
 
     analysis = analyze_run(Run(run))
 

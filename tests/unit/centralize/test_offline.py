@@ -15,7 +15,7 @@ from transformers import WhisperForConditionalGeneration
 from wfc_dist.centralize import offline
 from wfc_dist.errors import InputError
 from wfc_dist.training.model import lora_layers
-from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights import base_chain, checkpoint, peft_folder
 
 
 @pytest.fixture(scope="module")
@@ -215,4 +215,4 @@ def test_pickled_weights_of_a_model_are_not_read(tmp_path: Path, model_dir: Path
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(InputError, match="pickled weights are not read"):
-        base_chain.resolve_root(str(tmp_path / "model"))
+        checkpoint.resolve_root(str(tmp_path / "model"))

@@ -145,10 +145,10 @@ def test_a_configuration_of_another_model_is_refused(base_folder: Path, tmp_path
     shutil.copy(base_folder / "config.json", tmp_path)
     wrapped = {f"_orig_mod.{name}": tensor for name, tensor in load_file(base_folder / "model.safetensors").items()}
     save_file(wrapped, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"config.json and weights disagree on _orig_mod.model.decoder"):
+    with pytest.raises(InputError, match=r"_orig_mod.model.decoder.embed_positions.weight has the prefix _orig_mod of a wrapper"):
         adapted_modules(tmp_path, LORA)
     (tmp_path / "config.json").write_text("no json")
-    with pytest.raises(InputError, match="cannot be read as a Whisper model"):
+    with pytest.raises(InputError, match=r"config.json cannot be read: .*give the folder of a Whisper checkpoint"):
         adapted_modules(tmp_path, LORA)
 
 

@@ -1,10 +1,11 @@
-"""curvature.safetensors beside an adapter: read where a method needs it, refused with a name where it is missing or wrong."""
+"""PEFT folders: whatever names the tensors have, and curvature.safetensors beside an adapter."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from wfc_dist.centralize import offline
 from wfc_dist.centralize.exchange import Packet
@@ -103,3 +104,88 @@ def test_the_memory_of_nesterov_comes_from_deltas(tmp_path: Path) -> None:
         assert torch.allclose(second[module].dense(), 0.5 * (1.9 * two + 0.81 * one), rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match=r"set options\.lr instead"):
         offline.average(folders, tmp_path / "out", method="nesterov", scale=2.0)
+
+
+ON, KEYS = peft_folder.PREFIX, [f"{module}.lora_{side}" for module in MODULES for side in "AB"]
+
+
+def plain_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(write_adapter(folder, 1) / peft_folder.WEIGHTS)
+
+
+def put(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
+    save_file(dict(tensors), folder / peft_folder.WEIGHTS, {"format": "pt"})
+    return folder
+
+
+WRITINGS = {
+    "bare": lambda key: key.removeprefix(ON),
+    "compiled outside": lambda key: f"_orig_mod.{key}",
+    "compiled inside": lambda key: key.replace(ON, f"{ON}_orig_mod."),
+    "compiled layer by layer": lambda key: key.replace("layers.0.", "layers.0._orig_mod."),
+    "data-parallel outside": lambda key: f"module.{key}",
+    "data-parallel inside": lambda key: key.replace(ON, f"{ON}module."),
+    "compiled and data-parallel": lambda key: f"module._orig_mod.{key}",
+    "sharded": lambda key: key.replace(ON, f"_fsdp_wrapped_module.{ON}").replace(".lora", "._fsdp_wrapped_module.lora"),
+    "activations computed again": lambda key: key.replace("layers.0.", "layers.0._checkpoint_wrapped_module."),
+    "named default": lambda key: key.replace(".weight", ".default.weight"),
+    "named spanish": lambda key: key.replace(".weight", ".spanish.weight"),
+    "no weight": lambda key: key.removesuffix(".weight"),
+    "all at once": lambda key: "_orig_mod.module." + key.replace(ON, f"{ON}_orig_mod.").replace(".weight", ".a_b-1.weight"),
+}
+
+
+@pytest.mark.parametrize("how", WRITINGS)
+def test_names_that_wrappers_and_adapters_put_in_are_passed_over(tmp_path: Path, how: str) -> None:
+    tensors = plain_tensors(tmp_path / "a")
+    wanted = peft_folder.read_factors(tmp_path / "a")
+    renamed = {WRITINGS[how](key): tensor for key, tensor in tensors.items()}
+    assert renamed.keys().isdisjoint(tensors)
+    found = peft_folder.read_factors(put(tmp_path / "a", renamed))
+    assert list(found) == list(wanted) == sorted(MODULES)
+    for module, item in wanted.items():
+        assert torch.equal(item.a_RI, found[module].a_RI) and torch.equal(item.b_OR, found[module].b_OR)
+
+
+FIRST = f"{ON}{KEYS[0]}.weight"
+BAD_KEYS = {
+    "two adapters": ({FIRST.replace("lora_A", "lora_A.other"): torch.ones(2, IN)}, "are the same factor"),
+    "two adapters of other modules": ({f"{ON}x.lora_A.b.weight": torch.ones(2, IN), f"{ON}x.lora_B.b.weight": torch.ones(OUT, 2)},
+                                      "belong to two adapters"),
+    "twice, wrapped": ({f"_orig_mod.{FIRST}": torch.ones(2, IN)}, "are the same factor"),
+    "twice, bare": ({f"{KEYS[0]}.weight": torch.ones(2, IN)}, "are the same factor"),
+    "a magnitude": ({f"{ON}{MODULES[0]}.lora_magnitude_vector": torch.ones(OUT)}, "no LoRA factor"),
+    "a bias": ({f"{ON}{MODULES[0]}.lora_B.bias": torch.ones(OUT)}, "no LoRA factor"),
+    "an embedding": ({f"{ON}embed.lora_embedding_A": torch.ones(2, IN)}, "no LoRA factor"),
+    "a whole module": ({f"{ON}proj_out.weight": torch.ones(OUT, IN)}, "no LoRA factor"),
+    "no module": ({"lora_A.weight": torch.ones(2, IN)}, "no LoRA factor"),
+    "nothing": ({"": torch.ones(2, IN)}, "no LoRA factor"),
+    "wrappers alone": ({"module._orig_mod.weight": torch.ones(2, IN)}, "no LoRA factor"),
+    "a path": ({f"{ON}../../x.lora_A.weight": torch.ones(2, IN)}, "no name of a module"),
+    "a long name": ({f"{ON}{'x.' * 200}y.lora_A.weight": torch.ones(2, IN)}, "no name of a module"),
+    "one factor": ({f"{ON}x.lora_A.weight": torch.ones(2, IN)}, "x has one factor of two"),
+    "empty": ({FIRST: torch.empty(0)}, "lora_A.weight is empty.*ZeRO-3"),
+    "empty matrix": ({FIRST: torch.empty(0, IN)}, "lora_A.weight is empty.*ZeRO-3"),
+    "integers": ({FIRST: torch.ones(2, IN, dtype=torch.int8)}, "no LoRA factor.*int8"),
+    "eight bits": ({FIRST: torch.ones(2, IN).to(torch.float8_e4m3fn)}, "F8_E4M3"),
+    "a convolution": ({FIRST: torch.ones(2, IN, 3)}, "no LoRA factor"),
+    "not finite": ({FIRST: torch.full((2, IN), torch.inf)}, "not finite"),
+    "another rank": ({FIRST: torch.ones(3, IN)}, "r = 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD_KEYS)
+def test_tensors_that_are_no_single_adapter_are_refused_by_name(tmp_path: Path, what: str) -> None:
+    tensors, message = BAD_KEYS[what]
+    folder = put(write_adapter(tmp_path / "a", 1), plain_tensors(tmp_path / "b") | tensors)
+    with pytest.raises(InputError, match=message) as caught:
+        peft_folder.read_factors(folder)
+    assert str(folder) in caught.value.message
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 40, -4, -1, 1])
+def test_a_file_that_is_cut_or_too_long_is_refused(tmp_path: Path, size: int) -> None:
+    path = write_adapter(tmp_path / "a", 1) / peft_folder.WEIGHTS
+    path.write_bytes(path.read_bytes() + b"\0" if size == 1 else path.read_bytes()[:size])
+    with pytest.raises(InputError, match=r"cannot read adapter_model\.safetensors"):
+        peft_folder.read_factors(tmp_path / "a")

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from wfc_dist.errors import InputError
 from wfc_dist.weights import tensor_files
-from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, read_header, write_order
+from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, open_tensors, read_header, write_order
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -53,6 +54,32 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, data: bytes) -> No
     (tmp_path / "bad.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"bad\.safetensors cannot be read as safetensors"):
         read_header(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-40], lambda data: data + b"\0"])
+def test_a_file_that_is_cut_off_or_too_long_says_how_many_bytes_are_there(tmp_path: Path, change) -> None:
+    save_file(tensors(), path := tmp_path / "x.safetensors", {"format": "pt"})
+    whole = path.read_bytes()
+    path.write_bytes(change(whole))
+    with pytest.raises(InputError, match=rf"x\.safetensors has {len(change(whole))} bytes, its header says {len(whole)}.*copy"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"dtype": "F8_E4M3", "shape": [4]}, {"dtype": "F4", "shape": [4]}, {"dtype": ["F32"], "shape": [4]}, {"shape": [4]},
+        {"dtype": "F32", "shape": [-4]}, {"dtype": "F32", "shape": [1.0]}, {"dtype": "F32", "shape": "4"}, {"dtype": "F32"},
+        {"dtype": "F32", "shape": None}, [], 1, None, {"dtype": "F32", "shape": [2**62, 2**62]},
+    ],
+)  # fmt: skip
+def test_a_header_that_makes_no_sense_is_refused(tmp_path: Path, item: object) -> None:
+    header = json.dumps({"a": item}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(InputError, match=r"x\.safetensors"):
+        read_header(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"x\.safetensors"):
+        open_tensors(tmp_path / "x.safetensors")
 
 
 def test_an_order_or_a_shape_that_breaks_the_layout_is_refused(tmp_path: Path) -> None:
