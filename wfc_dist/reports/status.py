@@ -21,7 +21,7 @@ def audit_table(report: AuditReport) -> Group:
     for row in report.rows:
         seconds = f"{row.min_s:.1f} / {row.mean_s:.1f} / {row.max_s:.1f}"
         counts = {"errors": len(row.lines("error")), "warnings": len(row.lines("warning"))}
-        findings = ", ".join(f"{count} {level}" for level, count in counts.items() if count)
+        findings = ", ".join(f"{count} {level if count > 1 else level[:-1]}" for level, count in counts.items() if count)
         languages = " ".join(f"{code}:{count}" for code, count in row.languages.items())
         table.add_row(row.name, row.split, str(row.num_clips), f"{row.hours:.3f}", seconds, languages, findings or "none")
     cleaned = titled_table("cleaned texts", "set", "split", "as written", "as trained")
