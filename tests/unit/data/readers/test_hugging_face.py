@@ -237,6 +237,17 @@ def test_a_damaged_folder_is_told(tmp_path, content):
         opened(made, format="saved")
 
 
+def test_arrow_data_with_wrong_offsets_are_told(tmp_path):
+    made = save(tmp_path / "made", rows(tmp_path))
+    (path,) = made.rglob("*.arrow")
+    offsets = np.array([0, 6, 12, 18], "<i4").tobytes()  # of "text 0", "text 1", "text 2"
+    content = path.read_bytes()
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, np.array([0, 1 << 30, 12, 18], "<i4").tobytes()))
+    with pytest.raises(InputError, match=r"^set/train: cannot read .*made \(train\): .*the folder is damaged"):
+        opened(made, format="saved")
+
+
 @pytest.mark.parametrize("kind", ["bytes", "path"])
 def test_columns_of_bytes_and_of_paths(tmp_path, kind):
     cells = [write(tmp_path / f"{n}.wav", pitch) for n, pitch in enumerate(PITCHES)]
