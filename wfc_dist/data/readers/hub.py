@@ -74,4 +74,6 @@ def saved_rows(dataset: DatasetConfig, split_name: str) -> Iterator[SourceRow]:
         loaded = loaded[split_name]
     elif len(dataset.splits) > 1:
         raise InputError(f"{dataset.source} holds one split, but splits names {len(dataset.splits)}; save a DatasetDict instead")
+    with told(f"read {dataset.source} ({split_name})", "the folder is damaged, copy or save it again"):
+        loaded.data.validate(full=True)  # offsets and letters, not audio; wrong offsets would end the process
     yield from cell_rows(loaded, dataset, split_name)

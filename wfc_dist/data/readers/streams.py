@@ -106,7 +106,14 @@ class _Spool:
     def _state(self) -> dict[str, Any]:
         """Returns what counts, and cuts off what an interruption left behind it."""
         path = self._folder / "state.json"
-        state: dict[str, Any] = {"num_rows": 0, "rows_bytes": 0, "audio_bytes": 0, "is_complete": False, "position": None}
+        state: dict[str, Any] = {
+            "num_rows": 0,
+            "rows_bytes": 0,
+            "audio_bytes": 0,
+            "is_complete": False,
+            "position": None,
+            "version": "",
+        }
         try:
             state = json.loads(path.read_bytes()) if path.exists() else state
             for name, key in (("rows.jsonl", "rows_bytes"), ("audio.bin", "audio_bytes")):
@@ -126,7 +133,7 @@ class _Spool:
         first_byte, position, is_complete = state["audio_bytes"], None, False
         with told(told_by, "the same command goes on from there"):
             if self._stream is None or self._stream_at != state["num_rows"]:
-                self._stream = self._opened(state["position"])
+                self._stream = self._opened(state)
             while len(rows) < num_rows and first_byte - state["audio_bytes"] < CHUNK_BYTES:
                 record, position_of = next(self._stream, (None, None))
                 if record is None:
@@ -141,7 +148,7 @@ class _Spool:
             new = {
                 "num_rows": state["num_rows"] + len(rows), "rows_bytes": state["rows_bytes"] + sum(map(len, rows)),
                 "audio_bytes": first_byte, "is_complete": is_complete,
-                "position": position() if position else state["position"],
+                "position": position() if position else state["position"], "version": _version(),
             }  # fmt: skip
         self._stream_at = new["num_rows"]
         self._write(b"".join(audio), b"".join(rows), new)
@@ -157,28 +164,32 @@ class _Spool:
                 os.fsync(file.fileno())
         os.replace(self._folder / "state.json.tmp", self._folder / "state.json")
 
-    def _opened(self, position: Any) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
-        """Returns an iterator over (record, function that returns the position behind it), from a position on.
+    def _opened(self, state: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
+        """Returns an iterator over (record, function that returns the position behind it), from where a state stands.
 
+        The position of another version of the library is not trusted: rows are counted then, which takes longer.
         Which cast of the audio column needs no decoder shows when the first row is read.
         """
         column = self._dataset.audio_column
         for kind in _kinds_without_decoder(self._open_stream().features, column):
             stream = self._open_stream()
+            position = None
             if stream.column_names is not None:
                 check_columns(stream.column_names, self._dataset, self._split_name)
             if media := media_columns(stream.features, self._dataset):
                 stream = stream.remove_columns(media)
             if kind is not None:
                 stream = stream.cast_column(column, kind)
-            if position is not None:
-                stream.load_state_dict(position)
+            if state["position"] is not None and state["version"] == _version():
+                stream.load_state_dict(state["position"])
+            elif state["num_rows"]:
+                stream, position = stream.skip(state["num_rows"]), lambda: None  # the position of a skipped stream is another
             rows = iter(stream)
             try:
                 first = next(rows, None)
             except (ImportError, AttributeError):  # some builders' rows go through torchcodec, or are paths
                 continue
-            return _with_positions(first, rows, stream.state_dict)
+            return _with_positions(first, rows, position or stream.state_dict)
         raise InputError(f"{self._dataset.source}: column {column!r} is not audio; set audio_column")
 
     def _audio_of(self, cell: Any, index: int) -> tuple[str | None, bytes]:
@@ -199,6 +210,12 @@ class _Spool:
 
         with xopen(path if "://" in path else self._path_of(path), "rb") as file:
             return path, file.read()
+
+
+def _version() -> str:
+    import datasets
+
+    return str(datasets.__version__)
 
 
 def _kinds_without_decoder(features: Any, column: str) -> list[Any]:

@@ -126,7 +126,8 @@ def write_repository(folder: Path, kind: str) -> Path:
 def test_repositories_are_streamed(tmp_path, kind):
     keys = {"audio_column": "wav", "text_column": "txt"} if kind == "webdataset" else {}
     made = write_repository(tmp_path / "made", kind)
-    assert heard(opened(made, format="hub", streaming=True, **keys)) == CLIPS
+    for num_clips in (1, 2, None):  # each goes on where the one before ended
+        assert heard(opened(made, format="hub", streaming=True, max_clips=num_clips, **keys)) == CLIPS[:num_clips]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "paths"])
@@ -234,6 +235,17 @@ def test_a_damaged_folder_is_told(tmp_path, content):
     with pytest.raises(
         InputError, match=r"^set/train: cannot open .*made: .*no data set saved by save_to_disk, or a damaged one"
     ):
+        opened(made, format="saved")
+
+
+def test_arrow_data_with_wrong_offsets_are_told(tmp_path):
+    made = save(tmp_path / "made", rows(tmp_path))
+    (path,) = made.rglob("*.arrow")
+    offsets = np.array([0, 6, 12, 18], "<i4").tobytes()  # of "text 0", "text 1", "text 2"
+    content = path.read_bytes()
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, np.array([0, 1 << 30, 12, 18], "<i4").tobytes()))
+    with pytest.raises(InputError, match=r"^set/train: cannot read .*made \(train\): .*the folder is damaged"):
         opened(made, format="saved")
 
 

@@ -98,6 +98,16 @@ def test_an_interrupted_fetch_goes_on(source, monkeypatch, spools, rows_before):
     assert heard(stream(source)) == CLIPS
 
 
+@pytest.mark.parametrize("rows_before", [1, 4])
+def test_the_position_of_another_version_is_not_trusted(source, spools, rows_before):
+    stream(source, max_clips=rows_before)
+    (path,) = spools.glob("*/state.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0.1", "position": {"shard_idx": 9}}))
+    assert heard(stream(source, max_clips=rows_before + 2)) == CLIPS[: rows_before + 2]
+    assert state(spools)["position"] is None
+    assert heard(stream(source)) == CLIPS
+
+
 def test_several_readers_share_a_spool(source):
     with ThreadPoolExecutor(4) as pool:
         splits = list(pool.map(lambda _: stream(source), range(4)))
