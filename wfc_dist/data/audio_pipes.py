@@ -67,6 +67,9 @@ def _output(command: tuple[str, ...]) -> bytes:
 def pipe_command(pipe: str, allowed: Sequence[str]) -> tuple[str, ...]:
     """Returns the program and the arguments of a pipe of a wav.scp, `sph2pipe -f wav a.sph |`, which no shell has to read.
 
+    A program that is allowed by its name is the one on this machine's PATH, whatever folder the pipe names. A program in a folder
+    is started if it is allowed by its whole path.
+
     Raises:
         InputError: The program is not among the allowed names, or it is not one program only. The text begins with the reason.
     """
@@ -81,11 +84,12 @@ def pipe_command(pipe: str, allowed: Sequence[str]) -> tuple[str, ...]:
         raise InputError("the pipe names no program; write the path of the audio")
     if any(_SHELL_LETTERS & set(word) for word in words):
         raise InputError("the pipe needs a shell, which is not started; use one program, or convert the audio")
-    program = words[0]
-    if program not in allowed and PurePosixPath(program).name not in allowed:
-        name = PurePosixPath(program).name
-        raise InputError(
-            f"the pipe would start the program {name!r}, which a data set may not by default; convert the audio, or allow the "
-            f"program: allow_pipes: [{name}]"
-        )
-    return tuple(words)
+    program, name = words[0], PurePosixPath(words[0]).name
+    if program in allowed:
+        return tuple(words)
+    if name in allowed:  # the program of this name that this machine finds, and none that a corpus brings along
+        return (name, *words[1:])
+    raise InputError(
+        f"the pipe would start the program {name!r}, which a data set may not by default; convert the audio, or allow the "
+        f"program: allow_pipes: [{name}]"
+    )

@@ -77,7 +77,7 @@ def test_a_pipe_is_run_if_its_program_is_allowed(tmp_path):
         opened(made, format="kaldi", allow_pipes=[Path(sys.executable).name])
     (tmp_path / "copy.py").write_text(program)
     directory(tmp_path, **{"wav.scp": f"rec {sys.executable} {tmp_path}/copy.py '{tmp_path}/a b.wav' |\n"})
-    assert heard(opened(made, format="kaldi", allow_pipes=[Path(sys.executable).name])) == CLIPS
+    assert heard(opened(made, format="kaldi", allow_pipes=[sys.executable])) == CLIPS
     with pytest.raises(InputError, match=r"wav\.scp:1: the pipe would start the program 'python.*allow_pipes: \[python"):
         opened(made, format="kaldi", allow_pipes=["sph2pipe"])
 
@@ -110,6 +110,18 @@ def test_pipes_that_are_refused(tmp_path, pipe, message):
     made = directory(tmp_path, **{"wav.scp": f"rec {pipe}\n"}, segments="", text="rec text\n")
     with pytest.raises(InputError, match=rf"^set/train: .*{message}"):
         opened(made, format="kaldi", allow_pipes=["cat", "true", "echo", "no-such-program-here"])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("place", ["./cat", "{folder}/cat", "/elsewhere/bin/cat"])
+def test_a_program_that_a_corpus_brings_along_is_not_run(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    write_long(tmp_path / "a.wav")
+    (tmp_path / "cat").write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+    (tmp_path / "cat").chmod(0o755)
+    made = directory(tmp_path, **{"wav.scp": f"rec {place.format(folder=tmp_path)} {tmp_path}/a.wav |\n"})
+    assert heard(opened(made, format="kaldi", allow_pipes=["cat"])) == CLIPS
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.process
