@@ -2,8 +2,9 @@
 
     accelerate launch --cpu --num_processes 1 benchmarks/by_hand.py CONFIG DATASET ROUND OUT
 
-Trains the adapter that ROUND of CONFIG would train on DATASET, against the root, and leaves OUT/adapter and
-OUT/events-DATASET.jsonl. Seeds, threads, data and steps are the run's; in round 1 the base is, too, and so must the bytes be.
+Trains the adapter that ROUND of CONFIG would train on DATASET, against the root. Writes OUT/adapter, and the events of the
+training beside it. Seeds, threads, data and steps are those of the run. In round 1 the base is that of the run as well, so the
+adapter must have the same bytes.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from wfc_dist import log
 from wfc_dist.config import loading
 from wfc_dist.rounds import Base
+from wfc_dist.runs.layout import events_file
 from wfc_dist.seeds import derived_seed
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.weights import base_chain
@@ -26,7 +28,7 @@ def main(config: Path, dataset: str, round_index: int, out: Path) -> None:
     from wfc_dist.weights.warm_base import WarmBase
 
     settings = loading.load_config(config)
-    log.open_events(out / f"events-{dataset}.jsonl")
+    log.open_events(events_file(out, dataset))
     (out / "adapter").mkdir()
     threads, seed, model = settings.cluster.threads_per_worker, settings.run.seed, Path(settings.base.model)
     world = join_world(1, 0, 0, "127.0.0.1", 0, threads=threads)

@@ -62,7 +62,8 @@ def one_round(bench: Bench) -> dict[str, Any]:
 
     from wfc_dist.coordinator.run import run
     from wfc_dist.progress import Display
-    from wfc_dist.runs.layout import RunPaths, read_base
+    from wfc_dist.runs.handle import Run
+    from wfc_dist.runs.layout import RunPaths, base_name, read_base
     from wfc_dist.weights import base_chain
     from wfc_dist.weights.warm_base import WarmBase
 
@@ -75,9 +76,8 @@ def one_round(bench: Bench) -> dict[str, Any]:
     assert entry is not None, "the run has committed base 1"
     warm = WarmBase(base, dtype=torch.bfloat16, device=bench.device)
     model = WhisperForConditionalGeneration.from_pretrained(base.path)
-    scored = {path.parent.name: json.loads(path.read_text())["sets"] for path in paths.run_dir.glob("round-*/*/*/scores.json")}
-    scores = {name: {key: one["rate"] for key, one in sets.items()} for name, sets in scored.items()}
-    wanted = dict.fromkeys(["base-0000", "base-0001", *SETS], config.test_sets().keys())
+    scores = {scored.model: {name: one["rate"] for name, one in scored.sets.items()} for scored in Run(paths.run_dir).scores()}
+    wanted = dict.fromkeys([base_name(0), base_name(1), *SETS], config.test_sets().keys())
     return {
         "seconds": seconds, "peak_memory_gb": bench.peak_memory_gb(), "base_sha256": base.sha256, "scores": scores,
         "checks": {

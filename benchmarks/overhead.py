@@ -25,7 +25,7 @@ from measuring import Measured, write_result
 from wfc_runs import DEMO, Ended, events_spans, read_spans, run_together, short_config, wfc_run
 
 from wfc_dist.reports.timeline import Span
-from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.layout import RunPaths, checkpoint, events_file
 from wfc_dist.weights import peft_folder
 
 DATASETS = ["es", "fr"]
@@ -95,7 +95,7 @@ def by_hand(config: Path, datasets: Sequence[str], round_index: int, folder: Pat
     for dataset in datasets:
         (folder / dataset).mkdir(parents=True)
     ended = run_together([[*launch, script, config, dataset, str(round_index), folder / dataset] for dataset in datasets], cpus)
-    spans = events_spans({dataset: folder / dataset / f"events-{dataset}.jsonl" for dataset in datasets}, ended)
+    spans = events_spans({dataset: events_file(folder / dataset, dataset) for dataset in datasets}, ended)
     return Trained.of(spans, ended.seconds, ended, {dataset: folder / dataset / "adapter" for dataset in datasets})
 
 
@@ -145,7 +145,7 @@ def measure(source: Path, folder: Path, datasets: Sequence[str], **blocks: Any) 
         first.row(f"first round: wfc run, {name}", steps),
         saved.row("first round: accelerate, 1 checkpoint a step", steps),
     ]
-    size = sum(path.stat().st_size for path in (folder / "saved" / datasets[0] / "checkpoints" / f"step-{steps - 1}").iterdir())
+    size = sum(path.stat().st_size for path in checkpoint(folder / "saved" / datasets[0] / "checkpoints", steps - 1).iterdir())
     stall_s, write_s = statistics.median(saved.stalls_s), statistics.median(saved.writes_s)
     facts = {
         "sha256": saved.sha256,

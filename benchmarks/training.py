@@ -68,7 +68,7 @@ def ours(dataset: str, steps: int, threads: int, folder: Path) -> tuple[Callable
         result = train_adapter(job, warm, world, lambda progress: seen.append((progress.step, time.monotonic() - start)))
         report["speech_seconds"] = result.speech_seconds
         times = dict(seen)
-        points = [(step, times[step], out if step == steps else folder / f"step-{step}") for step in (third, 2 * third, steps)]
+        points = [(step, times[step], out if step == steps else folder / f"adapter-{step}") for step in (third, 2 * third, steps)]
         for step, _, place in points[:2]:
             found = state.load_state(folder / "states", step)
             place.mkdir()
@@ -87,7 +87,7 @@ def _clock(model: Any, times: dict[int, float], every: int, folder: Path) -> Any
         def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
             times[state.global_step] = time.monotonic()
             if state.global_step % every == 0:
-                model.save_pretrained(str(folder / f"step-{state.global_step}"))
+                model.save_pretrained(str(folder / f"adapter-{state.global_step}"))
 
     return Clock()
 
@@ -146,7 +146,7 @@ def seq2seq_trainer(dataset: str, steps: int, threads: int, folder: Path) -> tup
         start = time.monotonic()
         trainer.train()
         report["speech_seconds"] = seen.seconds
-        report["points"] = [(step, times[step] - start, folder / f"step-{step}") for step in (third, 2 * third, steps)]
+        report["points"] = [(step, times[step] - start, folder / f"adapter-{step}") for step in (third, 2 * third, steps)]
 
     return run, report
 

@@ -24,6 +24,7 @@ try:
     from wfc_dist.config.schema import Config
     from wfc_dist.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, InputError, WfcError
     from wfc_dist.runs.handle import Run
+    from wfc_dist.runs.layout import RunPaths
 except ModuleNotFoundError as error:
     sys.exit(f"launch/submit_slurm.py needs wfc_dist, pydantic and PyYAML ({error}): pip install --no-deps -e . in the checkout")
 
@@ -157,7 +158,7 @@ def result(job_id: str, state: JobState, output: Path, config: Config) -> int:
         say(f"run {status.state}: {status.message}" + (f", sha256 {sha}" if (sha := status.facts.get("base_sha256")) else ""))
     except (OSError, WfcError):
         say(f"{run_dir} has no status: it was not opened, or it is not visible from here")
-    say(f"output: {output}; logs of each round and attempt: {run_dir}/round-*/logs/")
+    say(f"output: {output}; logs of each round and attempt: {RunPaths(run_dir).logs_pattern()}")
     if not code and state.state != "COMPLETED":
         code = EXIT_FAILED
     say(f"job {job_id}: {state.state}, exit code {EXIT_FAILED if code is None else code}")

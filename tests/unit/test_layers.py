@@ -4,13 +4,14 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "wfc_dist"
+SCRIPTS = [path for folder in ("launch", "benchmarks") for path in sorted((PACKAGE.parent / folder).rglob("*.py"))]
 EVERYBODYS = {"errors", "seeds", "rounds"}
 MAY_IMPORT = {
     "errors": "",
@@ -165,8 +166,13 @@ _A_PATH_PART = {"adapters", "delta", "evaluation", "fit", "logs", "report", "ser
 _PATH_CALLS = {"Path", "glob", "rglob", "joinpath", "with_name", "removeprefix", "startswith"}
 
 
-def spelled_run_paths(text: str) -> list[str]:
-    """Returns the names in a run directory that a module's text spells: string literals, but not docstrings and messages."""
+def spelled_run_paths(text: str, path_parts: Set[str] = frozenset(_A_PATH_PART)) -> list[str]:
+    """Returns the names in a run directory that a module's text spells: string literals, but not docstrings and messages.
+
+    Args:
+        text: The module's text.
+        path_parts: Names that count where they are part of a path.
+    """
     tree = ast.parse(text)
     parts: set[ast.expr] = set()
     for node in ast.walk(tree):
@@ -178,7 +184,7 @@ def spelled_run_paths(text: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
             names = set(node.value.split("/")) if node in parts else set()
-            if _ALWAYS_A_PATH.search(node.value) or names & _A_PATH_PART:
+            if _ALWAYS_A_PATH.search(node.value) or names & path_parts:
                 spelled.append(node.value)
     return spelled
 
@@ -187,6 +193,12 @@ def spelled_run_paths(text: str) -> list[str]:
 def test_runs_alone_spells_the_paths_of_a_run_directory(path: Path) -> None:
     if path.parent != PACKAGE / "runs":
         assert spelled_run_paths(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_ask_runs_for_the_paths_of_a_run_directory(path: Path) -> None:
+    # The folders that scripts make of their own may be called logs or delta.
+    assert spelled_run_paths(path.read_text(encoding="utf-8"), path_parts=set()) == []
 
 
 @pytest.mark.parametrize(

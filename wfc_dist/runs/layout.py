@@ -103,6 +103,10 @@ class RunPaths:
         """Returns the folder of one attempt's logs of a round."""
         return self.round(round_index) / "logs" / f"attempt-{attempt}"
 
+    def logs_pattern(self) -> str:
+        """Returns a pattern that matches the logs of every round, for messages."""
+        return f"{self.run_dir}/round-*/logs/"
+
     def coordinator_logs(self, attempt: int) -> Iterator[Path]:
         """Yields the coordinator's logs and events of one attempt, of all rounds."""
         yield from self.run_dir.glob(f"round-*/logs/attempt-{attempt}/*coordinator*")
