@@ -60,35 +60,47 @@ def average(
         >>> average([], "delta")
         Traceback (most recent call last):
             ...
-        wfc_dist.errors.InputError: no adapter given
+        wfc_dist.errors.InputError: no adapter given; give at least one PEFT folder
     """
+    folders = _adapter_folders(adapters, weights)
+    if not math.isfinite(scale):
+        raise InputError(f"scale {scale} is not finite; 1 leaves the update as it is")
+    catalog.check_step(method, norm, scale)
+    recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
+    shares = normalized(weights if weights is not None else [1.0] * len(folders))
+    delta = _averaged(folders, shares, recipe, list(map(Path, past)), list(map(Path, previous)))
+    with durable.new_folder(_local(out)) as staged:
+        base_chain.write_delta(staged, delta)
+    return Path(out)
+
+
+def _adapter_folders(adapters: Sequence[str | Path], weights: Sequence[float] | None) -> list[Path]:
+    """Returns the folders of the adapters. Raises InputError where there is none, or another number of weights."""
     if isinstance(adapters, str | Path):
         raise InputError(f"adapters is one path, {adapters}; give a list of PEFT folders")
     folders = [Path(folder) for folder in adapters]
     if not folders:
-        raise InputError("no adapter given")
-    if not math.isfinite(scale):
-        raise InputError(f"scale {scale} is not finite; 1 leaves the update as it is")
+        raise InputError("no adapter given; give at least one PEFT folder")
     if weights is not None and len(weights) != len(folders):
         raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
-    catalog.check_step(method, norm, scale)
-    recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
-    loaded = [peft_folder.read_with_curvature(folder, inputs.own_curvature(method)) for folder in folders]
+    return folders
+
+
+def _averaged(
+    folders: Sequence[Path], shares: Sequence[float], recipe: Recipe, past: Sequence[Path], previous: Sequence[Path]
+) -> dict[str, AnyDelta]:
+    """Returns module -> update. Each module is computed by one thread, as in a round, so its bytes are those of a round."""
+    loaded = [peft_folder.read_with_curvature(folder, inputs.own_curvature(recipe.method)) for folder in folders]
     numbered = enumerate(zip(folders, loaded, strict=True), start=1)
     modules = same_modules({f"{number} ({folder})": list(item) for number, (folder, item) in numbered})
-    shares = normalized(weights if weights is not None else [1.0] * len(folders))
 
     def merged(module: str) -> AnyDelta:
         items = [item[module] for item in loaded]
         shape = (items[0].b_OR.shape[0], items[0].a_RI.shape[1])
-        extra = inputs.method_inputs(recipe, module, shape, list(map(Path, past)), list(map(Path, previous)))
-        return merged_update(items, shares, recipe, extra)
+        return merged_update(items, shares, recipe, inputs.method_inputs(recipe, module, shape, past, previous))
 
-    with apply.threads() as pool:  # single-threaded each, as in a round: same bytes
-        delta = dict(zip(modules, pool.map(merged, modules), strict=True))
-    with durable.new_folder(_local(out)) as staged:
-        base_chain.write_delta(staged, delta)
-    return Path(out)
+    with apply.threads() as pool:
+        return dict(zip(modules, pool.map(merged, modules), strict=True))
 
 
 def _local(out: str | Path) -> Path:
