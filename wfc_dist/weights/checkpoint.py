@@ -212,8 +212,10 @@ def _check_tokens(folder: Path, tokens: Mapping[str, int], config: Any) -> None:
             f"{folder}: the tokenizer has {last + 1} tokens, the model vocab_size {config.vocab_size}; they belong to different "
             "models, copy the tokenizer from the model's original"
         )
-    for key, token in (("decoder_start_token_id", companions.START), ("eos_token_id", companions.END)):
-        if tokens[token] not in (getattr(config, key), *(config.eos_token_id if isinstance(config.eos_token_id, list) else [])):
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    starts = [config.decoder_start_token_id]
+    for key, ids, token in (("decoder_start_token_id", starts, companions.START), ("eos_token_id", ends, companions.END)):
+        if tokens[token] not in ids:
             raise InputError(
                 f"{folder / 'config.json'}: {key} is {getattr(config, key)}, the tokenizer has {token} at {tokens[token]}; they "
                 "belong to different models, copy the tokenizer from the model's original"
