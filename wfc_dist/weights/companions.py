@@ -44,7 +44,7 @@ def vocabulary(folder: Path) -> dict[str, int]:
     Raises:
         InputError: No tokenizer, one that cannot be read, or one without Whisper's special tokens.
     """
-    if not (folder / "tokenizer.json").is_file() and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+    if not _has_tokenizer(folder):
         raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt; {_COMPLETE}")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"):
         if (folder / name).is_file():
@@ -58,6 +58,10 @@ def vocabulary(folder: Path) -> dict[str, int]:
     if missing := [token for token in SPECIAL if token not in found]:
         raise InputError(f"{folder}: the tokenizer has no {missing[0]}; it is not Whisper's, {_COMPLETE}")
     return found
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def languages(tokens: Mapping[str, int]) -> dict[str, int]:
@@ -185,12 +189,13 @@ def check_generation(folder: Path, tokens: Mapping[str, int]) -> list[str]:
 def copy_companions(root: Path, out: Path) -> None:
     """Copies configuration, tokenizer and feature-extractor files of a checkpoint. Writes into `out`.
 
-    A generation configuration of early releases is written with what `read_generation` fills in.
+    A generation configuration of early releases is written with what `read_generation` fills in. A folder without a tokenizer,
+    which is no base that `checkpoint.check` lets pass, is copied as it is.
     """
     for pattern in _COPIED:
         for path in sorted(root.glob(pattern)):
             if path.name not in _NOT_COPIED and not path.name.startswith("pytorch_model"):
                 shutil.copyfile(path, out / path.name)
-    found, filled = read_generation(root)
+    found, filled = read_generation(root) if _has_tokenizer(root) else ({}, [])
     if filled:
         (out / GENERATION).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -63,6 +63,15 @@ def test_a_new_folder_gets_the_completed_configuration_and_a_whole_one_its_own_b
     assert (folder / GENERATION).read_bytes() == early
 
 
+def test_a_folder_that_is_no_whole_model_is_copied_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "root" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "root" / "pytorch_model.bin.index.json").write_text("{}")
+    companions.copy_companions(tmp_path / "root", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
 def test_suppressed_tokens_of_a_configuration_without_its_own_file_are_kept(folder: Path) -> None:
     (folder / GENERATION).unlink()
     edit(folder, "config.json", suppress_tokens=[1, 2], begin_suppress_tokens=[3])
