@@ -1,1 +1,1 @@
-"""The run directory: the only folder that knows where everything of a run lies."""
+"""The run directory. No other folder of the package knows where the files of a run lie."""

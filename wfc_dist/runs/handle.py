@@ -21,10 +21,10 @@ class RunBase:
     """A committed base of a run.
 
     Attributes:
-        index: Rounds merged into it; 0 is the untouched root.
-        path: Folder that loads with `WhisperForConditionalGeneration.from_pretrained`.
+        index: Number of rounds merged into it; 0 is the root model, unchanged.
+        path: Model folder; `WhisperForConditionalGeneration.from_pretrained` loads it.
         sha256: Hash of its tensors.
-        facts: Its manifest: method, scale, weights, adapters, diagnostics, hashes; of base 0 model and revision.
+        facts: Its manifest: method, scale, weights, adapters, diagnostics, hashes. Base 0 records model and revision instead.
     """
 
     index: int
@@ -34,9 +34,9 @@ class RunBase:
 
     @property
     def adapters(self) -> Mapping[str, str]:
-        """Returns data set -> sha256 of the adapters that made it; none for base 0."""
-        found: Mapping[str, str] = self.facts.get("adapters", {})
-        return found
+        """Returns data set -> sha256 of each adapter that is merged into this base; empty for base 0."""
+        sha256_by_dataset: Mapping[str, str] = self.facts.get("adapters", {})
+        return sha256_by_dataset
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunAdapter:
     Attributes:
         round_index: Its round (1-based).
         dataset: The data set it was trained on.
-        path: PEFT folder, loads with `PeftModel.from_pretrained`.
+        path: PEFT folder; `PeftModel.from_pretrained` loads it.
         sha256: Hash of its tensors.
         facts: Its manifest: hours of speech, steps, losses, base_sha256.
     """
@@ -60,13 +60,13 @@ class RunAdapter:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What one model of a run was scored.
+    """The scores of one model of a run.
 
     Attributes:
         kind: `base`, `adapter` or `interim`.
         model: base-NNNN, interim-NNNN-k, or the data set of an adapter.
-        round_index: The round (1-based) it belongs to; base 0 stands beside round 1.
-        path: The file; what the model wrote lies beside it, `<test set>.jsonl`.
+        round_index: The round (1-based) that keeps the scores; round 1 keeps those of base 0.
+        path: The scores file. The hypotheses of the model lie beside this file, in `<test set>.jsonl`.
         sets: Test set -> the fields of `evaluation.metrics.Score`: rate, low, high, num_clips, ...
     """
 
@@ -78,19 +78,19 @@ class ModelScores:
 
     @property
     def base_index(self) -> int | None:
-        """Returns the index of a base; None for an adapter and an interim base."""
+        """Returns the index of the base that was scored; None for an adapter or an interim base."""
         return layout.base_index(self.model) if self.kind == "base" else None
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands, as RUN/status.json says.
+    """The state of a run, as RUN/status.json records it.
 
     Attributes:
         state: `new` before the first attempt, then running, done, failed or interrupted.
-        message: What went wrong, or where the last base is.
-        attempt: Which attempt wrote this, from 1; 0 for a new run.
-        facts: Everything in the file: host, pid, time, exit_code; of a run that is done base_sha256.
+        message: The error, or the path of the last base.
+        attempt: The attempt that wrote the file, from 1; 0 for a new run.
+        facts: Everything in the file: host, pid, time, exit_code. A run that is done also records base_sha256.
     """
 
     state: str = "new"
@@ -100,19 +100,19 @@ class RunStatus:
 
 
 class Run:
-    """A run directory opened for reading. Every answer is read when it is asked for, so a run can be watched while it works.
+    """A run directory opened for reading. Each call reads the files anew, so a run can be watched while it works.
 
     Args:
         run_dir: The run directory on this machine.
-        mirror: Of a run on object storage, what brings more of it here.
+        mirror: Fetches more files of a run on object storage.
 
     Attributes:
         path: The run directory on this machine.
-        paths: Where everything in it is.
+        paths: The paths of all files in the run directory.
         mirror: See above.
 
     Raises:
-        InputError: The folder is no run directory.
+        InputError: The folder is not a run directory.
     """
 
     def __init__(self, run_dir: str | Path, mirror: AnyMirror = NO_MIRROR) -> None:
@@ -121,21 +121,21 @@ class Run:
 
     @property
     def url(self) -> str | None:
-        """Returns where the run is on object storage; None for a run in a folder."""
+        """Returns the URL of a run on object storage; None for a run in a folder."""
         return self.mirror.objects.url if isinstance(self.mirror, Mirror) else None
 
     @property
     def config(self) -> Config:
-        """Returns the resolved configuration; that of a stream grows with the data sets that arrive."""
+        """Returns the resolved configuration. The configuration of a stream grows with each data set that arrives."""
         return loading.parse(layout.read_record(self.paths)["config"], str(self.paths.config))
 
     @property
     def arrived_s(self) -> dict[str, float]:
-        """Returns when each data set of a stream arrived, seconds since the epoch; empty where the run is no stream."""
+        """Returns data set -> arrival in a stream, in seconds since the epoch; empty for a run that is not a stream."""
         return dict(layout.read_record(self.paths).get("arrivals", {}))
 
     def status(self) -> RunStatus:
-        """Returns how the run stands. Raises IntegrityError where the file is damaged."""
+        """Returns the state of the run. Raises IntegrityError if the file is damaged."""
         if not self.paths.status.is_file():
             return RunStatus()
         try:
@@ -146,16 +146,16 @@ class Run:
 
     @property
     def num_bases(self) -> int:
-        """Returns how many bases are committed, base 0 included."""
+        """Returns the number of committed bases, including base 0."""
         return layout.first_uncommitted(self.paths)
 
     def base(self, index: int | None = None) -> RunBase:
-        """Returns a committed base, by default the last one. Raises InputError where it is not committed."""
-        found = self.find_base(self.num_bases - 1 if index is None else index)
-        if found is None:
+        """Returns a committed base, by default the last one. Raises InputError if the base is not committed."""
+        base = self.find_base(self.num_bases - 1 if index is None else index)
+        if base is None:
             what = "no committed base yet" if index is None else f"no committed base {index}"
             raise InputError(f"{self.path} has {what}; run `wfc run` first")
-        return found
+        return base
 
     def find_base(self, index: int) -> RunBase | None:
         """Returns a committed base, or None."""
@@ -184,41 +184,41 @@ class Run:
         return [adapter for place in wanted if (adapter := self.adapter(*place)) is not None]
 
     def checkpoints(self, round_index: int, dataset: str) -> list[int]:
-        """Returns the steps at which an adapter in training can go on, newest first."""
+        """Returns the steps of the committed checkpoints of an adapter in training, newest first."""
         folder = self.paths.checkpoints(round_index, dataset)
         return [step for step in layout.checkpoint_steps(folder) if durable.is_committed(layout.checkpoint(folder, step))]
 
     def curve(self, round_index: int, dataset: str) -> list[dict[str, Any]]:
-        """Returns the metrics log of an adapter's training: step, loss, dev_loss, ...; empty where there is none."""
+        """Returns the rows of an adapter's metrics log: step, loss, dev_loss, ...; empty if there is no log."""
         return durable.read_json_lines(self.paths.curve(round_index, dataset))
 
     def deltas(self) -> list[Path]:
-        """Returns the folder of the averaged update of every round that is committed, in order."""
+        """Returns the folder of the averaged update of each committed round, in order."""
         return [self.paths.delta(index) for index in range(1, self.num_bases)]
 
     def scores(self) -> list[ModelScores]:
-        """Returns the scores of every model that was scored. Raises IntegrityError for a damaged file."""
+        """Returns the scores of every model that was scored. Raises IntegrityError if a file is damaged."""
         return [_read_scores(path) for path in self.paths.all_scores()]
 
     def scores_of(self, index: int, num_pending: int = 0) -> ModelScores | None:
-        """Returns the scores of base `index`, or of its interim base of `num_pending` adapters; None where it was not scored."""
+        """Returns the scores of base `index`, or of its interim base with `num_pending` adapters; None if there are none."""
         path = self.paths.scores(*layout.scored_as(Base(index, "", "", num_pending)))
         return _read_scores(path) if path.is_file() else None
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Returns what was committed, and what else happened, in order: time, attempt, event, round, ..."""
+        """Returns the events of the run, such as commits and failures, in order: time, attempt, event, round, ..."""
         return durable.read_json_lines(self.paths.ledger)
 
 
 def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
-    """Opens a run for reading. Of a run on object storage everything small is brought to this machine first.
+    """Opens a run for reading. If the run is on object storage, all small files are fetched to this machine first.
 
     Args:
         run: A run directory `run.dir/run.name`, or the URL of one.
-        with_weights: Of a run on object storage, bring the committed adapters, the deltas and the root model, too.
+        with_weights: Also fetch the committed adapters, the deltas and the root model of a run on object storage.
 
     Returns:
-        A handle that reads what it is asked for; it holds no lock and changes nothing.
+        A handle for reading. The handle holds no lock and changes nothing.
 
     Raises:
         InputError: There is no run.
@@ -237,10 +237,10 @@ def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
 def _read_scores(path: Path) -> ModelScores:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        found = ModelScores(tree["kind"], tree["model"], int(tree["round"]), path, tree["sets"])
-        found.sets.items()
+        scores = ModelScores(tree["kind"], tree["model"], int(tree["round"]), path, tree["sets"])
+        scores.sets.items()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{path} is no scores file ({error!r}); remove it and run again") from error
-    if found.kind == "base" and found.base_index is None:
-        raise IntegrityError(f"{path}: {found.model!r} is no base; remove it and run again")
-    return found
+    if scores.kind == "base" and scores.base_index is None:
+        raise IntegrityError(f"{path}: {scores.model!r} is no base; remove this file and run again")
+    return scores

@@ -1,4 +1,4 @@
-"""What a stream keeps in the run directory beside the rounds: interim bases, and which base is served since when."""
+"""The files of a stream in the run directory: interim bases, and a link to the base that is served."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from wfc_dist.storage import durable
 
 
 def newest_servable(run_dir: Path) -> Base:
-    """Returns a run's newest base: the interim one with the most adapters after the last commit, or the last committed.
+    """Returns the newest base of a run: the largest interim base after the last commit, or the last committed base.
 
-    Raises InputError for a folder that is no run, and where nothing is committed yet.
+    Raises InputError if the folder is not a run, or if no base is committed.
     """
     run = Run(run_dir)
     last = run.base()
-    found = [Base(last.index, str(last.path), last.sha256)]
+    bases = [Base(last.index, str(last.path), last.sha256)]
     for folder in run.paths.interims(last.index + 1):
         manifest = durable.read_manifest(folder)
         if manifest is not None and folder.name.removeprefix("interim-").isdecimal():
-            found.append(Base(last.index, str(folder), manifest["sha256"], len(manifest["adapters"])))
-    return max(found, key=lambda base: base.num_pending)
+            bases.append(Base(last.index, str(folder), manifest["sha256"], len(manifest["adapters"])))
+    return max(bases, key=lambda base: base.num_pending)
 
 
 class StreamStore:
@@ -32,7 +32,7 @@ class StreamStore:
 
     Args:
         store: The opened run.
-        arrived_s: Data set -> when it arrived, seconds since the epoch. Grows as they do.
+        arrived_s: Data set -> arrival in seconds since the epoch. The caller adds each data set that arrives.
     """
 
     def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
@@ -45,11 +45,11 @@ class StreamStore:
     def newest_base(self) -> Base:
         """See `stream.Store`."""
         base = self._store.base(Run(self._store.paths.run_dir).base().index)
-        assert base is not None, "it was found a moment ago"
+        assert base is not None, "the base was found a moment ago"
         return base
 
     def interim(self, base: Base, adapters: Sequence[Adapter]) -> Base | None:
-        """See `stream.Store`; a damaged one counts as none, and the next commit replaces it."""
+        """See `stream.Store`. A damaged interim base counts as missing; the next commit replaces it."""
         folder = self._store.paths.interim(base.index + 1, len(adapters))
         try:
             manifest = durable.read_manifest(folder)
@@ -61,7 +61,7 @@ class StreamStore:
         return Base(base.index, str(folder), manifest["sha256"], len(adapters))
 
     def serve(self) -> None:
-        """See `stream.Store`. The link is replaced, never missing; the ledger says how old each data set was by then."""
+        """See `stream.Store`. The link is replaced atomically. The ledger records the age of each data set at that time."""
         run_dir = self._store.paths.run_dir
         base = newest_servable(run_dir)
         path, link = Path(base.path), self._store.paths.serving
@@ -70,7 +70,7 @@ class StreamStore:
             if not link.is_symlink() or Path(os.readlink(link)) != target:
                 durable.replace_link(link, target)
             self._tell(base, link.lstat().st_mtime)
-            for folder in self._store.paths.interims(base.index):  # of the round that made this base
+            for folder in self._store.paths.interims(base.index):  # left by the round that made this base
                 durable.remove_folder(folder)
 
     def _tell(self, base: Base, since_s: float) -> None:
@@ -85,9 +85,9 @@ class StreamStore:
 
 
 def staleness(run: Run) -> dict[str, tuple[float | None, float | None]]:
-    """Returns data set -> seconds from its arrival to the first base served that holds it, and to the committed one.
+    """Returns data set -> seconds from its arrival until the first served base contains it, and until a committed base does.
 
-    In the order of arrival; None for what has not happened yet. Empty where the run is no stream.
+    Data sets are in the order of arrival. A time is None if that has not happened. A run that is not a stream gives {}.
     """
     arrivals = run.arrived_s
     first: dict[str, float] = {}

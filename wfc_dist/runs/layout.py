@@ -1,4 +1,4 @@
-"""Where everything of a run directory lies: `handle` reads it, `store` writes it, and no other folder spells a name in it."""
+"""The paths in a run directory. `handle` reads them and `store` writes them; no other folder of the package spells them."""
 
 import json
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 
 class RunPaths:
-    """The path of everything in a run directory; makes nothing.
+    """The paths in a run directory. Creates nothing.
 
     Attributes:
         run_dir: The run directory.
-        config, status, ledger: Its three files: what the run is, how it stands, what was committed.
-        stop_file: Asks the run to checkpoint and stop while it is there.
-        lock: Locked by the process that writes the run.
+        config, status, ledger: Files with the configuration, the state, and the events of the run.
+        stop_file: While this file exists, the run checkpoints and stops.
+        lock: File locked by the process that writes the run.
         serving: Link to the base that a stream serves.
-        report: Folder of everything that a person looks at.
-        shared_marker: Written by the coordinator; a node that does not see it does not share the run directory.
+        report: Folder of the pages and tables for people.
+        shared_marker: File written by the coordinator. A node that does not see this file does not share the run directory.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -52,19 +52,19 @@ class RunPaths:
         return self.round(round_index) / "delta"
 
     def fit(self, round_index: int) -> Path:
-        """Returns the folder of a fit of weights or scale; it holds a folder for each mixture while the mixture is decoded."""
+        """Returns the folder of a fit of weights or scale. Each mixture has a folder in it while the mixture is decoded."""
         return self.round(round_index) / "fit"
 
     def fit_trials(self, round_index: int) -> Path:
-        """Returns the file of the mixtures that were tried and their errors."""
+        """Returns the file that lists the mixtures tried, with their errors."""
         return self.fit(round_index) / "trials.jsonl"
 
     def fitted(self, round_index: int) -> Path:
-        """Returns the file of the mixture that was found."""
+        """Returns the file of the mixture that the fit chose."""
         return self.fit(round_index) / "fitted.json"
 
     def interim(self, round_index: int, num_adapters: int) -> Path:
-        """Returns the folder of the base that the first adapters of a round make (see `stream`)."""
+        """Returns the folder of the interim base that merges the first `num_adapters` adapters of a round (see `stream`)."""
         return self.round(round_index) / f"interim-{num_adapters}"
 
     def interims(self, round_index: int) -> Iterator[Path]:
@@ -72,11 +72,11 @@ class RunPaths:
         yield from self.round(round_index).glob("interim-*")
 
     def training(self, round_index: int) -> Path:
-        """Returns the folder of a round's resumable states; it is removed once the round is committed."""
+        """Returns the folder of a round's checkpoints. It is removed once the round is committed."""
         return self.round(round_index) / "training"
 
     def checkpoints(self, round_index: int, dataset: str) -> Path:
-        """Returns the folder of one adapter's resumable states."""
+        """Returns the folder of one adapter's checkpoints."""
         return self.training(round_index) / dataset
 
     def curve(self, round_index: int, dataset: str) -> Path:
@@ -84,7 +84,7 @@ class RunPaths:
         return self.round(round_index) / "training-curves" / f"{dataset}.jsonl"
 
     def evaluation(self, round_index: int, model: str) -> Path:
-        """Returns the folder of one model's scores; `model` is base-NNNN, interim-NNNN-k or a data-set name."""
+        """Returns the folder of one model's scores; `model` is base-NNNN, interim-NNNN-k or the name of a data set."""
         return self.round(round_index) / "evaluation" / model
 
     def scores(self, round_index: int, model: str) -> Path:
@@ -92,7 +92,7 @@ class RunPaths:
         return self.evaluation(round_index, model) / _SCORES
 
     def hypotheses(self, round_index: int, model: str, dataset: str) -> Path:
-        """Returns the file of what one model wrote for one test set."""
+        """Returns the file of one model's hypotheses for one test set."""
         return self.evaluation(round_index, model) / f"{dataset}.jsonl"
 
     def all_scores(self) -> list[Path]:
@@ -129,15 +129,15 @@ def _round_name(round_index: int) -> str:
 
 
 def base_name(index: int) -> str:
-    """Returns the name of base `index`, of its folder and of its scores."""
+    """Returns the name of base `index`. Its folder and its scores have this name."""
     return f"base-{index:04d}"
 
 
 def scored_as(base: Base, dataset: str = "") -> tuple[int, str]:
-    """Returns the round and the name under which a model's scores are kept.
+    """Returns the round and the name under which a model's scores are stored.
 
     Args:
-        base: A base of the run; base 0 stands beside round 1.
+        base: A base of the run. The scores of base 0 are stored in round 1.
         dataset: Data set of the adapter on top of `base`; "" for the base itself.
     """
     if dataset:
@@ -154,12 +154,17 @@ def base_index(name: str) -> int | None:
 
 
 def checkpoint(folder: Path, step: int) -> Path:
-    """Returns the folder of one resumable state of an adapter, given the folder of all of them."""
+    """Returns the folder of one checkpoint; `folder` holds all checkpoints of the adapter."""
     return folder / f"step-{step}"
 
 
 def checkpoint_steps(folder: Path, mirror: AnyMirror = NO_MIRROR) -> list[int]:
-    """Returns the steps of an adapter's resumable states, or of those in a mirror, newest first. Some may be damaged."""
+    """Returns the steps of an adapter's checkpoints, newest first. A checkpoint may be damaged.
+
+    Args:
+        folder: Holds all checkpoints of the adapter.
+        mirror: If the run is on object storage, the checkpoints committed there are listed.
+    """
     names = mirror.folders(folder) if mirror.is_remote else [path.name for path in folder.glob("step-*")]
     numbers = [name.removeprefix("step-") for name in names]
     return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
@@ -182,19 +187,19 @@ def open_logs(logs: Path, process: str) -> None:
 
 
 def request_stop(paths: RunPaths, reason: str) -> None:
-    """Asks whoever works on a run to checkpoint and stop; the first reason stays. Writes RUN/stop."""
+    """Asks the process that works on a run to checkpoint and stop. Writes RUN/stop; the first reason is kept."""
     if not paths.stop_file.exists():
         durable.write_text(paths.stop_file, reason + "\n")
 
 
 def is_run(folder: Path) -> bool:
-    """Says whether a folder is a run directory that was opened at least once."""
+    """Returns whether a folder is a run directory that was opened at least once."""
     paths = RunPaths(folder)
     return paths.config.is_file() and paths.ledger.is_file()
 
 
 def require_run(run_dir: Path) -> RunPaths:
-    """Returns the paths of an existing run. Raises InputError when the folder is none."""
+    """Returns the paths of an existing run. Raises InputError if the folder is not a run directory."""
     paths = RunPaths(run_dir)
     if not paths.config.is_file():
         raise InputError(f"{run_dir} is not a run directory (it has no config.json); give the folder `run.dir/run.name`")
@@ -202,30 +207,30 @@ def require_run(run_dir: Path) -> RunPaths:
 
 
 def read_record(paths: RunPaths) -> dict[str, Any]:
-    """Returns RUN/config.json: config, config_sha256, data (fingerprints), attempt; of a stream also arrivals."""
+    """Returns RUN/config.json: config, config_sha256, data (fingerprints), attempt, and arrivals if the run is a stream."""
     record: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
     return record
 
 
 def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
-    """Returns a committed base and its manifest, or None when it was not committed."""
+    """Returns a base and its manifest, or None if the base is not committed."""
     folder = RunPaths(run_dir).base(index)
     manifest = durable.read_manifest(folder)
     if manifest is None:
         return None
-    for key in {"root", "model_path"} & manifest.keys():  # relative in a mirror, which lies elsewhere on other machines
+    for key in {"root", "model_path"} & manifest.keys():  # in a mirror, paths are relative to the run
         manifest[key] = str(run_dir / manifest[key])
     return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest
 
 
 def model_pointed_to(folder: Path) -> Path | None:
-    """Returns the model that base 0 of a run, given by its folder, points to; None where the folder is no such pointer."""
+    """Returns the model to which the folder of base 0 points; None if the folder is not such a pointer."""
     target = (durable.read_manifest(folder) or {}).get("model_path")
     return folder.parent / target if target else None  # relative in a mirror
 
 
 def first_uncommitted(paths: RunPaths, start: int = 0) -> int:
-    """Returns the index of the first base from `start` on that is not committed."""
+    """Returns the index of the first uncommitted base, counted from `start`."""
     index = start
     while durable.is_committed(paths.base(index)):
         index += 1

@@ -1,4 +1,7 @@
-"""Opening a run for writing: locked, unchanged since its first attempt, reconciled; on object storage also pulled."""
+"""Opens a run for writing: locks it, checks that its configuration and data are unchanged, and reconciles it.
+
+The small files of a run on object storage are fetched first.
+"""
 
 import contextlib
 import fcntl
@@ -29,8 +32,8 @@ def take_lock(file: IO[str], folder: Path) -> None:
     """Locks an open file of `folder` for as long as it stays open.
 
     Raises:
-        BlockingIOError: Another process holds it.
-        ConfigError: The file system has no locks.
+        BlockingIOError: Another process holds the lock.
+        ConfigError: The file system does not support locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,11 +48,11 @@ def take_lock(file: IO[str], folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(paths: RunPaths) -> Iterator[IO[str]]:
-    """Holds the run's lock; it ends with the process, however that ends.
+    """Holds the run's lock. The system releases the lock when the process ends, even if it crashes.
 
     Raises:
-        RunLockedError: Another process holds it; names which.
-        ConfigError: The file system has no locks.
+        RunLockedError: Another process holds the lock; the message names the process.
+        ConfigError: The file system does not support locks.
     """
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     with open(paths.lock, "a+", encoding="utf-8") as file:
@@ -70,16 +73,16 @@ def locked(paths: RunPaths) -> Iterator[IO[str]]:
 def opened_for_writing(
     config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning
 ) -> Iterator[RunStore]:
-    """Opens, or makes, the run of a configuration, locked for as long as the context lasts.
+    """Opens or creates the run of a configuration. The run is locked while the context lasts.
 
     Args:
         config: The resolved configuration.
         fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
-        say: Told of a lock that is waited for or taken over.
+        say: Called with a message when a lock is waited for or taken over.
 
     Raises:
-        ConfigError: The folder is no run and not empty, or its run had another configuration or other data.
-        RunLockedError: Another process is working on it.
+        ConfigError: The folder is not empty and not a run, or the run has another configuration or other data.
+        RunLockedError: Another process works on the run.
         InputError: Object storage refuses access.
     """
     paths, url = RunPaths(config.run_dir()), config.run_url()
@@ -128,7 +131,7 @@ def _opened(
 
 
 def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mapping[str, Any]) -> None:
-    """Writes RUN/config.json: the configuration, which data it is about, and `more`."""
+    """Writes RUN/config.json: the configuration, the fingerprints of the data, the attempt, and `more`."""
     tree = {"config": store.config.model_dump(mode="json"), "config_sha256": loading.config_hash(store.config),
             "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
     durable.write_json(store.paths.config, {**tree, **more})
@@ -136,11 +139,11 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
 
 
 def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:
-    """Returns what a run recorded when it began, and the keys that `config` has otherwise, without those a resume may change."""
+    """Returns the record of a run, and the keys that differ in `config`, without those that a resume may change."""
     recorded = read_record(paths)
-    # Parsed, since keys that are newer than the run have their defaults.
-    begun = loading.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
-    return recorded, loading.changed_keys(begun, config.model_dump(mode="json"))
+    # Parsed, so that keys that are newer than the run get their defaults.
+    at_start = loading.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
+    return recorded, loading.changed_keys(at_start, config.model_dump(mode="json"))
 
 
 def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:

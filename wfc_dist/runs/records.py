@@ -1,4 +1,4 @@
-"""What a run says of itself beside what it commits: its ledger, its status, and the mixtures that were fitted."""
+"""The records of a run beside its committed folders: ledger, status, and fitted mixtures."""
 
 import json
 import os
@@ -23,12 +23,12 @@ STATES = ("running", "done", "failed", "interrupted")
 
 
 class Ledger:
-    """RUN/ledger.jsonl, append-only: what was committed, and what else happened, in order.
+    """RUN/ledger.jsonl: the events of the run, such as commits and failures, in order. The file is append-only.
 
     Args:
         path: The file.
-        mirror: Publishes every line.
-        attempt: Written into every line.
+        mirror: Publishes the file after each line.
+        attempt: Number that is written into each line.
     """
 
     def __init__(self, path: Path, mirror: AnyMirror, attempt: int) -> None:
@@ -42,21 +42,21 @@ class Ledger:
             self._mirror.publish_file(self._path)
 
     def record_commit(self, event: str, facts: Mapping[str, Any], **more: Any) -> None:
-        """Appends a line about a committed folder, with those of its facts that are short enough."""
+        """Appends a line about a committed folder with its short facts. Long facts are in the manifest of the folder only."""
         self.record(event, **more, **{key: value for key, value in facts.items() if key not in _LONG_FACTS})
 
     def lines(self, *, repair: bool = False) -> list[dict[str, Any]]:
-        """Returns all lines; `repair` cuts off a last line that a crash tore."""
+        """Returns all lines. `repair` removes an incomplete last line, which a crash may leave."""
         return durable.read_json_lines(self._path, repair=repair)
 
 
 class StatusFile:
-    """RUN/status.json: how the run stands. It says to schedulers what the exit code says.
+    """RUN/status.json: the state of the run. Schedulers read from this file what the exit code says.
 
     Args:
-        paths: Of the run.
-        mirror: Publishes the file, and the coordinator's logs with it.
-        attempt: Written into the file.
+        paths: The paths of the run.
+        mirror: Publishes the file together with the coordinator's logs.
+        attempt: Number that is written into the file.
     """
 
     def __init__(self, paths: RunPaths, mirror: AnyMirror, attempt: int) -> None:
@@ -74,12 +74,12 @@ class StatusFile:
         self.publish_logs()
 
     def publish_logs(self) -> None:
-        """Makes the coordinator's logs of this attempt visible; the other processes publish their own."""
+        """Publishes the coordinator's logs of this attempt. All other processes publish their own logs."""
         for path in self._paths.coordinator_logs(self._attempt):
             self._mirror.publish_file(path)
 
     def last_state(self) -> str:
-        """Returns how the attempt before this one ended: one that is still "running" was "lost", without a file "none"."""
+        """Returns the last state of the previous attempt: "lost" if the file still says "running", "none" if there is no file."""
         try:
             state = str(json.loads(self._path.read_text(encoding="utf-8"))["state"])
         except (FileNotFoundError, ValueError, KeyError):
@@ -91,10 +91,10 @@ class Fits:
     """The mixtures that were fitted to the adapters of a round.
 
     Args:
-        paths: Of the run.
-        mirror: Publishes a fit, and brings one here.
-        ledger: Records a fit.
-        are_asked_for: Whether the configuration asks for fits; without, none is looked for.
+        paths: The paths of the run.
+        mirror: Publishes and fetches fits.
+        ledger: Records each fit.
+        are_asked_for: Whether the configuration asks for fits. If not, `find` returns None.
     """
 
     def __init__(self, paths: RunPaths, mirror: AnyMirror, ledger: Ledger, *, are_asked_for: bool) -> None:
@@ -111,7 +111,7 @@ class Fits:
         return Mixture(tuple(fit["weights"][adapter.dataset] for adapter in adapters), fit["scale"])
 
     def commit(self, round_index: int, adapters: Sequence[Adapter], facts: Mapping[str, Any]) -> None:
-        """Makes a fit exist. `facts` holds weights (by data set), scale, and what else is worth recording."""
+        """Commits a fit. `facts` holds weights (by data set), scale, and anything else to record."""
         path = self._paths.fitted(round_index)
         durable.write_json(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
         self._mirror.publish_file(path)

@@ -1,4 +1,4 @@
-"""What a local mirror needs of a run on object storage: for going on with it, and for looking at it."""
+"""Brings the files of a run on object storage to its local mirror, to resume the run or to read it."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[bool]:
-    """Keeps two processes of this machine from filling one mirror at once; yields whether a run works on it already."""
+    """Lets one process of this machine at a time fill a mirror. Yields whether a run works on the mirror already."""
     Mirror(folder, Objects("")).own()
     with open(folder / OWN / "opening", "a", encoding="utf-8") as door, open(folder / "lock", "a", encoding="utf-8") as lock:
         fcntl.flock(door, fcntl.LOCK_EX)
@@ -34,20 +34,20 @@ def opening(folder: Path) -> Iterator[bool]:
 
 
 def read_run_id(objects: Objects) -> str | None:
-    """Returns the id of the run at a URL, or None where there is none."""
+    """Returns the id of the run at a URL, or None if there is no run."""
     data = objects.read("config.json")
     return None if data is None else str(json.loads(data)["run_id"])
 
 
 def pull(mirror: Mirror, names: Mapping[str, int], *, checkpoints: bool) -> None:
-    """Brings everything small to the mirror: configuration, ledger, status, manifests, evaluations, curves.
+    """Fetches all small files to the mirror: configuration, ledger, status, manifests, evaluations, metrics logs.
 
-    A folder whose manifest differs from the one on object storage is removed here: what is there is the truth.
+    Object storage holds the authoritative copy. A local folder with another manifest is removed.
 
     Args:
-        mirror: Adopted.
-        names: What is on object storage, name -> size.
-        checkpoints: Also the manifests of training states, to show them.
+        mirror: The mirror, adopted.
+        names: Name -> size in bytes of each object on object storage.
+        checkpoints: Also fetch the manifests of checkpoints, so that they can be shown.
     """
     manifests = [name for name in names if name.endswith(f"/{MANIFEST}") and ".tmp-" not in name]
     at_once(lambda name: _pull_manifest(mirror, name), [name for name in manifests if checkpoints or "/training/" not in name])
@@ -77,12 +77,12 @@ def _pull_ledger(mirror: Mirror) -> None:
     data = mirror.objects.read(path.name) or b""
     here = path.read_bytes() if path.is_file() else b""
     if here.startswith(data):
-        return  # lines a crash kept from being published; the next record publishes them
+        return  # a crash may leave unpublished lines; the next line publishes them
     durable.write_bytes(path, data)
 
 
 def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
-    """Publishes what was committed here and not published before a crash, if it is whole: work is not lost."""
+    """Publishes folders that were committed here but not published before a crash. Damaged folders are skipped."""
     for folder in _committed(mirror, "round-*/adapters/*", "round-*/delta", "base-*"):
         name = folder.relative_to(mirror.folder).as_posix()
         if f"{name}/{MANIFEST}" in names:
@@ -104,11 +104,11 @@ def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
 
 
 def sweep(mirror: Mirror, names: Collection[str]) -> None:
-    """Removes from object storage what an attempt that was killed left: staged folders, training states of finished rounds."""
+    """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished rounds."""
     done = {name.removeprefix("base-").removesuffix(f"/{MANIFEST}") for name in names if name.startswith("base-")}
-    left = [name for name in names if ".tmp-" in name or _is_training_of(name, done)]
-    mirror.objects.remove(*(name for name in left if name.endswith(MANIFEST)))
-    mirror.objects.remove(*(name for name in left if not name.endswith(MANIFEST)))
+    leftovers = [name for name in names if ".tmp-" in name or _is_training_of(name, done)]
+    mirror.objects.remove(*(name for name in leftovers if name.endswith(MANIFEST)))
+    mirror.objects.remove(*(name for name in leftovers if not name.endswith(MANIFEST)))
 
 
 def _is_training_of(name: str, rounds: Collection[str]) -> bool:
@@ -117,9 +117,9 @@ def _is_training_of(name: str, rounds: Collection[str]) -> bool:
 
 
 def local_run(text: str) -> tuple[Path, Mirror | None]:
-    """Returns a run's folder on this machine, everything small of it up to date, and the mirror it is, if it is one.
+    """Returns the folder of a run on this machine, with all small files up to date, and its mirror if the run has a URL.
 
-    `text` is a run directory, or the URL of one. Raises InputError where a URL holds no run.
+    `text` is a run directory or its URL. Raises InputError if there is no run at the URL.
     """
     if not is_url(text):
         return Path(text), None
@@ -129,18 +129,18 @@ def local_run(text: str) -> tuple[Path, Mirror | None]:
         raise InputError(f"{text} is not a run (it has no config.json); give the URL `run.dir/run.name`")
     tree: dict[str, Any] = json.loads(data)
     cache_dir = tree["config"]["cluster"]["cache_dir"]
-    here = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's may not be on this machine
+    here = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's cache folder may be missing here
     folder = mirror_folder(objects.url, here, tree["config"]["run"]["name"])
     mirror = Mirror(folder, objects, tree["run_id"])
     with opening(folder) as is_live:
-        if not is_live:  # else this machine is the one that writes it: nothing is newer
+        if not is_live:  # if it is live, this machine writes the run and nothing elsewhere is newer
             mirror.adopt()
             pull(mirror, objects.list(), checkpoints=True)
     return folder, mirror
 
 
 def whole_run(text: str) -> tuple[Path, Mirror | None]:
-    """As `local_run`, with the committed adapters and deltas and the root model on this machine, too."""
+    """Does what `local_run` does, and also fetches the committed adapters, the deltas and the root model."""
     folder, mirror = local_run(text)
     if mirror is not None:
         from wfc_dist.runs.root import bring_base
@@ -151,7 +151,7 @@ def whole_run(text: str) -> tuple[Path, Mirror | None]:
 
 
 def ask_to_stop(text: str, reason: str) -> None:
-    """Asks whoever works on a run, wherever it is, to checkpoint and stop."""
+    """Asks the process that works on a run to checkpoint and stop. `text` is a run directory or its URL."""
     if not is_url(text):
         request_stop(require_run(Path(text)), reason)
         return

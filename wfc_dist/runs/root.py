@@ -1,4 +1,4 @@
-"""Base 0: the root model, found, hashed and recorded once; verified whenever a run goes on."""
+"""Base 0, the root model. It is found, hashed and recorded once, and verified whenever a run is resumed."""
 
 import logging
 import shutil
@@ -16,17 +16,18 @@ from wfc_dist.weights import base_chain, checkpoint
 from wfc_dist.weights.hashing import content_sha256
 
 logger = logging.getLogger(__name__)
-LINK = "root"  # in a mirror, a link to the root model as this node has it
+LINK = "root"  # in a mirror, a link to the root model on this node
 
 
 def ensure_root(store: RunStore) -> None:
-    """Commits base 0 as a pointer to the root model, or checks that the root is still what it was.
+    """Commits base 0 as a pointer to the root model, or verifies that the root model is unchanged.
 
-    When `base.dtype` is not the root's own, base 0 holds a cast copy, which later bases share files with;
-    they are still computed from the root's own numbers.
+    If `base.dtype` differs from the data type of the root model, base 0 holds a cast copy, and later bases link to its files.
+    Later bases are still computed from the uncast root model.
 
     Raises:
-        InputError: The root model cannot be had. IntegrityError: It changed since the run began.
+        InputError: The root model cannot be found or downloaded.
+        IntegrityError: The root model has changed since the run began.
     """
     if store.base(0) is not None:
         facts = store.manifest(0)
@@ -45,7 +46,7 @@ def ensure_root(store: RunStore) -> None:
 
 
 def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:
-    """Returns what is recorded of the root model; writes the cast copy to `staged` where base.dtype asks for one."""
+    """Returns the facts to record about the root model. Writes a cast copy to `staged` if base.dtype needs one."""
     settings, is_remote = store.config.base, store.mirror.is_remote
     root_tensors = base_chain.hash_tensors(root)
     tensors = (tensor for _, tensor in base_chain.read_tensors(root)) if settings.dtype != "auto" else ()
@@ -67,14 +68,15 @@ def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:
 
 
 def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
-    """Makes a mirror's `root` a link to the root model on this node, found and verified; does nothing without a mirror.
+    """Finds and verifies the root model on this node, and links to it as `root` in the mirror. Does nothing without a mirror.
 
     Args:
-        mirror: The run's.
-        facts: Of base 0: model, revision, where the coordinator found it, tensor hashes.
+        mirror: The mirror of the run.
+        facts: The facts of base 0: model, revision, the path on the coordinator, tensor hashes.
 
     Raises:
-        InputError: The root model cannot be had on this node. IntegrityError: It is another one here.
+        InputError: The root model cannot be found or downloaded on this node.
+        IntegrityError: This node has another model under that name.
     """
     if not isinstance(mirror, Mirror) or (mirror.folder / LINK).is_dir():
         return
@@ -82,13 +84,13 @@ def link_root(mirror: AnyMirror, facts: Mapping[str, Any]) -> None:
     root = found if found.is_dir() else checkpoint.resolve_root(facts["model"], facts["revision"])
     with log.span("verify_root", phase="loading"):
         base_chain.verify_root(root, facts["root_tensors"])
-    durable.replace_link(mirror.folder / LINK, root)  # several processes of this node may do so at once
+    durable.replace_link(mirror.folder / LINK, root)  # several processes of this node may do this at once
 
 
 def bring_base(mirror: AnyMirror, index: int) -> None:
-    """Makes sure a committed base is on this node: its own files from object storage, the root's shared with the root here.
+    """Brings a committed base to this node: fetches its own files, and links to the files of the root model here.
 
-    Does nothing where the run directory is shared. Every process that reads a base's folder calls it first.
+    Does nothing if the run directory is shared. Every process must call it before it reads the folder of a base.
     """
     if not isinstance(mirror, Mirror):
         return
@@ -108,7 +110,7 @@ def _fetch_base(mirror: Mirror, folder: Path, shared: Path | None) -> None:
 
 
 def forget_training(mirror: AnyMirror, index: int) -> None:
-    """Removes from this node's mirror what the trainings that made base `index` left: the coordinator cleans its own only."""
+    """Removes leftovers of the trainings for base `index` from this node's mirror. The coordinator cleans only its own node."""
     if isinstance(mirror, Mirror) and index > 0:
         folder = RunPaths(mirror.folder).round(index)
         for path in (folder / "training", *folder.glob("adapters/*.tmp-*")):

@@ -1,8 +1,8 @@
-"""Finished adapters and decoded texts that runs share: what one run has made, another that would make the same takes.
+"""A pool of finished adapters and hypotheses that several runs share. A run takes from the pool what another run has made.
 
-An adapter is known by everything that its bytes depend on (`adapter_identity`), a text by the header of its hypotheses file and
-where the audio comes from.
-Nothing is trusted by name: an adapter is verified against its manifest, a text against its header.
+The key of an adapter is everything that its bytes depend on (`adapter_identity`). The key of hypotheses is the header of their
+file and the source of the audio. Names are not trusted: an adapter is verified against its manifest, hypotheses against the
+header.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def init_seed(config: Config, round_index: int) -> int:
-    """Returns the seed of lora_A: one for all adapters of a round."""
+    """Returns the seed of lora_A, which all adapters of a round share."""
     return derived_seed(config.run.seed, "lora_A", round_index)
 
 
@@ -38,18 +38,18 @@ def data_seed(config: Config, round_index: int, dataset: str) -> int:
 def adapter_identity(
     config: Config, fingerprints: Mapping[str, str], base: Base, dataset: str, earlier: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns what the bytes of an adapter of the round after `base` depend on, as JSON.
+    """Returns everything that the bytes of an adapter depend on, as JSON. The adapter belongs to the round after `base`.
 
     Args:
         config: The run's configuration.
         fingerprints: `<data set>/<split>` -> sha256 of its rows.
-        base: The base it is trained against.
-        dataset: Its data set.
-        earlier: sha256 of the adapters of all rounds before, in order: some objectives look at what they left.
+        base: The base against which the adapter is trained.
+        dataset: The data set of the adapter.
+        earlier: sha256 of the adapters of all earlier rounds, in order, because some objectives use them.
     """
     train = config.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "adapter")))
     cluster, evaluate, stopping, index = config.cluster, config.evaluate, config.train.early_stopping, base.index + 1
-    by_error = stopping is not None and stopping.metric == "error"  # its best step is the one with the least dev error
+    by_error = stopping is not None and stopping.metric == "error"  # the best step is the one with the lowest dev error
     replayed = [name for names in config.round_list()[: base.index] for name in names] if config.train.replay else []
     return {
         "version": __version__,
@@ -71,7 +71,7 @@ _PLACE_OF_AUDIO = {"columns", "time_unit", "audio_dir", "path_parts", "tar", "da
 
 
 def source_of(dataset: DatasetConfig) -> list[Any]:
-    """Returns where a data set's audio comes from, as JSON: a fingerprint knows the sizes of files, not their samples."""
+    """Returns the source of a data set's audio, as JSON. A fingerprint covers the sizes of audio files, not their samples."""
     parts = {name: source_of(part) for name, part in dataset.parts.items()}
     place = [dataset.source, dataset.subset, dataset.revision, parts]
     more = dataset.model_dump(mode="json", exclude_defaults=True, include=_PLACE_OF_AUDIO)
@@ -79,29 +79,29 @@ def source_of(dataset: DatasetConfig) -> list[Any]:
 
 
 class Pool:
-    """A folder that several runs write to, at the same time if they like: what appears in it is whole.
+    """A folder that several runs may write to at the same time. Entries appear in it only when they are complete.
 
     Args:
-        folder: On a file system that all of them see; made when something is put there.
+        folder: A folder on a file system that all the runs share. The first entry creates it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def take_adapter(self, identity: Mapping[str, Any], staged: Path) -> dict[str, Any] | None:
-        """Links the files of a finished adapter into `staged` and returns its facts; None when there is none, or no whole one."""
+        """Links the files of a finished adapter into `staged` and returns its facts; None if there is no intact one."""
         source = self._folder / "adapters" / durable.sha256_json(identity)
         try:
             manifest = durable.verify_folder(source) if durable.is_committed(source) else None
         except IntegrityError as error:
-            logger.warning("the pool's adapter is passed over: %s", error)
+            logger.warning("the adapter in the pool is not used: %s", error)
             return None
         if manifest is not None:
             _link_files(source, staged, manifest["files"])
         return manifest
 
     def put_adapter(self, identity: Mapping[str, Any], adapter: Path) -> None:
-        """Makes a committed adapter known. Of two runs that bring the same one the first is kept."""
+        """Adds a committed adapter to the pool. If two runs add the same adapter, the first one is kept."""
         final = self._folder / "adapters" / durable.sha256_json(identity)
         if durable.is_committed(final):
             return
@@ -117,14 +117,14 @@ class Pool:
         return self._folder / "texts" / f"{durable.sha256_json({**header, 'source': source_of(dataset)})}.jsonl"
 
     def take_text(self, header: Mapping[str, Any], dataset: DatasetConfig, path: Path) -> bool:
-        """Copies a file of hypotheses to `path`; says whether there was one. The reader verifies its header."""
+        """Copies a file of hypotheses to `path` and returns whether there was one. The reader must verify its header."""
         source = self._text(header, dataset)
         if source.is_file():
             durable.write_bytes(path, source.read_bytes())
         return source.is_file()
 
     def put_text(self, header: Mapping[str, Any], dataset: DatasetConfig, path: Path) -> None:
-        """Makes a file of hypotheses known."""
+        """Adds a file of hypotheses to the pool."""
         if not self._text(header, dataset).is_file():
             durable.write_bytes(self._text(header, dataset), path.read_bytes())
 

@@ -1,4 +1,4 @@
-"""Writes the run directory: what is committed, and what is next. `layout` says where, `records` keeps ledger and status."""
+"""Commits results to the run directory. `layout` has the paths; `records` writes ledger and status."""
 
 import logging
 import os
@@ -21,12 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class RunStore:
-    """A run directory opened for writing; one process at a time. Use `opening.opened_for_writing`.
+    """A run directory opened for writing by one process at a time. Use `opening.opened_for_writing` to open it.
 
     Args:
-        paths, config, attempt: Where, what and for which time.
-        mirror: Stands for object storage, where the run is there: what is committed here is published.
-        require_lock: Raises RunLockedError when another process has taken the run over; asked before anything is published.
+        paths: The paths of the run.
+        config: The resolved configuration.
+        attempt: Number of this attempt, from 1.
+        mirror: Publishes each commit if the run is on object storage.
+        require_lock: Raises RunLockedError if another process has taken the run over. It is called before each commit.
     """
 
     def __init__(
@@ -45,16 +47,16 @@ class RunStore:
         self._current_round = 1
 
     def base(self, index: int) -> Base | None:
-        """Returns a committed base, or None. Raises IntegrityError when its files are damaged.
+        """Returns a committed base, or None. Raises IntegrityError if its files are damaged.
 
-        Of a base that another one has followed only names and sizes are looked at; a trainer that loads it verifies its tensors.
+        If a later base is committed, only names and sizes are checked. A trainer that loads the base verifies its tensors.
         """
         entry = read_base(self.paths.run_dir, index)
         if entry is None:
             return None
         base, manifest = entry
         shared = Path(self.manifest(0)["model_path"]) if index else None
-        is_past = index > 0 and durable.is_committed(self.paths.base(index + 1))  # base 0 holds what others link to
+        is_past = index > 0 and durable.is_committed(self.paths.base(index + 1))  # base 0 holds files that others link to
         self._verified(self.paths.base(index), frozenset(manifest["files"] if is_past else manifest.get("links", ())), shared)
         return base
 
@@ -65,7 +67,7 @@ class RunStore:
         except IntegrityError as error:
             if not self.mirror.discard(folder):
                 raise
-            logger.warning("%s; fetched again", error)
+            logger.warning("%s is fetched again: %s", folder, error)
             self.mirror.fetch(folder, shared)
 
     def _commit(self, staged: Path, final: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
@@ -74,12 +76,12 @@ class RunStore:
         self.mirror.publish(final)
 
     def current_round(self) -> int:
-        """Returns the 1-based index of the first round without a committed base; the last round when all have one."""
-        self._current_round = first_uncommitted(self.paths, self._current_round)  # from where it was: it only grows
+        """Returns the index (1-based) of the first round without a committed base; that of the last round if all have one."""
+        self._current_round = first_uncommitted(self.paths, self._current_round)  # the index only grows
         return min(self._current_round, len(self.config.round_list()))
 
     def log_dir(self) -> Path:
-        """Returns the folder of this attempt's logs of the current round; absolute, since workers start in other folders."""
+        """Returns the folder of this attempt's logs of the current round, absolute because workers start in other folders."""
         return self.paths.logs(self.current_round(), self.attempt).absolute()
 
     def stop(self, reason: str) -> None:
@@ -87,14 +89,14 @@ class RunStore:
         request_stop(self.paths, reason)
 
     def stop_reason(self) -> str | None:
-        """Returns why the run was asked to stop, or None when it was not."""
+        """Returns why the run was asked to stop, or None if it was not."""
         try:
             return self.paths.stop_file.read_text(encoding="utf-8").strip() or "stop file"
         except FileNotFoundError:
             return None
 
     def raise_if_stopped(self, when: str) -> None:
-        """Raises Interrupted if the run was asked to stop; `when` stands in the message, such as "while scoring"."""
+        """Raises Interrupted if the run was asked to stop. `when` is part of the message, such as "while scoring"."""
         if (reason := self.stop_reason()) is not None:
             raise Interrupted(f"{reason}: stopped {when}; the same command goes on")
 
@@ -105,7 +107,7 @@ class RunStore:
         return entry[1]
 
     def tensor_hashes(self, base: Base) -> dict[str, str]:
-        """Returns tensor name -> sha256 of a committed base or of an interim one."""
+        """Returns tensor name -> sha256 of a committed base or interim base."""
         manifest = durable.read_manifest(Path(base.path)) if base.num_pending else self.manifest(base.index)
         assert manifest is not None, f"{base.path} is committed"
         return dict(manifest["tensors"])
@@ -116,9 +118,9 @@ class RunStore:
         self.ledger.record("base", round=0, sha256=sha256)
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
-        """Returns the committed adapters of the round after `base`; a damaged one is set aside, said so, and trained again.
+        """Returns the committed adapters of the round after `base`. A damaged adapter is moved aside with a warning.
 
-        Those of a round that has its base are in it already: they are not read again each time a run goes on.
+        If that round has its base, the adapters are merged already and are not verified again.
         """
         found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
         for name, manifest in self._committed_adapters(base.index + 1):
@@ -129,11 +131,11 @@ class RunStore:
             except IntegrityError as error:
                 aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
                 os.replace(folder, aside)
-                logger.warning("%s; moved to %s, it will be trained again", error, aside.name)
+                logger.warning("the adapter %s is moved to %s and trained again: %s", name, aside.name, error)
                 continue
             found[name] = Adapter(
                 name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
-            )  # a wrong base is refused by the centralizer, with both names
+            )  # the centralizer refuses an adapter of another base, and names both
         rounds = self.config.round_list()
         if self.pool is not None and are_needed and base.index < len(rounds):
             found |= self._from_pool(base, [name for name in rounds[base.index] if name not in found])
@@ -158,16 +160,16 @@ class RunStore:
         return adapter_identity(self.config, fingerprints, base, dataset, earlier)
 
     def stage_adapter(self, base: Base, dataset: str) -> Path:
-        """Returns an empty folder for a trainer to write its PEFT files to."""
+        """Returns an empty folder, to which a trainer writes its PEFT files."""
         return durable.staging_path(self.paths.adapter(base.index + 1, dataset), self.attempt)
 
     def commit_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> Adapter:
-        """Makes a trained adapter exist. `facts` holds sha256, hours and what else is worth recording."""
+        """Commits a trained adapter. `facts` holds sha256, hours and anything else to record."""
         final = self.paths.adapter(base.index + 1, dataset)
         with log.span("commit_adapter", phase="recording", dataset=dataset):
-            if self.mirror.is_remote:  # the trainer, on another node, has published what it made
+            if self.mirror.is_remote:  # the trainer runs on another node and has published its files
                 self.mirror.fetch(staged)
-                (staged / durable.MANIFEST).unlink(missing_ok=True)  # for the way here; the commit writes the one that counts
+                (staged / durable.MANIFEST).unlink(missing_ok=True)  # needed for the transfer only
                 self.mirror.fetch_file(self.paths.curve(base.index + 1, dataset))
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
             if self.pool is not None and "from_pool" not in facts:
@@ -177,12 +179,12 @@ class RunStore:
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
 
     def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
-        """Returns empty folders for the delta of round `index` and for base `index`, or its interim base of `num_pending`."""
+        """Returns empty folders for the delta of round `index` and for its base; interim if `num_pending` is not 0."""
         final = self.paths.interim(index, num_pending) if num_pending else self.paths.base(index)
         return durable.staging_path(self.paths.delta(index), self.attempt), durable.staging_path(final, self.attempt)
 
     def commit(self, staged: StagedBase) -> Base:
-        """Makes the round exist: its delta, then its base, then the ledger's line; then prunes training states."""
+        """Commits a round: its delta, then its base, then the line in the ledger. Then removes its checkpoints."""
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         with log.span("commit_base", phase="merging"):
             self._commit(Path(staged.delta_path), delta, {"round": staged.index})
@@ -194,7 +196,7 @@ class RunStore:
         return Base(staged.index, str(final), staged.sha256)
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
-        """Makes an interim base exist: `base` and the update of the first adapters of its round. Its delta is not kept."""
+        """Commits an interim base, which merges the first adapters of a round into `base`. Its delta is not kept."""
         final = self.paths.interim(staged.index, len(adapters))
         with log.span("commit_interim", phase="merging"):
             self._commit_overlay(staged, final)
@@ -205,7 +207,7 @@ class RunStore:
 
     def _commit_overlay(self, staged: StagedBase, final: Path, **more: Any) -> None:
         facts = {**staged.facts, "sha256": staged.sha256, **more}
-        links, written = facts["links"], facts.pop("written", {})  # on the disk already, hashed on the way there
+        links, written = facts["links"], facts.pop("written", {})  # these files were hashed while they were written
         files = self.manifest(0)["root_files"]
         known = {link: files[Path(path).name] for link, path in links.items()}
         self._commit(Path(staged.path), final, facts, known | written)
@@ -213,23 +215,23 @@ class RunStore:
     def _prune(self, round_index: int) -> None:
         shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
-        # of this round only: jobs that outlive their coordinator may still be writing those of the next one
+        # Only this round: jobs that outlive their coordinator may still write files of the next one.
         for leftover in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
             if leftover.is_dir() and "damaged" not in leftover.name:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def reconcile(self) -> None:
-        """Adds ledger lines a crash kept from being written for what is committed; cuts a torn last line.
+        """Repairs the ledger after a crash: removes an incomplete last line, adds lines for committed folders.
 
-        A round whose base has its line was complete before: only the last such round, which a crash may have kept from being
-        pruned, and those after it are read, however long the run is.
+        A round is complete if the ledger has a line for its base. Only the last complete round, whose leftovers may still be
+        there, and the later rounds are read. So the work does not grow with the length of the run.
         """
         lines = self.ledger.lines(repair=True)
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
-        told, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
-        first = next((index for index in range(last + 1) if index not in told), last)
+        recorded, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
+        first = next((index for index in range(last + 1) if index not in recorded), last)
         for index in range(max(first, 0), len(self.config.round_list()) + 1):
-            for name, manifest in self._committed_adapters(index) if index not in told else ():
+            for name, manifest in self._committed_adapters(index) if index not in recorded else ():
                 if ("adapter", index, name, manifest["sha256"]) not in known:
                     self.ledger.record_commit("adapter", manifest, round=index, dataset=name, recovered=True)
             entry = read_base(self.paths.run_dir, index)
@@ -240,7 +242,7 @@ class RunStore:
 
     def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for folder in sorted(self.paths.adapters(round_index).glob("*")):
-            if ".tmp-" in folder.name:  # one that was set aside keeps its manifest
+            if ".tmp-" in folder.name:  # a damaged adapter that was moved aside keeps its manifest
                 continue
             if (manifest := durable.read_manifest(folder)) is not None:
                 yield folder.name, manifest

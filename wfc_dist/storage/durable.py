@@ -1,6 +1,6 @@
-"""Durable files and folders: what is there under its name is whole, or it has no manifest.
+"""Durable files and folders. A file is complete if it exists; a folder is complete if it has a manifest.
 
-The commit protocol (DESIGN section 6): write to `X.tmp-<attempt>`, fsync, rename to `X`, write `X/manifest.json` last.
+The commit protocol: write to `X.tmp-<attempt>`, fsync, rename to `X`, write `X/manifest.json` last.
 A folder without a manifest was never committed, whatever else it holds.
 """
 
@@ -31,12 +31,12 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Returns the hex sha256 of a value as JSON, the same whatever the order of its keys."""
+    """Returns the hex sha256 of a value as JSON. The order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fsync_path(path: Path) -> None:
-    """Flushes one file, or the entries of one folder, to the disk."""
+    """Flushes a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,7 +45,7 @@ def fsync_path(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `path` so that a reader sees the old bytes or the new ones, never a part."""
+    """Writes `path` atomically: a reader sees either all old bytes or all new bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with open(temporary, "wb") as file:
@@ -67,7 +67,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and flushes it; a line torn by a crash is cut off by `read_lines(..., repair=True)`."""
+    """Appends one line and flushes it. `read_lines(..., repair=True)` removes a line that a crash left incomplete."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, (line + "\n").encode())
@@ -80,8 +80,8 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     """Returns the complete lines of an append-only file.
 
     Args:
-        path: The file; a missing one has no lines.
-        repair: Cut a torn last line off the file, so that the next append starts a line of its own.
+        path: The file. A missing file has no lines.
+        repair: Remove an incomplete last line from the file, so that the next append starts a new line.
     """
     if not path.exists():
         return []
@@ -100,7 +100,7 @@ def read_json_lines(path: Path, *, repair: bool = False) -> list[dict[str, Any]]
 
 
 def link(source: Path, target: Path) -> None:
-    """Makes `target` share the file `source`: a hard link, or a symbolic one across file systems."""
+    """Makes `target` a hard link to the file `source`, or a symbolic link if a hard link is not possible."""
     source = source.resolve()
     try:
         os.link(source, target)
@@ -109,7 +109,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def replace_link(link: Path, target: Path) -> None:
-    """Makes `link` a symbolic link to `target`; a link that is there is replaced at once, and never missing."""
+    """Makes `link` a symbolic link to `target`. An existing link is replaced atomically."""
     temporary = link.with_name(f".{link.name}.tmp-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
@@ -118,7 +118,7 @@ def replace_link(link: Path, target: Path) -> None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Yields the files of a folder and of those in it, in order, without its manifest."""
+    """Yields all files below a folder in order of their paths, except manifests."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path
@@ -129,7 +129,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     """Yields an empty folder that appears as `final` when the context ends without an error.
 
     Raises:
-        InputError: `final` exists; it is not touched.
+        InputError: `final` exists. It is left as it is.
     """
     if final.exists():
         raise InputError(f"{final} exists and is not written over; choose another --out")
@@ -143,7 +143,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def staging_path(final: Path, attempt: int) -> Path:
-    """Returns an empty folder `X.tmp-<attempt>` next to `final`; leftovers of the same attempt are removed."""
+    """Returns an empty folder `X.tmp-<attempt>` next to `final`. Leftovers of the same attempt are removed."""
     staged = final.with_name(f"{final.name}.tmp-{attempt}")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -151,10 +151,10 @@ def staging_path(final: Path, attempt: int) -> Path:
 
 
 def await_files(folder: Path, names: Sequence[str], timeout_s: float = 60.0) -> None:
-    """Waits until files another node has written are seen here: a network file system may lag behind its messages.
+    """Waits until this node sees files that another node has written. A network file system may show them with a delay.
 
     Raises:
-        IntegrityError: They did not appear in time; names them.
+        IntegrityError: Some files did not appear in time; the message names them.
     """
     end = time.monotonic() + timeout_s
     while missing := [name for name in names if not (folder / name).is_file()]:
@@ -163,7 +163,7 @@ def await_files(folder: Path, names: Sequence[str], timeout_s: float = 60.0) -> 
                 f"{folder}: {', '.join(missing)} did not appear within {timeout_s:g} s of being written on another node; "
                 "is run.dir on a file system that all nodes share?"
             )
-        os.listdir(folder)  # asks the server again where a lookup would be answered from a cache
+        os.listdir(folder)  # a listing asks the server, while a lookup may be answered from a cache
         time.sleep(0.2)
 
 
@@ -171,10 +171,10 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
     """Makes `staged` the committed folder `final` and returns its manifest.
 
     Args:
-        staged: A folder made by `staging_path`, complete.
-        final: Its name from now on. A folder there is replaced (the manifest goes first, so it is never half there).
+        staged: A complete folder, made by `staging_path`.
+        final: The new name. An existing folder is replaced. Its manifest is removed first, so it never looks complete.
         facts: Recorded in the manifest beside schema version, sizes and sha256.
-        known: sha256 of files (relative names) whose bytes need not be read again, such as links to a verified file.
+        known: Relative file name -> sha256 of files that need not be read again, such as links to a verified file.
     """
     known = known or {}
     files = {}
@@ -195,7 +195,7 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder, its manifest first: a crash in the middle leaves something uncommitted, not something broken."""
+    """Removes a folder, its manifest first, so that a crash leaves an uncommitted folder and not a damaged one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(folder / MANIFEST)
     shutil.rmtree(folder, ignore_errors=True)
@@ -207,7 +207,7 @@ def is_committed(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Returns the manifest of a committed folder, or None when there is none (never committed)."""
+    """Returns the manifest of a folder, or None if the folder was never committed. Raises IntegrityError for a damaged one."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -217,7 +217,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest.get("schema") != SCHEMA_VERSION:
         raise IntegrityError(
             f"{folder / MANIFEST} has schema {manifest.get('schema')}, this version reads {SCHEMA_VERSION}; "
-            "use the wfc_dist that wrote it"
+            "use the version of wfc_dist that wrote the folder"
         )
     return manifest
 
@@ -227,10 +227,10 @@ def verify_folder(folder: Path, skip: frozenset[str] = frozenset()) -> dict[str,
 
     Args:
         folder: The committed folder.
-        skip: File names not to hash (sizes are checked all the same).
+        skip: Names of files that are not hashed. Their sizes are still checked.
 
     Raises:
-        IntegrityError: No manifest, a missing file, another size or another sha256; names the file.
+        IntegrityError: There is no manifest, or a file is missing or has another size or sha256; the message names the file.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -240,7 +240,12 @@ def verify_folder(folder: Path, skip: frozenset[str] = frozenset()) -> dict[str,
         if not path.is_file():
             raise IntegrityError(f"{path} is missing; remove {folder} and run again")
         if path.stat().st_size != fact["size_bytes"]:
-            raise IntegrityError(f"{path} has {path.stat().st_size} bytes, its manifest says {fact['size_bytes']}")
+            raise IntegrityError(
+                f"{path} has {path.stat().st_size} bytes, its manifest says {fact['size_bytes']}; remove {folder} and run again"
+            )
         if name not in skip and sha256_file(path) != fact["sha256"]:
-            raise IntegrityError(f"{path} does not have the sha256 of its manifest: the file was changed or is damaged")
+            raise IntegrityError(
+                f"{path} does not have the sha256 of its manifest: the file was changed or is damaged; "
+                f"remove {folder} and run again"
+            )
     return manifest

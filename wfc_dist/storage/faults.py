@@ -1,7 +1,8 @@
-"""Named points at which a test can hold a process, to kill it there. Off unless `WFC_HOLD_AT=<point>[:<count>]=<file>`.
+"""Named points at which a test can hold a process in order to kill it there.
 
-The first process there makes <file>, with its pid, and waits; all others pass. The killer needs no luck, however fast it is.
-Points are the names of `log.span`s and those passed to `reached`.
+The environment variable `WFC_HOLD_AT=<point>[:<count>]=<file>` turns one point on; by default all are off. The first process that
+reaches the point writes its pid to <file> and waits. All other processes pass. So the test does not depend on timing.
+The points are the names of all `log.span`s and all names passed to `reached`.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ _reached: dict[str, int] = {}
 
 
 def reached(point: str) -> None:
-    """Holds the process for good when it was told to, is here for the <count>-th time (1 by default), and no other was before."""
+    """Holds the process if `WFC_HOLD_AT` names this point, this is pass <count> (default 1), and no process is held yet."""
     order = os.environ.get("WFC_HOLD_AT")
     if not order:
         return
@@ -27,6 +28,6 @@ def reached(point: str) -> None:
     staged = Path(f"{file}.{os.getpid()}")
     staged.write_text(str(os.getpid()))
     with contextlib.suppress(FileExistsError):
-        os.link(staged, file)  # never seen half written
+        os.link(staged, file)  # the file appears with its whole content
         while True:
             time.sleep(60)

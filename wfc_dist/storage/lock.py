@@ -1,9 +1,9 @@
-"""One writer at a time for a run on object storage, and the way a stop reaches it.
+"""A lock that allows one writer at a time for a run on object storage. Its holder also receives requests to stop.
 
-The lock is the highest of control/lock-1, control/lock-2, ...: each is made with a conditional put by whoever takes it, and
-rewritten only by its holder. The highest one stays when it is released, so that a number is never taken twice.
-A holder renews its lock. Whoever wants it watches: renewed, it is held; unchanged for `LEASE_S`, its holder is gone.
-No clocks of different machines are compared.
+The lock is the highest of control/lock-1, control/lock-2, ... A process takes the lock by creating the next number with a
+conditional put. Only the holder rewrites its object. The highest object stays after it is released, so that no number is taken
+twice. The holder renews its lock. A process that wants the lock watches it: a renewal shows that the holder lives, and no renewal
+for `LEASE_S` shows that the holder is gone. Clocks of different machines are never compared.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ _PREFIX = f"{CONTROL}/lock-"
 
 
 def process_identity(pid: int) -> str | None:
-    """Returns what tells a process from all others, on all machines; None when it is gone or that can't be known."""
+    """Returns a text that identifies a process among all machines; None if the process is gone or cannot be identified."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         if state in "ZX":
             return None
-        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')} {pid} {fields[18]}"  # its start time
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')} {pid} {fields[18]}"  # [18]: start time
     except OSError:
         return None
 
@@ -45,7 +45,7 @@ def _machine(identity: str) -> str:
 
 
 class ObjectLock:
-    """The lock of one run; `held` takes and keeps it."""
+    """The lock of one run. Use `held`, which takes and renews it."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -59,10 +59,10 @@ class ObjectLock:
         return json.dumps(self._facts, sort_keys=True).encode()
 
     def take(self, say: Callable[[str], None]) -> None:
-        """Takes the lock; waits for as long as it is not known whether its holder lives.
+        """Takes the lock. Waits until it is known whether the present holder lives.
 
         Raises:
-            RunLockedError: It is held; names the holder.
+            RunLockedError: A living process holds the lock; the message names the process.
         """
         while True:
             numbers = self._numbers()
@@ -74,13 +74,13 @@ class ObjectLock:
                 "pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "renewed": 0, "released": False,
             }  # fmt: skip
             if not self._objects.create(f"{_PREFIX}{self.number}", self._data()):
-                continue  # another was quicker
+                continue  # another process was faster
             if self._numbers()[-1] == self.number:
                 break
-            self._objects.remove(f"{_PREFIX}{self.number}")  # it had been taken, released and cleared away meanwhile
+            self._objects.remove(f"{_PREFIX}{self.number}")  # this number had been taken, released and removed in the meantime
         if self._objects.create(f"{_PREFIX}{self.number}", self._data() + b" "):
             logger.warning(
-                "%s has no conditional put: two `wfc run` that start at the same moment would not notice each other",
+                "%s does not support conditional puts: two `wfc run` that start at the same moment do not notice each other",
                 self._objects.url,
             )
         self._objects.remove(*(f"{_PREFIX}{number}" for number in self._numbers() if number < self.number))
@@ -104,11 +104,11 @@ class ObjectLock:
             seen = now
 
     def require(self) -> None:
-        """Raises RunLockedError when another process has taken the run over."""
+        """Raises RunLockedError if another process has taken the run over."""
         if (highest := self._numbers()[-1:]) != [self.number]:
             raise RunLockedError(
                 f"{self._objects.url} was taken over by another `wfc run` (lock {highest}, this process held {self.number}), "
-                "because this one could not renew its lock; nothing more is written from here"
+                "because this process could not renew its lock; this process writes nothing more"
             )
 
     def renew(self) -> None:
@@ -117,13 +117,13 @@ class ObjectLock:
         self._objects.write(f"{_PREFIX}{self.number}", self._data())
 
     def release(self) -> None:
-        """Lets the next one take it at once."""
+        """Releases the lock, so that the next process takes it without waiting."""
         self._facts["released"] = True
         self._objects.write(f"{_PREFIX}{self.number}", self._data())
 
 
 def _died_here(facts: dict[str, Any]) -> bool:
-    """Returns whether a holder ran on this machine and is gone: only then there is no need to watch."""
+    """Returns whether a holder ran on this machine and is gone. In this case there is no need to wait."""
     here = process_identity(os.getpid())
     same_machine = here is not None and _machine(here) == _machine(facts["process"])
     return same_machine and process_identity(facts["pid"]) != facts["process"]
@@ -131,10 +131,10 @@ def _died_here(facts: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def held(objects: Objects, on_stop: Callable[[str], None], say: Callable[[str], None]) -> Iterator[ObjectLock]:
-    """Holds a run's lock while the context lasts, and passes a stop object's text, or the lock's loss, to `on_stop`.
+    """Holds a run's lock while the context lasts. Calls `on_stop` with the reason if a stop is requested or the lock is lost.
 
     Raises:
-        RunLockedError: Another process is working on the run.
+        RunLockedError: Another process works on the run.
     """
     lock, ended = ObjectLock(objects), threading.Event()
     lock.take(say)
@@ -148,7 +148,7 @@ def held(objects: Objects, on_stop: Callable[[str], None], say: Callable[[str], 
                 if STOP in found:
                     on_stop((objects.read(STOP) or b"stop object").decode().strip())
                 if any(int(name.removeprefix(_PREFIX)) > lock.number for name in found if name.startswith(_PREFIX)):
-                    on_stop("another `wfc run` took the run over, because this one could not renew its lock")
+                    on_stop("another `wfc run` took the run over, because this process could not renew its lock")
                     return
                 if time.monotonic() - renewed_s >= RENEW_S:
                     lock.renew()
@@ -163,5 +163,5 @@ def held(objects: Objects, on_stop: Callable[[str], None], say: Callable[[str], 
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(StorageError):  # it ends by itself
+        with contextlib.suppress(StorageError):  # the lock expires by itself
             lock.release()

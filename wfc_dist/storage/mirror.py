@@ -1,9 +1,9 @@
-"""A run on object storage and its mirror: a local folder, at the same path on every node, that all other code works on.
+"""A run on object storage and its mirror, a local folder at the same path on every node. All other code works on the mirror.
 
-    fetch    remote -> here: a committed folder, every file verified by its manifest's sha256
-    publish  here -> remote: files first, manifest.json last, which is the commit point (there is no rename to be one)
+    fetch    remote -> here: a committed folder; each file is verified by the sha256 in its manifest
+    publish  here -> remote: files first, manifest.json last; writing the manifest is the commit, as there is no rename
 
-`NoMirror` has the same methods and does nothing: a run in a local or shared folder.
+`NoMirror` stands for a run in a local or shared folder. It has the same methods, which do nothing.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ from wfc_dist.storage.durable import MANIFEST
 from wfc_dist.storage.objects import Objects, at_once
 
 logger = logging.getLogger(__name__)
-OWN = ".mirror"  # locks, half downloads and the run's id; never published
-CONTROL = "control"  # lock and stop; never mirrored
+OWN = ".mirror"  # locks, unfinished downloads and the id of the run; never published
+CONTROL = "control"  # the lock and the request to stop; never mirrored
 _NUM_DOWNLOADS = 3
 
 
 def mirror_folder(url: str, cache_dir: str | None, name: str) -> Path:
-    """Returns where a run on object storage is mirrored: the same path on every node."""
+    """Returns the folder of the mirror of a run on object storage; the path is the same on every node."""
     cache = Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "wfc_dist" / "runs"
     return cache.absolute() / f"{name}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
 class NoMirror:
-    """A run directory that every process sees by itself."""
+    """Stands for the mirror of a run directory that all processes share."""
 
     is_remote = False
 
@@ -59,11 +59,11 @@ class NoMirror:
         """Does nothing."""
 
     def fetch_file(self, path: Path) -> bool:
-        """Returns whether the file is there."""
+        """Returns whether the file exists."""
         return path.is_file()
 
     def discard(self, folder: Path) -> bool:
-        """Returns False: there is no other copy."""
+        """Returns False, because there is no other copy."""
         return False
 
     def folders(self, parent: Path) -> list[str]:
@@ -71,17 +71,17 @@ class NoMirror:
         return sorted(path.parent.name for path in parent.glob(f"*/{MANIFEST}"))
 
     def remove(self, folder: Path) -> None:
-        """Does nothing: the caller removes its own folder."""
+        """Does nothing; the caller removes the local folder."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A run's URL and the local folder that stands for it. Can be sent to other processes and nodes.
+    """The URL of a run and its local mirror. It can be sent to other processes and nodes.
 
     Attributes:
         folder: The local folder.
-        objects: What is below the run's URL.
-        run_id: The run this is; a mirror of another one at the same URL is set aside, never mixed in.
+        objects: The objects below the URL of the run.
+        run_id: Id of the run. Files of another run at the same URL are moved aside and never mixed with those of this run.
     """
 
     folder: Path
@@ -94,27 +94,27 @@ class Mirror:
         return path.relative_to(self.folder).as_posix()
 
     def own(self) -> Path:
-        """Returns the folder of the mirror's own files. Raises InputError when it cannot be made here."""
+        """Returns the folder of the mirror's own files. Raises InputError if this node cannot create it."""
         own = self.folder / OWN
         try:
             own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"the mirror {self.folder} of {self.objects.url} cannot be made here ({error.strerror}); "
+                f"the mirror {self.folder} of {self.objects.url} cannot be created on this node ({error.strerror}); "
                 "set cluster.cache_dir to a folder that can be written on every node"
             ) from error
         return own
 
     @contextlib.contextmanager
     def _alone(self, what: str) -> Iterator[Path]:
-        """Keeps other processes of this node away from one folder; yields a path for unfinished work on it."""
+        """Locks one folder for this process on this node. Yields a path for unfinished downloads."""
         path = self.own() / hashlib.sha256(what.encode()).hexdigest()[:16]
         with open(path.with_suffix(".lock"), "a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield path
 
     def adopt(self) -> None:
-        """Makes the local folder this run's; what another run left there is set aside. Every process calls it first."""
+        """Makes the local folder the mirror of this run. Files of another run are moved aside. Every process calls it first."""
         with self._alone("run_id"):
             path = self.folder / OWN / "run_id"
             known = path.read_text(encoding="utf-8") if path.is_file() else None
@@ -126,21 +126,21 @@ class Mirror:
                 aside.mkdir()
                 for entry in found:
                     os.replace(entry, aside / entry.name)
-                logger.warning("%s mirrored another run at %s; its files are in %s now", self.folder, self.objects.url, aside)
+                logger.warning("%s mirrored another run at %s; its files are in %s", self.folder, self.objects.url, aside)
             durable.write_text(path, self.run_id)
 
     def fetch(self, folder: Path, shared: Path | None = None) -> bool:
-        """Makes sure a committed folder is here, and is what was committed; does little when it is.
+        """Fetches a committed folder, unless the same version is here already.
 
         Args:
-            folder: Below the mirror. A different one there is replaced.
-            shared: Where the files are that the folder's manifest names as links: they were never uploaded.
+            folder: A folder below the mirror. Another version of it is replaced.
+            shared: Holds the files that the manifest of the folder names as links. Linked files are never uploaded.
 
         Returns:
             Whether the folder is committed on object storage.
 
         Raises:
-            IntegrityError: What is on object storage is not what its manifest says, tried three times.
+            IntegrityError: A file on object storage does not match its manifest, after three downloads.
         """
         name = self._name(folder)
         with self._alone(name) as unfinished:
@@ -184,9 +184,9 @@ class Mirror:
         )
 
     def publish(self, folder: Path) -> None:
-        """Makes a folder committed here committed on object storage: files first, manifest last.
+        """Uploads a folder that is committed here: files first, manifest last, which commits it on object storage.
 
-        One of the same name that differs is replaced, its manifest going first, so it is never half there.
+        Another version on object storage is replaced. Its manifest is removed first, so that it never looks complete.
         """
         name, data = self._name(folder), (folder / MANIFEST).read_bytes()
         before = self.objects.read(f"{name}/{MANIFEST}")
@@ -209,7 +209,7 @@ class Mirror:
         self.objects.write(f"{name}/{MANIFEST}", data)
 
     def publish_staged(self, folder: Path) -> None:
-        """Publishes a finished but uncommitted folder under its staging name, for the coordinator to fetch and commit."""
+        """Publishes a finished staging folder under its own name. The coordinator fetches and commits it."""
         facts = {
             path.relative_to(folder).as_posix(): {"size_bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
             for path in durable.files_in(folder)
@@ -218,19 +218,19 @@ class Mirror:
         self.publish(folder)
 
     def publish_file(self, path: Path) -> None:
-        """Makes a file outside committed folders visible as it is now; one that is not there is passed over."""
+        """Uploads the present content of a file outside committed folders. Does nothing if the file does not exist."""
         with contextlib.suppress(FileNotFoundError):
             self.objects.write(self._name(path), path.read_bytes())
 
     def fetch_file(self, path: Path) -> bool:
-        """Replaces a file by the one on object storage and returns whether there is one."""
+        """Replaces a file by the version on object storage and returns whether there is one."""
         data = self.objects.read(self._name(path))
         if data is not None:
             durable.write_bytes(path, data)
         return data is not None
 
     def discard(self, folder: Path) -> bool:
-        """Removes a committed folder here if object storage has it, so that it is fetched anew; returns whether it did."""
+        """Removes the local folder if object storage has a committed copy to fetch again. Returns whether it was removed."""
         if self.objects.read(f"{self._name(folder)}/{MANIFEST}") is None:
             return False
         durable.remove_folder(folder)
@@ -242,7 +242,7 @@ class Mirror:
         return sorted(path.parent.name for path in found if path.name == MANIFEST and path.parent.parent.name == parent.name)
 
     def remove(self, folder: Path) -> None:
-        """Removes a folder from object storage, all manifests in it first."""
+        """Removes a folder from object storage, its manifests first."""
         names = self.objects.list(self._name(folder))
         self.objects.remove(*(name for name in names if name.endswith(f"/{MANIFEST}")))
         self.objects.remove(*(name for name in names if not name.endswith(f"/{MANIFEST}")))
@@ -253,7 +253,7 @@ NO_MIRROR = NoMirror()
 
 
 def _has(folder: Path, manifest: bytes, files: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Returns whether a folder was fetched whole: its files were verified then, so sizes are enough now."""
+    """Returns whether a folder is complete. Its files were verified when they were fetched, so comparing sizes is enough."""
     with contextlib.suppress(OSError):
         same = (folder / MANIFEST).read_bytes() == manifest
         return same and all((folder / name).stat().st_size == fact["size_bytes"] for name, fact in files.items())

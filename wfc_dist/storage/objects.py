@@ -1,6 +1,6 @@
-"""Objects below a URL (s3://, gs://, any fsspec file system): every request tried again when trying again can help.
+"""Objects below a URL (s3://, gs://, any fsspec file system). A request is repeated if its failure may be temporary.
 
-The only file that talks to fsspec. Nothing here knows what a run is.
+No other file talks to fsspec. This file knows nothing about runs.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from wfc_dist.errors import ConfigError, InputError, StorageError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-RETRY_FOR_S = 120.0  # an outage that lasts longer ends the command; the same command goes on
+RETRY_FOR_S = 120.0  # a longer outage ends the command; the same command resumes
 _NUM_AT_A_TIME = 8
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
 _NEVER_AGAIN = (
@@ -41,7 +41,7 @@ def is_url(text: str) -> bool:
 
 
 def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
-    """Returns `function` of every item, in order, several at a time: object storage is slow to answer and wide."""
+    """Returns `function` of every item, in order. Several calls run at a time, because object storage answers slowly."""
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
@@ -52,11 +52,11 @@ def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
 def _options(protocol: str) -> dict[str, Any]:
     import fsspec
 
-    options: dict[str, Any] = {"use_listings_cache": False}  # others write here too
+    options: dict[str, Any] = {"use_listings_cache": False}  # other processes write here, too
     if protocol in ("file", "local"):
         options["auto_mkdir"] = True
     if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
-        # Retries are counted here, not in three layers that multiply; a silent connection is given up in half a minute.
+        # Only this file repeats requests, because retries of several layers multiply. A silent connection ends after 30 s.
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30}
     return options
 
@@ -76,7 +76,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _code(error: BaseException) -> str:
-    """Returns the service's own name of an error, which s3fs's translation loses, or the exception's."""
+    """Returns the error code of the service, which s3fs does not pass on, or the name of the exception's class."""
     response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code", ""))
@@ -88,17 +88,17 @@ def _is_refused(error: BaseException) -> bool:
 
 
 def _may_pass(error: BaseException) -> bool:
-    if _code(error) == "NoSuchUpload":  # the answer to "complete" was lost, and s3fs tried to abort what was complete
+    if _code(error) == "NoSuchUpload":  # the answer to "complete" was lost, and s3fs tried to abort a complete upload
         return True
     return not isinstance(error, _NEVER_AGAIN) and getattr(error, "errno", None) not in _LOCAL_ERRNOS
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects below one URL, by name relative to it. Can be sent to other processes.
+    """The objects below one URL. Names are relative to the URL. An instance can be sent to other processes.
 
-    Every method raises InputError when access is refused or the bucket is missing, and StorageError when the service
-    fails for longer than `RETRY_FOR_S`; both name the operation and the URL.
+    Every method raises InputError if access is refused or the bucket is missing, and StorageError if the service fails for
+    longer than `RETRY_FOR_S`. Both messages name the operation and the URL.
     """
 
     url: str
@@ -108,18 +108,18 @@ class Objects:
         return f"{self.url.rstrip('/')}/{name}"
 
     def _request(self, operation: str, name: str, call: Callable[[Any, str], T]) -> T:
-        """Runs one request, and again with growing pauses while it fails in a way that may pass."""
+        """Runs one request. Repeats it with growing pauses while its failure may be temporary."""
         file_system, root = _open(self.url)
         end, pause_s = time.monotonic() + RETRY_FOR_S, 0.2
         told = False
         while True:
             try:
                 return call(file_system, f"{root}/{name}" if name else root)
-            except Exception as error:  # every library below fails in its own classes; what can't pass goes on upwards
+            except Exception as error:  # each library has its own error classes; a permanent error is raised again
                 if _is_refused(error):
                     raise InputError(
                         f"{operation} {self.where(name)} was refused ({_code(error)}: {error}); check that the bucket is there, "
-                        "the credentials and their rights to list, get, put and delete below it"
+                        "and that the credentials may list, get, put and delete below it"
                     ) from error
                 if not _may_pass(error):
                     raise
@@ -130,23 +130,23 @@ class Objects:
                     ) from error
                 if pause_s > 5 and not told:
                     told = True
-                    logger.warning("%s %s: %s (%s); trying on", operation, self.where(name), _code(error), error)
+                    logger.warning("%s %s: %s (%s); trying again", operation, self.where(name), _code(error), error)
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, 10.0)
 
     def read(self, name: str) -> bytes | None:
-        """Returns an object's bytes, or None when there is no such object."""
+        """Returns an object's bytes, or None if there is no such object."""
         try:
             return self._request("reading", name, lambda file_system, path: bytes(file_system.cat_file(path)))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes an object; a reader sees the old bytes or the new ones."""
+        """Writes an object. A reader sees either all old bytes or all new bytes."""
         self._request("writing", name, lambda file_system, path: file_system.pipe_file(path, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes an object unless one is there (a conditional put) and returns whether it did; `data` must be unique."""
+        """Writes an object unless it exists (a conditional put), and returns whether it was written. `data` must be unique."""
 
         def put(file_system: Any, path: str) -> bool:
             try:
@@ -157,11 +157,11 @@ class Objects:
                 raise
             return True
 
-        # A put whose answer was lost is tried again and finds itself.
+        # If the answer to a put was lost, the repeated put fails, but the object holds `data`.
         return self._request("creating", name, put) or self.read(name) == data
 
     def upload(self, path: Path, name: str) -> None:
-        """Writes an object from a file; large ones in parts of fsspec's `default_block_size`."""
+        """Writes an object from a file. Large files go up in parts of fsspec's `default_block_size`."""
 
         def put(file_system: Any, target: str) -> None:
             options = {"chunksize": file_system.default_block_size} if hasattr(file_system, "default_block_size") else {}
@@ -170,7 +170,7 @@ class Objects:
         self._request("uploading", name, put)
 
     def download(self, name: str, path: Path) -> bool:
-        """Writes an object to a file and returns whether there was one. The file is not to be trusted before it is verified."""
+        """Writes an object to a file and returns whether there was one. The caller must verify the file."""
         try:
             self._request("downloading", name, lambda file_system, source: file_system.get_file(source, str(path)))
         except FileNotFoundError:
@@ -193,7 +193,7 @@ class Objects:
             return {}
 
     def remove(self, *names: str) -> None:
-        """Removes objects; a missing one is no error."""
+        """Removes objects. A missing object is not an error."""
 
         def remove_one(name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
