@@ -33,6 +33,9 @@ _LOOKS_MEANINGFUL = re.compile(
     r"translation)(_|$)",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MAX_SECONDS = 1e9
+_MAX_CHANNELS = 1024  # of libsndfile
 AGREE_S = 0.02
 """Two ways to state one time may differ by that many seconds of rounding."""
 
@@ -171,8 +174,9 @@ class Columns:
         if value is None:
             return None
         number = self._number(value)
-        if number is None or number < 0:
-            raise InputError(f"{where}: {key} is {value!r}, expected seconds (0 or more); correct it or leave it out")
+        if number is None or not 0 <= number * self._unit <= _MAX_SECONDS:
+            what = f"expected seconds (0 or more, at most {_MAX_SECONDS:g})"
+            raise InputError(f"{where}: {key} is {_short(value)}, {what}; correct it or leave it out")
         return number * self._unit
 
     def _channel(self, record: Mapping[str, Any], where: str) -> int | None:
@@ -180,9 +184,9 @@ class Columns:
         if value is None:
             return None
         number = self._number(value)
-        if number is None or number < 0 or number != int(number):
+        if number is None or not 0 <= number < _MAX_CHANNELS or number != int(number):
             todo = "correct it, or set columns: {channel: null}"
-            raise InputError(f"{where}: channel is {value!r}, expected a number from 0 on; {todo}")
+            raise InputError(f"{where}: channel is {_short(value)}, expected a number from 0 to {_MAX_CHANNELS - 1}; {todo}")
         return int(number)
 
     def _word_languages(self, record: Mapping[str, Any], raw: str, text: str, where: str) -> tuple[str, ...]:
@@ -203,12 +207,13 @@ class Columns:
     def _number(self, value: Any) -> float | None:
         """Returns a finite number, in a table also that of a string; None for anything else."""
         if isinstance(value, str) and self._is_table:
-            try:
-                value = float(value)
-            except ValueError:
-                return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return float(value) if is_number else None
+            value = plain_number(value)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:  # an integer of hundreds of digits
+            return None
 
     def _unread_of(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         names = tuple(record)
@@ -216,6 +221,15 @@ class Columns:
             unread = (str(name) for name in names if name not in self._read and str(name) not in self._not_read)
             self._unread[names] = tuple(name for name in unread if _LOOKS_MEANINGFUL.search(name))
         return self._unread[names]
+
+
+def plain_number(text: str) -> float | None:
+    """Returns the number that a text is, written with digits, a point and an exponent; None for anything else, such as 1_000."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.60}"
 
 
 _AUDIO_COLUMNS = ("audio", "path", "wav", "file_name", "audio_filepath", "file")

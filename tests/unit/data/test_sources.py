@@ -224,6 +224,15 @@ def test_split_survives_pickling(corpus):
             r"train\.jsonl:2: duration is nan",
         ),
         ('{"audio_filepath": "audio/train-0.flac", "text": "a", "lang": "en", "offset": -1}', r"train\.jsonl:2: offset is -1"),
+        *(
+            (
+                f'{{"audio_filepath": "audio/train-0.flac", "text": "a", "lang": "en", "{key}": {value}}}',
+                rf"train\.jsonl:2: {key} is .{{1,70}}expected (seconds|a number from 0 to 1023)",
+            )
+            for key in ("offset", "duration", "start", "end", "channel")
+            for value in ("1e300", "1e999", "9" * 400, "-1", "true", '"1"')
+        ),
+        ('{"audio_filepath": "audio/train-0.flac", "text": "a", "lang": "en", "channel": 40000}', "channel is 40000"),
         (
             '{"audio_filepath": "audio/train-0.flac", "text": "a b", "lang": "en", "word_langs": ["en"]}',
             r"train\.jsonl:2: word_langs is \['en'\], expected a list of 2 language codes",

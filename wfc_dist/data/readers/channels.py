@@ -1,16 +1,19 @@
 """Channels as speech corpora name them: A and B, 1 and 2."""
 
+import re
+
 from wfc_dist.data.audio_files import AudioRef, audio_facts
 from wfc_dist.errors import InputError
 
 _LETTERS = {"A": 0, "B": 1}
+_NUMBER = re.compile("[1-9][0-9]{0,3}")
 
 
 def channel_number(name: str) -> int | None:
     """Returns the channel, counted from 0, of "A", "B", "1", "2", ...; None for anything else."""
     if name.upper() in _LETTERS:
         return _LETTERS[name.upper()]
-    return int(name) - 1 if name.isdecimal() and int(name) > 0 else None
+    return int(name) - 1 if _NUMBER.fullmatch(name) else None
 
 
 class Recordings:

@@ -78,6 +78,13 @@ def _get(line: Mapping[str, Any], key: str, kind: type[_T] | tuple[type[_T], ...
     return value
 
 
+def _seconds(line: Mapping[str, Any], key: str, where: str) -> float:
+    try:
+        return float(_get(line, key, (int, float), where))
+    except OverflowError as error:
+        raise InputError(f"{where}: {key} is {str(line[key])[:40]}...; write the manifest again with lhotse") from error
+
+
 def _cut_rows(columns: Columns, cut: Mapping[str, Any], audio_of: _AudioOf, where: str) -> Iterator[SourceRow]:
     kind = cut.get("type")
     if kind not in ("MonoCut", "MultiCut"):
@@ -85,7 +92,7 @@ def _cut_rows(columns: Columns, cut: Mapping[str, Any], audio_of: _AudioOf, wher
         raise InputError(f"{where}: a {kind or 'line without type'} is no stretch of one recording; {todo}")
     if not isinstance(cut.get("recording"), dict):
         raise InputError(f"{where}: the cut has no recording (features are not read); write the cuts with their recordings")
-    start = _get(cut, "start", (int, float), where)
+    start = _seconds(cut, "start", where)
     for supervision in _get(cut, "supervisions", list, where):
         if not isinstance(supervision, dict):
             raise InputError(
@@ -109,7 +116,7 @@ def _row(
         raise InputError(
             f"{where}: the recording has transforms, which only lhotse applies; write the audio (CutSet.save_audios) and its cuts"
         )
-    offset = start + _get(supervision, "start", (int, float), where)
+    offset = start + _seconds(supervision, "start", where)
     if -AGREE_S < offset < 0:
         offset = 0.0
     channel = supervision.get("channel", 0)
@@ -118,7 +125,7 @@ def _row(
     if not isinstance(channel, int) or isinstance(channel, bool):
         raise InputError(f"{where}: the supervision is of the channels {channel!r}; one channel a supervision is read")
     record = {key: supervision.get(key) for key in ("id", "text", "language")}
-    record |= {"offset": offset, "duration": _get(supervision, "duration", (int, float), where)}
+    record |= {"offset": offset, "duration": _seconds(supervision, "duration", where)}
     audio = audio_of(recording, channel, where)
     name = str(supervision.get("id") or recording.get("id"))
     return columns.row(record, where, name=name, audio=lambda offset_s, length_s, _: audio(offset_s, length_s))

@@ -8,8 +8,8 @@ from pathlib import Path
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import SUFFIXES, AudioFile
 from wfc_dist.data.readers.channels import Recordings, channel_number
-from wfc_dist.data.readers.lines import manifest_path, text_lines
-from wfc_dist.data.rows import Columns, SourceRow, audio_paths, file_audio
+from wfc_dist.data.readers.lines import files_below, manifest_path, text_lines
+from wfc_dist.data.rows import Columns, SourceRow, audio_paths, file_audio, plain_number
 from wfc_dist.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -74,10 +74,10 @@ def _plain(dataset: DatasetConfig, where: str, text: str) -> str:
 
 
 def _seconds(word: str, where: str) -> float:
-    try:
-        return float(word)
-    except ValueError as error:
-        raise InputError(f"{where}: {word!r} stands where seconds are expected; correct the line") from error
+    seconds = plain_number(word)
+    if seconds is None:
+        raise InputError(f"{where}: {word!r} stands where seconds are expected; correct the line")
+    return seconds
 
 
 def _channel(where: str, recordings: Recordings, path: str, name: str) -> int | None:
@@ -96,7 +96,7 @@ class _AudioByName:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._paths: dict[str, list[Path]] = {}
-        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        for path in (path for path in files_below(folder) if path.suffix.lower() in SUFFIXES):
             self._paths.setdefault(path.stem, []).append(path)
 
     def find(self, name: str, where: str) -> str:
