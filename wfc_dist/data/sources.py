@@ -170,6 +170,10 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
         yield from READERS[dataset.format](dataset, dataset.splits[split])
     except InputError as error:
         raise InputError(f"{name}/{split}: {error}") from error
+    except OSError as error:
+        place = error.filename or dataset.source
+        todo = "check source and splits, and whether the folders can be read"
+        raise InputError(f"{name}/{split}: cannot read {place}: {error.strerror or error}; {todo}") from error
 
 
 class UniqueIds:

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from wfc_dist.data.audio_files import AudioFile
+from wfc_dist.data.readers.lines import check_plain
 from wfc_dist.errors import InputError
 
 _RANGE = re.compile(r"(?:_OP_|\{)(\d+)\.\.(\d+)(?:_CL_|\})")
@@ -70,6 +71,7 @@ def members(archive: Path) -> Iterator[Member]:
         InputError: The archive is missing, compressed, cut off, or no tar archive; names it.
     """
     try:
+        check_plain(archive)
         with open(archive, "rb") as file:
             head = file.read(6)
             size_bytes = file.seek(0, 2)

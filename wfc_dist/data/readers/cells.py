@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-_MAX_RATE_HZ = 1_000_000
+MAX_RATE_HZ = 1_000_000
 
 
 @contextlib.contextmanager
@@ -141,4 +141,4 @@ def _array_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:
         lengths = pc.list_value_length(pc.struct_field(batch.column(0), "array")).to_pylist()
         rates = pc.struct_field(batch.column(0), "sampling_rate").to_pylist()
         for length, rate in zip(lengths, rates, strict=True):
-            yield None, 4 * length if length and isinstance(rate, int | float) and 0 < rate <= _MAX_RATE_HZ else 0
+            yield None, 4 * length if length and isinstance(rate, int | float) and 0 < rate <= MAX_RATE_HZ else 0

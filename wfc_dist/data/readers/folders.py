@@ -1,13 +1,13 @@
 """Reads audio folders: recordings with a metadata.csv, .tsv or .jsonl, or with a text file beside each."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import SUFFIXES
-from wfc_dist.data.readers.lines import json_lines
+from wfc_dist.data.readers.lines import check_plain, files_below, json_lines
 from wfc_dist.data.readers.tables import table_rows
 from wfc_dist.data.rows import Columns, SourceRow, audio_paths, file_audio
 from wfc_dist.errors import InputError
@@ -25,7 +25,7 @@ def _metadata_of(folder: Path) -> Path | None:
 
 def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the recordings below a folder with the texts beside them."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*SUFFIXES, ".txt"))
+    paths = [path for path in files_below(folder) if path.suffix.lower() in (*SUFFIXES, ".txt")]
     texts = {path.with_suffix("") for path in paths if path.suffix.lower() == ".txt"}
     recordings: dict[Path, Path] = {}
     for path in paths:
@@ -35,6 +35,7 @@ def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if other != path:
             raise InputError(f"{other} and {path} have one text, {path.stem}.txt; take one of them away")
         try:
+            check_plain(path.with_suffix(".txt"))
             text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
@@ -46,11 +47,19 @@ def _sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         _log.warning("%s.txt: %d texts have no recording beside them, and are not read", alone[0], len(alone))
 
 
-def _rows_of_split(rows: Iterator[tuple[str, dict[str, Any]]], column: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the rows whose audio is in the folder of a split, from a metadata file that is beside these folders."""
+def _rows_of_split(
+    rows: Iterator[tuple[str, dict[str, Any]]], column: str, split: str, splits: Collection[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the rows whose audio is in the folder of a split, from a metadata file that is beside the folders of all splits."""
+    nowhere = []
     for where, row in rows:
-        if str(row.get(column) or "").removeprefix("./").startswith(f"{split.strip('/')}/"):
+        name = str(row.get(column) or "").removeprefix("./")
+        if name.startswith(f"{split.strip('/')}/"):
             yield where, row
+        elif not any(name.startswith(f"{other.strip('/')}/") for other in splits):
+            nowhere.append(where)
+    if nowhere:
+        _log.warning("%s: %d rows have no audio in the folder of a split, and are not read", nowhere[0], len(nowhere))
 
 
 def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
@@ -75,7 +84,7 @@ def folder_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
         records = table_rows(metadata, dataset.quoting) if is_table else json_lines(metadata)
         columns = Columns(dataset, read=("file_name",), is_table=is_table)
     if beside:
-        records = _rows_of_split(records, column, sub_folder)
+        records = _rows_of_split(records, column, sub_folder, dataset.splits.values())
     path_of = audio_paths(dataset, beside.parent if beside else folder)
     for where, row in records:
         name = row.get(column)

@@ -13,12 +13,12 @@ from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioFile, AudioRef
 from wfc_dist.data.audio_pipes import AudioPipe, pipe_command
 from wfc_dist.data.readers.channels import Recordings, channel_number
-from wfc_dist.data.readers.lines import text_lines
-from wfc_dist.data.rows import Columns, SourceRow, audio_paths
+from wfc_dist.data.readers.lines import check_plain, text_lines
+from wfc_dist.data.rows import Columns, SourceRow, audio_paths, plain_number
 from wfc_dist.errors import InputError
 
 _log = logging.getLogger(__name__)
-_AT_OFFSET = re.compile(r"^(.*):(\d+)$")
+_AT_OFFSET = re.compile(r"^(.*):(\d{1,18})$", re.ASCII)
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 _FIX = "utils/fix_data_dir.sh takes it out"
 
@@ -157,9 +157,9 @@ def _segment(entry: _Entry) -> tuple[str, dict[str, Any]]:
     """Returns (recording, record of start, end and channel) of a line `utterance recording start end [channel]`."""
     recording, *words = entry.value.split()
     try:
-        start, end = float(words[0]), float(words[1])
+        start, end = plain_number(words[0]), plain_number(words[1])
         channel = int(words[2]) if len(words) == 3 else None
-        if len(words) > 3 or start < 0:
+        if len(words) > 3 or start is None or end is None or start < 0:
             raise ValueError
     except (ValueError, IndexError) as error:
         line = "utterance recording start end [channel]"
@@ -175,17 +175,23 @@ def _place(where: str, archive: str, offset: int) -> tuple[int, int]:
     front of a file of any format.
     """
     try:
+        check_plain(Path(archive))
         with open(archive, "rb") as file:
             file.seek(offset)
             head = file.read(16)
+            size_bytes = file.seek(0, os.SEEK_END)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{where}: cannot read {archive}: {reason}; put it there") from error
+    first_byte, num_bytes = offset, 0
     if head.startswith(b"AUDIO") and len(head) > 6 and 0 < head[5] <= 8:
-        return offset + 6 + head[5], int.from_bytes(head[6 : 6 + head[5]], "little")
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        first_byte, num_bytes = offset + 6 + head[5], int.from_bytes(head[6 : 6 + head[5]], "little")
+    elif len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         raise InputError(f"{where}: no wav file begins at byte {offset} of {archive}; write the archive again (wav-copy)")
-    size = int(struct.unpack("<I", head[4:8])[0])
-    if size in _UNKNOWN_SIZES:
+    elif (size := int(struct.unpack("<I", head[4:8])[0])) in _UNKNOWN_SIZES:
         raise InputError(f"{where}: the wav file at byte {offset} of {archive} does not say its size; write it again")
-    return offset, size + 8
+    else:
+        num_bytes = size + 8
+    if first_byte + num_bytes > size_bytes:
+        raise InputError(f"{where}: {archive} is cut off: the audio at byte {offset} ends behind its end; fetch it again")
+    return first_byte, num_bytes

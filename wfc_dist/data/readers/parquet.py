@@ -1,5 +1,6 @@
 """Finds the parquet files of a split in the layouts that are usual, and reads their rows."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.readers.cells import cell_rows, told
+from wfc_dist.data.readers.lines import files_below, matching
 from wfc_dist.data.readers.streams import stream_rows
 from wfc_dist.data.rows import SourceRow
 from wfc_dist.errors import InputError
@@ -16,7 +18,7 @@ _NUMBERED = re.compile(r"^(.*)-(\d+)-of-(\d+)\.parquet$")
 
 def has_parquet(folder: Path) -> bool:
     """Says whether a folder, or one below it, has a parquet file."""
-    return folder.is_dir() and next(folder.rglob("*.parquet"), None) is not None
+    return folder.is_dir() and any(path.suffix == ".parquet" for path in files_below(folder))
 
 
 def parquet_rows(dataset: DatasetConfig, name: str) -> Iterator[SourceRow]:
@@ -56,9 +58,9 @@ def parquet_files(dataset: DatasetConfig, name: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; check source and subset")
     if "*" in name or "?" in name:
-        found = sorted(folder.glob(name))
+        found = matching(folder, name)
     elif (folder / name).is_dir():
-        found = sorted((folder / name).rglob("*.parquet"))
+        found = [path for path in files_below(folder / name) if path.suffix == ".parquet"]
     elif (folder / name).is_file():
         found = [folder / name]
     else:
@@ -81,6 +83,6 @@ def _check_complete(files: list[Path]) -> None:
         if match:
             seen.setdefault((file.parent, match[1], int(match[3])), set()).add(int(match[2]))
     for (folder, start, total), numbers in seen.items():
-        missing = sorted(set(range(total)) - numbers)
-        if missing:
-            raise InputError(f"{folder}: {start}-{missing[0]:05d}-of-{total:05d}.parquet is missing; fetch it, or name the files")
+        missing = next(number for number in itertools.count() if number not in numbers)
+        if missing < total:
+            raise InputError(f"{folder}: {start}-{missing:05d}-of-{total:05d}.parquet is missing; fetch it, or name the files")

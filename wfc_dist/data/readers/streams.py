@@ -16,9 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioFile, float_wav
-from wfc_dist.data.readers.cells import check_columns, media_columns, told
+from wfc_dist.data.readers.cells import MAX_RATE_HZ, check_columns, media_columns, told
 from wfc_dist.data.rows import Columns, SourceRow, audio_paths
 from wfc_dist.errors import InputError
 
@@ -202,14 +204,26 @@ class _Spool:
             if cell.get("bytes"):
                 return path, cell["bytes"]
             if cell.get("array") is not None and cell.get("sampling_rate"):
-                return path, float_wav(cell["array"], cell["sampling_rate"])
+                return path, self._samples_wav(cell, index)
         if not isinstance(path, str) or not path:
-            where = f"{self._dataset.source} ({self._split_name}) row {index}"
+            where = self._where(index)
             raise InputError(f"{where}: neither audio bytes nor a path under {self._dataset.audio_column!r}; take the row out")
         from datasets.utils.file_utils import xopen
 
         with xopen(path if "://" in path else self._path_of(path), "rb") as file:
             return path, file.read()
+
+    def _where(self, index: int) -> str:
+        return f"{self._dataset.source} ({self._split_name}) row {index}"
+
+    def _samples_wav(self, cell: dict[str, Any], index: int) -> bytes:
+        samples, rate_hz = np.asarray(cell["array"]), cell["sampling_rate"]
+        if samples.ndim != 1 or samples.dtype.kind != "f" or not 0 < rate_hz <= MAX_RATE_HZ:
+            raise InputError(
+                f"{self._where(index)}: {self._dataset.audio_column!r} is no list of float samples of one channel with a rate in "
+                "Hz; write the audio to files"
+            )
+        return float_wav(samples, rate_hz)
 
 
 def _version() -> str:

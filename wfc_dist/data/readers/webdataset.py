@@ -9,6 +9,7 @@ from typing import Any
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import SUFFIXES
 from wfc_dist.data.readers.archives import Member, members, numbered
+from wfc_dist.data.readers.lines import matching
 from wfc_dist.data.rows import Columns, SourceRow
 from wfc_dist.errors import InputError
 
@@ -34,7 +35,7 @@ def _shards(source: Path, pattern: str) -> list[Path]:
     if source.is_file():
         return [source]
     if "*" in pattern or "?" in pattern:
-        found = sorted(source.glob(pattern))
+        found = matching(source, pattern)
     elif (source / pattern).is_dir():
         found = sorted((source / pattern).glob("*.tar"))
     else:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from recordings import PITCHES, heard, opened, tone, write, write_call, write_long
 
+from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 
 CLIPS = [(f"text {number}", 1.0, pitch) for number, pitch in enumerate(PITCHES)]
@@ -106,3 +108,12 @@ def test_what_a_folder_lacks_is_named(tmp_path, files, message):
         (tmp_path / "train" / name).write_text(content)
     with pytest.raises(InputError, match=rf"^set/train: .*{message}"):
         opened(tmp_path, format="folder")
+
+
+def test_rows_that_no_split_has_are_told(tmp_path, caplog):
+    rows = ["file_name,text", "train/audio/0.wav,text 0", "test/audio/1.wav,text 1", "Train/audio/2.wav,text 2", "2.wav,text 2"]
+    (write_folder(tmp_path) / "metadata.csv").write_text("\n".join(rows))
+    (tmp_path / "test").mkdir()
+    dataset = DatasetConfig(source=str(tmp_path), format="folder", language="en", splits={"train": "train", "test": "test"})
+    assert [clip.text for clip in open_split("set", dataset, "train").clips] == ["text 0"]
+    assert any("metadata.csv:4: 2 rows have no audio in the folder of a split" in line for line in caplog.messages)

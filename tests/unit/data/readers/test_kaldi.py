@@ -184,7 +184,12 @@ def test_languages_of_utterances(tmp_path):
         ({"segments": "utt0 rec 0\n"}, r"segments:1: 'rec 0', expected `utterance recording start end"),
         ({"segments": "utt0 rec a b\n"}, r"segments:1: 'rec a b', expected"),
         ({"segments": "utt0 rec -2 1\n"}, r"segments:1: 'rec -2 1', expected"),
-        ({"segments": "utt0 rec nan 1\n"}, r"text:1: start is nan"),
+        ({"segments": "utt0 rec nan 1\n"}, r"segments:1: 'rec nan 1', expected"),
+        ({"segments": "utt0 rec 0 1_0\n"}, r"segments:1: 'rec 0 1_0', expected"),
+        (
+            {"wav.scp": f"utt0 long.wav:{'9' * 5000}\n", "segments": "", "text": "utt0 text\n"},
+            r"long\.wav:9999.* (is missing|File name too long)",
+        ),
         ({"segments": "utt0 rec 2 1\n"}, r"text:1: end \(1 s\) is not behind the start"),
         ({"wav.scp": "rec none.ark:12\n"}, r"wav\.scp:1: cannot read .*none\.ark"),
         ({"wav.scp": "rec long.wav:12\n"}, r"wav\.scp:1: no wav file begins at byte 12"),
@@ -196,6 +201,16 @@ def test_what_does_not_fit_is_named_with_file_and_line(tmp_path, files, message)
     made = directory(tmp_path, **{"wav.scp": "rec long.wav\n"} | files)
     with pytest.raises(InputError, match=rf"^set/train: .*{message}"):
         opened(made, format="kaldi")
+
+
+@pytest.mark.parametrize("kind", ["wav by wav-copy", "wav by espnet"])
+def test_an_archive_that_was_cut_off_is_named(tmp_path, kind):
+    (tmp_path / "train").mkdir()
+    offsets, archive = write_archive(tmp_path / "train" / "all.ark", kind), tmp_path / "train" / "all.ark"
+    archive.write_bytes(archive.read_bytes()[:-100])
+    scp = "".join(f"utt{number} all.ark:{offset}\n" for number, offset in enumerate(offsets))
+    with pytest.raises(InputError, match=r"wav\.scp:3: .*all\.ark is cut off"):
+        opened(directory(tmp_path, **{"wav.scp": scp}, segments=""), format="kaldi")
 
 
 def test_keys_out_of_order_and_keys_of_no_utterance_are_told(tmp_path, caplog):

@@ -1,9 +1,13 @@
+import glob
 import gzip
+import os
 from pathlib import Path
 
 import pytest
+from recordings import opened, write_long
 
-from wfc_dist.data.readers.lines import json_lines, text_lines
+from wfc_dist.data.readers import lines
+from wfc_dist.data.readers.lines import files_below, json_lines, matching, text_lines
 from wfc_dist.errors import InputError
 
 
@@ -41,3 +45,50 @@ def test_only_a_line_feed_ends_a_line(tmp_path, letter):
 def test_what_is_no_object_is_named_with_its_line(tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         list(json_lines(write(tmp_path / "a.jsonl", content)))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_line_is_read_no_further_than_a_row_may_be(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
+    content = b"{}\n" + b"x" * (3 << 20)
+    path = write(tmp_path / name, gzip.compress(content, mtime=0) if name.endswith("gz") else content)
+    with pytest.raises(InputError, match=rf"{name}:2: the line is longer than 1 MiB"):
+        list(text_lines(path))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("pipe", "format"),
+    [
+        ("train", "jsonl"),
+        ("train.csv", "csv"),
+        ("train.tar", "webdataset"),
+        ("train.stm", "stm"),
+        ("train/text", "kaldi"),
+        ("train/long.txt", "folder"),
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, pipe, format):
+    write_long(tmp_path / "train" / "long.wav") if "/" in pipe else None
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(InputError, match=r"^set/train: .*it is a pipe or a device, not a file"):
+        opened(tmp_path, pipe.split("/")[0], format=format)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "far").mkdir()
+    write(tmp_path / "far" / "b.wav", b"")
+    write(tmp_path / "a" / "a.wav", b"")
+    (tmp_path / "a" / "dir.wav").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "a")
+    assert [str(path.relative_to(tmp_path)) for path in files_below(tmp_path / "a")] == ["a/a.wav", "a/link/b.wav"]
+
+
+def test_a_pattern_may_be_absolute_and_a_folder_may_have_its_letters(tmp_path):
+    (tmp_path / "[a]*").mkdir()
+    there = write(tmp_path / "[a]*" / "1.tar", b"")
+    assert matching(tmp_path / "[a]*", "?.tar") == [there]
+    assert matching(tmp_path, f"{glob.escape(str(tmp_path / '[a]*'))}/*.tar") == [there]
+    assert matching(tmp_path, "a**b*") == []
