@@ -23,6 +23,8 @@ from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio, Stream
 BLOCK_FRAMES = 1 << 18
 _SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
 _SURPLUS_BYTES = 65_536  # more than a picture or a list of words takes behind the samples
+_SHORT_HEADER_BYTES = 100  # a wav file that has no more than that besides its samples is not looked through
+_MAX_CHUNKS = 1000
 _MPEG1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _WHOLE_BY_FFMPEG = ("flac stream of unknown length", "several flac streams in a row", "several Ogg streams in a row")
@@ -125,9 +127,8 @@ class _LengthUnknown:
 
 @contextlib.contextmanager
 def _sound_file(source: Any, how: str) -> Iterator[Any]:
-
     if how == "snd":
-        with _forward()(source) as file:
+        with _forward()(os.fsencode(source) if isinstance(source, str) else source) as file:  # a name may be no UTF-8
             yield file
         return
     first_byte = int(how.removeprefix("scan"))
@@ -165,12 +166,12 @@ def _find_route(source: Any, size_bytes: int) -> tuple[str, AudioFacts]:
     if not size_bytes:
         raise BrokenAudio("the file has no bytes")
     try:
-        first_byte = _unchecked_mp3(source, size_bytes)
+        first_byte, cut = _unchecked_mp3(source, size_bytes)
         how = "snd" if first_byte is None else f"scan{first_byte}"
         with _sound_file(source, how) as file:
             facts = AudioFacts(file.frames, file.samplerate, file.channels, f"{file.format} {file.subtype}")
             if not (why := _why_partly_read(source, file)):
-                return how, replace(facts, doubt=_doubt(facts, size_bytes, file.extra_info))
+                return how, replace(facts, doubt=cut or _doubt(source, facts, size_bytes, file.extra_info))
     except (sf.SoundFileError, OSError) as error:
         why = str(getattr(error, "error_string", None) or error).strip().rstrip(".")
     facts = av_audio.facts_of(source, why)
@@ -179,8 +180,10 @@ def _find_route(source: Any, size_bytes: int) -> tuple[str, AudioFacts]:
     return "av", facts
 
 
-def _unchecked_mp3(source: Any, size_bytes: int) -> int | None:
-    """Returns from where to scan an mp3 whose header does not tell its bytes rightly; None for one that does, or another format.
+def _unchecked_mp3(source: Any, size_bytes: int) -> tuple[int | None, str]:
+    """Returns from where to scan an mp3 whose header does not tell its bytes rightly, and a doubt if bytes are missing.
+
+    For an mp3 whose header is right, and for another format, it returns None and an empty string.
 
     The Xing (or Info) frame has the number of frames and of bytes of the stream. Files that were joined or cut off have others.
     """
@@ -196,13 +199,16 @@ def _unchecked_mp3(source: Any, size_bytes: int) -> int | None:
         last = size_bytes - 128 if file.read(3) == b"TAG" else size_bytes
         file.seek(0)
     if not _is_mp3(frame):
-        return None
+        return None, ""
     place = max(frame.find(b"Xing", 0, 64), frame.find(b"Info", 0, 64))
     if place < 0 or len(frame) < place + 16:
-        return first
+        return first, ""
     flags, _, stated_bytes = struct.unpack(">III", frame[place + 4 : place + 16])
-    is_right = flags & 3 == 3 and last - first == stated_bytes
-    return None if is_right else first + _mp3_frame_bytes(frame)
+    if flags & 3 == 3 and last - first == stated_bytes:
+        return None, ""
+    is_cut = flags & 3 == 3 and stated_bytes > size_bytes - first
+    doubt = f"it is cut off: its header states {stated_bytes} bytes of audio, {size_bytes - first} are there" if is_cut else ""
+    return first + _mp3_frame_bytes(frame), doubt
 
 
 def _is_mp3(frame: bytes) -> bool:
@@ -244,11 +250,35 @@ def _occurs_again(source: Any, mark: bytes) -> bool:
         return view.find(mark, 1) > 0
 
 
-def _doubt(facts: AudioFacts, size_bytes: int, log: str) -> str:
+def _ends_in_chunks(source: Any, size_bytes: int) -> bool:
+    """Says whether what follows the samples of a wav file are chunks, as it must be where the header states all samples."""
+    with _bytes_of(source) as file:
+        file.seek(0)
+        head, at, is_behind = file.read(12), 12, False
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return True
+        for _ in range(_MAX_CHUNKS):
+            file.seek(at)
+            chunk = file.read(8)
+            if len(chunk) < 8 or not any(chunk):  # the end, or zeros to fill a block
+                break
+            name, size = struct.unpack("<4sI", chunk)
+            if is_behind and (not all(0x20 <= letter < 0x7F for letter in name) or at + 8 + size > size_bytes):
+                return False
+            is_behind = is_behind or name == b"data"
+            at += 8 + size + size % 2
+        file.seek(0)
+    return True
+
+
+def _doubt(source: Any, facts: AudioFacts, size_bytes: int, log: str) -> str:
     """Returns what is odd about a header: it states less than the file has, or more, as one of a writer that was killed."""
-    size = _SAMPLE_BYTES.get(facts.codec.split()[1], 0) * facts.channels * facts.frames
-    if size and size_bytes - size > max(_SURPLUS_BYTES, size // 10):
+    sample_bytes = _SAMPLE_BYTES.get(facts.codec.split()[1], 0)
+    size = sample_bytes * facts.channels * facts.frames
+    if sample_bytes and size_bytes - size > max(_SURPLUS_BYTES, size // 10):
         return f"its header states {size} bytes of audio, but the file has {size_bytes}"
+    if sample_bytes and size_bytes - size > _SHORT_HEADER_BYTES and not _ends_in_chunks(source, size_bytes):
+        return f"its header states {size} bytes of audio, but more samples follow them"
     cut = re.search(r"data : (\d+) \(should be (\d+)\)", log)
     if cut and int(cut[2]) < int(cut[1]) < _PIPED_BYTES:
         return f"it is cut off: its header states {cut[1]} bytes of audio, {cut[2]} are there"

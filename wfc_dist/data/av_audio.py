@@ -3,6 +3,7 @@
 PyAV is the extra `av`. The length comes from decoding, not from the container's header.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,12 +42,17 @@ class AvStream:
         av = _av(why)
         self._errors, self._resampler = (av.FFmpegError, ValueError, OSError), av.AudioResampler
         self._why = why
+        self._closed = contextlib.ExitStack()
         try:
-            self._container = av.open(source)
+            if isinstance(source, str):
+                source = self._closed.enter_context(open(source, "rb"))  # noqa: SIM115 - the stack closes it
+            # Without a protocol FFmpeg opens nothing else, whatever a playlist in the place of audio names.
+            self._container = self._closed.enter_context(av.open(source, options={"protocol_whitelist": "none"}))
         except self._errors as error:
+            self._closed.close()
             raise self._broken(error) from error
         if not self._container.streams.audio or not self._container.streams.audio[0].rate:
-            self._container.close()
+            self._closed.close()
             raise BrokenAudio(f"{why}; FFmpeg finds no audio in it" if why else "there is no audio in it")
         self._stream = self._container.streams.audio[0]
         self.rate_hz, self.channels = int(self._stream.rate), int(self._stream.channels)
@@ -56,7 +62,7 @@ class AvStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._container.close()
+        self._closed.close()
 
     def _broken(self, error: Exception) -> BrokenAudio:
         reason = f"FFmpeg says: {getattr(error, 'strerror', None) or error}"

@@ -1,6 +1,7 @@
 """The true length of audio, whatever its header says; stretches, channels, codecs that cannot be sought in, and containers."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -177,14 +178,39 @@ def test_what_cannot_be_read_to_its_end_is_refused_by_name(kind, name, make, tmp
         ),
         ("a.au", lambda: encoded("au") * 3, SECONDS, "its header states 128000 bytes of audio, but the file has 384072"),
         ("a.wav", lambda: wav_with_data_size(1000), 500 / RATE, "its header states 1000 bytes of audio, but the file has 128044"),
+        ("a.wav", lambda: wav_with_data_size(64_000), 2.0, "its header states 64000 bytes of audio, but more samples follow"),
+        ("a.wav", lambda: wav_with_data_size(0), 0.0, "its header states 0 bytes of audio"),
+        ("a.mp3", lambda: encoded("", **MP3)[:3_500], None, "it is cut off: its header states [0-9]* bytes of audio, 3500 are"),
+        ("a.mp3", lambda: (ID3 + encoded("", **MP3))[:3_500], None, "it is cut off: its header states [0-9]* bytes of audio, 3"),
         ("a.wav", lambda: encoded("wav") * 2, SECONDS, "libsndfile says: .*; FFmpeg reads 4.0 s of it"),
     ],
 )
 def test_a_header_that_does_not_fit_the_file_is_told(name, make, seconds, doubt, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(make())
     facts = audio_facts(AudioFile(str(tmp_path / name)))
-    assert facts.frames / facts.rate_hz == pytest.approx(seconds, abs=0.01)
+    assert seconds is None or facts.frames / facts.rate_hz == pytest.approx(seconds, abs=0.01)
     assert re.search(doubt, facts.doubt)
+
+
+@pytest.mark.parametrize("behind", [b"LIST\x04\0\0\0abcd", b"id3 \x03\0\0\0abc\0", bytes(512), b""])
+def test_what_may_stand_behind_samples_is_no_doubt(behind: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded("wav") + behind * 20)
+    assert not audio_facts(AudioFile(str(tmp_path / "a.wav"))).doubt
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp3 of three joined", "flac of unknown length"])
+def test_a_name_may_be_no_utf8(kind: str, tmp_path: Path) -> None:
+    name, make, seconds = WHOLE[kind]
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe" + name.encode())
+    Path(path).write_bytes(make())
+    assert len(decode(AudioFile(path))) / RATE == pytest.approx(seconds, abs=3 * PADDING_S)
+
+
+def test_a_playlist_leads_to_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.wav").write_bytes(encoded("wav"))
+    (tmp_path / "a.m4a").write_text("ffconcat version 1.0\nfile secret.wav\n")
+    with pytest.raises(InputError, match=r"cannot read audio .*a\.m4a"):
+        decode(AudioFile(str(tmp_path / "a.m4a")))
 
 
 def test_the_mp3_that_was_cut_off_has_the_length_that_is_left(tmp_path: Path) -> None:
