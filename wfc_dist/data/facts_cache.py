@@ -16,7 +16,7 @@ import numpy as np
 from wfc_dist.data.audio_facts import AudioFacts
 
 NAME = ".wfc-audio.npz"
-_VERSION = 1
+_VERSION = 2
 _COLUMNS = {"key": np.uint64, "size": np.int64, "mtime": np.int64, "frames": np.int64, "rate": np.int32, "channels": np.int16,
             "kind": np.int32}  # fmt: skip
 

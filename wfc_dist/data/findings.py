@@ -83,6 +83,7 @@ FAR_MP3 = Finding(
 )
 LEAVES_OUT = frozenset({LONG, SHORT, TOO_MANY, EMPTY})
 SIGNS = {
+    signals.NOT_FINITE: Finding("error", "samples are NaN or infinite", "write the files anew, or take their rows out"),
     signals.SCALE: Finding(
         "error", "float samples are far beyond -1..1, such as integers that were stored as floats", "divide them by 32768"),
     signals.CANCELS: Finding(

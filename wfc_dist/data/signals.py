@@ -13,8 +13,8 @@ CANCELS_SHARE = 0.05
 FULL_SCALE = 0.999
 OUT_OF_SCALE = 8.0
 """Floats beyond that are no samples in -1..1 with some overshoot, but integers stored as floats."""
-SILENT, CLIPPED, SCALE, CANCELS = "silent", "clipped", "scale", "cancels"
-NAMES = (SILENT, CLIPPED, SCALE, CANCELS)
+SILENT, CLIPPED, SCALE, CANCELS, NOT_FINITE = "silent", "clipped", "scale", "cancels", "not_finite"
+NAMES = (SILENT, CLIPPED, SCALE, CANCELS, NOT_FINITE)
 
 
 def first_sound(audio: AudioRef) -> frozenset[str]:
@@ -29,12 +29,14 @@ def first_sound(audio: AudioRef) -> frozenset[str]:
 def signs(parts: Iterator[np.ndarray]) -> frozenset[str]:
     """Returns what is odd about the first part (frames, channels) that is not silent; `silent` if there is none."""
     for part in parts:
-        if part.size and np.abs(part).max() > 0:
+        if part.any():  # NaN counts
             return _signs(part)
     return frozenset({SILENT})
 
 
 def _signs(samples: np.ndarray) -> frozenset[str]:
+    if not np.isfinite(samples).all():
+        return frozenset({NOT_FINITE})
     peaks = np.abs(samples)
     found = set()
     if peaks.max() > OUT_OF_SCALE:

@@ -24,6 +24,9 @@ CASES = {
     "integers as doubles": (TONE * 32768, "DOUBLE", {"scale"}),
     "floats with overshoot": (TONE * 4, "FLOAT", {"clipped"}),
     "clipped": (np.clip(TONE * 10, -1, 1), "PCM_16", {"clipped"}),
+    "NaN": (np.concatenate([TONE, [np.nan]]), "FLOAT", {"not_finite"}),
+    "only NaN": (TONE * np.nan, "FLOAT", {"not_finite"}),
+    "infinite": (np.concatenate([TONE, [np.inf]]), "DOUBLE", {"not_finite"}),
     "one peak at full scale": (np.concatenate([TONE, [1.0]]), "FLOAT", set()),
 }
 
