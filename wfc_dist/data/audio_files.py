@@ -124,7 +124,8 @@ AudioRef = AudioFile | AudioCell | AudioPipe
 def unreadable(audio: AudioRef, error: Exception) -> InputError:
     """Returns the error that names the audio, the reason and what to do."""
     if isinstance(audio, AudioFile) and not os.path.isfile(audio.path):
-        return InputError(f"audio file {audio.path} is missing; put it there or take its row out")
+        what = "is no file, but a folder, a pipe or a device" if os.path.exists(audio.path) else "is missing"
+        return InputError(f"audio file {audio.path} {what}; put it there or take its row out")
     reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError(f"cannot read audio {audio.name}: {reason}; replace it or take its row out")
 

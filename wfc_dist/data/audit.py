@@ -25,6 +25,8 @@ from wfc_dist.errors import InputError
 DURATION_TOLERANCE_S = 0.1
 SHOWN_ERRORS = 4
 FAR_MP3_S = 300.0
+LEAST_MS = 60.0
+"""A duration that is longer than that may be in milliseconds: no clip that is trained on has as many seconds."""
 
 Told = Callable[[str, int, int | None], None]
 """Is told (name of the split, rows that are checked, rows that there are if that is known)."""
@@ -168,8 +170,12 @@ class _SplitAudit:
     def _of_audio(self, row: SourceRow, recording: Recording, duration_s: float, there_s: float) -> Iterator[tuple[Finding, str]]:
         facts, audio = recording.facts, row.audio
         if duration_s > there_s + DURATION_TOLERANCE_S or not there_s:
-            hint = "; milliseconds? set time_unit: ms" if 0 < duration_s / 1000 <= there_s + DURATION_TOLERANCE_S else ""
-            yield findings.SHORTER, f"{row.where} ({duration_s:.2f} s stated, {there_s:.2f} s there{hint})"
+            whole_s = facts.frames / facts.rate_hz
+            is_in_ms = duration_s > LEAST_MS and (audio.offset_s + duration_s) / 1000 <= whole_s + DURATION_TOLERANCE_S
+            stated = "" if row.duration_s is None else f"{duration_s:.2f} s stated, "
+            hint = f"; {facts.doubt}" if facts.doubt else "; milliseconds? set time_unit: ms" if is_in_ms else ""
+            behind = f" behind {audio.offset_s:g} s" if audio.offset_s else ""
+            yield findings.SHORTER, f"{row.where} ({stated}{there_s:.2f} s there{behind}{hint})"
         elif facts.doubt:
             yield findings.DOUBT, f"{row.where} ({facts.doubt})"
         if audio.channel is not None and audio.channel >= facts.channels:

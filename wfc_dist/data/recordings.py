@@ -95,4 +95,5 @@ def _identity(place: tuple[str, int]) -> tuple[Hashable, FileKey | None]:
         stat = os.stat(place[0])
     except (OSError, ValueError):  # a path with NUL is a ValueError
         return place, None
-    return (stat.st_dev, stat.st_ino, place[1]), (*place, stat.st_size, stat.st_mtime_ns)
+    can_be_kept = abs(stat.st_mtime_ns) < 2**63
+    return (stat.st_dev, stat.st_ino, place[1]), (*place, stat.st_size, stat.st_mtime_ns) if can_be_kept else None

@@ -113,3 +113,10 @@ def test_links_are_one_recording_and_errors_are_kept_apart(folder: Path) -> None
     assert first is link and first.number != other.number
     assert isinstance(missing, InputError) and "missing.wav is missing" in str(missing)
     assert [one.number for one in reading.by_number()] == [0, 1]
+
+
+@pytest.mark.parametrize("year", [1950, 2500])
+def test_a_time_of_change_may_be_far_away(year: int, folder: Path) -> None:
+    far = (year - 1970) * 31_556_952
+    os.utime(folder / "1.wav", (far, far))
+    assert read(folder) == read(folder) == [1, 1, 2, 2, 3, 3]
