@@ -10,6 +10,7 @@ from wfc_dist.config.training import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 SplitName = Literal["train", "dev", "test"]
+_MAX_NAME_BYTES, _MAX_PATH_LETTERS = 255, 4000  # of Linux
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Column = Literal["id", "language", "offset", "duration", "start", "end", "channel", "word_langs"]
 Format = Literal["jsonl", "csv", "folder", "kaldi", "stm", "lhotse", "parquet", "webdataset", "hub", "saved", "mix"]
@@ -97,6 +98,15 @@ class DatasetConfig(Strict):
             raise ValueError("format mix needs parts, and only format mix has them")
         if (self.format == "mix") == bool(self.source):
             raise ValueError("source: name a folder, a file or a hub id (only format mix has none)")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_can_be_paths(self) -> "DatasetConfig":
+        places = {"source": self.source, "audio_dir": self.audio_dir or "", "tar": self.tar or "", "subset": self.subset or ""}
+        for key, path in {**places, **{f"splits.{split}": name for split, name in self.splits.items()}}.items():
+            longest = max(len(part.encode(errors="replace")) for part in path.split("/"))
+            if "\0" in path or longest > _MAX_NAME_BYTES or len(path) > _MAX_PATH_LETTERS:
+                raise ValueError(f"{key}: {path[:40]!r} is no path: it has a NUL character, or a name that is too long")
         return self
 
     @model_validator(mode="after")

@@ -30,3 +30,11 @@ def test_a_key_that_a_format_does_not_read_is_refused(format, keys):
 
 def test_every_format_has_a_reader():
     assert {*READERS, "mix"} == set(DatasetConfig.model_fields["format"].annotation.__args__)
+
+
+@pytest.mark.parametrize("key", ["source", "splits", "audio_dir"])
+@pytest.mark.parametrize("path", ["a\0b", "a" * 300, "é" * 150, "a/" * 3000])
+def test_what_cannot_be_a_path_is_refused(key, path):
+    keys = {"source": "data", "splits": {"train": path}} if key == "splits" else {"source": "data", key: path}
+    with pytest.raises(ValueError, match=f"{key}.*is no path"):
+        DatasetConfig(**keys)
