@@ -6,7 +6,7 @@ import pytest
 import tiny
 import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
-from unit.data.readers.test_documented import MAKERS, documented
+from unit.data.readers.test_documented import MAKERS, documented, path_with_programs
 
 from wfc_dist.data.sources import READERS
 from wfc_dist.runs.handle import Run
@@ -38,6 +38,7 @@ def test_a_run_over_every_reader_goes_on_after_a_kill(corpora, tmp_path: Path) -
     tree["train"] |= {"max_steps": 4, "checkpoint_every": 2, "packing": True}
     config.write_text(yaml.safe_dump(tree, sort_keys=False))
     environment = {"XDG_CACHE_HOME": str(folder / "caches"), "HF_DATASETS_CACHE": str(folder / "datasets"), "COLUMNS": "200"}
+    environment["PATH"] = path_with_programs(folder)
 
     said = wfc("audit", config, "--deep", **environment).stdout
     row = next(line for line in said.splitlines() if "all" in line)

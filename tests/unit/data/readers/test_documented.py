@@ -1,6 +1,7 @@
 """Every row of the table "you have, you write" of docs/data.md reads a miniature of the layout that it stands for."""
 
 import json
+import os
 import re
 import stat
 import sys
@@ -137,6 +138,11 @@ def _(folder: Path) -> None:
     write_files(folder / "train", files | {"wav.scp": "rec long.wav\n"})
 
 
+def path_with_programs(folder: Path) -> str:
+    """Returns a PATH with the programs that corpora below a folder bring along."""
+    return os.pathsep.join([*(str(place) for place in folder.rglob("bin") if place.is_dir()), os.environ["PATH"]])
+
+
 @makes("Kaldi with pipes")
 def _(folder: Path) -> None:
     """Writes a program that is called sph2pipe and writes its last argument to its output."""
@@ -245,6 +251,7 @@ def test_what_the_table_says_reads_what_it_says(title, tmp_path, monkeypatch):
     block = yaml.safe_load(documented()[title])
     Path(block["source"]).mkdir(parents=True)
     MAKERS[title](Path(block["source"]))
+    monkeypatch.setenv("PATH", path_with_programs(tmp_path))
 
     split = open_split("mine", DatasetConfig(**block), "train")
 

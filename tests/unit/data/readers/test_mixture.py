@@ -7,7 +7,7 @@ import datasets
 import pytest
 import yaml
 from recordings import PITCHES, heard
-from unit.data.readers.test_documented import MAKERS, documented
+from unit.data.readers.test_documented import MAKERS, documented, path_with_programs
 
 from wfc_dist.config import loading
 from wfc_dist.config.datasets import DatasetConfig
@@ -27,6 +27,7 @@ def parts(tmp_path, monkeypatch) -> dict[str, dict]:
         made[name] = yaml.safe_load(block) | {"source": name, "splits": {"train": yaml.safe_load(block)["splits"]["train"]}}
         Path(name).mkdir()
         MAKERS[title](Path(name))
+    monkeypatch.setenv("PATH", path_with_programs(tmp_path))
     return made
 
 
