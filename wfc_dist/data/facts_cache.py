@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ class FactsCache:
 
     def _load(self, path: Path) -> bool:
         try:
+            if not path.is_file() or any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
+                return False  # a pipe would be waited for, and packed zeros may be more than memory holds
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name].astype(dtype, casting="same_kind") for name, dtype in _COLUMNS.items()}
                 version, kinds = json.loads(str(file["kinds"]))

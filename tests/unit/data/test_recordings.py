@@ -73,7 +73,7 @@ def test_an_entry_without_a_look_at_the_samples_is_not_enough_for_the_audit(fold
     assert looked == []
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "pickle", "numbers"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "pickle", "numbers", "packed"])
 def test_a_damaged_cache_is_as_none(damage: str, folder: Path, looked: list[str]) -> None:
     wanted = read(folder)
     path, content = folder / NAME, (folder / NAME).read_bytes()
@@ -85,6 +85,9 @@ def test_a_damaged_cache_is_as_none(damage: str, folder: Path, looked: list[str]
             arrays = dict(file)
         arrays["kind"] += 1000
         np.savez(folder / "x.npz", **arrays)
+        content = (folder / "x.npz").read_bytes()
+    elif damage == "packed":  # zeros that unpack to more than memory holds
+        np.savez_compressed(folder / "x.npz", key=np.zeros(1 << 20, np.uint64))
         content = (folder / "x.npz").read_bytes()
     else:
         content = {"empty": b"", "text": b"no archive", "cut": content[: len(content) // 2]}[damage]
@@ -119,4 +122,12 @@ def test_links_are_one_recording_and_errors_are_kept_apart(folder: Path) -> None
 def test_a_time_of_change_may_be_far_away(year: int, folder: Path) -> None:
     far = (year - 1970) * 31_556_952
     os.utime(folder / "1.wav", (far, far))
+    assert read(folder) == read(folder) == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to nothing"])
+def test_what_is_no_cache_file_is_neither_waited_for_nor_read(kind: str, folder: Path, tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    path = folder / NAME
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link to nothing": lambda place: os.symlink("none", place)}[kind](path)
     assert read(folder) == read(folder) == [1, 1, 2, 2, 3, 3]
