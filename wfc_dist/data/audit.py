@@ -236,20 +236,29 @@ def _tell_leaks(audits: list[_SplitAudit], recordings: Recordings) -> None:
     """Adds what splits share: audio that a split repeats, and audio or text of training that dev and test have, too."""
     trained = [one for one in audits if one.split == "train"]
     tested = [one for one in audits if one.split != "train"]
-    content = leaks.contents(recordings.by_number(), _numbers(trained), _numbers(tested))
+    dev = [one for one in audits if one.split == "dev"]
+    content = leaks.contents(recordings.by_number(), _numbers([*trained, *dev]), _numbers(tested))
     tables = {one: one.stretches.table(content) for one in audits}
     for one in audits:
         one.tell_clips(findings.TWICE, leaks.repeats(tables[one]))
     for one in tested:
         for train in trained:
             is_own = train.name == one.name
-            if not is_own and {one.name, train.name} & {*train.dataset.allow_overlap, *one.dataset.allow_overlap}:
+            if _may_overlap(train, one):
                 continue
             heard = leaks.overlaps(tables[train], tables[one])
             one.tell_clips(findings.leaked(None if is_own else train.name), heard)
             if is_own:
                 read = np.isin(np.asarray(one.texts), np.asarray(train.texts))
                 one.tell_clips(findings.SEEN, np.setdiff1d(np.flatnonzero(read), heard).tolist())
+
+    for one in (one for one in tested if one.split == "test"):
+        for other in (other for other in dev if not _may_overlap(other, one)):
+            one.tell_clips(findings.shared_with_dev(other.name), leaks.overlaps(tables[other], tables[one]))
+
+
+def _may_overlap(one: _SplitAudit, other: _SplitAudit) -> bool:
+    return one.name != other.name and bool({one.name, other.name} & {*one.dataset.allow_overlap, *other.dataset.allow_overlap})
 
 
 def _numbers(audits: Iterable[_SplitAudit]) -> list[int]:

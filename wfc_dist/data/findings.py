@@ -103,6 +103,12 @@ def leaked(train: str | None) -> Finding:
     return Finding("error", f"the same audio as a training clip of {train}, or an overlap", todo)
 
 
+def shared_with_dev(dev: str) -> Finding:
+    """Returns the finding of test audio that the dev split of the set `dev` has."""
+    todo = "take them out of one of the two: the dev split decides when training stops"
+    return Finding("warning", f"the same audio as a dev clip of {dev}, or an overlap", todo)
+
+
 def unread(columns: tuple[str, ...]) -> Finding:
     """Returns the finding of columns that look as if they mattered and are not read."""
     named = ", ".join(columns)

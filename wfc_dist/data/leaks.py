@@ -94,7 +94,7 @@ def contents(recordings: Sequence[Recording], trained: Iterable[int], tested: It
 
     Args:
         recordings: All, by number.
-        trained: Numbers of those that a training split has.
+        trained: Numbers of those that a training or a dev split has.
         tested: Numbers of those that a dev or test split has. Only pairs of one and the other are compared.
     """
     content = np.arange(len(recordings), dtype=np.int64)

@@ -218,3 +218,15 @@ def test_a_tagged_wav_has_the_same_samples(tmp_path: Path) -> None:
     with_a_tag(tmp_path)
     assert (tmp_path / "a.wav").stat().st_size != (tmp_path / "b.wav").stat().st_size
     assert np.array_equal(*(decode(AudioFile(str(tmp_path / f"{name}.wav"))) for name in "ab"))
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_audio_that_dev_and_test_share_is_a_warning(is_shared: bool, tmp_path: Path) -> None:
+    for number in range(3):
+        sf.write(tmp_path / f"{number}.wav", noise(number), RATE)
+    shutil.copy(tmp_path / f"{1 if is_shared else 2}.wav", tmp_path / "copy.wav")
+    for split, name in (("train", "0.wav"), ("dev", "1.wav"), ("test", "copy.wav")):
+        manifest(tmp_path / f"{split}.jsonl", {"audio_filepath": name, "text": split, "lang": "en"})
+    splits = {split: f"{split}.jsonl" for split in ("train", "dev", "test")}
+    errors, warnings = found({"a": jsonl(tmp_path) | {"splits": splits}})
+    assert not errors and [("the same audio as a dev clip of a" in line) for line in warnings] == [True] * is_shared
