@@ -1,6 +1,6 @@
-"""Merge methods by name: pure functions from one module's factors of K adapters and K weights (sum 1) to its update.
+"""Merge methods by name. A method is a pure function: factors of one module of K adapters and K weights (sum 1) -> its update.
 
-Each is the function of its own name in the file of its own name; `catalog` says what there is without loading torch.
+The method NAME is the function NAME in methods/NAME.py. `catalog` lists the methods and loads no torch.
 """
 
 import importlib
@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 def merge_method(name: str) -> "MergeMethod":
     """Returns the method called `name`: f(factors, weights, **options and inputs). Raises ConfigError for an unknown name."""
     catalog.entry(name)
-    found: MergeMethod = getattr(importlib.import_module(f"wfc_dist.merging.methods.{name}"), name)
-    return found
+    method: MergeMethod = getattr(importlib.import_module(f"wfc_dist.merging.methods.{name}"), name)
+    return method

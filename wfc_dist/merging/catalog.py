@@ -1,6 +1,6 @@
-"""What merge methods there are, with their options and what else they need. Importing this loads neither torch nor ray.
+"""The list of merge methods with their options and inputs. Importing this module loads neither torch nor ray.
 
-A new method is a line here, the file that holds its function, and a row of docs/merging.md.
+To add a method, add an entry here, a file with its function, and a row in docs/merging.md.
 """
 
 import math
@@ -15,17 +15,18 @@ INPUTS = {
     "previous": "inputs and outputs of the curvature of the previous round's adapters (train.curvature)",
     "fisher": "the Fisher information of the adapters themselves (train.curvature)",
 }
-"""What a method can need besides factors and weights; all but `fisher`, a field of the factors, are keyword parameters."""
+"""The inputs that a method can need besides factors and weights. `fisher` is a field of the factors; all others are keyword
+parameters."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One number of a method.
+    """A numeric option of a method.
 
     Attributes:
-        default: Also of the function's parameter; an int for a whole number.
-        range: An interval such as "(0, 1]".
-        meaning: In a few words.
+        default: The default value, which the parameter of the function has, too. An int means that the option is a whole number.
+        range: The interval of allowed values, such as "(0, 1]".
+        meaning: A few words for the help text.
     """
 
     default: float
@@ -33,7 +34,7 @@ class Option:
     meaning: str
 
     def holds(self, value: float) -> bool:
-        """Says whether `value` is in the range, and whole where it must be."""
+        """Returns whether `value` is in the range, and is a whole number if the option needs one."""
         low, high = (float(word) for word in self.range[1:-1].split(","))
         above = low <= value if self.range[0] == "[" else low < value
         below = value <= high if self.range[-1] == "]" else value < high
@@ -41,13 +42,13 @@ class Option:
 
     @property
     def is_whole(self) -> bool:
-        """Says whether only whole numbers are taken."""
+        """Returns whether the option takes only whole numbers."""
         return isinstance(self.default, int)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method: a line about it, its source, its options by name, and those of `INPUTS` it needs."""
+    """A method: a summary, its source, its options by name, and the names of the `INPUTS` that it needs."""
 
     summary: str
     source: str
@@ -99,7 +100,7 @@ METHODS = {
 
 
 def entry(method: str) -> Entry:
-    """Returns what is known of a method. Raises ConfigError with the nearest name, or all."""
+    """Returns the entry of a method. Raises ConfigError for an unknown method, with the nearest name or all names."""
     if method not in METHODS:
         raise ConfigError(f"{method!r} is no merge method{nearest(method, METHODS)}")
     return METHODS[method]
@@ -109,7 +110,7 @@ def resolved(method: str, options: Mapping[str, float]) -> dict[str, float]:
     """Returns the value of every option of a method, whole numbers as int.
 
     Raises:
-        ConfigError: No such method, an option it does not have, or a value out of range.
+        ConfigError: The method or the option does not exist, or a value is out of range.
     """
     known = entry(method).options
     for name, value in options.items():
@@ -124,13 +125,13 @@ def resolved(method: str, options: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_step(method: str, norm: str, scale: float | str) -> None:
-    """Raises ConfigError where a method computes with its earlier updates, and `norm` or `scale` would have changed them."""
+    """Raises ConfigError if a method needs its own earlier updates, and `norm` or `scale` changes these updates."""
     if "past" in entry(method).needs and (norm != "own" or scale != 1):
-        raise ConfigError(f"{method} needs norm own and scale 1, as it steps on from its earlier updates; set options.lr instead")
+        raise ConfigError(f"{method} needs norm own and scale 1: it computes with its earlier updates; set options.lr instead")
 
 
 def listing() -> str:
-    """Returns one line for every method and option, for a help text."""
+    """Returns a help text with one line for each method and option."""
     lines = []
     for name, item in METHODS.items():
         lines.append(f"{name}: {item.summary} [{item.source}]")

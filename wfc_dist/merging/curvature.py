@@ -1,6 +1,6 @@
-"""The statistics of the loss around a finished adapter: which there are, who needs them, what measures them.
+"""The statistics of the loss around a finished adapter: their names, the methods that need them, the settings that measure them.
 
-This is the one list of them. Importing it loads neither torch nor ray. Letters of shapes as in `factors`.
+Importing this module loads neither torch nor ray. Shape letters are those of `factors`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curvature:
-    """The statistics of one module of one adapter: float32, None where they were not measured.
+    """The statistics of one module of one adapter, float32. A statistic that was not measured is None.
 
     Attributes:
         fisher_OI: (out, in), mean over windows of the squared gradient of the window's loss.
@@ -27,10 +27,10 @@ class Curvature:
 
 
 FIELDS = {field.name.partition("_")[0]: field.name for field in fields(Curvature)}
-"""Statistic, as files name it (`<module>.fisher`) -> field of `Curvature`."""
+"""Name of a statistic in files (`<module>.fisher`) -> field of `Curvature`."""
 _FISHER, _KRONECKER = ("fisher",), ("inputs", "outputs")
 NEEDED = {"fisher": _FISHER, "previous": _KRONECKER}
-"""What a merge method needs (`catalog.INPUTS`) -> the statistics it is made of."""
+"""Input of a merge method (`catalog.INPUTS`) -> the statistics that it consists of."""
 Choice = Literal["none", "fisher", "kronecker", "both"]
 MEASURED: dict[Choice, tuple[str, ...]] = {"none": (), "fisher": _FISHER, "kronecker": _KRONECKER, "both": _FISHER + _KRONECKER}
 """Value of `train.curvature` -> the statistics that are measured and written."""
@@ -42,6 +42,6 @@ def choices_with(statistics: Sequence[str]) -> list[Choice]:
 
 
 def shape_of(statistic: str, out_features: int, in_features: int) -> tuple[int, ...]:
-    """Returns the shape of a statistic of a linear layer: the letters at the end of its field's name."""
+    """Returns the shape of a statistic of a linear layer. The letters at the end of the field name give the shape."""
     sizes = {"O": out_features, "I": in_features}
     return tuple(sizes[letter] for letter in FIELDS[statistic].rpartition("_")[2])

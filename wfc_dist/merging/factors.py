@@ -1,8 +1,8 @@
 """The maths of averaging and merging, on tensors only.
 
-Letters of shapes: O out features, I in features, R rank of an update. PEFT's letters for factors: lora_A is (r, in),
-lora_B is (out, r); the paper (arXiv 2506.16574) swaps A and B. Everything is summed in float64 and in the order given:
-float32 inputs have exact products there, so a sum of K adapters is right to the last bit of the float32 it is rounded to.
+Shape letters: O out features, I in features, R rank of an update. A and B are those of PEFT: lora_A is (r, in), lora_B is
+(out, r). The paper (arXiv 2506.16574) swaps A and B. All sums are in float64 and in the order given. Products of float32 numbers
+are exact in float64, so a sum over K adapters is right to the last bit of the float32 to which it is rounded.
 """
 
 import math
@@ -15,19 +15,20 @@ from wfc_dist.errors import InputError
 from wfc_dist.merging.curvature import Curvature
 
 ROWS = 64
-"""Rows of an update that are computed at a time: in float64 they stay in a core's cache. Part of the arithmetic: another number
-gives other bytes."""
+"""Number of rows of an update that are computed at a time. In float64 they fit into the cache of a core.
+
+The number is part of the arithmetic: another number gives other bytes."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One module's share of an adapter: delta_OI = scaling * b_OR @ a_RI.
+    """The factors of one module of an adapter: delta_OI = scaling * b_OR @ a_RI.
 
     Attributes:
         a_RI: lora_A.weight, (r, in), float32.
         b_OR: lora_B.weight, (out, r), float32.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
-        curvature: Where a merge method needs it.
+        curvature: Statistics of the loss; None unless a merge method needs them.
     """
 
     a_RI: torch.Tensor
@@ -38,9 +39,9 @@ class Factors:
 
 @dataclass(frozen=True)
 class ModuleDelta:
-    """One module's averaged update, in factors: delta_OI = b_OR @ diag(coefficients_R) @ a_RI.
+    """The averaged update of one module in factors: delta_OI = b_OR @ diag(coefficients_R) @ a_RI.
 
-    The coefficients stay apart from the factors: folding 1/K into float32 factors would round.
+    The coefficients stay apart from the factors, because multiplying float32 factors by 1/K would round.
 
     Attributes:
         a_RI: (R, in), float32.
@@ -69,7 +70,7 @@ class ModuleDelta:
             yield torch.mm(block, a_RI, out=buffer[: len(block)])
 
     def entries(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Returns delta_OI[rows][:, columns], float64, without the rest."""
+        """Returns delta_OI[rows][:, columns], float64, without computing other entries."""
         return (self.b_OR[rows].double() * self.coefficients_R) @ self.a_RI[:, columns].double()
 
     def scaled(self, scale: float) -> "ModuleDelta":
@@ -79,11 +80,11 @@ class ModuleDelta:
 
 @dataclass(frozen=True)
 class DenseDelta:
-    """One module's averaged update where its factors would hold more numbers than it has: coefficient * dense_OI.
+    """The averaged update of one module as a matrix, coefficient * dense_OI, for factors that would hold more numbers.
 
     Attributes:
         dense_OI: (out, in), float32.
-        coefficient: What scaled it; apart, as it would round.
+        coefficient: The scale. It stays apart from the matrix, because multiplying float32 would round.
     """
 
     dense_OI: torch.Tensor
@@ -117,7 +118,7 @@ AnyDelta = ModuleDelta | DenseDelta
 
 
 def is_smaller_dense(total_r: int, out_features: int, in_features: int) -> bool:
-    """Says whether stacked factors of rank `total_r` hold more numbers than their product, (out, in)."""
+    """Returns whether stacked factors of rank `total_r` hold more numbers than their product, (out, in)."""
     return total_r * (out_features + in_features) > out_features * in_features
 
 
@@ -130,11 +131,11 @@ def normalized(weights: Sequence[float]) -> list[float]:
 
 
 def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> ModuleDelta:
-    """Returns sum_i weights_i * scaling_i * B_i @ A_i as one product of the stacked factors, which is exact.
+    """Returns sum_i weights_i * scaling_i * B_i @ A_i as one product of stacked factors, which is exact.
 
     Args:
-        factors: One module of each adapter; the ranks and scalings may differ.
-        weights: One factor each, used as they are.
+        factors: One module of each adapter. Ranks and scalings may differ.
+        weights: One number per adapter, not normalized.
     """
     coefficients = [
         torch.full((item.a_RI.shape[0],), weight * item.scaling, dtype=torch.float64)
@@ -150,7 +151,7 @@ def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Module
 def stacked_rows(factors: Sequence[Factors]) -> Iterator[torch.Tensor]:
     """Yields the updates of K adapters in blocks of rows, (K, rows, in), float64; the next block is written over the one before.
 
-    For methods that go entry by entry: K dense updates are never in memory at once.
+    It serves methods that work entry by entry. K dense updates are never in memory at once.
     """
     pairs = [(item.b_OR.double() * item.scaling, item.a_RI.double()) for item in factors]
     out_features, in_features = factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]
@@ -163,7 +164,7 @@ def stacked_rows(factors: Sequence[Factors]) -> Iterator[torch.Tensor]:
 
 
 def as_column(values: Sequence[float]) -> torch.Tensor:
-    """Returns K numbers as (K, 1, 1), float64, to go with `stacked_rows`."""
+    """Returns K numbers as a tensor (K, 1, 1), float64, which broadcasts over the blocks of `stacked_rows`."""
     return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
 
 
@@ -182,7 +183,7 @@ def chain_sum_rows(root_OI: torch.Tensor, deltas: Iterable[AnyDelta], num_rows: 
 
 
 def squared_norm(b_OR: torch.Tensor, a_RI: torch.Tensor) -> float:
-    """Returns ||b_OR @ a_RI||^2 (Frobenius) from the two (R, R) Gram matrices: the product is never made. float64."""
+    """Returns ||b_OR @ a_RI||^2 (Frobenius), float64, from the two (R, R) Gram matrices, without computing the product."""
     b_OR, a_RI = b_OR.double(), a_RI.double()
     return float(((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum())
 
@@ -200,13 +201,13 @@ def squared_sum(values: torch.Tensor) -> float:
 
 
 def exactness_gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[float, float]:
-    """Returns (||factor_mean - mean||^2, ||mean||^2), Frobenius, float64; summed over modules their ratio is the gap squared.
+    """Returns (||factor_mean - mean||^2, ||mean||^2), Frobenius, float64. The gap is the root of the ratio of their sums.
 
-    With the weighted means A' and B' of the factors and one scaling s, mean - factor_mean = s sum_i w_i (B_i - B') @ (A_i - A'):
-    computed from the deviations nothing cancels, and equal adapters give exactly 0.
+    With the weighted means A' and B' of the factors and one scaling s, mean - factor_mean = s sum_i w_i (B_i - B') @ (A_i - A').
+    This form avoids cancellation, and equal adapters give exactly 0.
 
     Args:
-        factors: One module of each adapter, all of one r and scaling.
+        factors: One module of each adapter. All have the same r and scaling.
         weights: w_i, sum 1.
     """
     scaling = factors[0].scaling
@@ -220,13 +221,13 @@ def exactness_gap(factors: Sequence[Factors], weights: Sequence[float]) -> tuple
 
 
 def at_norm(delta: AnyDelta, squared: float) -> AnyDelta:
-    """Returns the update at the norm of which the square is given; one that is zero stays zero."""
+    """Returns the update scaled so that its squared norm is `squared`. A zero update stays zero."""
     own = squared_norm_of(delta)
     return delta.scaled(ratio_of_norms(squared, own)) if own else delta
 
 
 def ratio_of_norms(numerator_squared: float, denominator_squared: float) -> float:
-    """Returns sqrt(numerator / denominator); 0 for 0/0, such as the gap of updates that are all zero."""
+    """Returns sqrt(numerator / denominator). 0/0 gives 0: the gap between zero updates is 0."""
     if denominator_squared == 0:
         return 0.0 if numerator_squared == 0 else float("inf")
     return float((numerator_squared / denominator_squared) ** 0.5)

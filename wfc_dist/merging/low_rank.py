@@ -1,6 +1,6 @@
-"""Singular values of updates in factors, by QR and a small SVD: R x R is decomposed, not out x in, while R is the smaller.
+"""Singular values of updates in factors, by QR and an SVD of an (R, R) matrix instead of an (out, in) matrix.
 
-Letters of shapes as in `factors`. float64 throughout.
+Shape letters are those of `factors`. All computations are in float64.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import torch
 
 from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, is_smaller_dense
 
-_TOLERANCE = 1e-8  # relative to the largest singular value; what is below is a repeated direction
+_TOLERANCE = 1e-8  # relative to the largest singular value; smaller values belong to repeated directions
 
 
 def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns (u_OR, sigma_R, v_RI) with delta = u @ diag(sigma) @ v, sigma falling, R <= min(out, in, rank of the factors)."""
+    """Returns (u_OR, sigma_R, v_RI) with delta = u @ diag(sigma) @ v, sigma descending, R <= min(out, in, rank of factors)."""
     if isinstance(delta, DenseDelta):
         u_OR, sigma_R, v_RI = torch.linalg.svd(delta.dense(), full_matrices=False)
         return u_OR, sigma_R, v_RI
@@ -23,12 +23,12 @@ def svd(delta: AnyDelta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def directions(delta: AnyDelta, tolerance: float = _TOLERANCE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns what `svd` does without the singular values that are zero, whose vectors are arbitrary; of a zero update, none.
+    """Returns the result of `svd` without zero singular values, because their vectors are arbitrary. A zero update gives R = 0.
 
     Args:
-        delta: One module's update.
-        tolerance: What is at most this share of the largest singular value counts as zero. The default separates repeated
-            directions; float32 factors of a lower rank leave up to about 1e-7.
+        delta: The update of one module.
+        tolerance: A singular value counts as zero up to this share of the largest one. The default separates repeated
+            directions. Rounding of float32 factors leaves values of up to about 1e-7.
     """
     u_OR, sigma_R, v_RI = svd(delta)
     kept = sigma_R > tolerance * sigma_R.max()
@@ -36,9 +36,9 @@ def directions(delta: AnyDelta, tolerance: float = _TOLERANCE) -> tuple[torch.Te
 
 
 def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
-    """Returns P @ Q for columns = P @ diag(s) @ Q: the nearest matrix of orthonormal columns (Procrustes).
+    """Returns P @ Q for columns = P @ diag(s) @ Q: the nearest matrix with orthonormal columns (Procrustes).
 
-    Directions with s near zero are left out: they are those of repeated columns, and any matrix would be as near.
+    Directions with s near zero come from repeated columns and are left out, because they do not determine a nearest matrix.
     """
     if not columns.shape[1]:
         return columns
@@ -49,16 +49,16 @@ def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
 
 
 def update_of(b_OR: torch.Tensor, coefficients_R: torch.Tensor, a_RI: torch.Tensor) -> AnyDelta:
-    """Returns the update b @ diag(coefficients) @ a, rounded to float32: in factors, or dense where that is the smaller."""
+    """Returns the update b @ diag(coefficients) @ a, rounded to float32, in factors or dense, whichever is smaller."""
     if is_smaller_dense(a_RI.shape[0], b_OR.shape[0], a_RI.shape[1]):
         return DenseDelta(((b_OR * coefficients_R) @ a_RI).float(), 1.0)
     return ModuleDelta(a_RI.float().contiguous(), b_OR.float().contiguous(), coefficients_R)
 
 
 def weighted_sum(terms: Sequence[tuple[float, AnyDelta]]) -> AnyDelta:
-    """Returns sum of coefficient * update, in the order given: the factors stacked, which is exact, or dense in float32.
+    """Returns the sum of coefficient * update, in the order given.
 
-    Dense where one term is, or where the stack would hold more numbers.
+    The result stacks the factors, which is exact. If a term is dense, or dense is smaller, the result is dense in float32.
     """
     deltas = [delta.scaled(coefficient) for coefficient, delta in terms]
     out_features, in_features = deltas[0].shape

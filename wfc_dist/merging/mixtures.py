@@ -1,15 +1,15 @@
-"""Finds the mixture of a round's adapters with the least error: a pattern search over weights, scale, or both. Pure.
+"""Finds the mixture of a round's adapters with the least error, by a pattern search over weights, scale, or both. Pure functions.
 
-Coefficients of a merge chosen on held-out data: model soups (arXiv 2203.05482) take or leave whole models, LoraHub (arXiv
-2307.13269) searches without gradients. Here a move is tried in both directions of everything that is free, the best one is
-taken, and where none helps moves get smaller (Hooke and Jeeves 1961).
+Related work also chooses the coefficients of a merge on held-out data: model soups (arXiv 2203.05482) include or exclude whole
+models, and LoraHub (arXiv 2307.13269) searches without gradients. This search is that of Hooke and Jeeves (1961): try all moves
+of the present size, take the best one, and use smaller moves if none helps.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 STEPS = (0.5, 0.25, 0.125)
-"""Sizes of the moves, one after the other."""
+"""Sizes of the moves, in order of use."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,40 @@ def neighbours(at: Mixture, step: float, *, weights: bool, scale: bool) -> list[
     the scale multiplies or divides it by 1 + step.
 
     Args:
-        at: Where to start from; its weights have sum 1.
+        at: The present mixture; its weights have sum 1.
         step: In (0, 1).
-        weights, scale: What may move.
+        weights, scale: Whether the weights and the scale may move.
     """
-    found = []
+    mixtures = []
     if weights and len(at.weights) > 1:
         for chosen in range(len(at.weights)):
             moved = tuple((1 - step) * weight + step * (place == chosen) for place, weight in enumerate(at.weights))
-            found.append(Mixture(moved, at.scale))
+            mixtures.append(Mixture(moved, at.scale))
     if scale:
-        found += [Mixture(at.weights, at.scale * (1 + step)), Mixture(at.weights, at.scale / (1 + step))]
-    return found
+        mixtures += [Mixture(at.weights, at.scale * (1 + step)), Mixture(at.weights, at.scale / (1 + step))]
+    return mixtures
 
 
 def least_error(
     start: Mixture, errors: Callable[[Sequence[Mixture]], Sequence[float]], *, weights: bool, scale: bool
 ) -> tuple[Mixture, float, float]:
-    """Returns the best mixture found, its error, and that of `start`. Of equals the earlier one stays.
+    """Returns the best mixture, its error, and the error of `start`. Among equal errors, the earlier mixture wins.
+
+    The search ends, because each step lowers the error, and an error rate has finitely many values.
 
     Args:
         start: The first mixture; its weights have sum 1.
-        errors: Their errors; asked once for each mixture, all moves from one place together. An error rate has finitely many
-            values below any other, so that the search ends.
-        weights, scale: What may move.
+        errors: Returns the error of each mixture. It is called once per mixture; all moves from one mixture come in one call.
+        weights, scale: Whether the weights and the scale may move.
     """
-    found = {start: errors([start])[0]}
+    error_of = {start: errors([start])[0]}
     best = start
     for step in STEPS:
         while tried := neighbours(best, step, weights=weights, scale=scale):
-            new = [mixture for mixture in dict.fromkeys(tried) if mixture not in found]
-            found |= dict(zip(new, errors(new), strict=True)) if new else {}
-            winner = min(tried, key=found.__getitem__)
-            if not found[winner] < found[best]:
+            new = [mixture for mixture in dict.fromkeys(tried) if mixture not in error_of]
+            error_of |= dict(zip(new, errors(new), strict=True)) if new else {}
+            winner = min(tried, key=error_of.__getitem__)
+            if not error_of[winner] < error_of[best]:
                 break
             best = winner
-    return best, found[best], found[start]
+    return best, error_of[best], error_of[start]

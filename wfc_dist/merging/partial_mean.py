@@ -1,7 +1,7 @@
-"""The mean of many adapters, from partial sums that any process may have added up: same bytes, however they are grouped.
+"""The mean of many adapters from partial sums of any processes. The bytes do not depend on the grouping.
 
-Stacked factors of K adapters hold K r (in + out) numbers, their sum in * out. Once the sum is the smaller, it is the better
-form of an update, and a process with many adapters of its own sends its partial sum instead of their factors.
+Stacked factors of K adapters hold K r (in + out) numbers, and their sum holds in * out numbers. If the sum is smaller, the update
+is stored as the sum, and a process with many adapters sends its partial sum instead of their factors.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from wfc_dist.merging.factors import ROWS, DenseDelta, Factors, squared_sum
 
 @dataclass(frozen=True)
 class Facts:
-    """What every process must know of one module of one adapter before anything is summed.
+    """Facts about one module of one adapter, which every process needs before the sum.
 
     Attributes:
-        lora_r, scaling: Of the adapter.
-        delta_bound: >= every |weight * scaling * B @ A|.
-        a_bound, b_bound: >= every |weight * A| and |weight * B|.
+        lora_r, scaling: Rank and scaling of the adapter.
+        delta_bound: At least every |weight * scaling * B @ A|.
+        a_bound, b_bound: At least every |weight * A| and every |weight * B|.
     """
 
     lora_r: int
@@ -31,9 +31,9 @@ class Facts:
 
 
 def facts_of(item: Factors, weight: float) -> Facts:
-    """Returns the facts of one adapter's module. No entry of B @ A exceeds the largest row norm of B times column norm of A."""
+    """Returns the facts of one module. Each entry of B @ A is at most the largest row norm of B times that of A's columns."""
     a_RI, b_OR = item.a_RI.double(), item.b_OR.double()
-    norms = float(b_OR.norm(dim=1).max() * a_RI.norm(dim=0).max()) * (1 + 1e-12)  # the norms themselves were rounded
+    norms = float(b_OR.norm(dim=1).max() * a_RI.norm(dim=0).max()) * (1 + 1e-12)  # because the norms are rounded
     return Facts(
         item.a_RI.shape[0], item.scaling, weight * abs(item.scaling) * norms,
         weight * float(a_RI.abs().max()), weight * float(b_OR.abs().max()),
@@ -42,7 +42,7 @@ def facts_of(item: Factors, weight: float) -> Facts:
 
 @dataclass(frozen=True)
 class Grid:
-    """The grids of one module's sums. `scaling` is the adapters' own where all have one r and scaling, else None."""
+    """The grids of the sums of one module. `scaling` is that of the adapters if all have the same r and scaling, else None."""
 
     delta: float
     a: float
@@ -63,8 +63,13 @@ def grid_of(facts: Sequence[Facts]) -> Grid:
 
 @dataclass(frozen=True)
 class PartialMean:
-    """Sums over some of the adapters, in counts of the grid, float64: of the updates, (out, in), and, where all adapters
-    are alike, of the weighted factors, (r, in) and (out, r), which `factor_mean` is made of."""
+    """Sums over some of the adapters, as multiples of the grid, float64.
+
+    Attributes:
+        delta_OI: (out, in), sum of the weighted updates.
+        a_RI: (r, in), sum of the weighted lora_A, for `factor_mean`; None if the adapters differ in r or scaling.
+        b_OR: (out, r), sum of the weighted lora_B, likewise.
+    """
 
     delta_OI: torch.Tensor
     a_RI: torch.Tensor | None
@@ -84,8 +89,8 @@ def partial_mean(items: Sequence[Factors], weights: Sequence[float], grid: Grid)
 
     Args:
         items: One module of some adapters.
-        weights: Their shares of the whole mean.
-        grid: Of all adapters of the mean.
+        weights: Their weights in the mean over all adapters.
+        grid: The grid for all adapters of the mean.
     """
     buffer = torch.empty(ROWS, items[0].a_RI.shape[1], dtype=torch.float64)
     delta_OI = torch.zeros(items[0].b_OR.shape[0], items[0].a_RI.shape[1], dtype=torch.float64)
@@ -104,8 +109,8 @@ def partial_mean(items: Sequence[Factors], weights: Sequence[float], grid: Grid)
 
 
 def finished(total: PartialMean, grid: Grid) -> tuple[DenseDelta, float | None, float | None]:
-    """Returns the mean in float32, ||factor_mean - mean||^2 (None where adapters differ in r or scaling), and ||mean||^2."""
-    mean_OI = total.delta_OI * grid.delta  # exact, as the grid is a power of two and float64 holds whole numbers below 2^53
+    """Returns the mean in float32, ||factor_mean - mean||^2 and ||mean||^2. The squares are None if r or scaling differ."""
+    mean_OI = total.delta_OI * grid.delta  # exact: the grid is a power of two, and float64 holds whole numbers below 2^53
     delta = DenseDelta(mean_OI.float(), 1.0)
     if grid.scaling is None or total.a_RI is None or total.b_OR is None:
         return delta, None, None
@@ -114,11 +119,11 @@ def finished(total: PartialMean, grid: Grid) -> tuple[DenseDelta, float | None, 
 
 
 def size_bytes(lora_r: int, out_features: int, in_features: int) -> int:
-    """Returns what one module's partial sums take on the wire."""
+    """Returns the size of the partial sums of one module on the wire."""
     return exact_sum.PACKED_BYTES * (out_features * in_features + lora_r * (out_features + in_features))
 
 
 def mean_of(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[DenseDelta, float | None, float | None]:
-    """Returns `finished` for adapters that are all at hand, in data-set order; `weights` sum to 1."""
+    """Returns the result of `finished` for all adapters in one process, in data-set order. `weights` have sum 1."""
     grid = grid_of([facts_of(item, weight) for item, weight in zip(factors, weights, strict=True)])
     return finished(partial_mean(factors, weights, grid), grid)

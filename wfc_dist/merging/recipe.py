@@ -1,4 +1,4 @@
-"""From one module's factors to its update: a method with its options, then the norm, then the scale."""
+"""Computes the update of a module from its factors: a method with its options, then the norm, then the scale."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from wfc_dist.merging import catalog, merge_method
 from wfc_dist.merging.factors import AnyDelta, Factors, at_norm, squared_norm_of
 from wfc_dist.merging.methods.mean import mean
 
-_SUMS = ("mean", "factor_mean")  # where an adapter of weight zero adds zero
+_SUMS = ("mean", "factor_mean")  # methods in which an adapter of weight zero adds zero
 _SUM_TOLERANCE = 1e-6
-"""Of the sum of weights: what dividing thousands of them by their sum rounds is far below."""
+"""Tolerance of the sum of weights. The rounding of thousands of normalized weights is far below it."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the updates of a round become one.
+    """How the updates of a round are merged into one.
 
     Attributes:
         method: Name of a merge method (docs/merging.md).
-        options: Options of the method; those that are not named have the defaults of its function.
-        norm: "own", or "mean": every module's update gets the Frobenius norm that `mean` would have there.
+        options: Options of the method. Options that are not named have their defaults.
+        norm: "own" keeps the norm of each module's update; "mean" scales it to the Frobenius norm of the update of `mean`.
         scale: Factor of the whole update.
         seed: Seed of the round, for methods that sample (dare).
     """
@@ -35,27 +35,27 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.norm not in ("own", "mean"):
-            raise InputError(f"norm {self.norm!r} is not own or mean")
+            raise InputError(f"norm {self.norm!r} is unknown; give own or mean")
 
 
 def merged_update(
     factors: Sequence[Factors], weights: Sequence[float], recipe: Recipe, inputs: Mapping[str, Any] | None = None
 ) -> AnyDelta:
-    """Returns scale * method(factors, weights), at the norm asked for, for one module.
+    """Returns the update of one module: scale * method(factors, weights), with the norm of the recipe.
 
     Args:
         factors: One module of each adapter, in the order of summation.
-        weights: >= 0, sum 1. An adapter of weight zero is as if it were not there.
-        recipe: The method and what follows.
-        inputs: What else the method needs of this module, by parameter name (see `catalog.INPUTS`); the seed is that of the
-            recipe by default.
+        weights: Numbers >= 0 with sum 1. An adapter of weight zero has no effect.
+        recipe: Method, options, norm, scale and seed.
+        inputs: Parameter name -> further inputs of the method for this module (see `catalog.INPUTS`). The default seed is that
+            of the recipe.
 
     Returns:
         The update of the module, (out, in), in factors or dense; `.dense()` is the matrix in float64.
 
     Raises:
-        ConfigError: No such method, an option it does not have, or a value out of range.
-        InputError: Factors of different shapes, weights of another number or sum, or an input that the method needs is missing.
+        ConfigError: The method or the option does not exist, or a value is out of range.
+        InputError: The shapes of the factors differ, the weights have another number or sum, or an input is missing.
 
     Example:
         >>> import torch
@@ -82,9 +82,13 @@ def merged_update(
 
 def _check(factors: Sequence[Factors], weights: Sequence[float]) -> None:
     if not factors or len(factors) != len(weights):
-        raise InputError(f"{len(factors)} adapters and {len(weights)} weights; give one weight to each, and at least one")
+        raise InputError(
+            f"{len(factors)} adapters and {len(weights)} weights; give at least one adapter, and one weight for each"
+        )
     if any(not weight >= 0 for weight in weights) or not abs(math.fsum(weights) - 1) < _SUM_TOLERANCE:
         raise InputError(f"weights {list(weights)} must be >= 0 with sum 1; divide them by their sum")
     shapes = {(item.b_OR.shape[0], item.a_RI.shape[1]) for item in factors}
     if len(shapes) > 1:
-        raise InputError(f"the adapters are of modules of other shapes (out, in): {sorted(shapes)}")
+        raise InputError(
+            f"the adapters have different shapes (out, in) of a module: {sorted(shapes)}; merge adapters of one model"
+        )

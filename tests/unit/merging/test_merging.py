@@ -201,11 +201,11 @@ def test_what_a_recipe_cannot_take_is_refused(recipe: Recipe, weights: list[floa
 
 def test_adapters_of_other_shapes_and_an_unknown_norm_are_refused() -> None:
     wide = Factors(torch.randn(2, 9), adapter(1).b_OR[:, :2], 1.0)
-    with pytest.raises(InputError, match="other shapes"):
+    with pytest.raises(InputError, match="different shapes"):
         merged_update([adapter(1), wide], [0.5, 0.5], Recipe("ties"))
     with pytest.raises(InputError, match="0 adapters and 0 weights"):
         merged_update([], [], Recipe("mean"))
-    with pytest.raises(InputError, match="'zz' is not own or mean"):
+    with pytest.raises(InputError, match="norm 'zz' is unknown; give own or mean"):
         Recipe("mean", norm="zz")
 
 

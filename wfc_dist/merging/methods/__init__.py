@@ -1,5 +1,6 @@
 """Merge methods: pure functions of factors, each with its source.
 
-Every method takes `factors`, one module of each adapter, which may differ in r and alpha (not for `factor_mean`), and `weights`,
-w_i >= 0 with sum 1; only `mean` and `factor_mean` get a weight of zero. `catalog` says what every option means, and its range.
+Every method takes `factors`, one module of each adapter, and `weights`, w_i >= 0 with sum 1. The adapters may differ in r and
+alpha, except for `factor_mean`. Only `mean` and `factor_mean` are called with weights of zero. `catalog` has the meaning and the
+range of every option.
 """

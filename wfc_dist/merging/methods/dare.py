@@ -9,12 +9,12 @@ from wfc_dist.seeds import derived_seed
 
 
 def dare(factors: Sequence[Factors], weights: Sequence[float], *, seed: int, density: float = 0.5) -> DenseDelta:
-    """Returns delta = sum_i w_i m_i * delta_i / density, m_i entry by entry 1 with chance `density`, else 0.
+    """Returns delta = sum_i w_i m_i * delta_i / density. Each entry of the mask m_i is 1 with probability `density`, else 0.
 
-    In expectation it is the mean.
+    The expected value is the mean.
 
     Args:
-        seed: Of the module; each adapter draws its own entries, by its place in the order.
+        seed: Seed of the module. The mask of an adapter depends on the seed and on the position of the adapter.
         density: 1 - p of the paper.
     """
     generators = [torch.Generator().manual_seed(derived_seed(seed, place)) for place in range(len(factors))]

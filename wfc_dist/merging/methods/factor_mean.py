@@ -1,4 +1,4 @@
-"""factor_mean: what averaging the factors apart gives. Source: the first script of the authors' code of arXiv 2506.16574."""
+"""factor_mean: the product of the averaged factors. Source: the first script of the authors' code for arXiv 2506.16574."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from wfc_dist.merging.factors import Factors, ModuleDelta
 
 
 def factor_mean(factors: Sequence[Factors], weights: Sequence[float]) -> ModuleDelta:
-    """Returns delta = s * (sum_i w_i B_i) @ (sum_i w_i A_i); not the mean of the updates.
+    """Returns delta = s * (sum_i w_i B_i) @ (sum_i w_i A_i), which is not the mean of the updates.
 
     Raises:
         InputError: The adapters differ in r or in scaling; use `mean`.

@@ -1,8 +1,8 @@
-"""ihr: the mean, turned away from where the previous round's losses are curved (inverse-Hessian regularization).
+"""ihr: inverse-Hessian regularization. It shrinks the mean in directions in which the losses of the previous round are curved.
 
-Source: Vander Eeckt and Van hamme, arXiv 2601.14751: after fine-tuning, the update passes through a Kronecker-factored inverse
-Hessian of the previous task; every layer then gets the norm back that its update had (the authors' supplementary code). Scale and
-damping of the two factors are this project's choice.
+Source: Vander Eeckt and Van hamme, arXiv 2601.14751. After fine-tuning, the update is multiplied by a Kronecker-factored inverse
+Hessian of the previous task. Then every layer is scaled back to the norm of its update (the authors' supplementary code). The
+scale and the damping of the two factors are choices of this project.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from wfc_dist.merging.methods.mean import mean
 def ihr(factors: Sequence[Factors], weights: Sequence[float], *, previous: Sequence[Curvature], damping: float = 1.0) -> AnyDelta:
     """Returns X ||delta|| / ||X|| with X = (I + G / g)^-1 @ delta @ (I + A / g)^-1, delta the mean of the updates, g the damping.
 
-    The Hessian of the previous round's losses in the module's weight is taken for G x A (Kronecker): A is the mean over that
-    round's adapters of the second moment of the module's inputs, G that of the gradients of its outputs, each over its mean
-    eigenvalue. These are g (G + g I)^-1 and g (A + g I)^-1, the damped factors of K-FAC. The module's Frobenius norm is that of
-    the mean: directions with curvature shrink, the others grow, and a large g gives the mean. Without a previous round (round 1)
-    it is the mean.
+    The Hessian of the previous round's losses with respect to the module's weight is approximated by G x A (Kronecker). A is the
+    mean, over the adapters of that round, of the second moment of the module's inputs. G is the mean of the second moment of the
+    gradients of its outputs. Each is divided by its mean eigenvalue. The two inverses are g (G + g I)^-1 and g (A + g I)^-1, the
+    damped factors of K-FAC, up to a factor. The Frobenius norm of the module is that of the mean, so directions with curvature
+    shrink and the others grow. A large g gives the mean. In round 1, without a previous round, the result is the mean.
 
     Args:
         previous: The module's curvature for each adapter of the previous round, with `inputs_II` and `outputs_OO`.
@@ -43,7 +43,7 @@ def _mean(moments: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _damped(moment: torch.Tensor, damping: float) -> torch.Tensor:
-    """Returns I + moment / (damping * its mean eigenvalue); of a moment that is zero, I."""
+    """Returns I + moment / (damping * mean eigenvalue of moment); I if the moment is zero."""
     size = float(moment.diagonal().mean())
     identity = torch.eye(len(moment), dtype=torch.float64)
     return identity + moment / (damping * size) if size > 0 else identity

@@ -12,11 +12,11 @@ def nesterov(
 ) -> AnyDelta:
     """Returns u_t = lr * (delta_t + momentum * v_t), v_t = momentum * v_{t-1} + delta_t, v_0 = 0, delta_t the mean of round t.
 
-    No velocity is stored: it follows from the updates, v_t = (u_t / lr + momentum * v_{t-1}) / (1 + momentum), to the float32
-    that they are stored in. In factors while these are the smaller, then dense.
+    The velocity is not stored. It follows from the updates: v_t = (u_t / lr + momentum * v_{t-1}) / (1 + momentum), up to their
+    rounding to float32. The result is in factors or dense, whichever is smaller.
 
     Args:
-        past: u_1 to u_{t-1}, as this method returned them with the same options.
+        past: u_1 to u_{t-1}, the results of this method in earlier rounds with the same options.
     """
     coefficients: list[float] = []  # v_{t-1} = sum_j coefficients_j * u_j
     for _ in past:

@@ -7,5 +7,5 @@ from wfc_dist.merging.methods.mean import mean
 
 
 def task_arithmetic(factors: Sequence[Factors], weights: Sequence[float], *, lam: float = 0.3) -> AnyDelta:
-    """Returns delta = lam * sum_i K w_i delta_i, of uniform weights lam * sum_i delta_i: lam = 1/K is the mean."""
+    """Returns delta = lam * sum_i K w_i delta_i. With uniform weights it is lam * sum_i delta_i, and lam = 1/K gives the mean."""
     return mean(factors, weights).scaled(lam * len(factors))

@@ -1,4 +1,4 @@
-"""ties: trim, elect a sign, average what agrees. Source: Yadav et al., arXiv 2306.01708."""
+"""ties: trim the updates, elect a sign per entry, average the updates of that sign. Source: Yadav et al., arXiv 2306.01708."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,11 @@ from wfc_dist.merging.factors import DenseDelta, Factors, as_column, stacked_row
 
 
 def ties(factors: Sequence[Factors], weights: Sequence[float], *, density: float = 0.2) -> DenseDelta:
-    """Returns, for every entry, the weighted mean of those trimmed updates whose sign is that of sum_i w_i delta_i (0 is +).
+    """Returns, for each entry, the weighted mean of the trimmed updates with the elected sign.
 
-    Trimming sets all but the largest `density` of an update's own entries of the module to zero; zeros agree with no sign.
-    The paper trims whole models; a module at a time, as in PEFT, every module keeps its share.
+    The elected sign is that of sum_i w_i delta_i over the trimmed updates; 0 counts as +. Trimming keeps the share `density` of
+    an update's entries in the module, the largest ones, and sets the others to zero. A zero agrees with no sign. The paper trims
+    the whole model at once. This method trims each module, as PEFT does, so every module keeps the same share.
     """
     thresholds, shares, rows = as_column([_threshold(item, density) for item in factors]), as_column(weights), []
     for block in stacked_rows(factors):
@@ -23,7 +24,7 @@ def ties(factors: Sequence[Factors], weights: Sequence[float], *, density: float
 
 
 def _threshold(item: Factors, density: float) -> float:
-    """Returns the magnitude of the smallest entry that is kept; entries equal to it are all kept."""
+    """Returns the magnitude of the smallest entry that is kept. All entries of this magnitude are kept."""
     magnitudes = torch.cat([block[0].abs().flatten() for block in stacked_rows([item])])
     num_kept = max(1, int(density * magnitudes.numel()))
     return float(magnitudes.kthvalue(magnitudes.numel() - num_kept + 1).values)

@@ -8,9 +8,9 @@ from wfc_dist.merging.factors import DenseDelta, Factors, as_column, stacked_row
 
 
 def trimmed_mean(factors: Sequence[Factors], weights: Sequence[float], *, trim: float = 0.34) -> DenseDelta:
-    """Returns, for every entry, the weighted mean of the K updates without the floor(trim * K) smallest and largest of them.
+    """Returns, for each entry, the weighted mean of the K updates without the floor(trim * K) smallest and largest values.
 
-    The weights of what is left are normalized again. Of three adapters the default leaves the median.
+    The weights of the remaining values are normalized again. With three adapters, the default gives the median.
     """
     num_cut = int(trim * len(factors) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     shares, rows = as_column(weights), []

@@ -11,9 +11,9 @@ from wfc_dist.merging.factors import AnyDelta, Factors, concatenated
 def tsv(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
     """Returns delta = U' @ diag(K w_1 sigma_1, ..., K w_K sigma_K) @ V', without the interference of the plain sum.
 
-    U_i, sigma_i, V_i are the largest floor(min(out, in) / K) singular values of delta_i with their vectors, U' and V' the nearest
-    orthonormal matrices to [U_1 ... U_K] and [V_1 ... V_K]. It is as large as a sum: compare with `norm: mean`.
-    The weights are uniform in the source.
+    U_i, sigma_i, V_i are the largest floor(min(out, in) / K) singular values of delta_i with their vectors. U' and V' are the
+    orthonormal matrices nearest to [U_1 ... U_K] and [V_1 ... V_K]. The update is as large as a sum; use `norm: mean` to compare.
+    The source has uniform weights.
     """
     return low_rank.update_of(*orthogonal_parts(factors, weights))
 
@@ -21,7 +21,7 @@ def tsv(factors: Sequence[Factors], weights: Sequence[float]) -> AnyDelta:
 def orthogonal_parts(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns (U', the weighted singular values, V') of TSV-M, float64.
 
-    Only directions that an adapter has: of one of rank 3 stored with r 32, three.
+    Directions with a singular value of zero are left out: an adapter of rank 3 that is stored with r = 32 adds three directions.
     """
     num_kept = max(1, min(factors[0].b_OR.shape[0], factors[0].a_RI.shape[1]) // len(factors))
     left, sigmas, right = [], [], []
