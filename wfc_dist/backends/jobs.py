@@ -23,7 +23,7 @@ def training_data(config: Config, round_index: int, dataset: str) -> DatasetConf
         earlier = config.datasets[name].model_copy(update={"splits": {"train": config.datasets[name].splits["train"]}})
         # The share is taken of what was trained on, after the set's own `share` and `max_clips`.
         parts[name] = DatasetConfig(format="mix", parts={name: earlier}, splits=earlier.splits, share=share)
-    return DatasetConfig(format="mix", parts=parts, splits=own.splits)
+    return DatasetConfig(format="mix", parts=parts, splits=own.splits, metric=own.metric)
 
 
 def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:

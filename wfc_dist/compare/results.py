@@ -166,7 +166,7 @@ def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]
     config = comparison.runs[0].config
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
-        "protected": list(config.evaluate.protected), "metric": config.evaluate.metric, "decoding": config.evaluate.decoding(),
+        "protected": list(config.evaluate.protected), "metric": config.metric_record(), "decoding": config.evaluate.decoding(),
         "confidence": config.evaluate.confidence, "formulas": {name: figure.formula for name, figure in FIGURES.items()},
         "rows": [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}} for row in rows],
     }  # fmt: skip

@@ -149,8 +149,8 @@ def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: P
             f"{path}: no data set has a test split; a comparison measures what is learned of them; give one of them splits.test"
         )
     for planned in runs:
-        own, first = ({f"evaluate.{key}": value for key, value in run.config.evaluate} for run in (planned, runs[0]))
-        if changed := [key for key in own if key not in marked(Config, "figures") and own[key] != first[key]]:
+        own, first = (_measures(run.config) for run in (planned, runs[0]))
+        if changed := [key for key in own if key not in marked(Config, "figures") and own[key] != first.get(key)]:
             raise ConfigError(
                 f"{path}: {block}.{planned.system}: {', '.join(changed)}: systems are compared by the same measure on the same "
                 "sets; set it for the whole file"
@@ -167,6 +167,12 @@ def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
     except ValidationError as error:
         lines = [f"{block}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+
+
+def _measures(config: Config) -> dict[str, Any]:
+    """Returns `key.path` -> value of what decides how the test sets are scored."""
+    own = {f"datasets.{name}.metric": data.metric for name, data in config.datasets.items() if "test" in data.splits}
+    return {f"evaluate.{key}": value for key, value in config.evaluate} | own
 
 
 def _preset(name: str, system: SystemConfig, block: str) -> Preset:

@@ -74,4 +74,6 @@ def joint_settings(tree: Mapping[str, Any], datasets: Sequence[str]) -> dict[str
     train = TrainConfig.model_validate(tree.get("train") or {})
     longer = {"train.max_steps": len(datasets) * train.max_steps, "train.warmup_steps": len(datasets) * train.warmup_steps}
     splits = {split: split for split in ("train", "dev") if any(split in part["splits"] for part in parts.values())}
-    return {f"datasets.{JOINT}": {"format": "mix", "parts": parts, "splits": splits}} | longer
+    first, *others = [part.get("metric") for part in parts.values()]
+    metric = first if others.count(first) == len(others) else None  # dev splits that differ are counted with evaluate.metric
+    return {f"datasets.{JOINT}": {"format": "mix", "parts": parts, "splits": splits, "metric": metric}} | longer

@@ -73,7 +73,7 @@ class DatasetConfig(Strict):
     text: TextConfig = TextConfig()
     """How transcripts are cleaned."""
     metric: Literal["wer", "cer", "mer"] | None = None
-    """How its test set is scored; by default evaluate.metric."""
+    """How errors on its test and dev splits are counted; by default evaluate.metric. A mix is counted with one metric."""
     allow_overlap: list[str] = Field(default_factory=list)
     """Data sets whose test or dev audio may be in this one's train split, by name."""
     share: float = Field(1.0, gt=0, le=1)
@@ -107,6 +107,16 @@ class DatasetConfig(Strict):
             longest = max(len(part.encode(errors="replace")) for part in path.split("/"))
             if "\0" in path or longest > _MAX_NAME_BYTES or len(path) > _MAX_PATH_LETTERS:
                 raise ValueError(f"{key}: {path[:40]!r} is no path: it has a NUL character, or a name that is too long")
+        return self
+
+    @model_validator(mode="after")
+    def _mix_is_scored_with_one_metric(self) -> "DatasetConfig":
+        for name, part in self.parts.items():
+            if {"test"} <= self.splits.keys() & part.splits.keys() and part.metric not in (None, self.metric):
+                raise ValueError(
+                    f"parts.{name}.metric: {part.metric}, but the test splits of a mix are scored together: "
+                    f"set metric of the mix to {part.metric}, or leave out that of the part"
+                )
         return self
 
     @model_validator(mode="after")

@@ -172,6 +172,10 @@ class EvaluateConfig(Strict):
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""
 
+    def of(self, dataset: DatasetConfig) -> "EvaluateConfig":
+        """Returns how a data set is scored: this block, with the metric that the data set names."""
+        return self.model_copy(update={"metric": dataset.metric}) if dataset.metric else self
+
     def decoding(self) -> dict[str, Any]:
         """Returns the options that change a hypothesis; the batch size does not. What has no effect, or the one it had before
         there was a choice, is left out, so that files from then stay valid."""
@@ -317,3 +321,13 @@ class Config(Strict):
         """Returns every set that is scored: the test splits of the data sets, then the protected ones."""
         own = {name: dataset for name, dataset in self.datasets.items() if "test" in dataset.splits}
         return own | dict(self.evaluate.protected)
+
+    def metrics(self) -> dict[str, str]:
+        """Returns test set -> the metric that counts its errors."""
+        return {name: self.evaluate.of(dataset).metric for name, dataset in self.test_sets().items()}
+
+    def metric_record(self, names: Iterable[str] | None = None) -> str | dict[str, str]:
+        """Returns the metric of test sets (of all by default) as JSON records hold it: a set -> metric where they differ."""
+        metrics = self.metrics()
+        chosen = metrics if names is None else {name: metrics[name] for name in names}
+        return chosen if len(set(chosen.values())) > 1 else next(iter(chosen.values()), self.evaluate.metric)

@@ -119,7 +119,8 @@ class _Fit:
 
     def _rate(self, name: str, hypotheses: HypothesesBySet) -> float:
         try:
-            counts = count_hypotheses(hypotheses[name], self._store.config.evaluate, spelling_table(Path(self._base.path)))
+            evaluate = self._store.config.evaluate.of(self._sets[name])
+            counts = count_hypotheses(hypotheses[name], evaluate, spelling_table(Path(self._base.path)))
         except InputError as error:
             raise InputError(f"{name}/dev: {error}; a fit needs dev splits with words") from error
         return counts.rate

@@ -137,13 +137,14 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         'wer'
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    splits = {key: open_split(key, data, "test") for key, data in config.test_sets().items()}
+    sets, settings = config.test_sets(), config.evaluate
+    splits = {key: open_split(key, data, "test") for key, data in sets.items()}
     whisper, processor, folder = load_model(model)
-    if config.evaluate.language == "given":
+    if settings.language == "given":
         _check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
-    decoded = decoding.decode_sets(whisper, processor, list(splits.values()), config.evaluate, device=whisper.device)
+    decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
     spelling = spelling_table(folder)
-    return {key: score_hypotheses(said, config.evaluate, spelling) for key, said in zip(splits, decoded, strict=True)}
+    return {key: score_hypotheses(said, settings.of(sets[key]), spelling) for key, said in zip(splits, decoded, strict=True)}
 
 
 def _check_languages(model: Any, folder: Path, languages: Set[str]) -> None:

@@ -230,10 +230,14 @@ class _Summarizer:
         if rates is None:
             return Estimate(name, None, None, None, "no such set has been scored after a round")
         last = self._matrix.last
-        over = f"T = {last}; {', '.join(self._protected if name == 'protected_relative' else self._new)}"
+        names = self._protected if name == "protected_relative" else self._new
+        over = f"T = {last}; {', '.join(names)}"
         if name == "bwt":
             zeros = sum(self._matrix.learned[learned] == last for learned in self._new)
             over += "; t_j: the round that learned j" + (f"; {zeros} learned in round {last} itself count as 0" if zeros else "")
+        metric = self._matrix.config.metric_record(names)
+        if isinstance(metric, dict):
+            over += f"; a mean of error rates, {' and '.join(sorted(map(str.upper, set(metric.values()))))}"
         value = float(rates[0]) if np.isfinite(rates[0]) else None
         low, high = self._interval(rates) if value is not None else (None, None)
         return Estimate(name, value, low, high, over)

@@ -55,6 +55,7 @@ class RateReader:
         self._evaluate = config.evaluate
         self._num_samples = self._evaluate.bootstrap_samples if num_samples is None else num_samples
         self._seeds = {name: _SEED + place for place, name in enumerate(config.test_sets())}
+        self._blocks = {name: config.evaluate.of(dataset) for name, dataset in config.test_sets().items()}
         self._spelling: dict[Path, dict[str, str]] = {}
         self._counts: dict[tuple[str, str], Counts] = {}
         self._rates: dict[tuple[str, str], Rates] = {}
@@ -104,5 +105,5 @@ class RateReader:
         header, hypotheses = read_hypotheses(model.hypotheses(name))
         key = (name, header["model_sha256"])
         if key not in self._counts:
-            self._counts[key] = count_hypotheses(hypotheses, self._evaluate, self.spelling(model.run_dir))
+            self._counts[key] = count_hypotheses(hypotheses, self._blocks.get(name, self._evaluate), self.spelling(model.run_dir))
         return key, hypotheses, self._counts[key]

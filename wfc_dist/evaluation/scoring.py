@@ -146,12 +146,11 @@ class RunScorer:
 
     def _summarize(self, task: ScoreTask) -> None:
         """Writes the model's scores.json from its hypotheses, unless the file has these scores."""
-        evaluate, sets = task.evaluate, {}
-        spelling = spelling_table(Path(task.base.path))
-        for name in task.sets:
+        spelling, sets = spelling_table(Path(task.base.path)), {}
+        for name, dataset in task.sets.items():
             hypotheses = self._kept(task, name)
             assert hypotheses is not None, f"{name} was decoded"
-            sets[name] = asdict(score_hypotheses(hypotheses, evaluate, spelling))
+            sets[name] = asdict(score_hypotheses(hypotheses, task.evaluate.of(dataset), spelling))
         model = {
             "model": task.model_name(),
             "model_sha256": task.adapter.sha256 if task.adapter else task.base.sha256,
@@ -165,5 +164,7 @@ class RunScorer:
         durable.write_json(path, model)
         self._store.mirror.publish_file(path)
         rates = {name: round(100 * score["rate"], 2) for name, score in sets.items()}
-        self._store.ledger.record("score", round=model["round"], model=model["model"], metric=evaluate.metric, percent=rates)
-        self._say(f"{model['model']}: " + ", ".join(f"{name} {rate:.1f} %" for name, rate in rates.items()))
+        metric = self._store.config.metric_record(sets)
+        self._store.ledger.record("score", round=model["round"], model=model["model"], metric=metric, percent=rates)
+        units = {name: f"% {score['metric'].upper()}" if isinstance(metric, dict) else "%" for name, score in sets.items()}
+        self._say(f"{model['model']}: " + ", ".join(f"{name} {rate:.1f} {units[name]}" for name, rate in rates.items()))

@@ -14,7 +14,7 @@ from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
 from wfc_dist.reports.plots import Mark, marks_plot
 from wfc_dist.reports.sweep import Swept
-from wfc_dist.reports.tables import between, plain_table
+from wfc_dist.reports.tables import between, metric_text, plain_table
 from wfc_dist.storage import durable
 
 TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
@@ -33,10 +33,11 @@ def _number(name: str, value: float) -> str:
 
 def caption(comparison: Comparison) -> str:
     """Returns what the numbers are."""
-    evaluate = comparison.runs[0].config.evaluate
+    config = comparison.runs[0].config
+    evaluate = config.evaluate
     decoded = "windows of several clips" if evaluate.packing else "clip by clip"
     return (
-        f"{evaluate.metric.upper()} in percent, {decoded}; + better, - worse than {comparison.reference}: the "
+        f"{metric_text(config, averaged=True)} in percent, {decoded}; + better, - worse than {comparison.reference}: the "
         f"{100 * evaluate.confidence:.0f} % interval of the paired difference over clips excludes 0 (seeds averaged, not "
         "corrected for many comparisons)"
     )

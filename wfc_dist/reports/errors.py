@@ -9,7 +9,7 @@ from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.evaluation.ratios import Ratio
 from wfc_dist.reports import plots
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
-from wfc_dist.reports.tables import between
+from wfc_dist.reports.tables import between, metric_text, set_title
 from wfc_dist.storage import durable
 
 SCHEMA_VERSION = 1
@@ -39,11 +39,12 @@ Explained = Mapping[str, Mapping[str, Explanation]]  # set -> model's title -> w
 
 def _explained(matrix: ScoreMatrix, models: Sequence[ScoredModel], reader: RateReader) -> Explained:
     explained: dict[str, dict[str, Explanation]] = {}
+    blocks = {name: matrix.config.evaluate.of(dataset) for name, dataset in matrix.config.test_sets().items()}
     for name in [*matrix.own, *matrix.protected]:
         for model in models:
             if name in model.scores and model.hypotheses(name).is_file():
                 hypotheses, counts = reader.texts(model, name)
-                explanation = explain(hypotheses, matrix.config.evaluate, reader.spelling(model.run_dir), counts)
+                explanation = explain(hypotheses, blocks[name], reader.spelling(model.run_dir), counts)
                 explained.setdefault(name, {})[model.title] = explanation
     return explained
 
@@ -60,18 +61,19 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
     if not explained:
         return Section(parts=[Part(note="No hypotheses are on disk.")])
     sets = {name: {title: explanation.as_tree() for title, explanation in of_set.items()} for name, of_set in explained.items()}
-    tree = {"schema": SCHEMA_VERSION, "metric": matrix.config.evaluate.metric, "formulas": FORMULAS, "sets": sets}
+    tree = {"schema": SCHEMA_VERSION, "metric": matrix.config.metric_record(), "formulas": FORMULAS, "sets": sets}
     durable.write_json(json_path, tree)
-    highest = {name: max(each.figures["rate"].value for each in of_set.values()) for name, of_set in explained.items()}
+    titled = {set_title(matrix.config, name): of_set for name, of_set in explained.items()}
+    highest = {name: max(each.figures["rate"].value for each in of_set.values()) for name, of_set in titled.items()}
     worst = sorted(highest, key=lambda name: -highest[name])[:_WORST]
     shares = {
-        name: {title: [explanation.figures[kind].value for kind in _KINDS] for title, explanation in explained[name].items()}
+        name: {title: [explanation.figures[kind].value for kind in _KINDS] for title, explanation in titled[name].items()}
         for name in worst
     }
-    parts = [Part(title="Where they are most", svg=plots.errors_plot(shares, _KINDS)), _worst_part(matrix, explained)]
+    parts = [Part(title="Where they are most", svg=plots.errors_plot(shares, _KINDS)), _worst_part(matrix, titled)]
     if len(models) > _MODELS:
         parts.insert(0, Part(note=f"the first {_MODELS} of {len(models)} models"))
-    parts += [_table_part(explained), *_switch_part(explained), *_language_part(explained), _formulas_part()]
+    parts += [_table_part(titled), *_switch_part(explained), *_language_part(titled), _formulas_part()]
     return Section(_INTRO, parts)
 
 
@@ -82,7 +84,7 @@ def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
         if title not in worst or explanation.figures["rate"].value > worst[title][1].figures["rate"].value:
             worst[title] = (name, explanation)
     rows = [[Cell(title), Cell(name), Cell(in_words(explanation), css="wrap")] for title, (name, explanation) in worst.items()]
-    text = f"{matrix.config.evaluate.metric.upper()}, in percent of the reference tokens"
+    text = f"{metric_text(matrix.config)}, in percent of the reference tokens"
     return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
 
 

@@ -14,7 +14,7 @@ from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
 from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
-from wfc_dist.reports.tables import between
+from wfc_dist.reports.tables import between, set_title
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.runs.handle import Run
 from wfc_dist.storage import durable
@@ -89,16 +89,22 @@ def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
     if not summary.changes:
         return Section(parts=[Part(note="Nothing to compare yet: base 0 and a later base need scores.")])
     first, last = matrix.bases[0], matrix.bases[matrix.last]
-    pairs = {change.name: (first.scores[change.name], last.scores[change.name]) for change in summary.changes}
-    svg = plots.changes_plot(pairs, matrix.protected, (first.title, last.title))
+    titles = {change.name: set_title(matrix.config, change.name) for change in summary.changes}
+    pairs = {title: (first.scores[name], last.scores[name]) for name, title in titles.items()}
+    svg = plots.changes_plot(pairs, _titles(matrix, matrix.protected), (first.title, last.title))
     heads = ["test set", first.title, last.title, "difference", "relative", ""]
-    return Section(parts=[Part(svg=svg, table=HtmlTable(heads, [_change_row(change) for change in summary.changes]))])
+    rows = [_change_row(change, titles[change.name]) for change in summary.changes]
+    return Section(parts=[Part(svg=svg, table=HtmlTable(heads, rows))])
 
 
-def _change_row(change: Change) -> list[Cell]:
+def _titles(matrix: ScoreMatrix, names: Sequence[str]) -> list[str]:
+    return [set_title(matrix.config, name) for name in names]
+
+
+def _change_row(change: Change, title: str) -> list[Cell]:
     interval = between(change.difference.low, change.difference.high, "+") if change.difference else ""
     relative = f"{100 * (change.after / change.before - 1):+.1f} %" if change.before else "-"
-    name = f"{change.name} (protected)" if change.protected else change.name
+    name = f"{title} (protected)" if change.protected else title
     verdict = change.verdict if change.verdict != "unknown" else "no interval"
     return [
         Cell(name), Cell(f"{100 * change.before:.1f}"), Cell(f"{100 * change.after:.1f}"),
@@ -122,7 +128,9 @@ def _matrix_table(matrix: ScoreMatrix, models: Sequence[ScoredModel]) -> HtmlTab
     for title, names in (("", matrix.own), ("protected", matrix.protected)):
         if title and names:
             rows.append(title)
-        rows += [[Cell(name), *(_score_cell(matrix, model, name) for model in models)] for name in names]
+        rows += [
+            [Cell(set_title(matrix.config, name)), *(_score_cell(matrix, model, name) for model in models)] for name in names
+        ]
     text = caption(matrix).partition("; *")[0] + "; framed: the set an adapter was trained on"
     return HtmlTable(["test set", *(model.title for model in models)], rows, caption=text, legend=True)
 
@@ -141,11 +149,13 @@ def _rounds(matrix: ScoreMatrix) -> Section:
     if matrix.last < 1:
         return Section(parts=[Part(note="A second base has not been scored yet.")])
     rates = {
-        name: [(index, model.scores[name].rate) for index, model in matrix.bases.items() if name in model.scores]
+        set_title(matrix.config, name): [
+            (index, model.scores[name].rate) for index, model in matrix.bases.items() if name in model.scores
+        ]
         for name in [*matrix.own, *matrix.protected]
     }
     scored = {name: points for name, points in rates.items() if points}
-    return Section(parts=[Part(svg=plots.rounds_plot(scored, matrix.protected))])
+    return Section(parts=[Part(svg=plots.rounds_plot(scored, _titles(matrix, matrix.protected)))])
 
 
 def _curves(run: Run, matrix: ScoreMatrix) -> Section:

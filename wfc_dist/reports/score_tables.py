@@ -9,7 +9,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.evaluation.continual import FIGURES, Estimate, Summary, summarize
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Score
-from wfc_dist.reports.tables import between, plain_table, set_caption
+from wfc_dist.reports.tables import between, metric_text, plain_table, set_caption, set_title
 
 _ADAPTERS_AT_ONCE = 3  # with two bases and intervals that is 120 columns
 ESTIMATES = {
@@ -27,20 +27,21 @@ def percent(score: Score | None) -> str:
 
 def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Table:
     """Returns a row for each test set that a model was scored on."""
-    evaluate = config.evaluate
-    table = Table(title=f"{model}: {evaluate.metric.upper()} %, {evaluate.normalizer} normalizer", title_justify="left")
-    for column in ("set", evaluate.metric.upper(), f"{100 * evaluate.confidence:g} % interval", "clips"):
+    evaluate, metric = config.evaluate, metric_text(config)
+    table = Table(title=f"{model}: {metric} %, {evaluate.normalizer} normalizer", title_justify="left")
+    rate = metric if isinstance(config.metric_record(), str) else "error rate"
+    for column in ("set", rate, f"{100 * evaluate.confidence:g} % interval", "clips"):
         table.add_column(column)
     for name, score in scores.items():
         interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
-        table.add_row(name, f"{100 * score.rate:.1f}", interval, str(score.num_clips))
+        table.add_row(set_title(config, name), f"{100 * score.rate:.1f}", interval, str(score.num_clips))
     return table
 
 
 def caption(matrix: ScoreMatrix) -> str:
     """Returns what the numbers are: metric, normaliser, interval, how it was decoded."""
     evaluate = matrix.config.evaluate
-    parts = [f"{evaluate.metric.upper()} in percent, corpus level, {evaluate.normalizer} normalizer"]
+    parts = [f"{metric_text(matrix.config)} in percent, corpus level, {evaluate.normalizer} normalizer"]
     if evaluate.bootstrap_samples:
         parts.append(f"[{100 * evaluate.confidence:.0f} % bootstrap interval over clips]")
     if evaluate.packing:
@@ -60,7 +61,7 @@ def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str) -> 
         for name in names:
             stars = ["*" if matrix.trained_on(model, name) else "" for model in models]
             cells = (star + percent(model.scores.get(name)) for star, model in zip(stars, models, strict=True))
-            made.add_row(name, *map(escape, cells))
+            made.add_row(set_title(matrix.config, name), *map(escape, cells))
     return made
 
 

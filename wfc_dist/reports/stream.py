@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from wfc_dist.reports.tables import titled_table
+from wfc_dist.reports.tables import metric_text, set_title, titled_table
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import staleness
 
@@ -23,7 +23,7 @@ def stream_table(run: Run) -> Table | None:
     if not ages:
         return None
     config = run.config
-    table = titled_table(f"arrivals; {config.evaluate.metric.upper()} in percent", *_COLUMNS)
+    table = titled_table(f"arrivals; {metric_text(config, averaged=True)} in percent", *_COLUMNS)
     tested, so_far = config.test_sets(), list[str]()
     for index, names in enumerate(config.round_list(), start=1):
         waited = _rates(run, index - 1, 0)
@@ -33,7 +33,7 @@ def stream_table(run: Run) -> Table | None:
             served = _rates(run, index - 1, position) or _rates(run, index, 0)
             cells = [_mean(rates, wanted) for wanted in (learned, so_far) for rates in (served, waited)]
             if name in ages:
-                table.add_row(str(index) if position == 1 else "", name, *map(_seconds, ages[name]), *cells)
+                table.add_row(str(index) if position == 1 else "", set_title(config, name), *map(_seconds, ages[name]), *cells)
     return table
 
 

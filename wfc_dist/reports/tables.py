@@ -4,6 +4,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from wfc_dist.config.schema import Config
+
 
 def titled_table(title: str, *columns: str) -> Table:
     """Returns an empty table with a frame, a bold title on the left, and these columns."""
@@ -24,6 +26,31 @@ def plain_table(title: str, caption: str = "") -> Table:
 def set_caption(table: Table, caption: str) -> None:
     """Sets what stands below a table, on the left; the text is escaped."""
     table.caption, table.caption_justify = escape(caption), "left"
+
+
+def metric_text(config: Config, *, averaged: bool = False) -> str:
+    """Returns how errors are counted: `WER`, or `WER (MER: seame, ascend)` where test sets differ.
+
+    Args:
+        config: Names the metric of every test set.
+        averaged: Whether the figures are means over test sets: means over different metrics are means of error rates.
+    """
+    metrics = config.metrics()
+    default = config.evaluate.metric
+    groups: dict[str, list[str]] = {default: []} if default in metrics.values() or not metrics else {}
+    for name, metric in metrics.items():
+        groups.setdefault(metric, []).append(name)
+    (first, _), *others = groups.items()
+    if not others:
+        return first.upper()
+    rest = "; ".join(f"{metric.upper()}: {', '.join(names)}" for metric, names in others)
+    return f"mean of error rates ({first.upper()}; {rest})" if averaged else f"{first.upper()} ({rest})"
+
+
+def set_title(config: Config, name: str) -> str:
+    """Returns the name of a test set for a row, with its metric where test sets differ: `seame (MER)`."""
+    metric = config.metric_record()
+    return f"{name} ({metric[name].upper()})" if isinstance(metric, dict) and name in metric else name
 
 
 def between(low: float | None, high: float | None, sign: str = "") -> str:

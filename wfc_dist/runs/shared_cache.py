@@ -48,7 +48,8 @@ def adapter_identity(
         earlier: sha256 of the adapters of all earlier rounds, in order, because some objectives use them.
     """
     train = config.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "adapter")))
-    cluster, evaluate, stopping, index = config.cluster, config.evaluate, config.train.early_stopping, base.index + 1
+    cluster, stopping, index = config.cluster, config.train.early_stopping, base.index + 1
+    evaluate = config.evaluate.of(config.datasets[dataset])
     by_error = stopping is not None and stopping.metric == "error"  # the best step is the one with the lowest dev error
     replayed = [name for names in config.round_list()[: base.index] for name in names] if config.train.replay else []
     return {

@@ -54,7 +54,7 @@ class DevSet:
         return float(per_window.sum()) / self._windows.num_label_tokens
 
     def error(self, parameters: Mapping[str, torch.Tensor]) -> float:
-        """Returns the corpus error rate of an adapter, given by PEFT key, measured as the block `evaluate` says.
+        """Returns the corpus error rate of an adapter, given by PEFT key, measured as the block `evaluate` and the data set say.
 
         Every rank must call it, and decodes its clips.
 
@@ -81,7 +81,7 @@ class DevSet:
         share = self.split.part(slice(self.world.world_rank, self.job.evaluate.max_clips, spread))
         if not share.clips:
             return 0, 0
-        evaluate, spelling = self.job.evaluate, spelling_table(Path(self.warm.base.path))
+        evaluate, spelling = self.job.evaluate.of(self.job.data), spelling_table(Path(self.warm.base.path))
         (hypotheses,) = decode_sets(self._model.model, self.warm.processor, [share], evaluate)
         counts = count_part(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
         return int(counts.errors.sum()), int(counts.lengths.sum())
