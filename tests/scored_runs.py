@@ -51,7 +51,7 @@ def put(folder, config, round_index, model, rates, *, with_hypotheses=True, num_
     place, scores = folder / f"round-{round_index:04d}" / "evaluation" / model, {}
     for name, tenths in rates.items():
         said = hypotheses_with(tenths)[:num_clips]
-        scores[name] = asdict(score_hypotheses(said, config.evaluate, {}))
+        scores[name] = asdict(score_hypotheses(said, config.evaluate.of(config.test_sets()[name]), {}))
         if with_hypotheses:
             write_hypotheses(place / f"{name}.jsonl", {"schema": SCHEMA_VERSION, "model_sha256": f"{round_index}:{model}"}, said)
     kind = "base" if model.startswith("base-") else "adapter"

@@ -18,6 +18,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fitted")
     path = tiny.make_config(
         root, (("a", "b"),), centralize={"weights": "fitted", "scale": "fitted"}, train={"lr": 0.1, "packing": False},
+        datasets={"b": {"source": str(root / "b"), "splits": tiny.SPLITS, "metric": "wer"}},
         evaluate={"metric": "cer", "max_clips": 1, "normalizer": "none"},
     )  # fmt: skip
     tiny.make_whisper(root / "model", positions=128)  # says something, and something else after every update; not for long
@@ -74,6 +75,15 @@ def test_the_base_is_the_best_mixture_of_those_tried(whole: Path) -> None:
     assert fitted["dev_error"] == min(means) and fitted["dev_error_at_start"] == means[0]
     assert entry[1]["scale"] * entry[1]["weights"]["a"] == pytest.approx(chosen["scale"] * chosen["weights"][0])
     assert list(trials(whole)[0]["rates"]) == ["a", "b"] and trials(whole)[0]["weights"] == [0.5, 0.5]
+
+
+def test_dev_error_is_counted_with_the_metric_of_each_set(config: Path, whole: Path) -> None:
+    texts = {name: json.loads((config.parent / name / "dev.jsonl").read_text().splitlines()[0])["text"] for name in "ab"}
+    lengths = {"a": len(texts["a"]), "b": len(texts["b"].split())}  # characters, words
+    for line in trials(whole):
+        errors = {name: rate * lengths[name] for name, rate in line["rates"].items()}
+        assert errors == pytest.approx({name: round(value) for name, value in errors.items()}, abs=1e-9)
+    assert any(line["rates"]["a"] * len(texts["a"].split()) % 1 > 1e-9 for line in trials(whole)), "the test would show nothing"
 
 
 def test_a_fit_on_object_storage_goes_on_on_another_machine(

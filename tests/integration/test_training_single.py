@@ -14,6 +14,7 @@ from peft import PeftModel
 from training_gang import make_inputs, make_job
 from transformers import WhisperForConditionalGeneration
 
+from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError, IntegrityError, Interrupted, TrainingError
 from wfc_dist.training.engine import make_engine
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
@@ -218,3 +219,17 @@ def test_one_process_may_use_one_strategy_after_the_other(inputs: Path, warm: Wa
     assert sum(left) == 0  # a warm process must not keep a model for every adapter it has trained
     assert again.sha256 == expected.sha256
     assert sharded.final_loss == pytest.approx(expected.final_loss, rel=1e-6)
+
+
+def test_dev_error_is_counted_with_the_metric_of_the_data_set(inputs: Path, warm: WarmBase, world: World) -> None:
+    settings = {"max_steps": 2, "eval_every": 2, "early_stopping": {"metric": "error", "patience": 1}}
+    jobs = [make_job(inputs, f"error-{name}", **settings) for name in ("words", "letters")]
+    in_letters = jobs[1].data.model_copy(update={"metric": "cer"})
+
+    words = train_adapter(jobs[0], warm, world).dev_error
+    letters = train_adapter(dataclasses.replace(jobs[1], data=in_letters), warm, world).dev_error
+
+    assert words is not None and letters is not None and words != letters
+    texts = [clip.text for clip in open_split("tones", in_letters, "dev").clips]
+    for rate, length in ((words, sum(len(text.split()) for text in texts)), (letters, sum(map(len, texts)))):
+        assert rate * length == pytest.approx(round(rate * length), abs=1e-9), "a whole number of errors over the tokens"

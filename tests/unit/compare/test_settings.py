@@ -142,3 +142,23 @@ def test_new_sets_without_a_test_split_are_refused(tmp_path: Path) -> None:
     kept = {"protected": {"p": {"source": "p", "splits": {"test": "e"}}}}
     with pytest.raises(ConfigError, match=r"no data set has a test split; .*splits\.test"):
         make(tmp_path, SYSTEMS, datasets=data, evaluate=kept)
+
+
+def data_with(**metrics: str) -> dict[str, Any]:
+    splits = {"train": "t", "dev": "d", "test": "e"}
+    return {name: {"source": name, "splits": splits, **({"metric": metrics[name]} if name in metrics else {})} for name in "xyz"}
+
+
+def test_a_system_that_counts_a_set_otherwise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compare\.systems\.mine: datasets\.y\.metric: systems are compared by the same"):
+        make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {"datasets.y.metric": "mer"}}})
+    make(tmp_path, {"joint": {}, **SYSTEMS}, datasets=data_with(y="mer"))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"), [({}, None), ({"x": "mer"}, None), (dict.fromkeys("xyz", "mer"), "mer")], ids=str
+)
+def test_joint_is_counted_with_the_metric_of_all_its_sets(tmp_path: Path, metrics: dict[str, str], expected: str | None) -> None:
+    (run,) = make(tmp_path, {"joint": {}, **SYSTEMS}, datasets=data_with(**metrics)).runs_of("joint", 1)
+    assert run.config.datasets["joint"].metric == expected
+    assert list(run.config.test_sets()) == ["x", "y", "z"]

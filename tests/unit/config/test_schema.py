@@ -127,3 +127,49 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     assert marked(TrainConfig, "state") == set(checkpoints.split())
     assert marked(TrainConfig, "adapter") == {"checkpoint_every", "loader_workers", "replay"}
     assert marked(Config, "figures") == {"evaluate.adapters", "evaluate.batch_size", "evaluate.interim"}
+
+
+def with_metrics(**metrics: str | None) -> dict[str, Any]:
+    """Returns the blocks of a configuration whose data sets name these metrics."""
+    data = tree()["datasets"]
+    return {"datasets": {name: {**data[name], "metric": metrics.get(name)} for name in data}}
+
+
+def test_a_data_set_is_scored_with_the_metric_that_it_names() -> None:
+    protected = {"p": {"source": "p", "splits": {"test": "t"}, "metric": "cer"}}
+    config = loading.parse(tree(**with_metrics(b="mer"), evaluate={"num_beams": 3, "protected": protected}))
+    blocks = {name: config.evaluate.of(dataset) for name, dataset in config.test_sets().items()}
+    assert {name: block.metric for name, block in blocks.items()} == {"a": "wer", "b": "mer", "p": "cer"} == config.metrics()
+    assert blocks["a"] is config.evaluate and {block.num_beams for block in blocks.values()} == {3}
+    assert all(block.decoding() == config.evaluate.decoding() for block in blocks.values()), "a metric changes no hypothesis"
+
+
+def test_a_record_has_one_metric_where_all_sets_agree_and_else_that_of_each() -> None:
+    assert loading.parse(tree()).metric_record() == "wer"
+    assert loading.parse(tree(**with_metrics(a="mer", b="mer"))).metric_record() == "mer"
+    mixed = loading.parse(tree(**with_metrics(b="mer")))
+    assert mixed.metric_record() == {"a": "wer", "b": "mer"} and mixed.metric_record(["b"]) == "mer"
+    untested = loading.parse(tree(datasets={name: {"source": name, "splits": {"train": "t"}} for name in "ab"}))
+    assert untested.metric_record() == "wer"
+
+
+def test_a_mix_is_scored_with_one_metric() -> None:
+    def mixed(own: str | None, part: str | None, splits: dict[str, str]) -> Config:
+        parts = {name: {"source": name, "splits": splits, "metric": metric} for name, metric in (("x", own), ("y", part))}
+        both = {"train": "t", "test": "e"}
+        return loading.parse(
+            tree(rounds=[["m"]], datasets={"m": {"format": "mix", "parts": parts, "splits": both, "metric": own}})
+        )
+
+    tested, trained = {"train": "t", "test": "e"}, {"train": "t"}
+    for own in (None, "cer"):
+        with pytest.raises(ConfigError, match=r"parts\.y\.metric: mer, .*set metric of the mix to mer"):
+            mixed(own, "mer", tested)
+        assert mixed(own, None, tested).metrics() == {"m": own or "wer"}
+        assert mixed(own, "mer", trained).metrics() == {"m": own or "wer"}
+    assert mixed("mer", "mer", tested).metrics() == {"m": "mer"}
+
+
+def test_another_metric_of_a_data_set_is_another_configuration() -> None:
+    old, new = (loading.parse(tree(**with_metrics(b=metric))).model_dump(mode="json") for metric in (None, "mer"))
+    assert loading.changed_keys(old, new) == ["datasets.b.metric"]

@@ -68,6 +68,15 @@ def test_replay_mixes_in_a_share_of_the_sets_of_earlier_rounds(folders: tuple[Pa
     assert len(open_split("b", mixed, "dev")) == len(open_split("b", config.datasets["b"], "dev"))  # its own alone
 
 
+def test_replay_is_measured_with_the_metric_of_the_set_that_is_learned(folders: tuple[Path, Path]) -> None:
+    config = config_with_replay(folders, 0.34)
+    last = config.round_list()[1][0]
+    assert training_data(config, 2, last).metric is None
+    metrics = {name: "mer" if name == last else "cer" for name in config.datasets}
+    named = {name: data.model_copy(update={"metric": metrics[name]}) for name, data in config.datasets.items()}
+    assert training_data(config.model_copy(update={"datasets": named}), 2, last).metric == "mer"
+
+
 @pytest.mark.parametrize("keys", [{"max_clips": 4}, {"share": 0.7}, {"share": 0.7, "max_clips": 3}])
 def test_replay_draws_only_what_was_trained_on(folders: tuple[Path, Path], keys: dict[str, Any]) -> None:
     config = config_with_replay(folders, 0.75, **keys)

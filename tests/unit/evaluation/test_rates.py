@@ -1,5 +1,7 @@
 """Rates with their draws, read from hypotheses on disk."""
 
+import json
+
 import numpy as np
 import pytest
 from scored_runs import hypotheses_with, make_scored_run
@@ -60,3 +62,16 @@ def test_models_that_were_scored_on_other_clips_are_not_compared(matrix):
 
     with pytest.raises(OtherClipsError, match="cs has other clips than in the other runs"):
         RateReader(matrix.config).run(matrix)
+
+
+def test_errors_of_a_set_are_counted_with_its_own_metric(tmp_path):
+    folder = make_scored_run(tmp_path)
+    tree = json.loads((folder / "config.json").read_text())
+    tree["config"]["datasets"]["cs"]["metric"] = "cer"
+    (folder / "config.json").write_text(json.dumps(tree))
+    matrix = read_matrix(folder)
+    reader = RateReader(matrix.config, num_samples=0)
+
+    words, letters = (int(reader.texts(matrix.bases[0], name)[1].lengths.sum()) for name in ("ar", "cs"))
+    assert (words, letters) == (20 * 10, 20 * 19), "ten words of one letter are nineteen characters with their spaces"
+    assert reader.rates(matrix.bases[0], "cs")[0] == 20 * 4 / letters

@@ -47,9 +47,11 @@ def make_scorer(tmp_path):
     ledger = Ledger(paths.ledger, NO_MIRROR, 1)
     store = SimpleNamespace(config=make_config(tmp_path), paths=paths, mirror=NO_MIRROR, pool=None, ledger=ledger)
 
-    def make(decoders, fingerprint="f"):
+    def make(decoders, fingerprint="f", metrics=None, say=lambda _: None):
+        for name, metric in (metrics or {}).items():
+            store.config.datasets[name] = store.config.datasets[name].model_copy(update={"metric": metric})
         fingerprints = {f"{name}/test": fingerprint for name in HOURS}
-        return RunScorer(store, decoders, HOURS, fingerprints, lambda _: None)
+        return RunScorer(store, decoders, HOURS, fingerprints, say)
 
     return make
 
@@ -113,3 +115,35 @@ def test_an_interim_base_is_scored_on_the_parts_of_a_mix_that_it_has_learned(tmp
     assert set(wanted(Base(3, "", ""), None)) == {"both", "x", "y"}
     assert set(wanted(Base(5, "", ""), None)) == {"x", "y", "z", "both", "w"}
     assert set(wanted(Base(2, "", "", num_pending=1), None)) == {"z", "both", "x", "y"}
+
+
+def read_scores(folder, base_name="base-0000"):
+    return json.loads((folder / "run" / "round-0001" / "evaluation" / base_name / "scores.json").read_text())["sets"]
+
+
+def last_score(folder):
+    return json.loads(RunPaths(folder / "run").ledger.read_text().splitlines()[-1])
+
+
+def test_every_set_is_scored_with_its_own_metric_and_all_records_say_which(tmp_path, make_scorer, base):
+    said = []
+    make_scorer(FakeDecoders(1), metrics={"zh": "cer"}, say=said.append).score(base)
+
+    scores = read_scores(tmp_path)
+    assert {name: score["metric"] for name, score in scores.items()} == dict.fromkeys(HOURS, "wer") | {"zh": "cer"}
+    assert (scores["cs"]["rate"], scores["zh"]["rate"]) == (1 / 2, 1 / 3)  # "a b" and "a x": two words, three characters
+    assert last_score(tmp_path)["metric"] == {name: score["metric"] for name, score in scores.items()}
+    assert said[-1].startswith("base-0000: zh 33.3 % CER, cs 50.0 % WER, ")
+
+
+def test_another_metric_scores_what_is_written_again_and_decodes_nothing(tmp_path, make_scorer, base):
+    said = []
+    make_scorer(FakeDecoders(1), say=said.append).score(base)
+    before, again = read_scores(tmp_path), FakeDecoders(1)
+    assert last_score(tmp_path)["metric"] == "wer" and said[-1].startswith("base-0000: zh 50.0 %, cs 50.0 %, ")
+
+    make_scorer(again, metrics={"zh": "cer"}).score(base)
+
+    after = read_scores(tmp_path)
+    assert again.tasks == [] and after["zh"]["rate"] == 1 / 3
+    assert {name: after[name] for name in HOURS if name != "zh"} == {name: before[name] for name in HOURS if name != "zh"}

@@ -141,3 +141,21 @@ def test_colours_run_from_better_to_worse():
 
 def test_running_mean_by_hand():
     assert running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1, 2, 4, 6]
+
+
+def test_the_page_names_the_metric_of_every_set_where_sets_differ(run):
+    assert "(WER)" not in write_report(run).read_text()
+    tree = json.loads((run / "config.json").read_text())
+    tree["config"]["datasets"]["cs"]["metric"] = "cer"
+    (run / "config.json").write_text(json.dumps(tree))
+    (run / "round-0001" / "evaluation" / "cs" / "scores.json").unlink()
+
+    text = write_report(run).read_text()
+    errors = json.loads((run / "report" / "errors.json").read_text())
+
+    assert errors["metric"] == dict.fromkeys(("zh", "ar", "en", "fr"), "wer") | {"cs": "cer"}
+    assert errors["sets"]["cs"]["base 0"]["figures"]["rate"]["value"] == pytest.approx(20 * 4 / (20 * 19))
+    assert text.count("WER (CER: cs) in percent, corpus level") == 2 and "WER (CER: cs), in percent of the" in text
+    assert "a mean of error rates, CER and WER" in text
+    assert "<td>cs (CER)</td>" in text and "<td>en (WER) (protected)</td>" in text
+    assert text.count(">cs (CER)<") >= 5, "the tables of changes, matrix and errors, and the plots"

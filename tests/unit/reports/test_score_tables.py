@@ -7,7 +7,8 @@ from scored_runs import BASES, make_config, make_mixed_run, make_run, make_score
 from wfc_dist.config import loading
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.metrics import Score
-from wfc_dist.reports.score_tables import percent, round_tables, summary_tables
+from wfc_dist.reports.score_tables import percent, round_tables, scores_table, summary_tables
+from wfc_dist.reports.tables import metric_text
 
 
 def as_text(matrix):
@@ -70,3 +71,53 @@ def test_percent(low, high, text):
 
 def test_an_adapter_of_a_mix_was_trained_on_every_part(tmp_path):
     assert as_text(read_matrix(make_mixed_run(tmp_path))).count("*10.0 [") == 2
+
+
+def with_metrics(config, **metrics):
+    tree = config.model_dump(mode="json")
+    for name, metric in metrics.items():
+        block = tree["evaluate"]["protected"] if name in tree["evaluate"]["protected"] else tree["datasets"]
+        block[name]["metric"] = metric
+    return loading.parse(tree)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text", "averaged"),
+    [
+        ({}, "WER", "WER"),
+        (dict.fromkeys(("zh", "cs", "ar", "en", "fr"), "mer"), "MER", "MER"),
+        ({"zh": "mer", "en": "mer"}, "WER (MER: zh, en)", "mean of error rates (WER; MER: zh, en)"),
+        ({"zh": "mer", "fr": "cer"}, "WER (MER: zh; CER: fr)", "mean of error rates (WER; MER: zh; CER: fr)"),
+        (dict.fromkeys(("zh", "cs", "ar", "en"), "mer") | {"fr": "cer"}, "MER (CER: fr)", "mean of error rates (MER; CER: fr)"),
+    ],
+)
+def test_a_caption_names_the_metric_of_every_set(tmp_path, metrics, text, averaged):
+    config = with_metrics(make_config(tmp_path), **metrics)
+
+    assert (metric_text(config), metric_text(config, averaged=True)) == (text, averaged)
+
+
+def test_tables_of_sets_with_different_metrics_say_so(tmp_path):
+    config = with_metrics(make_config(tmp_path), zh="mer")
+    folder = make_run(tmp_path / "r", config)
+    for index, rates in BASES.items():
+        put(folder, config, max(1, index), f"base-{index:04d}", rates)
+    text = as_text(read_matrix(folder))
+
+    assert "WER (MER: zh) in percent, corpus level" in text
+    assert "\n zh (MER) " in text and "\n cs (WER) " in text and "\n en (WER) " in text
+    assert " ".join(text.split()).count("a mean of error rates, MER and WER") == 2, "those of the new sets, not of the protected"
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+def test_the_table_of_one_model_names_the_metric_of_a_set(tmp_path):
+    score = Score("wer", 0.123, None, None, 1, 8, 1, 0, 0, 1, 0.95)
+    shown = {}
+    for name, config in (("same", make_config(tmp_path)), ("mixed", with_metrics(make_config(tmp_path), zh="mer"))):
+        console = Console(file=io.StringIO(), width=100, no_color=True)
+        console.print(scores_table("m", config, {"zh": score, "cs": score}))
+        shown[name] = console.file.getvalue()
+
+    assert "m: WER %, none normalizer" in shown["same"] and "(" not in shown["same"] and shown["same"].count("WER") == 2
+    assert "m: WER (MER: zh) %, none normalizer" in shown["mixed"] and "error rate" in shown["mixed"]
+    assert "zh (MER)" in shown["mixed"] and "cs (WER)" in shown["mixed"]

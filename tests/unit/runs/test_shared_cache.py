@@ -152,3 +152,16 @@ def test_texts_are_shared_by_their_header_and_source(tmp_path: Path) -> None:
 def test_a_pool_on_object_storage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.pool: needs"):
         make(tmp_path, run={"name": "r", "pool": "s3://bucket/pool"})
+
+
+@pytest.mark.parametrize("by_error", [False, True])
+def test_a_metric_of_a_data_set_changes_its_own_adapter_where_dev_error_picks_the_weights(tmp_path: Path, by_error: bool) -> None:
+    splits = {"train": "t", "dev": "d"}
+    plain = {name: {"source": name, "splits": splits} for name in "xyz"}
+    own = plain | {"x": {**plain["x"], "metric": "mer"}}
+    stopping = {"eval_every": 2, "early_stopping": {"metric": "error" if by_error else "loss", "patience": 1}}
+    before, after = ({name: identity(tmp_path, dataset=name, datasets=data, train=stopping) for name in "xy"}
+                     for data in (plain, own))  # fmt: skip
+    everywhere = identity(tmp_path, datasets=plain, train=stopping, evaluate={"metric": "mer"})
+    assert after["y"] == before["y"] and (after["x"] != before["x"]) == by_error
+    assert after["x"] == everywhere, "whoever names the metric, the adapter is the same"
