@@ -275,7 +275,7 @@ def _write_adapter(job: TrainingJob) -> TrainingResult:
     (out / peft_folder.WEIGHTS).write_bytes(job.dataset.encode() * 8)
     (out / peft_folder.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 32, "lora_alpha": 64}))
     sha256 = content_sha256({job.dataset: job.base.sha256})
-    return TrainingResult(sha256, 1.0, 2000, 2000, None, None, 2.5, 6_553_600, 600.0, 90_000.0, 0)
+    return TrainingResult(sha256, 1.0, 2000, 2000, None, None, 2.5, 6_553_600, 600.0, 0.0, 90_000.0, 0)
 
 
 @dataclass

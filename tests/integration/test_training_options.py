@@ -68,7 +68,9 @@ def world() -> Iterator[World]:
 
 
 def rows(job: TrainingJob) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
+    """Returns the metrics log, without the seconds that a step took."""
+    logged = [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("step_s", "data_wait_s")} for row in logged]
 
 
 def weights(inputs: Path, name: str) -> dict[str, torch.Tensor]:

@@ -4,10 +4,12 @@ import dataclasses
 import gc
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -62,7 +64,9 @@ def interrupt(job: TrainingJob, warm: WarmBase, world: World, step: int) -> None
 
 
 def rows(job: TrainingJob) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
+    """Returns the metrics log, without the seconds that a step took."""
+    logged = [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("step_s", "data_wait_s")} for row in logged]
 
 
 def test_the_adapter_loads_with_peft_and_as_factors(inputs: Path, warm: WarmBase, world: World) -> None:
@@ -105,7 +109,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
 
     assert result.sha256 == expected.sha256
     assert result.resumed_from == 3
-    unequal = {"resumed_from": 0, "seconds": 0.0}
+    unequal = {"resumed_from": 0, "seconds": 0.0, "data_wait_s": 0.0}
     assert dataclasses.replace(result, **unequal) == dataclasses.replace(expected, **unequal)
     assert rows(job) == rows(straight[0])
 
@@ -122,6 +126,45 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bits(
     assert result.resumed_from == 4
     assert result.sha256 == straight[1].sha256
     assert rows(job) == rows(straight[0])  # no step stands twice
+
+
+def assert_no_loader_is_left() -> None:
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")] == []
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("workers", [(1, 0), (3, 1), (0, 2)], ids=str)
+def test_loader_threads_change_no_bit_across_a_resume_with_another_number(
+    inputs: Path, warm: WarmBase, world: World, straight: tuple[TrainingJob, TrainingResult], workers: tuple[int, int]
+) -> None:
+    first, later = workers
+    job = make_job(inputs, f"loaders-{first}", eval_every=3, loader_workers=first)
+    interrupt(job, warm, world, 3)
+    assert_no_loader_is_left()
+    job = dataclasses.replace(job, train=job.train.model_copy(update={"loader_workers": later}))
+
+    result = train_adapter(job, warm, world)
+
+    assert result.resumed_from == 3 and result.sha256 == straight[1].sha256
+    assert rows(job) == rows(straight[0])
+    assert_no_loader_is_left()
+
+
+def test_the_log_says_how_long_every_step_waited_for_its_data(inputs: Path, warm: WarmBase, world: World) -> None:
+    job = make_job(inputs, "waiting", max_steps=3, loader_workers=1)
+    result = train_adapter(job, warm, world)
+
+    logged = [json.loads(line) for line in Path(job.metrics_file).read_text().splitlines()]
+    assert all(row["step_s"] > 0 and row["data_wait_s"] >= 0 for row in logged)
+    assert result.data_wait_s == pytest.approx(sum(row["data_wait_s"] for row in logged), abs=1e-5) and result.data_wait_s > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_training_that_fails_leaves_no_loader(inputs: Path, warm: WarmBase, world: World, workers: int) -> None:
+    job = make_job(inputs, "failing", lr=1e30, warmup_steps=0, schedule="constant", loader_workers=workers)
+    with pytest.raises(TrainingError, match=r"loss (nan|inf)"):
+        train_adapter(job, warm, world)
+    assert_no_loader_is_left()
 
 
 def test_a_stop_before_the_first_step_leaves_a_checkpoint_too(inputs: Path, warm: WarmBase, world: World) -> None:

@@ -30,13 +30,14 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
     """Returns the job that trains one adapter. Makes the empty output folder."""
     config, round_index = store.config, base.index + 1
     # The stop file does not reach the mirrors of other nodes, which may hold an old one: there the coordinator calls the workers.
+    loaders = {"loader_workers": config.cluster.loader_threads()}
     by_call = store.mirror.is_remote and config.cluster.backend == "ray"
     return TrainingJob(
         round_index=round_index,
         dataset=dataset,
         data=training_data(config, round_index, dataset),
         lora=config.lora,
-        train=config.train,
+        train=config.train if config.train.loader_workers != "auto" else config.train.model_copy(update=loaders),
         evaluate=config.evaluate,
         init_seed=init_seed(config, round_index),
         data_seed=data_seed(config, round_index, dataset),

@@ -19,6 +19,8 @@ from wfc_dist.storage.objects import is_url
 
 MAX_MERGE_THREADS = 4
 """Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
+MOST_LOADER_THREADS = 4
+"""Loader threads that `auto` takes beside a GPU: each makes some 25 windows a second (docs/performance.md)."""
 LOOP_COMPRESSION_RATIO = 2.4
 """A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
 
@@ -136,6 +138,13 @@ class ClusterConfig(Strict):
     centralizer_ranks: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Processes of the average; one per node by default. Does not change a byte."""
     start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)
+
+    def loader_threads(self) -> int:
+        """Returns what `train.loader_workers: auto` is: as many as a GPU needs, or one where a CPU trainer leaves a core free."""
+        cores = int(self.cpus_per_worker)
+        if self.gpus_per_worker:
+            return min(max(cores - 1, 1), MOST_LOADER_THREADS)
+        return int(cores > self.threads_per_worker)
 
     @model_validator(mode="after")
     def _one_gpu_a_worker(self) -> "ClusterConfig":

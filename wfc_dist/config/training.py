@@ -140,8 +140,8 @@ class TrainConfig(Strict):
     early_stopping: EarlyStoppingConfig | None = None
     replay: Annotated[float, Leaves(("adapter",))] = Field(0.0, ge=0, le=1)
     """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
-    loader_workers: Annotated[int, Leaves(("resume", "state", "adapter"))] = Field(0, ge=0)
-    """Processes that decode audio ahead; 0 decodes in the trainer."""
+    loader_workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], Leaves(("resume", "state", "adapter"))] = "auto"
+    """Threads that decode audio ahead; 0 decodes in the trainer's own. `auto` goes by cores and device (docs/performance.md)."""
     distillation: DistillationConfig | None = None
     ewc: EwcConfig | None = None
     """Needs curvature fisher or both: round t is held by what was measured in rounds before t."""

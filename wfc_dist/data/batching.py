@@ -8,14 +8,11 @@ one contiguous part of the sequence, whatever their number.
 import bisect
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 from transformers import WhisperProcessor
 
 from wfc_dist.config.training import TrainConfig
@@ -104,7 +101,7 @@ class TrainingWindows(_Windows):
 
     Args:
         split: An open training split.
-        train: Packing, batch size, accumulation, durations, augmentation, loader processes.
+        train: Packing, batch size, accumulation, durations, augmentation.
         processor: The base's processor.
         seed: Seed of the data order and of the masks.
 
@@ -117,6 +114,11 @@ class TrainingWindows(_Windows):
         self._seed = seed
         self._starts = [0]  # global index of the first window of every epoch planned so far
         self._plans: dict[int, list[Window]] = {}
+
+    @property
+    def num_micro_batches(self) -> int:
+        """The number of micro-batches that a rank has in a step."""
+        return self._train.gradient_accumulation
 
     def plan(self, epoch: int) -> list[Window]:
         """Returns the windows of an epoch: every usable clip once, in an order drawn from (seed, epoch)."""
@@ -161,29 +163,22 @@ class TrainingWindows(_Windows):
         Raises:
             InputError: A clip's audio is missing or unreadable; names it.
         """
+        return self.batch_of(self.rows(step, micro, world_rank, world_size))
+
+    def rows(self, step: int, micro: int, world_rank: int, world_size: int) -> dict[int, Window]:
+        """Returns global index -> window of the rows of a micro-batch (see `batch`). Plans epochs: for one thread alone."""
         size = self._train.batch_size
         first = ((step * self._train.gradient_accumulation + micro) * world_size + world_rank) * size
-        windows = {index: self.window(index) for index in range(first, first + size)}
+        return {index: self.window(index) for index in range(first, first + size)}
+
+    def batch_of(self, windows: Mapping[int, Window]) -> Batch:
+        """Returns the micro-batch of these rows (see `rows`). Changes nothing here: several threads may call it at once."""
         features = [self.features_of(window, (self._seed, _MASKS, index)) for index, window in windows.items()]
         return padded_batch(features, [self.labels.window(window) for window in windows.values()])
 
-    def loader(self, first_step: int, num_steps: int, world_rank: int, world_size: int) -> Iterator[tuple[int, list[Batch]]]:
-        """Yields (step, its micro-batches) for `num_steps` steps; train.loader_workers processes decode ahead.
-
-        Neither the batches nor the state of torch's random generator depend on the number of processes.
-        """
-        steps: Any = range(first_step, first_step + num_steps)  # a data set whose rows `collate_fn` turns into micro-batches
-        collate = partial(self._numbered, world_rank=world_rank, world_size=world_size)
-        workers = self._train.loader_workers
-        # With a generator of its own the loader does not draw from torch's global one, which also draws the dropout.
-        yield from DataLoader(steps, None, num_workers=workers, collate_fn=collate, generator=torch.Generator())
-
     def micro_batches(self, step: int, world_rank: int, world_size: int) -> list[Batch]:
         """Returns all micro-batches of one rank at one step."""
-        return [self.batch(step, micro, world_rank, world_size) for micro in range(self._train.gradient_accumulation)]
-
-    def _numbered(self, step: int, world_rank: int, world_size: int) -> tuple[int, list[Batch]]:
-        return step, self.micro_batches(step, world_rank, world_size)
+        return [self.batch(step, micro, world_rank, world_size) for micro in range(self.num_micro_batches)]
 
 
 class DevWindows(_Windows):

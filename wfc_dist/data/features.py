@@ -91,6 +91,9 @@ def window_audio(split: Split, window: Window, gap_samples: int) -> np.ndarray:
 def single_threaded() -> Iterator[None]:
     """Lets torch compute on one thread, so that numbers do not depend on the machine's cores."""
     num_threads = torch.get_num_threads()
+    if num_threads == 1:  # setting it also sets what threads that begin later take
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield
@@ -101,7 +104,7 @@ def single_threaded() -> Iterator[None]:
 def log_mel(extractor: WhisperFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
     """Returns the log-mel features (n_mels, 3000), float32, of one window, which silence fills up.
 
-    Computes on one thread, as loader processes do, so that their number does not change a bit.
+    Computes on one thread, as loader threads do, so that their number does not change a bit.
     """
     with single_threaded():
         return extractor(samples, sampling_rate=RATE_HZ, return_tensors="pt").input_features[0]

@@ -1,7 +1,7 @@
 """Writes RUN/report/index.html: what a run learned, what the run forgot, what the errors are, and where the time went."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,18 @@ def _curves(run: Run, matrix: ScoreMatrix) -> Section:
     for index, names in enumerate(matrix.config.round_list(), start=1):
         logged = {name: run.curve(index, name) for name in names}
         if curves := {name: rows for name, rows in logged.items() if rows}:
-            parts.append(Part(title=f"Round {index}", svg=plots.curves_plot(curves)))
+            waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
+            note = f"share of the time that a trainer waited for data: {waits}" if waits else ""
+            parts.append(Part(title=f"Round {index}", note=note, svg=plots.curves_plot(curves)))
     return Section(parts=parts or [Part(note="No learning curves are on disk.")])
+
+
+def _waited(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Returns the share of a training that was spent waiting for data; None where the log does not say."""
+    steps = [row for row in rows if "data_wait_s" in row]
+    waited_s = sum(row["data_wait_s"] for row in steps)
+    whole_s = waited_s + sum(row["step_s"] for row in steps)
+    return waited_s / whole_s if whole_s else None
 
 
 def _exactness(run: Run, matrix: ScoreMatrix) -> Section:

@@ -110,6 +110,7 @@ class TrainingResult:
         final_loss: Training loss of the last step.
         num_trainable: Number of trained parameters.
         seconds: Time spent in training steps, over all attempts.
+        data_wait_s: Time spent waiting for the data of the steps, over all attempts.
         speech_seconds: Seconds of speech trained on, repetitions included, over all attempts.
         resumed_from: Step at which this attempt began; 0 for a fresh start.
     """
@@ -123,5 +124,6 @@ class TrainingResult:
     final_loss: float
     num_trainable: int
     seconds: float
+    data_wait_s: float
     speech_seconds: float
     resumed_from: int

@@ -38,6 +38,7 @@ class TrainerProgress:
         step: Optimizer steps that are done. With the seed it gives the position in the data.
         loss: Training loss of the last step, per label token.
         seconds: Time spent in steps.
+        data_wait_s: Time spent waiting for the data of steps.
         speech_seconds: Speech trained on.
         best_step: Step of the best dev measure so far; 0 before the first.
         best_value: That measure; None before the first.
@@ -52,6 +53,7 @@ class TrainerProgress:
     step: int = 0
     loss: float = 0.0
     seconds: float = 0.0
+    data_wait_s: float = 0.0
     speech_seconds: float = 0.0
     best_step: int = 0
     best_value: float | None = None

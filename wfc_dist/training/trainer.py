@@ -3,10 +3,10 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +20,7 @@ from wfc_dist.training.checkpoints import Checkpoints
 from wfc_dist.training.dev import DevSet
 from wfc_dist.training.engine import check_precision, make_engine
 from wfc_dist.training.ewc import elastic_weights
+from wfc_dist.training.feeding import feed, log_waiting
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.prior import GaussianFactors
@@ -125,8 +126,9 @@ class _Training:
     def run(self) -> TrainingResult:
         """Trains until the last step, early stopping or the stop file, and writes the adapter."""
         first, world = self.progress.step, self.world
-        loader = self.windows.loader(first, self.train.max_steps - first, world.world_rank, world.world_size)
-        batches = cast(Generator[tuple[int, list[Batch]]], loader)  # closed below, with its processes
+        workers = self.train.loader_workers
+        num_threads = 0 if workers == "auto" else workers  # a run's configuration says what auto is (`jobs.training_job`)
+        batches = feed(self.windows, first, self.train.max_steps - first, world, num_threads)  # closed below, with its threads
         with log.span("train", phase="training", dataset=self.job.dataset, first_step=first), contextlib.closing(batches):
             stopping = bool(world.from_first([self._asked_to_stop()])[0])
             while True:
@@ -136,12 +138,14 @@ class _Training:
                     self._evaluate()
                 if self._trained():
                     break
+                asked_s = time.perf_counter()
                 position, micro_batches = next(batches)
+                waited_s = time.perf_counter() - asked_s
                 assert position == self.progress.step
                 if position == first:
                     log.event("first_step", dataset=self.job.dataset)
                 self.checkpoints.check()
-                stopping = self._step(micro_batches)
+                stopping = self._step(micro_batches, waited_s)
                 if self.progress.step % self.train.checkpoint_every == 0 and not self._trained() and not stopping:
                     self._save()
         return self._finish()
@@ -158,8 +162,11 @@ class _Training:
     def _asked_to_stop(self) -> bool:
         return self.writes and (self.should_stop() or bool(self.job.stop_file and Path(self.job.stop_file).exists()))
 
-    def _step(self, micro_batches: list[Batch]) -> bool:
-        """Takes one optimizer step. Returns on every rank whether world rank 0 has been asked to stop."""
+    def _step(self, micro_batches: list[Batch], waited_s: float) -> bool:
+        """Takes one optimizer step, whose data came after `waited_s` seconds.
+
+        Returns on every rank whether world rank 0 has been asked to stop.
+        """
         start, position = time.monotonic(), self.progress.step
         lr = lr_at(position + 1, self.train)
         self.engine.set_lr(lr)
@@ -182,10 +189,13 @@ class _Training:
         self._check_finite(loss_sum / num_tokens + sum(values), grad_norm)
         speech_seconds = self.windows.seconds(position, self.world.world_size)
         self.progress.step, self.progress.loss = position + 1, loss_sum / num_tokens
-        self.progress.seconds += time.monotonic() - start
+        seconds = time.monotonic() - start
+        self.progress.seconds += seconds
+        self.progress.data_wait_s += waited_s
         self.progress.speech_seconds += speech_seconds
         penalty = {"penalty": sum(values)} if values else {}
-        self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **penalty)
+        times = {"step_s": round(seconds, 6), "data_wait_s": round(waited_s, 6)}
+        self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **penalty, **times)
         self._tell("train")
         return bool(stop)
 
@@ -254,6 +264,8 @@ class _Training:
 
     def _finish(self) -> TrainingResult:
         self.checkpoints.wait()
+        if self.writes:
+            log_waiting(self.progress.step, self.progress.seconds, self.progress.data_wait_s)
         chosen = self.best or self.engine.parameter_values()
         measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
@@ -277,6 +289,7 @@ class _Training:
             final_loss=progress.loss,
             num_trainable=self.num_trainable,
             seconds=progress.seconds,
+            data_wait_s=progress.data_wait_s,
             speech_seconds=progress.speech_seconds,
             resumed_from=self.resumed_from,
         )

@@ -30,3 +30,18 @@ def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, meth
         assert jobs.previous_adapters(store, Base(0, "root", "0")) == ()
         found = jobs.previous_adapters(store, Base(1, "base", "1"))
         assert list(found) == [str(store.paths.adapter(1, name)) for name in expected]  # in the file's order
+
+
+@pytest.mark.parametrize(("given", "expected"), [("auto", 1), (0, 0), (5, 5)])
+def test_a_job_knows_how_many_loader_threads_auto_is(tmp_path: Path, given: object, expected: int) -> None:
+    config = make(tmp_path)
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"loader_workers": given}),
+            "cluster": config.cluster.model_copy(update={"cpus_per_worker": 2}),
+        }
+    )
+    with opened_for_writing(config, {}) as store:
+        job = jobs.training_job(store, Base(0, "root", "0"), "z")
+    assert job.train.loader_workers == expected
+    assert job.train.model_copy(update={"loader_workers": given}) == config.train

@@ -173,3 +173,31 @@ def test_a_mix_is_scored_with_one_metric() -> None:
 def test_another_metric_of_a_data_set_is_another_configuration() -> None:
     old, new = (loading.parse(tree(**with_metrics(b=metric))).model_dump(mode="json") for metric in (None, "mer"))
     assert loading.changed_keys(old, new) == ["datasets.b.metric"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ({}, 0),
+        ({"threads_per_worker": 4}, 0),
+        ({"cpus_per_worker": 4, "threads_per_worker": 4}, 0),
+        ({"cpus_per_worker": 4, "threads_per_worker": 3}, 1),
+        ({"cpus_per_worker": 64, "threads_per_worker": 2}, 1),
+        ({"cpus_per_worker": 1.5}, 0),
+        ({"gpus_per_worker": 1}, 1),
+        ({"gpus_per_worker": 1, "cpus_per_worker": 3, "threads_per_worker": 3}, 2),
+        ({"gpus_per_worker": 0.5, "cpus_per_worker": 0.5}, 1),
+        ({"gpus_per_worker": 1, "cpus_per_worker": 64}, 4),
+    ],
+    ids=str,
+)
+def test_auto_takes_loader_threads_where_cores_are_free(cluster: dict[str, Any], expected: int) -> None:
+    config = loading.parse(tree(cluster=cluster))
+    assert config.train.loader_workers == "auto" and config.cluster.loader_threads() == expected
+
+
+@pytest.mark.parametrize("value", [-1, "many", 1.5, None])
+def test_loader_workers_is_a_number_or_auto(value: Any) -> None:
+    assert loading.parse(tree(train={"loader_workers": 3})).train.loader_workers == 3
+    with pytest.raises(ConfigError, match=r"train\.loader_workers"):
+        loading.parse(tree(train={"loader_workers": value}))

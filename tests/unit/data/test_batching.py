@@ -89,17 +89,7 @@ def test_batches_are_a_function_of_position(windows, noise, processor):
     first = [windows.batch(step, micro, 0, 2) for step in range(3) for micro in range(2)]
     again = pickle.loads(pickle.dumps(windows))
     assert_same([again.batch(2, 1, 0, 2)], first[-1:])
-    assert_same([batch for step, batches in again.loader(1, 2, 0, 2) for batch in batches], first[2:])
-    assert [step for step, _ in again.loader(1, 2, 0, 2)] == [1, 2]
-
-
-@pytest.mark.process
-def test_loader_processes_change_neither_batches_nor_the_random_state(windows, noise, processor):
-    alone = [batch for _, batches in windows.loader(1, 3, 0, 1) for batch in batches]
-    windows._train = windows._train.model_copy(update={"loader_workers": 2})
-    state = torch.get_rng_state()
-    assert_same([batch for _, batches in windows.loader(1, 3, 0, 1) for batch in batches], alone)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert_same([batch for step in (1, 2) for batch in again.micro_batches(step, 0, 2)], first[2:])
 
 
 def test_features_do_not_depend_on_threads(windows):

@@ -159,3 +159,13 @@ def test_the_page_names_the_metric_of_every_set_where_sets_differ(run):
     assert "a mean of error rates, CER and WER" in text
     assert "<td>cs (CER)</td>" in text and "<td>en (WER) (protected)</td>" in text
     assert text.count(">cs (CER)<") >= 5, "the tables of changes, matrix and errors, and the plots"
+
+
+def test_the_share_of_waiting_for_data_stands_above_the_curves(run):
+    path = run / "round-0001" / "training-curves" / "cs.jsonl"
+    assert "waited for data" not in write_report(run).read_text(), "a log that does not say"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    timed = [{**row, "step_s": 0.9, "data_wait_s": 0.1} if "loss" in row else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in timed))
+
+    assert "share of the time that a trainer waited for data: cs 10%" in write_report(run).read_text()
