@@ -46,6 +46,7 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/report.py

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def train_settings(dataset: str, **more: Any) -> tuple[DatasetConfig, TrainConfi
     return data, TrainConfig(gradient_accumulation=1, packing=True, warmup_steps=1, checkpoint_every=1000, **more)
 
 
-def on_the_cpu(dataset: str, steps: int, repetitions: int, world: World) -> list[dict[str, Any]]:
-    """Trains with every pair of compute threads and loader threads in turn; returns a row for each."""
+def on_the_cpu(dataset: str, steps: int, repetitions: int, world: World) -> Iterator[list[dict[str, Any]]]:
+    """Trains with every pair of compute threads and loader threads in turn; yields a row for each after every repetition."""
     warm = WarmBase(Base(0, str(MODEL), content_sha256(base_chain.hash_tensors(MODEL))))
     ways = [(threads, loaders) for threads in (1, 2) for loaders in (0, 1)]
     found: dict[tuple[int, int], list[tuple[float, float]]] = {way: [] for way in ways}
@@ -64,16 +65,12 @@ def on_the_cpu(dataset: str, steps: int, repetitions: int, world: World) -> list
                 result = train_adapter(job, warm, world)
             whole_s = result.seconds + result.data_wait_s
             found[threads, loaders].append((result.data_wait_s / whole_s, result.speech_seconds / whole_s))
-    return [
-        {"compute threads": threads, "loader threads": loaders,
-         "waiting for data": f"{100 * median([share for share, _ in runs], 4):.1f} %",
-         "speech per second": median([rate for _, rate in runs], 2)}
-        for (threads, loaders), runs in found.items()
-    ]  # fmt: skip
-
-
-def with_threads(windows: TrainingWindows, world: World, number: int) -> Steps:
-    return feed(windows, 0, STEPS, world, number)
+        yield [
+            {"compute threads": threads, "loader threads": loaders,
+             "waiting for data": f"{100 * median([share for share, _ in runs], 4):.1f} %",
+             "speech per second": median([rate for _, rate in runs], 2)}
+            for (threads, loaders), runs in found.items()
+        ]  # fmt: skip
 
 
 class _Steps(torch.utils.data.Dataset[Any]):
@@ -97,11 +94,10 @@ def beside_an_accelerator(dataset: str, repetitions: int, window_s: float, world
     warm = WarmBase(Base(0, str(MODEL), ""))
     windows = TrainingWindows(open_split(dataset, data, "train"), train, warm.processor, seed=1)
     ways: dict[str, Callable[[], Steps]] = {
-        f"{number} threads": lambda number=number: with_threads(windows, world, number) for number in (0, 1, 2, 4)
+        f"{number} threads": partial(feed, windows, 0, STEPS, world, number) for number in (0, 1, 2, 4)
     }
     for start in ("fork", "spawn"):
-        ways |= {f"{number} processes, {start}": lambda number=number, start=start: with_processes(windows, number, start)
-                 for number in (1, 2)}  # fmt: skip
+        ways |= {f"{number} processes, {start}": partial(with_processes, windows, number, start) for number in (1, 2)}
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for number in range(repetitions):
         for way, make in ways.items():
@@ -145,8 +141,8 @@ def main() -> None:
         what = f"{STEPS} steps of {BATCH} windows beside a stand-in for an accelerator, {options.window_ms:g} ms a window"
         write_rows("loading-accelerator", f"loading: {what}", rows, **facts)
     if options.only != "accelerator":
-        rows = on_the_cpu(options.dataset, options.steps, options.repetitions, world)
-        write_rows("loading-cpu", "loading: LoRA adapters of whisper-base on the CPU, one window a step", rows, **facts)
+        for rows in on_the_cpu(options.dataset, options.steps, options.repetitions, world):
+            write_rows("loading-cpu", "loading: LoRA adapters of whisper-base on the CPU, one window a step", rows, **facts)
 
 
 if __name__ == "__main__":

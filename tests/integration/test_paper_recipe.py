@@ -15,7 +15,6 @@ from processes import wfc
 
 from wfc_dist import Run, open_run
 from wfc_dist.config.loading import load_config
-from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.data.sources import open_split
 
 CONFIG = PAPER / "config.yaml"
@@ -101,9 +100,6 @@ def test_two_rounds_of_three_are_learned(finished: Run) -> None:
     assert scores is not None and finished.base().index == 2 and set(scores.sets) == sets()
 
 
-@pytest.mark.xfail(
-    not hasattr(EvaluateConfig, "of"), reason="scoring takes evaluate.metric for every set, a set's own is not read", strict=True
-)
 def test_mandarin_is_scored_in_mixed_errors_and_the_rest_in_words(finished: Run) -> None:
     scores = finished.scores_of(2)
     assert scores is not None
