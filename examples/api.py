@@ -62,8 +62,8 @@ for name, score in evaluate(merged, run.config).items():
 
 # %% What a model writes for a recording, and the model itself
 recordings = [Path(word) for word in sys.argv[3:]]
-for path, text in transcribe(run.path, recordings):
-    print(path, text)
+for said in transcribe(run.path, recordings) if recordings else ():
+    print(said.path, said.language, said.text)
 model, processor, folder = load_model(merged)
 print(f"{type(model).__name__} from {folder}: {sum(tensor.numel() for tensor in model.parameters()):,} numbers")
 

@@ -31,8 +31,11 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is exported
     from wfc_dist.evaluation.any_model import LoadedModel as LoadedModel
     from wfc_dist.evaluation.any_model import evaluate as evaluate
     from wfc_dist.evaluation.any_model import load_model as load_model
-    from wfc_dist.evaluation.any_model import transcribe as transcribe
     from wfc_dist.evaluation.metrics import Score as Score
+    from wfc_dist.evaluation.transcribing import transcribe as transcribe
+    from wfc_dist.evaluation.transcripts import Segment as Segment
+    from wfc_dist.evaluation.transcripts import Transcript as Transcript
+    from wfc_dist.evaluation.transcripts import Word as Word
     from wfc_dist.merging.factors import Factors as Factors
     from wfc_dist.merging.recipe import Recipe as Recipe
     from wfc_dist.merging.recipe import merged_update as merged_update
@@ -51,8 +54,10 @@ _HOMES = {
     "coordinator.run": "run",
     "errors": "ConfigError GangFailedError InputError IntegrityError Interrupted RunLockedError StorageError TrainingError"
     " WfcError",
-    "evaluation.any_model": "LoadedModel evaluate load_model transcribe",
+    "evaluation.any_model": "LoadedModel evaluate load_model",
     "evaluation.metrics": "Score",
+    "evaluation.transcribing": "transcribe",
+    "evaluation.transcripts": "Segment Transcript Word",
     "merging.factors": "Factors",
     "merging.recipe": "Recipe merged_update",
     "rounds": "Adapter Base",

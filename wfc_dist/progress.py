@@ -109,3 +109,24 @@ def counting(what: str) -> Iterator[Callable[[str, int, int | None], None]]:
             shown.update(tasks[name], completed=done)
 
         yield told
+
+
+@contextlib.contextmanager
+def seconds_bar() -> Iterator[Callable[[object, float, float], None]]:
+    """Shows on a terminal how many seconds of audio are done, and the time left; elsewhere nothing.
+
+    Yields:
+        What is told (name, seconds done, seconds in all).
+    """
+    columns = (
+        bars.TextColumn("{task.description}"), bars.BarColumn(),
+        bars.TextColumn("{task.completed:.0f}/{task.total:.0f} s of audio"), bars.TimeElapsedColumn(),
+        bars.TextColumn("left"), bars.TimeRemainingColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task("loading the model", total=None, visible=False)
+
+        def told(name: object, done_s: float, total_s: float) -> None:
+            shown.update(task, description=str(name), completed=done_s, total=total_s, visible=True)
+
+        yield told

@@ -17,7 +17,7 @@ from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.decoder import Decoder
-from wfc_dist.evaluation.decoding import decode_sets, transcribe
+from wfc_dist.evaluation.decoding import decode_sets, transcribe_clip
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.windows import cut_at_quiet, windows_of
 
@@ -176,7 +176,7 @@ def test_decoding_is_quiet(whisper, split, caplog, capfd):
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
         decode_set(model, processor, split, EvaluateConfig(max_clips=2))
-        transcribe(model, processor, split.audio(0))
+        transcribe_clip(model, processor, split.audio(0))
 
     assert caplog.text == ""
     assert "".join(capfd.readouterr()) == ""
@@ -330,17 +330,13 @@ def test_one_sample_more_is_cut():
     assert len(cut_at_quiet(np.ones(30 * SECOND + 1, np.float32))) == 2
 
 
-def test_transcribe_takes_any_length(whisper, split):
+def test_a_clip_is_transcribed_as_a_test_set_is_decoded(whisper, split):
     model, processor = whisper
-    audio = split.audio(0)
-
-    assert transcribe(model, processor, np.zeros(0, np.float32), "en") == ""
-    assert (
-        transcribe(model, processor, audio, "en")
-        == decode_set(model, processor, split, EvaluateConfig(max_clips=1))[0].hypothesis
-    )
-    long = transcribe(model, processor, np.tile(audio, int(31 * SECOND / len(audio)) + 1), None)
-    assert isinstance(long, str)
+    text, language = transcribe_clip(model, processor, split.audio(0), "en")
+    assert (text, language) == (decode_set(model, processor, split, EvaluateConfig(max_clips=1))[0].hypothesis, "en")
+    detecting = EvaluateConfig(max_clips=1, language="detect")
+    (found,) = decode_set(model, processor, split, detecting)
+    assert transcribe_clip(model, processor, split.audio(0)) == (found.hypothesis, found.detected)
 
 
 @pytest.mark.parametrize(
@@ -356,9 +352,9 @@ def test_transcribe_decodes_a_loop_again_without_repeats(whisper, split, monkeyp
         return ["la " * 30 if repeats else again], [""]
 
     monkeypatch.setattr(Decoder, "texts", texts)
-    found = transcribe(model, processor, split.audio(0), "es")
+    found, language = transcribe_clip(model, processor, split.audio(0), "es")
 
-    assert found.split() == expected.split()
+    assert language == "es" and found.split() == expected.split()
     assert asked == [(["es"], True), (["es"], False)]
 
 

@@ -74,10 +74,34 @@ def rebuild(run: Run, base: Annotated[int, typer.Option("--base", help="Index of
 
 def transcribe(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, base, adapter folder or hub model.")],
-    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="wav, flac, ogg, opus or mp3 files.")],
-    language: Annotated[str | None, typer.Option(help="Whisper language code; detected by default.")] = None,
+    audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Audio files, folders, or patterns in quotes.")],
+    *,
+    format: Annotated[str, typer.Option("--format", help="txt, srt, vtt, tsv or json.")] = "txt",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder that gets a file for each recording.")] = None,
+    timestamps: Annotated[str | None, typer.Option(help="segment or word; segment by default, txt has none.")] = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe",
+    language: Annotated[str, typer.Option(help="Whisper's language code or name; auto detects it.")] = "auto",
 ) -> None:
-    """Try a model on your own recordings."""
+    """Write what is said in recordings of any length, as text, subtitles, a table or JSON."""
     log.quiet_libraries()
-    for path, text in wfc_dist.transcribe(model, audio, language=language):
-        typer.echo(f"{path}\t{text}" if len(audio) > 1 else text)
+    from wfc_dist.data.audio_paths import find_audio, output_names
+    from wfc_dist.evaluation.transcripts import require_format
+    from wfc_dist.progress import seconds_bar
+    from wfc_dist.storage.durable import write_text
+
+    kind, times = require_format(format, timestamps)
+    found = find_audio(audio)
+    targets = [None if out is None else out / name for name in output_names(found, kind)] if out else [None] * len(found)
+    if out is None and len(found) > 1 and kind not in ("txt", "json"):
+        raise InputError(f"--format {kind} of {len(found)} recordings: name a folder with --out")
+    with seconds_bar() as told:
+        paths = [path for path, _ in found]
+        said = wfc_dist.transcribe(model, paths, language=language, task=task, timestamps=times, told=told)  # type: ignore[arg-type]
+        for transcript, target in zip(said, targets, strict=True):
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_text(target, transcript.written_as(kind))
+            elif kind == "txt" and len(found) > 1:
+                typer.echo(f"{transcript.path}\t{transcript.text}")
+            else:
+                typer.echo(transcript.written_as(kind), nl=False)

@@ -1,16 +1,14 @@
-"""Any model, in this process, without a run: `load_model`, `transcribe` and `evaluate` of the public API."""
+"""Any model, in this process, without a run: `load_model` and `evaluate` of the public API."""
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from wfc_dist.config.schema import Config
-from wfc_dist.data.audio_files import AudioFile, decode
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
 from wfc_dist.evaluation import decoding
@@ -88,34 +86,6 @@ def _locate(name: str) -> tuple[Path, Path | None]:
     return checkpoint.resolve_root(str(layout.model_pointed_to(folder) or name), use="decode"), None
 
 
-def transcribe(model: str | Path, files: Sequence[str | Path], *, language: str | None = None) -> Iterator[tuple[Path, str]]:
-    """Yields (path, text) for audio files of any length, as each is decoded.
-
-    Args:
-        model: As `load_model` takes it.
-        files: wav, flac, ogg, opus or mp3.
-        language: Whisper's language code, or the language's English name; detected by default.
-
-    Raises:
-        InputError: A file that is missing or no audio (before the model is loaded), no such model, or a language that it does
-            not know.
-
-    Example:
-        >>> from wfc_dist import transcribe
-        >>> [path.name for path, text in transcribe("runs/demo", ["speech.flac"], language="en")]
-        ['speech.flac']
-    """
-    paths = [Path(file) for file in files]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise InputError(f"no such audio file: {missing[0]}")
-    whisper, processor, folder = load_model(model)
-    if language is not None:
-        language = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
-        _check_languages(whisper, folder, {language})
-    for path in paths:
-        yield path, decoding.transcribe(whisper, processor, decode(AudioFile(str(path))), language)
-
-
 def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str, Score]:
     """Scores a model on every test set of a configuration, decoded together.
 
@@ -141,13 +111,13 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
     splits = {key: open_split(key, data, "test") for key, data in sets.items()}
     whisper, processor, folder = load_model(model)
     if settings.language == "given":
-        _check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
+        check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
     decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
     spelling = spelling_table(folder)
     return {key: score_hypotheses(said, settings.of(sets[key]), spelling) for key, said in zip(splits, decoded, strict=True)}
 
 
-def _check_languages(model: Any, folder: Path, languages: Set[str]) -> None:
+def check_languages(model: Any, folder: Path, languages: Set[str]) -> None:
     """Raises InputError for a language that the model's prompt cannot name; an English-only model would hear English."""
     settings = model.generation_config
     is_multilingual = getattr(settings, "is_multilingual", True)

@@ -1,4 +1,4 @@
-"""Test sets -> hypotheses, clip by clip or packed, and audio of any length -> text.
+"""Test sets -> hypotheses, clip by clip or packed, and a clip of a file -> text.
 
 A decoding step reads all weights once, whatever the batch: several sets decoded together cost little more than one.
 """
@@ -67,23 +67,22 @@ def decode_sets(
     return [list(itertools.islice(hypotheses, len(of_split))) for of_split in by_split]
 
 
-def transcribe(model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None) -> str:
-    """Returns the transcript of audio of any length, decoded greedily.
+def transcribe_clip(
+    model: Any, processor: WhisperProcessor, audio: Audio, language: str | None = None
+) -> tuple[str, str]:  # fmt: skip
+    """Returns the transcript of at most 30 s of audio, decoded greedily, and its language.
 
-    A piece whose text is a loop (see `decode_sets`) is decoded again without repeated n-grams.
+    A text that is a loop (see `decode_sets`) is decoded again without repeated n-grams.
 
     Args:
         model: As for `decode_sets`.
         processor: Of the same checkpoint.
-        audio: (samples,), float32, mono, 16 kHz; cut into pieces of at most 30 s where it is quiet.
-        language: Whisper's language code; None detects it for every piece.
+        audio: (samples,), float32, mono, 16 kHz; not empty.
+        language: Whisper's language code; None detects it.
     """
-    if not len(audio):
-        return ""
-    evaluate = EvaluateConfig(batch_size=4, language="given" if language else "detect")
-    pieces = [_Piece(piece, language or "") for piece in cut_at_quiet(audio)]
-    transcripts = _transcripts_of_each(Decoder(model, processor), pieces, evaluate)
-    return " ".join(transcript.text for transcript in transcripts if transcript.text)
+    evaluate = EvaluateConfig(batch_size=1, language="given" if language else "detect")
+    (transcript,) = _transcripts_of_each(Decoder(model, processor), [_Piece(audio, language or "")], evaluate)
+    return transcript.text, language or transcript.detected or "en"
 
 
 class _Transcript(NamedTuple):
