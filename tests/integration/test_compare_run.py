@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import tiny
 import yaml
@@ -12,6 +13,7 @@ from processes import kill_tree, start_wfc, wait_for, wfc
 from wfc_dist.compare import settings
 from wfc_dist.compare.results import is_done
 from wfc_dist.compare.systems import PRESETS
+from wfc_dist.reports.as_json import schema_of
 
 SYSTEMS: dict[str, Any] = {
     "untouched": {},
@@ -63,6 +65,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_system_has_its_row(compared: Path) -> None:
     tree = json.loads((compared / "compare.json").read_text())
+    jsonschema.validate(tree, schema_of("compare"))
     rows = {row["system"]: row for row in tree["rows"]}
     assert set(rows) == set(SYSTEMS)
     assert all(row["seeds"] == [1] for row in rows.values())

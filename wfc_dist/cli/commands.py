@@ -18,6 +18,7 @@ app.add_typer(config_app, name="config")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output (`wfc config schema --of COMMAND`).")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live table, for logs.")]
 
 
@@ -73,7 +74,7 @@ def stream(
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+def plan(config: ConfigPath, overrides: Overrides = None, json: Json = False) -> None:
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
     log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
@@ -83,6 +84,9 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
 
     settings = wfc_dist.load_config(config, overrides or [])
     hours, console = check(settings).hours, _console()
+    if json:
+        _print_json("plan", plan_run(settings, hours))
+        return
     console.print(plan_table(plan_run(settings, hours)))
     if settings.cluster.backend == "ray" and address_of(settings.cluster):
         prepare_environment(settings.cluster)
@@ -98,6 +102,7 @@ def audit(
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every clip.")] = False,
     show: Annotated[int, typer.Option(min=0, help="Show that many transcripts of a split that cleaning changes.")] = 0,
+    json: Json = False,
 ) -> None:
     """Check every data set before a GPU is taken."""
     from wfc_dist.data.audit import audit as audit_data
@@ -106,21 +111,30 @@ def audit(
 
     with counting("rows checked") as told:
         report = audit_data(wfc_dist.load_config(config, overrides or []), deep=deep, show=show, told=told)
-    _console().print(audit_table(report))
+    if json:
+        _print_json("audit", report)
+    else:
+        _console().print(audit_table(report))
     report.raise_for_errors()
 
 
 @app.command()
-def status(run: Run) -> None:
+def status(run: Run, json: Json = False) -> None:
     """Show how far a run is."""
+    if json:
+        _print_json("status", wfc_dist.open_run(run))
+        return
     from wfc_dist.reports.status import status_table
 
     _console().print(status_table(wfc_dist.open_run(run)))
 
 
 @app.command()
-def lineage(run: Run) -> None:
+def lineage(run: Run, json: Json = False) -> None:
     """Show the family tree of a run's bases: which data made this model."""
+    if json:
+        _print_json("lineage", wfc_dist.open_run(run))
+        return
     from wfc_dist.reports.status import lineage_tree
 
     _console().print(lineage_tree(wfc_dist.open_run(run)))
@@ -175,11 +189,15 @@ def evaluate(
     on: Annotated[Path, typer.Option("--on", metavar="CONFIG", help="Whose test sets and evaluate block are used.")],
     overrides: Overrides = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
+    json: Json = False,
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
     scores, console = wfc_dist.evaluate(model, settings, threads=threads), _console()
+    if json:
+        _print_json("evaluate", model, settings, scores)
+        return
     from wfc_dist.reports.score_tables import scores_table
 
     for name, score in scores.items():
@@ -193,6 +211,7 @@ def compare(
     overrides: Overrides = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="SYSTEM", help="Just this system; repeatable.")] = None,
     plain: Plain = False,
+    json: Json = False,
 ) -> None:
     """Run methods side by side on one sequence of data sets, or go on; table, plots and compare.json of what is done."""
     from wfc_dist.compare import settings
@@ -212,7 +231,8 @@ def compare(
     failures = run_all(comparison, display, only or [])
     rows = results.system_rows(comparison)
     display.console.print(page.table(comparison, rows))
-    typer.echo(page.write(comparison, rows, failures))
+    written = page.write(comparison, rows, failures)
+    typer.echo((written.parent / "compare.json").read_text(encoding="utf-8") if json else written)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 
@@ -243,13 +263,19 @@ models.add_to(app)
 
 
 @config_app.command("schema")
-def config_schema() -> None:
-    """Print the JSON schema of the configuration."""
+def config_schema(
+    of: Annotated[str | None, typer.Option("--of", metavar="COMMAND", help="Of what `wfc COMMAND --json` prints.")] = None,
+) -> None:
+    """Print the JSON schema of the configuration, or of what a command prints."""
     import json
 
     from wfc_dist.config.schema import Config
+    from wfc_dist.errors import nearest
+    from wfc_dist.reports import as_json
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=1))
+    if of not in (None, *as_json.COMMANDS):
+        raise InputError(f"--of {of!r} is no command with --json{nearest(str(of), as_json.COMMANDS)}")
+    typer.echo(json.dumps(as_json.schema_of(of) if of else Config.model_json_schema(), indent=1))
 
 
 @config_app.command("show")
@@ -269,6 +295,13 @@ def _published(page: Path, run_dir: Path, url: str | None) -> str:
     for path in sorted(path for path in page.parent.iterdir() if path.is_file()):
         Objects(url).write(path.relative_to(run_dir).as_posix(), path.read_bytes())
     return f"{page} and {url}/{page.relative_to(run_dir).as_posix()}"
+
+
+def _print_json(command: str, *facts: object) -> None:
+    """Prints what `reports.as_json` makes of facts for a command."""
+    from wfc_dist.reports import as_json
+
+    typer.echo(as_json.text_of(getattr(as_json, f"{command}_json")(*facts)))
 
 
 def _console():  # type: ignore[no-untyped-def]
