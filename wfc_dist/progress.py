@@ -4,8 +4,8 @@ import contextlib
 import heapq
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import progress as bars
 from rich.console import Console
@@ -18,6 +18,36 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 20.0
 MOST_NAMES = 20  # in one line
+KEEP_EVERY_S = 3.0
+
+
+class Pace:
+    """Tells from what is done when the rest will be; what was done before the first report, as by a resume, does not count."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+
+    def left_s(self, done: float, total: float) -> float | None:
+        """Returns the seconds that the rest takes at the pace so far; None before there is one."""
+        now_s = time.monotonic()
+        if self._first is None or done < self._first[1]:
+            self._first = now_s, done
+        start_s, start = self._first
+        return None if done <= start else max(total - done, 0.0) * (now_s - start_s) / (done - start)
+
+
+def in_words(left_s: float | None) -> str:
+    """Returns a time left for people, such as "2 h 05 min", "3 min" or "40 s"; "" where it is not known."""
+    if left_s is None:
+        return ""
+    minutes = round(left_s / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min" if left_s >= 90 else f"{left_s:.0f} s"
+    )
+
+
+def _left(left_s: float | None) -> str:
+    return f", about {in_words(left_s)} left" if left_s is not None else ""
 
 
 class Display:
@@ -25,6 +55,9 @@ class Display:
 
     Args:
         plain: Whether to print lines instead of a live table; by default where the output is no terminal.
+
+    Attributes:
+        keep: Gets a snapshot of the progress every few seconds, for who watches from elsewhere; an empty one after each phase.
     """
 
     def __init__(self, plain: bool | None = None) -> None:
@@ -37,6 +70,9 @@ class Display:
         self._said_s: dict[str, float] = {}
         self._updated_s: dict[str, float] = {}
         self._started_s = time.monotonic()
+        self._paces: dict[str, Pace] = {}
+        self.keep: Callable[[Mapping[str, Any]], None] | None = None
+        self._kept_s = 0.0
 
     def say(self, text: str) -> None:
         """Prints one line."""
@@ -51,28 +87,85 @@ class Display:
     def training(self, round_index: int, datasets: Sequence[str]) -> Iterator[None]:
         """Shows the trainings of a round while the context lasts; `update` reports on each."""
         self._round_index, self._rows = round_index, dict.fromkeys(datasets, (None, "queued"))
+        self._paces = {dataset: Pace() for dataset in datasets}
         more = f" and {len(datasets) - MOST_NAMES} more" if len(datasets) > MOST_NAMES else ""
         self.say(f"round {round_index}: training {len(datasets)} adapters: {', '.join(datasets[:MOST_NAMES])}{more}")
-        if self._plain:
-            yield
-            return
-        with Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True):
-            yield
+        live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True)
+        try:
+            with contextlib.nullcontext() if self._plain else live:
+                yield
+        finally:
+            self._keep({}, always=True)
+
+    @contextlib.contextmanager
+    def working(self, what: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+        """Shows how far a phase of `total` units is while the context lasts, and the time left.
+
+        Yields:
+            What is told how many units are done, fractions included.
+        """
+        pace, said_s = Pace(), time.monotonic()
+        columns = (
+            bars.TextColumn("{task.description}"), bars.BarColumn(),
+            bars.TextColumn("{task.percentage:.0f} % of " + f"{total:g} {unit}"), bars.TextColumn("{task.fields[left]}"),
+        )  # fmt: skip
+        with bars.Progress(*columns, console=self.console, transient=True, disable=self._plain) as shown:
+            task = shown.add_task(what, total=total, left="")
+
+            def told(done: float) -> None:
+                nonlocal said_s
+                left_s = pace.left_s(done, total)
+                shown.update(task, completed=done, left=f"about {in_words(left_s)} left" if left_s is not None else "")
+                if self._plain and time.monotonic() - said_s >= PLAIN_EVERY_S and done < total:
+                    said_s = time.monotonic()
+                    self.say(f"{what}: {100 * done / total:.0f} % of {total:g} {unit}{_left(left_s)}")
+                self._keep({"what": what, "done": done, "total": total, "unit": unit, "left_s": left_s, "trainings": []})
+
+            told(0.0)
+            try:
+                yield told
+            finally:
+                self._keep({}, always=True)
+
+    def _keep(self, snapshot: Mapping[str, Any], *, always: bool = False) -> None:
+        if self.keep is not None and (always or time.monotonic() - self._kept_s >= KEEP_EVERY_S):
+            self._kept_s = time.monotonic()
+            self.keep({**snapshot, "time_s": time.time()} if snapshot else {})
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Returns the trainings of the round: how far each is, and the sum of their steps."""
+        known = {name: progress for name, (progress, _) in self._rows.items() if progress is not None}
+        total = max((progress.max_steps for progress in known.values()), default=1) * len(self._rows)
+        trainings = [
+            {"dataset": name, "step": progress.step, "max_steps": progress.max_steps, "loss": progress.loss,
+             "host": self._rows[name][1], "left_s": self._left_s(name, progress)}
+            for name, progress in known.items()
+        ]  # fmt: skip
+        done = sum(progress.step for progress in known.values())
+        what = f"round {self._round_index}: training {len(self._rows)} adapters"
+        return {"what": what, "done": done, "total": total, "unit": "steps", "left_s": None, "trainings": trainings}
+
+    def _left_s(self, dataset: str, progress: "Progress") -> float | None:
+        return self._paces.setdefault(dataset, Pace()).left_s(progress.step, progress.max_steps)
 
     def update(self, dataset: str, progress: "Progress | None", host: str) -> None:
         """Shows how far the training of `dataset` is; `progress` is None while its trainer gets ready."""
         self._rows[dataset], self._updated_s[dataset] = (progress, host), time.monotonic()
+        if progress is not None:
+            left = _left(self._left_s(dataset, progress))
+            if self.keep is not None:
+                self._keep(self._snapshot())
         every_s = max(PLAIN_EVERY_S, len(self._rows))  # a line a second in all, however many train
         if self._plain and progress and time.monotonic() - self._said_s.get(dataset, -every_s) >= every_s:
             self._said_s[dataset] = time.monotonic()
             self.say(
                 f"round {self._round_index} {dataset}: step {progress.step}/{progress.max_steps} loss {progress.loss:.3f} "
-                f"{progress.speech_seconds_per_second:.1f} s speech/s on {host}"
+                f"{progress.speech_seconds_per_second:.1f} s speech/s on {host}{left}"
             )
 
     def _table(self) -> Table:
         table = Table(title=f"round {self._round_index}", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for column in ("data set", "", "step", "loss", "speech s/s", "host"):
+        for column in ("data set", "", "step", "loss", "speech s/s", "left", "host"):
             table.add_column(column)
         shown = list(self._rows)
         if len(shown) > (room := max(5, self.console.height - 4)):  # those that reported last
@@ -81,11 +174,12 @@ class Display:
         for dataset in shown:
             progress, host = self._rows[dataset]
             if progress is None:
-                table.add_row(dataset, ProgressBar(total=1, completed=0, width=24), "-", "-", "-", host)
+                table.add_row(dataset, ProgressBar(total=1, completed=0, width=24), "-", "-", "-", "-", host)
                 continue
             bar = ProgressBar(total=progress.max_steps, completed=progress.step, width=24)
             steps = f"{progress.step}/{progress.max_steps}" + ("" if progress.phase == "train" else f" {progress.phase}")
-            table.add_row(dataset, bar, steps, f"{progress.loss:.3f}", f"{progress.speech_seconds_per_second:.1f}", host)
+            speed, left = f"{progress.speech_seconds_per_second:.1f}", in_words(self._left_s(dataset, progress)) or "-"
+            table.add_row(dataset, bar, steps, f"{progress.loss:.3f}", speed, left, host)
         return table
 
 

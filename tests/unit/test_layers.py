@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "backends": "training evaluation centralize data runs weights config merging storage log progress",
     "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
-    "reports": "compare coordinator backends analysis evaluation runs data config storage log",
+    "reports": "compare coordinator backends analysis evaluation runs data config storage log progress",
     "cli": "reports compare coordinator backends analysis training evaluation centralize data runs weights config merging storage"
     " log progress",
     "__main__": "cli",

@@ -11,7 +11,7 @@ from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.centralize import collectives
 from wfc_dist.centralize.rank import centralize_rank
 from wfc_dist.errors import ConfigError
-from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
@@ -64,10 +64,16 @@ class InProcessBackend:
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """See `scoring.Decoders`: one task after the other."""
-        for task in tasks:
-            self._store.raise_if_stopped("while scoring")
-            self.broadcast(task.base)
-            on_done(task, self._worker.score(task))
+        num_done = 0
+        with self._display.working(work_of(tasks), num_sets(tasks), "sets") as told:
+            for task in tasks:
+                self._store.raise_if_stopped("while scoring")
+                self.broadcast(task.base)
+                before, size = num_done, len(task.sets)
+                self._worker.on_decoded = lambda share, before=before, size=size: told(before + share * size)
+                on_done(task, self._worker.score(task))
+                num_done += size
+                told(num_done)
 
     def centralize_interim(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `stream.StreamCentralizer`."""

@@ -92,7 +92,9 @@ class Worker:
         self.world: World | None = None
         self.warm: WarmBase | None = None
         self.on_progress: Callable[[Progress], None] | None = None
+        self.on_decoded: Callable[[float], None] | None = None
         self._progress: Progress | None = None
+        self._decoded = 0.0
         self._stop = threading.Event()
 
     def join(self, endpoint: tuple[str, int]) -> None:
@@ -167,10 +169,20 @@ class Worker:
         """Returns how far the current training is, or None before its first step. May be called from any thread."""
         return self._progress
 
+    def decoded(self) -> float:
+        """Returns the share of the current task of `score` that is decoded. May be called from any thread."""
+        return self._decoded
+
+    def _report_decoded(self, share: float) -> None:
+        self._decoded = share
+        if self.on_decoded:
+            self.on_decoded(share)
+
     def score(self, task: ScoreTask) -> dict[str, list[Hypothesis]]:
         """Decodes test sets with the base in memory, or with an adapter on top of the base."""
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "load_base comes first"
+        self._decoded = 0.0
         model: Any = self.warm.model()
         if task.adapter is not None:
             from peft import PeftModel
@@ -180,6 +192,8 @@ class Worker:
             model = PeftModel.from_pretrained(model, task.adapter.path).eval()
         with log.span("evaluate", phase="scoring", model=task.model_name(), sets=list(task.sets)):
             splits = [open_split(name, data, task.part) for name, data in task.sets.items()]
-            decoded = decode_sets(model, self.warm.processor, splits, task.evaluate, device=self.device)
+            decoded = decode_sets(
+                model, self.warm.processor, splits, task.evaluate, device=self.device, told=self._report_decoded
+            )
         self._publish_logs()
         return dict(zip(task.sets, decoded, strict=True))

@@ -119,8 +119,19 @@ def audit(
 
 
 @app.command()
-def status(run: Run, json: Json = False) -> None:
+def status(
+    run: Run,
+    json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the run ends; Ctrl-C leaves.")] = False,
+) -> None:
     """Show how far a run is."""
+    if watch and json:
+        raise InputError("--watch shows a table that refreshes; leave out --json, or call `wfc status --json` again and again")
+    if watch:
+        from wfc_dist.reports.watching import watch_run
+
+        watch_run(lambda: wfc_dist.open_run(run), _console())
+        return
     if json:
         _print_json("status", wfc_dist.open_run(run))
         return

@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from wfc_dist import log
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
@@ -21,6 +22,7 @@ from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
 from wfc_dist.runs import layout
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
 
 if TYPE_CHECKING:
     from wfc_dist.backends.in_process import InProcessBackend
@@ -94,6 +96,7 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by()
     )
     store.status.write("running")
+    display.keep = partial(_keep_progress, store)
     try:
         base = _run_opened(store, checked, display, work)
     except Interrupted as error:
@@ -105,8 +108,19 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         store.status.write("failed", str(error), code)
         logger.exception("failed")
         raise
+    finally:
+        display.keep = None
+        store.paths.progress.unlink(missing_ok=True)
     store.status.write("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
     return base
+
+
+def _keep_progress(store: RunStore, snapshot: Mapping[str, Any]) -> None:
+    """Writes RUN/progress.json; a run does not fail for the sake of who watches."""
+    try:
+        durable.write_json(store.paths.progress, dict(snapshot))
+    except OSError as error:
+        logger.warning("%s is not written: %s", store.paths.progress, error)
 
 
 def launched_by() -> dict[str, object]:

@@ -30,7 +30,7 @@ _R = TypeVar("_R")
 
 def decode_sets(
     model: Any, processor: WhisperProcessor, splits: Sequence[Split], evaluate: EvaluateConfig, *,
-    device: torch.device | str | None = None,
+    device: torch.device | str | None = None, told: Callable[[float], None] | None = None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Returns the hypotheses of every split, in its order; clips longer than 30 s are cut where it is quiet.
 
@@ -45,6 +45,7 @@ def decode_sets(
         splits: The test sets; only the first `evaluate.max_clips` clips of each are decoded.
         evaluate: Beams, batch size, packing, threshold, language. The batch size changes speed and rounding only.
         device: Where the features go; by default where the model is.
+        told: Called after each batch with the share of the windows that are decoded.
 
     Raises:
         ConfigError: `evaluate.language` is detect, and the model knows one language only.
@@ -60,7 +61,7 @@ def decode_sets(
         for split in splits
     ]
     windows = list(itertools.chain(*by_split))
-    transcripts = _transcripts(decoder, windows, evaluate)
+    transcripts = _transcripts(decoder, windows, evaluate, told=told)
     if evaluate.packing:
         _replace_loops_(transcripts, decoder, windows, evaluate)
     hypotheses = (window.hypothesis(transcript) for window, transcript in zip(windows, transcripts, strict=True))
@@ -150,9 +151,10 @@ _Recording = _Piece | _ClipWindow
 
 
 def _transcripts(
-    decoder: Decoder, recordings: Sequence[_Recording], evaluate: EvaluateConfig, *, repeats: bool = True
-) -> list[_Transcript]:
-    """Returns the transcript of every recording. Without `repeats` no n-gram is written twice.
+    decoder: Decoder, recordings: Sequence[_Recording], evaluate: EvaluateConfig, *, repeats: bool = True,
+    told: Callable[[float], None] | None = None,
+) -> list[_Transcript]:  # fmt: skip
+    """Returns the transcript of every recording. Without `repeats` no n-gram is written twice. `told` as in `decode_sets`.
 
     A batch of recordings longer than 30 s has more pieces than the batch size, and takes several passes.
     """
@@ -171,6 +173,8 @@ def _transcripts(
             for number, text, language in zip(owners[part], *decoded, strict=True):
                 texts[number] = f"{texts.get(number, '')} {text}".strip()
                 detected.setdefault(number, language)
+        if told is not None:
+            told(len(texts) / len(recordings))
     return [_Transcript(texts[number], detected[number]) for number in range(len(recordings))]
 
 

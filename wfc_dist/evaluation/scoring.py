@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -61,6 +61,19 @@ class ScoreTask:
 HypothesesBySet = Mapping[str, list[Hypothesis]]
 
 
+def work_of(tasks: Sequence[ScoreTask]) -> str:
+    """Returns what tasks do, for who watches: "decoding base-0001", "decoding 3 models", "fitting: decoding 9 mixtures"."""
+    names = list(dict.fromkeys(task.model_name() for task in tasks))
+    if any(task.part == "dev" for task in tasks):
+        return f"fitting: decoding {len(names)} mixtures"
+    return f"decoding {names[0]}" if len(names) == 1 else f"decoding {len(names)} models"
+
+
+def num_sets(tasks: Iterable[ScoreTask]) -> int:
+    """Returns how many times a set is decoded, over all tasks."""
+    return sum(len(task.sets) for task in tasks)
+
+
 class Decoders(Protocol):
     """The workers that decode: those of all gangs."""
 
@@ -99,8 +112,7 @@ class RunScorer:
         missing = [replace(task, sets=sets) for task, sets in zip(models, unscored, strict=True) if sets]
         if missing:
             names = ", ".join(task.model_name() for task in missing)
-            num_sets = sum(len(task.sets) for task in missing)
-            self._say(f"scoring {names} ({num_sets} sets to decode)")
+            self._say(f"scoring {names} ({num_sets(missing)} sets to decode)")
             num_each = math.ceil(self._decoders.num_decoders() / len(missing))
             tasks = [part for task in missing for part in task.split(num_each, self._hours)]
             with log.span("score", phase="scoring", base_index=base.index, num_tasks=len(tasks)):

@@ -5,7 +5,8 @@ The classes below are the schema (docs/json.md): `schema_of` makes it of them. L
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
@@ -42,6 +43,33 @@ class RoundJson:
 
 
 @dataclass(frozen=True)
+class TrainingJson:
+    """How far a training is; `left_s` is null where it is not known."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    dataset: str
+    step: int
+    max_steps: int
+    loss: float | None
+    host: str
+    left_s: float | None
+
+
+@dataclass(frozen=True)
+class ProgressJson:
+    """How far the phase is that a running run is in, `done` of `total` units, and its trainings; at `time_s` since the epoch."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    what: str
+    done: float
+    total: float
+    unit: str
+    left_s: float | None
+    time_s: float
+    trainings: list[TrainingJson]
+
+
+@dataclass(frozen=True)
 class StatusJson:
     """`wfc status RUN --json`."""
 
@@ -55,6 +83,7 @@ class StatusJson:
     pid: int | None
     time: str | None
     num_bases: int
+    progress: ProgressJson | None
     rounds: list[RoundJson]
 
 
@@ -283,8 +312,16 @@ def status_json(run: Run) -> StatusJson:
     ]
     return StatusJson(
         str(run.path), status.state, status.message, status.attempt, facts.get("exit_code"), facts.get("host"),  # type: ignore[arg-type]
-        facts.get("pid"), facts.get("time"), run.num_bases, rounds,
+        facts.get("pid"), facts.get("time"), run.num_bases, _progress(run), rounds,
     )  # fmt: skip
+
+
+def _progress(run: Run) -> ProgressJson | None:
+    if (found := run.progress()) is None:
+        return None
+    trainings = [TrainingJson(**row) for row in found["trainings"]]
+    trainings = [replace(row, loss=row.loss if row.loss is not None and isfinite(row.loss) else None) for row in trainings]
+    return ProgressJson(**found | {"trainings": trainings})
 
 
 def _adapter(run: Run, round_index: int, dataset: str) -> AdapterJson:

@@ -8,6 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from wfc_dist.data.audit import AuditReport
+from wfc_dist.progress import in_words
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.handle import Run
@@ -58,7 +59,23 @@ def status_table(run: Run) -> Group:
     if not is_short and current < len(rounds):
         table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
     arrivals = stream_table(run)
-    return Group(head, table, *([arrivals] if arrivals else []))
+    lines = [Text(line) for line in progress_lines(run)]
+    return Group(head, *lines, table, *([arrivals] if arrivals else []))
+
+
+def progress_lines(run: Run) -> list[str]:
+    """Returns how far the current phase of a running run is, and each of its trainings, in lines."""
+    if (found := run.progress()) is None:
+        return []
+    lines = [_share(found["what"], found["done"], found["total"], found["unit"], found["left_s"])]
+    for row in found["trainings"][:MOST_ROWS]:
+        lines.append(_share(f"  {row['dataset']} on {row['host']}", row["step"], row["max_steps"], "steps", row["left_s"]))
+    return lines
+
+
+def _share(what: str, done: float, total: float, unit: str, left_s: float | None) -> str:
+    left = f", about {in_words(left_s)} left" if left_s is not None else ""
+    return f"{what}: {100 * done / max(total, 1):.0f} % of {total:g} {unit}{left}"
 
 
 def _sha(run: Run, index: int) -> str:

@@ -144,6 +144,18 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{self.paths.status} is no status ({error!r}); `wfc run` writes it anew") from error
 
+    def progress(self) -> dict[str, Any] | None:
+        """Returns how far the current phase of a running run is; None where no phase has said so.
+
+        The keys are what, done, total, unit, left_s (None: not known), time_s (since the epoch) and trainings. Of a run on object
+        storage only the coordinator's node has it.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self.paths.progress.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # there is none, or it comes this moment
+            return None
+        return found if found and self.status().state == "running" else None
+
     @property
     def num_bases(self) -> int:
         """Returns the number of committed bases, including base 0."""

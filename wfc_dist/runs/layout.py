@@ -19,6 +19,7 @@ class RunPaths:
         run_dir: The run directory.
         config, status, ledger: Files with the configuration, the state, and the events of the run.
         stop_file: While this file exists, the run checkpoints and stops.
+        progress: File with the progress of the current phase, while the run works.
         lock: File locked by the process that writes the run.
         serving: Link to the base that a stream serves.
         report: Folder of the pages and tables for people.
@@ -29,6 +30,7 @@ class RunPaths:
         self.run_dir = run_dir
         self.config, self.status, self.ledger = run_dir / "config.json", run_dir / "status.json", run_dir / "ledger.jsonl"
         self.stop_file, self.lock, self.serving = run_dir / "stop", run_dir / "lock", run_dir / "serving"
+        self.progress = run_dir / "progress.json"
         self.report, self.shared_marker = run_dir / "report", run_dir / ".shared"
 
     def base(self, index: int) -> Path:

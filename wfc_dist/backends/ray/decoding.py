@@ -1,6 +1,8 @@
 """Decoding of test sets on a fleet: every worker of every gang takes one task after the other."""
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Base
 from wfc_dist.runs.store import RunStore
 
+ASK_EVERY_S, ASK_AT_ONCE = 5.0, 8
 logger = logging.getLogger(__name__)
 
 
@@ -27,16 +30,21 @@ class Decoding:
         load_base: Brings a base to a gang.
         tasks: What to decode.
         on_done: Gets each result as it comes.
+        told: Gets how many sets are decoded, fractions included.
     """
 
     def __init__(
         self, store: RunStore, fleet: Fleet, load_base: Callable[[Gang, Base], object], tasks: Sequence[ScoreTask],
-        on_done: Callable[[ScoreTask, HypothesesBySet], None],
+        on_done: Callable[[ScoreTask, HypothesesBySet], None], *, told: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._store, self._fleet, self._load_base, self._on_done = store, fleet, load_base, on_done
         self._waiting = list(tasks)
         self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}
         self._num_lost = 0
+        self._told, self._num_done = told, 0
+        self._shares: dict[Any, float] = {}
+        self._asked: dict[Any, Any] = {}  # question -> key in _running
+        self._asked_s, self._turn = 0.0, 0
 
     def run(self) -> None:
         """Decodes every task. Raises Interrupted, or GangFailedError when decoders are lost too often."""
@@ -49,6 +57,22 @@ class Decoding:
             for ref in done:
                 if ref in self._running:
                     self._settle(ref)
+            self._report()
+
+    def _report(self) -> None:
+        """Tells how many sets are decoded, and asks a few workers every ASK_EVERY_S how far they are."""
+        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+        for question in answered:
+            key = self._asked.pop(question)
+            with contextlib.suppress(RayError):
+                self._shares[key] = ray.get(question)
+        self._told(self._num_done + sum(self._shares.get(key, 0.0) * len(task.sets) for key, (task, *_) in self._running.items()))
+        if not self._asked and time.monotonic() - self._asked_s >= ASK_EVERY_S:
+            self._asked_s = time.monotonic()
+            running = list(self._running)
+            next_ones = [running[(self._turn + place) % len(running)] for place in range(min(ASK_AT_ONCE, len(running)))]
+            self._turn += ASK_AT_ONCE
+            self._asked = {self._running[key][2].decoded.remote(): key for key in next_ones}
 
     def _start_idle(self) -> None:
         busy = {id(worker) for _, _, worker in self._running.values()}
@@ -67,6 +91,7 @@ class Decoding:
             self._fail(gang, error)
             return
         del self._running[ref]
+        self._num_done += len(task.sets)
         self._on_done(task, hypotheses)
 
     def _fail(self, gang: Gang, error: BaseException) -> None:

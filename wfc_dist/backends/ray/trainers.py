@@ -15,7 +15,7 @@ from wfc_dist.backends.ray.factorization import Factorization
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet
 from wfc_dist.backends.ray.gangs import Gang
-from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.store import RunStore
@@ -94,7 +94,8 @@ class RayTrainers:
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:
         """See `scoring.Decoders`: `tasks` are spread over all workers of all gangs."""
         self._fleet.open()
-        Decoding(self._store, self._fleet, self._load_base, tasks, on_done).run()
+        with self._display.working(work_of(tasks), num_sets(tasks), "sets") as told:
+            Decoding(self._store, self._fleet, self._load_base, tasks, on_done, told=told).run()
 
     def _load_base(self, gang: Gang, base: Base) -> list[Any]:
         if gang.base == base:

@@ -15,7 +15,7 @@ from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.hypotheses import Hypothesis
-from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
+from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
@@ -122,15 +122,21 @@ class SlurmBackend:
         by_label = {f"score-{task.model_name()}": task for task in tasks}
         assert len(by_label) == len(tasks), "one task per model"
 
+        num_done = 0
+
         def hand_over(spec: JobSpec, result: JobResult) -> None:
+            nonlocal num_done
             rows_by_set = result.value["hypotheses"]
             hypotheses = {name: [Hypothesis.from_row(row) for row in rows] for name, rows in rows_by_set.items()}
             on_done(by_label[spec.label], hypotheses)
+            num_done += len(hypotheses)
+            told(num_done)
 
         first = tasks[0]
         round_index = first.base.index + 1 if first.adapter else max(first.base.index, 1)
-        loop = JobLoop(self._store, round_index, self._display.say, hand_over)
-        loop.run([self._scoring(label, task) for label, task in by_label.items()])
+        with self._display.working(work_of(tasks), num_sets(tasks), "sets") as told:
+            loop = JobLoop(self._store, round_index, self._display.say, hand_over)
+            loop.run([self._scoring(label, task) for label, task in by_label.items()])
 
     def _scoring(self, label: str, task: ScoreTask) -> JobSpec:
         sets = {name: data.model_dump(mode="json") for name, data in task.sets.items()}

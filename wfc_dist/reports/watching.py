@@ -1,0 +1,40 @@
+"""`wfc status RUN --watch`: the status table, drawn again until the run ends; where there is no terminal, lines that change."""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.live import Live
+
+from wfc_dist.reports.status import progress_lines, status_table
+from wfc_dist.runs.handle import Run
+
+_ENDED = ("done", "failed", "interrupted")
+
+
+def watch_run(open_run: Callable[[], Run], console: Console, every_s: float = 2.0) -> None:
+    """Shows how far a run is until it ends, or until Ctrl-C, which leaves the run alone.
+
+    Args:
+        open_run: Opens the run anew for every look.
+        console: Where to.
+        every_s: Seconds between two looks.
+    """
+    run = open_run()
+    with contextlib.suppress(KeyboardInterrupt):
+        if console.is_terminal:
+            with Live(status_table(run), console=console, auto_refresh=False) as live:
+                while run.status().state not in _ENDED:
+                    time.sleep(every_s)
+                    run = open_run()
+                    live.update(status_table(run), refresh=True)
+            return
+        said = ""
+        while run.status().state not in _ENDED:
+            line = "; ".join(line.strip() for line in progress_lines(run)) or run.status().state
+            if line != said:
+                console.print(said := line, markup=False, highlight=False, soft_wrap=True)
+            time.sleep(every_s)
+            run = open_run()
+        console.print(status_table(run))
