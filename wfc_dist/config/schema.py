@@ -3,6 +3,7 @@
 Where a default comes from: [P] the paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice.
 """
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,19 @@ class RunConfig(Strict):
     pool: Annotated[str | None, RESUME] = None
     """A shared folder where runs put finished adapters and decoded texts, so that none is made twice (see `pool`)."""
     seed: int = Field(1, ge=0, lt=2**31)
+    notify: Annotated[str | None, RESUME] = None
+    """A command that is run, without a shell, when an attempt is done, has failed or was stopped (docs/run-directory.md)."""
+
+    @field_validator("notify")
+    @classmethod
+    def _notify_is_a_command(cls, notify: str | None) -> str | None:
+        try:
+            is_command = notify is None or bool(shlex.split(notify))
+        except ValueError as error:
+            raise ValueError(f"{str(error).lower()}; quote the words of the command as a shell wants them") from error
+        if not is_command:
+            raise ValueError("the command is empty; leave notify out, or name a program")
+        return notify
 
 
 class BaseModelConfig(Strict):

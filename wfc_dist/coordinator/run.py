@@ -15,6 +15,7 @@ from wfc_dist import log
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, adapted_modules, check
+from wfc_dist.coordinator.notify import notify, require_notifier
 from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
@@ -77,6 +78,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
     with StopOnSignal(display).caught() as signals:
         checked = check(config)
         adapted_modules(config)
+        require_notifier(config)
         if config.cluster.backend == "slurm":
             from wfc_dist.backends.slurm.backend import check as check_slurm
 
@@ -102,16 +104,20 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
     except Interrupted as error:
         store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
         store.status.write("interrupted", error.message, error.exit_code)
+        notify(store.config, "stopped", error.message, error.exit_code)
         raise
     except Exception as error:
         code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
         store.status.write("failed", str(error), code)
         logger.exception("failed")
+        notify(store.config, "failed", str(error), code)
         raise
     finally:
         display.keep = None
         store.paths.progress.unlink(missing_ok=True)
-    store.status.write("done", f"base {base.index} is {base.path}", 0, base_sha256=base.sha256)
+    message = f"base {base.index} is {base.path}"
+    store.status.write("done", message, 0, base_sha256=base.sha256)
+    notify(store.config, "done", message, 0)
     return base
 
 

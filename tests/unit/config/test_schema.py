@@ -122,7 +122,12 @@ def test_schema_names_every_block() -> None:
 def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     cluster = "address backend cache_dir centralizer_ranks cpus_per_worker gpus_per_worker max_failures max_trainers node_labels"
     cluster += " on_drain slurm start_timeout_s wait_for_nodes"
-    assert marked(Config, "resume") == {"run.pool", "train.loader_workers", *(f"cluster.{key}" for key in cluster.split())}
+    assert marked(Config, "resume") == {
+        "run.pool",
+        "run.notify",
+        "train.loader_workers",
+        *(f"cluster.{key}" for key in cluster.split()),
+    }
     checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy"
     assert marked(TrainConfig, "state") == set(checkpoints.split())
     assert marked(TrainConfig, "adapter") == {"checkpoint_every", "loader_workers", "replay"}
