@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wfc_dist.compare.systems import PRESETS, Preset, joint_settings, lay_out
 from wfc_dist.config import loading
 from wfc_dist.config.datasets import Name
+from wfc_dist.config.messages import explain
 from wfc_dist.config.schema import Config
 from wfc_dist.config.training import marked
 from wfc_dist.errors import ConfigError, nearest
@@ -165,8 +166,7 @@ def checked(model: type[_Block], tree: Any, path: Path, block: str) -> _Block:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{block}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from error
+        raise ConfigError(explain(error, str(path), tree, model, block)) from error
 
 
 def _measures(config: Config) -> dict[str, Any]:

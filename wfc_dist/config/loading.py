@@ -5,45 +5,16 @@ Unknown keys are refused with the nearest valid name.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from wfc_dist.config.messages import explain
 from wfc_dist.config.schema import Config
 from wfc_dist.config.training import marked
-from wfc_dist.errors import ConfigError, nearest
+from wfc_dist.errors import ConfigError
 from wfc_dist.storage import durable
-
-
-def _blocks(annotation: Any) -> list[type[BaseModel]]:
-    """Returns the blocks that a field can hold, by itself or as values of a mapping, such as {name: DatasetConfig}."""
-    options = [annotation, *get_args(annotation)]
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-
-
-def _fields_at(location: Sequence[str | int]) -> list[str]:
-    """Returns the valid keys of the block at a path such as ("datasets", "seame"); none where there is no block."""
-    blocks: list[type[BaseModel]] = [Config]
-    for part in location:
-        fields = {name: field for block in blocks for name, field in block.model_fields.items()}
-        if part in fields:
-            blocks = _blocks(fields[str(part)].annotation)
-        # else `part` is the name of an entry of a mapping, whose values are the blocks
-    return [name for block in blocks for name in block.model_fields]
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            names = _fields_at(item["loc"][:-1])
-            lines.append(f"{key}: unknown key{nearest(str(item['loc'][-1]), names) if names else ''}")
-        else:
-            text = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {text}" if key else text)
-    return f"{where}: " + "\n  ".join(lines)
 
 
 def _override(tree: dict[str, Any], assignment: str) -> None:
@@ -74,7 +45,7 @@ def parse(tree: Any, where: str = "configuration") -> Config:
         config = Config.model_validate(tree)
         return config.model_copy(update={"rounds": config.round_list()})  # resolved once, by the file's order of data sets
     except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from error
+        raise ConfigError(explain(error, where, tree, Config)) from error
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

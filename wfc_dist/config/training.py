@@ -3,13 +3,15 @@
 [P], [C] and [H] as in `config`.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wfc_dist.merging.curvature import MEASURED, Choice
 
+_POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,3}")
 Mark = Literal["resume", "state", "adapter", "figures"]
 
 
@@ -45,6 +47,26 @@ class Strict(BaseModel):
     """A block that refuses unknown keys and does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_as_yaml_writes_them(cls, tree: Any) -> Any:
+        """Takes 1e3, which YAML 1.1 reads as a text, as a whole number; refuses true, which Python takes for 1."""
+        if not isinstance(tree, dict):
+            return tree
+        return {key: _number(value, cls.model_fields[key].annotation) if key in cls.model_fields else value
+                for key, value in tree.items()}  # fmt: skip
+
+
+def _number(value: Any, annotation: Any) -> Any:
+    kinds = {annotation, *get_args(annotation)}
+    if not kinds & {int, float} or bool in kinds:
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()  # as a text it is refused by its key
+    if int in kinds and str not in kinds and isinstance(value, str) and _POWER.fullmatch(value):
+        return int(float(value)) if float(value).is_integer() else value
+    return value
 
 
 class PriorConfig(Strict):

@@ -188,6 +188,22 @@ def open_logs(logs: Path, process: str) -> None:
     log.open_events(events_file(logs, process))
 
 
+def has_trained(paths: RunPaths) -> bool:
+    """Says whether anything of a run but base 0 and its scores would be lost or mistaken under another configuration.
+
+    That is an adapter, a resumable state, a step in a metrics log, an update, an interim base, a fit, base 1, or a Slurm job,
+    which may still be queued.
+    """
+    run_dir = paths.run_dir
+    begun = ("training/*/step-*", "delta", "interim-*", "fit/*")
+    return (
+        paths.base(1).exists() or any(run_dir.glob("slurm/*/*"))
+        or any(True for pattern in begun for _ in run_dir.glob(f"round-*/{pattern}"))
+        or any(path.stat().st_size for path in run_dir.glob("round-*/training-curves/*"))
+        or any(durable.is_committed(path) for path in run_dir.glob("round-*/adapters/*"))
+    )  # fmt: skip
+
+
 def request_stop(paths: RunPaths, reason: str) -> None:
     """Asks the process that works on a run to checkpoint and stop. Writes RUN/stop; the first reason is kept."""
     if not paths.stop_file.exists():

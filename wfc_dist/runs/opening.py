@@ -18,7 +18,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.layout import RunPaths, read_record, request_stop
+from wfc_dist.runs.layout import RunPaths, has_trained, read_record, request_stop
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
@@ -78,10 +78,10 @@ def opened_for_writing(
     Args:
         config: The resolved configuration.
         fingerprints: `<data set>/<split>` -> sha256 of its rows; must not change between attempts.
-        say: Called with a message when a lock is waited for or taken over.
+        say: Called with a message when a lock is waited for or taken over, or a run begins anew.
 
     Raises:
-        ConfigError: The folder is not empty and not a run, or the run has another configuration or other data.
+        ConfigError: The folder is not empty and not a run, or the run has trained with another configuration or other data.
         RunLockedError: Another process works on the run.
         InputError: Object storage refuses access.
     """
@@ -91,14 +91,14 @@ def opened_for_writing(
             if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
                 raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
             stack.enter_context(locked(paths))
-            yield _opened(paths, config, fingerprints, NO_MIRROR, lambda: None)
+            yield _opened(paths, config, fingerprints, NO_MIRROR, lambda: None, say=say)
             return
         objects = Objects(url)
         with remote.opening(paths.run_dir):
             stack.enter_context(locked(paths))
             lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
             mirror = _pulled(paths, objects)
-        yield _opened(paths, config, fingerprints, mirror, lock.require)
+        yield _opened(paths, config, fingerprints, mirror, lock.require, say=say)
 
 
 def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
@@ -115,15 +115,22 @@ def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
 
 
 def _opened(
-    paths: RunPaths, config: Config, fingerprints: Mapping[str, str], mirror: AnyMirror, require_lock: Callable[[], None]
-) -> RunStore:
+    paths: RunPaths, config: Config, fingerprints: Mapping[str, str], mirror: AnyMirror, require_lock: Callable[[], None],
+    *, say: Callable[[str], None],
+) -> RunStore:  # fmt: skip
     more: dict[str, Any] = {"run_id": mirror.run_id} if isinstance(mirror, Mirror) else {}
     attempt = 1
+    anew: list[str] = []
     if paths.config.exists():
-        recorded = _check_unchanged(paths, config, fingerprints)
+        recorded, anew = _check_unchanged(paths, config, fingerprints, may_begin_anew=not isinstance(mirror, Mirror))
         attempt = int(recorded["attempt"]) + 1
         more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
     store = RunStore(paths, config, attempt, mirror, require_lock)
+    if anew:
+        if any(key.startswith("base.") for key in anew):
+            durable.remove_folder(paths.base(0))
+        store.ledger.record("anew", changed=anew)
+        say(f"{paths.run_dir}: nothing was trained, so that the run begins anew; changed: {', '.join(anew)}")
     record_config(store, fingerprints, more)
     paths.stop_file.unlink(missing_ok=True)
     store.reconcile()
@@ -146,16 +153,22 @@ def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list
     return recorded, loading.changed_keys(at_start, config.model_dump(mode="json"))
 
 
-def _check_unchanged(paths: RunPaths, config: Config, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+def _check_unchanged(
+    paths: RunPaths, config: Config, fingerprints: Mapping[str, str], *, may_begin_anew: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns what a run recorded, and the keys and data that changed although the run may go on: it has trained nothing."""
     recorded, changed = changed_since(paths, config)
+    other = sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value)
+    if may_begin_anew and "arrivals" not in recorded and not has_trained(paths):
+        return recorded, [*changed, *(f"the data of {key}" for key in other)]
     if changed:
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
             "Set them back to go on, or choose another run.name for a new run"
         )
-    if other := sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value):
+    if other:
         raise ConfigError(
             f"{paths.run_dir}: the data has changed since the run began: {', '.join(other)}. "
             "Restore it to go on, or choose another run.name for a new run"
         )
-    return recorded
+    return recorded, []

@@ -98,7 +98,7 @@ def test_a_configuration_written_for_a_trial_is_the_same_when_read(tmp_path: Pat
     ("over", "keys", "message"),
     [
         ({}, {}, "sweep.over"),
-        ({"every": 3}, {}, "sweep.over.every: Input should be a valid list"),
+        ({"every": 3}, {}, "sweep.over.every: expected a list such as"),
         ({"every": []}, {}, "sweep.over.every"),
         ({"every": [0]}, {}, "sweep.over.every"),
         ({"every": [1], "train.lrr": [1]}, {}, "lrr: unknown key; did you mean 'lr'"),

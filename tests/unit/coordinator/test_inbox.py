@@ -144,7 +144,7 @@ def test_anything_else_that_changed_is_refused(tmp_path: Path) -> None:
     path = make(tmp_path)
     config, _ = grown_config(path, [])
     with opened_for_writing(config, {}):
-        pass
+        (config.run_dir() / "round-0001" / "training" / "first" / "step-2").mkdir(parents=True)
     changed, _ = grown_config(path, ["train.lr=0.5"])
     with pytest.raises(ConfigError, match=r"another configuration; changed: train.lr"), opened_for_writing(changed, {}):
         pass

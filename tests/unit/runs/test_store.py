@@ -16,7 +16,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
 from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import Run
-from wfc_dist.runs.layout import RunPaths, require_run
+from wfc_dist.runs.layout import RunPaths, has_trained, require_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.runs.store import RunStore
@@ -86,6 +86,50 @@ def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path:
         pass
 
 
+def train_a_step(paths: RunPaths) -> None:
+    paths.curve(1, "a").parent.mkdir(parents=True)
+    paths.curve(1, "a").write_text('{"step": 1}\n')
+
+
+@pytest.mark.parametrize(
+    ("blocks", "data", "told"),
+    [
+        ({"train": {"lr": 0.5}}, DATA, "changed: train.lr"),
+        ({"base": {"model": "other"}}, DATA, "changed: base.model"),
+        ({}, {"a/train": "2"}, "changed: the data of a/train"),
+    ],
+)
+def test_a_run_that_has_trained_nothing_begins_anew(tmp_path: Path, blocks: dict, data: dict, told: str) -> None:
+    with opened_for_writing(make(tmp_path), DATA) as store:
+        store.paths.base(0).mkdir()
+        store.paths.curve(1, "a").parent.mkdir(parents=True)
+        store.paths.curve(1, "a").touch()  # opened, but no step was done
+        durable.staging_path(store.paths.adapter(1, "a"), 1)  # made, and left empty
+    said: list[str] = []
+    with opened_for_writing(make(tmp_path, **blocks), data, said.append) as store:
+        recorded = json.loads(store.paths.config.read_text())
+        assert (recorded["attempt"], recorded["data"], recorded["config"]["train"]["lr"]) == (2, data, store.config.train.lr)
+        assert store.paths.base(0).is_dir() != ("base" in blocks), "base 0 is that of the configuration"
+        anew = [line for line in durable.read_json_lines(store.paths.ledger) if line["event"] == "anew"]
+        assert len(anew) == 1 and anew[0]["changed"][0] in told
+    assert len(said) == 1 and "nothing was trained" in said[0] and told in said[0]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "round-0001/training/a/step-2/x", "round-0001/delta/x", "round-0001/interim-1/x", "round-0001/fit/trials.jsonl",
+        "round-0001/adapters/a/manifest.json", "base-0001/x", "slurm/round-0001/train-a/x",
+    ],
+)  # fmt: skip
+def test_whatever_was_made_of_a_configuration_holds_it(tmp_path: Path, made: str) -> None:
+    with opened_for_writing(make(tmp_path), DATA) as store:
+        assert not has_trained(store.paths)
+        (store.paths.run_dir / made).parent.mkdir(parents=True)
+        (store.paths.run_dir / made).write_text("{}")
+        assert has_trained(store.paths)
+
+
 @pytest.mark.parametrize(
     ("blocks", "data", "message"),
     [
@@ -95,8 +139,8 @@ def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path:
     ],
 )
 def test_a_changed_configuration_or_changed_data_is_refused(tmp_path: Path, blocks: dict, data: dict, message: str) -> None:
-    with opened_for_writing(make(tmp_path), DATA):
-        pass
+    with opened_for_writing(make(tmp_path), DATA) as store:
+        train_a_step(store.paths)
     before = (tmp_path / "r" / "config.json").read_bytes()
     if "run" in blocks:
         blocks = {"run": {"name": "r", "dir": str(tmp_path), **blocks["run"]}}
@@ -108,6 +152,7 @@ def test_a_changed_configuration_or_changed_data_is_refused(tmp_path: Path, bloc
 def test_a_run_of_a_version_with_fewer_keys_goes_on_and_notices_their_use(tmp_path: Path) -> None:
     with opened_for_writing(make(tmp_path), DATA) as store:
         path = store.paths.config
+        train_a_step(store.paths)
     tree = json.loads(path.read_text())
     for key in ("optimizer", "distillation", "curvature"):
         del tree["config"]["train"][key]
