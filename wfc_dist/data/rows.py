@@ -127,7 +127,7 @@ class Columns:
         text, kinds, mended = inspect_text(raw, self._dataset.text)
         language = self._value(record, "language")
         return SourceRow(
-            str(row_id), text, None if language is None else str(language),
+            _writable(str(row_id)), text, None if language is None else str(language),
             audio(offset_s, duration_s, channel), duration_s, where,
             self._word_languages(record, raw, text, where), self._unread_of(record), raw,
             (fault,) if fault else kinds, mended,
@@ -197,7 +197,7 @@ class Columns:
         marks = value.split() if isinstance(value, str) else value  # a string is a cell of a table
         is_list = isinstance(marks, list) and all(isinstance(name, str) for name in marks)
         found = marks_of_words(raw, text, marks, self._dataset.text) if is_list else None
-        if found is None:
+        if found is None or any(_writable(name) != name for name in found):
             num_words = len(raw.split())
             raise InputError(
                 f"{where}: word_langs is {value!r}, expected a list of {num_words} language codes, one a word of the text"
@@ -226,6 +226,11 @@ class Columns:
 def plain_number(text: str) -> float | None:
     """Returns the number that a text is, written with digits, a point and an exponent; None for anything else, such as 1_000."""
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _writable(name: str) -> str:
+    r"""Returns a name with \udcff for half of a surrogate pair, as in a file name that is no UTF-8: no file takes it as it is."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _short(value: object) -> str:

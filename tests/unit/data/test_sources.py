@@ -294,3 +294,12 @@ def test_unreadable_audio_is_named_when_it_is_decoded(copy):
             split.audio(index)
     with pytest.raises(InputError, match=r"train-1\.flac is missing"):
         _ = split.fingerprint
+
+
+@pytest.mark.parametrize("row_id", ["\\ud800", "a\\udcffb", "ni\u00f1o", "\\ud83d\\ude00"])
+def test_an_id_can_be_written_down(copy, row_id):
+    row = f'{{"audio_filepath": "audio/train-0.flac", "text": "a", "lang": "en", "id": "{row_id}"}}'
+    (copy / "train.jsonl").write_text(row + "\n" + row + "\n", encoding="utf-8")
+    ids = [clip.id for clip in open_split("tiny", jsonl(copy), "train").clips]
+    assert len({name.encode() for name in ids}) == 2 and ids[1] == f"{ids[0]}#2"
+    assert json.loads(f'"{row_id}"').isprintable() == ("udcff" not in ids[0] and "ud800" not in ids[0])
