@@ -24,6 +24,7 @@ import ct2_whisper
 from wfc_dist import log
 from wfc_dist.errors import InputError, IntegrityError, WfcError
 from wfc_dist.storage import durable
+from wfc_dist.weights.tensor_files import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,13 @@ def write_checkpoint(folder: Path, model_file: bytes, files: dict[str, bytes]) -
         model_file: The CTranslate2 model.
         files: data/config.json, data/tokenizer.json, the English spelling table, LICENSE.
     """
-    from safetensors.numpy import save_file
+    import torch
     from transformers import WhisperFeatureExtractor
 
     variables = ct2_whisper.read_variables(model_file)
     shape = ct2_whisper.whisper_shape(variables)
-    save_file(ct2_whisper.hugging_face_state(variables), folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {name: torch.from_numpy(array) for name, array in ct2_whisper.hugging_face_state(variables).items()}
+    save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     tokenizer = json.loads(files["data/tokenizer.json"])
     ids = {token["content"]: int(token["id"]) for token in tokenizer["added_tokens"]}
     _write_configs(folder, shape, ids, json.loads(files["data/config.json"]))

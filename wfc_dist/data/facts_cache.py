@@ -7,7 +7,7 @@ data set, or in the user's cache folder where that one cannot be written. A dama
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,8 @@ def _own_path(folder: Path) -> Path:
 def _written(path: Path, arrays: dict[str, Any]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=NAME, delete=False) as file:
+        with open(path.with_name(f"{NAME}{uuid.uuid4().hex}"), "xb") as file:
             np.savez(file, **arrays)
-        os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError:
         return False

@@ -68,7 +68,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Appends one line and flushes it. `read_lines(..., repair=True)` removes a line that a crash left incomplete."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, (line + "\n").encode())
         os.fsync(descriptor)

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import build, copy_values_, lora_layers, lora_parameters, train_mode_
 from wfc_dist.weights import peft_folder
+from wfc_dist.weights.tensor_files import save_tensors
 from wfc_dist.weights.warm_base import WarmBase
 
 
@@ -125,4 +125,4 @@ def measure(
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Writes folder/curvature.safetensors. The commit of the adapter's folder hashes the file and makes it durable."""
-    save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / peft_folder.STATISTICS)
+    save_tensors(folder / peft_folder.STATISTICS, dict(sorted(tensors.items())))

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from wfc_dist.errors import IntegrityError
 from wfc_dist.runs.layout import checkpoint, checkpoint_steps
 from wfc_dist.storage import durable
 from wfc_dist.training.engine import Slot
+from wfc_dist.weights.tensor_files import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def save_state(state: TrainingState, folder: Path, identity: Mapping[str, Any], 
     tensors = {f"{part}/{name}": getattr(slot, part) for name, slot in state.slots.items() for part in _PARTS}
     tensors |= {f"best/{name}": value for name, value in state.best.items()}
     tensors |= {f"rng/{rank}": value for rank, value in enumerate(state.rng)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staged / TENSORS)
+    save_tensors(staged / TENSORS, tensors)
     (staged / FACTS).write_text(json.dumps(asdict(state.progress), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     durable.commit_folder(staged, final, {"kind": "training", "step": state.progress.step, "identity": dict(identity)})
     for step in [step for step in checkpoint_steps(folder) if step <= state.progress.step][KEPT:]:

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
 from wfc_dist.merging.curvature import FIELDS, Curvature, shape_of
 from wfc_dist.merging.factors import Factors, concatenated
 from wfc_dist.weights import adapter_config
 from wfc_dist.weights.hashing import content_sha256, tensor_sha256
-from wfc_dist.weights.tensor_files import read_header
+from wfc_dist.weights.tensor_files import read_header, save_tensors
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", adapter_config.CONFIG
 STATISTICS = "curvature.safetensors"
@@ -170,7 +169,7 @@ def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[
         config: The content of adapter_config.json.
     """
     tensors = {key: tensor.detach().cpu().float().contiguous() for key, tensor in sorted(state.items())}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return adapter_sha256(tensors)
 

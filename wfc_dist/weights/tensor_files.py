@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from wfc_dist.errors import InputError
 
@@ -81,6 +82,14 @@ def open_tensors(path: Path) -> "safe_open":
 def write_order(specs: Mapping[str, TensorSpec]) -> list[str]:
     """Returns names in the order of a file's data: larger data types first, so that all are aligned, then by name."""
     return sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file with the library, as contiguous tensors. The mode of the file follows the umask."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    path.chmod(mode)  # the library replaces the file by a temporary one, which only its owner may read
 
 
 class TensorFileWriter:

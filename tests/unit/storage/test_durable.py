@@ -1,5 +1,6 @@
 """The commit protocol: whole or not there."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -79,3 +80,12 @@ def test_files_of_another_node_are_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "weights").exists()
     with pytest.raises(IntegrityError, match="config did not appear"):
         durable.await_files(tmp_path, ["weights", "config"], timeout_s=0)
+
+
+def test_the_mode_of_a_file_of_lines_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        durable.append_line(tmp_path / "lines", "a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lines").stat().st_mode & 0o777 == 0o664

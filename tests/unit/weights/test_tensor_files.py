@@ -109,3 +109,15 @@ def test_a_disk_that_fails_while_the_file_is_being_written_is_not_forgotten(
         for name, tensor in items.items():
             writer.write(name, tensor)
         writer.close()
+
+
+def test_a_file_of_the_library_has_its_bytes_and_a_mode_that_follows_the_umask(tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o644), (0o002, 0o664), (0o077, 0o600)):
+        before = os.umask(umask)
+        try:
+            tensor_files.save_tensors(tmp_path / f"{umask}", tensors(), {"format": "pt"})
+        finally:
+            os.umask(before)
+        assert (tmp_path / f"{umask}").stat().st_mode & 0o777 == mode
+    save_file(tensors(), tmp_path / "library", metadata={"format": "pt"})
+    assert (tmp_path / "library").read_bytes() == (tmp_path / f"{0o022}").read_bytes()
