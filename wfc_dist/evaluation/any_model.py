@@ -18,6 +18,7 @@ from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable
+from wfc_dist.runs.provenance import base_of_adapter
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.objects import is_url
@@ -78,12 +79,24 @@ def _locate(name: str) -> tuple[Path, Path | None]:
         checkpoint.check(folder, "decode")
         return folder, None
     if (folder / adapter_config.CONFIG).is_file() and not base_chain.has_weights(folder):
-        config = adapter_config.read_config(folder)
-        base, revision = config.get("base_model_name_or_path"), config.get("revision")
-        if not base or not isinstance(base, str) or not isinstance(revision, str | None):
-            raise InputError(f"{folder / adapter_config.CONFIG}: base_model_name_or_path names no base; write its folder there")
-        return checkpoint.resolve_root(base, revision, "decode"), folder
+        return _base_of(folder), folder
     return checkpoint.resolve_root(str(layout.model_pointed_to(folder) or name), use="decode"), None
+
+
+def _base_of(adapter: Path) -> Path:
+    """Returns the folder, checked, of the base that an adapter needs: that of its run, else what its configuration names."""
+    config, base = adapter_config.read_config(adapter), base_of_adapter(adapter)
+    if base is not None:
+        checkpoint.check(base, "decode")
+        return base
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name or not isinstance(name, str) or not isinstance(revision, str | None):
+        raise InputError(f"{adapter / adapter_config.CONFIG}: base_model_name_or_path names no base; write its folder there")
+    if name.startswith(".."):
+        raise InputError(
+            f"{adapter} names its base as {name}, which is a place in a run directory; load it from the run that made it"
+        )
+    return checkpoint.resolve_root(name, revision, "decode")
 
 
 def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str, Score]:

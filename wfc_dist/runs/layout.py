@@ -155,6 +155,16 @@ def base_index(name: str) -> int | None:
     return int(digits) if digits.isdecimal() and name == base_name(int(digits)) else None
 
 
+def adapter_place(folder: Path) -> tuple[Path, int] | None:
+    """Returns the run directory and the round of an adapter's folder; None for a folder elsewhere."""
+    folder = folder.absolute()
+    round_dir = folder.parent.parent
+    digits = round_dir.name.removeprefix("round-")
+    if not digits.isdecimal() or folder != RunPaths(round_dir.parent).adapter(int(digits), folder.name):
+        return None
+    return round_dir.parent, int(digits)
+
+
 def checkpoint(folder: Path, step: int) -> Path:
     """Returns the folder of one checkpoint; `folder` holds all checkpoints of the adapter."""
     return folder / f"step-{step}"

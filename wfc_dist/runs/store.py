@@ -11,8 +11,11 @@ from wfc_dist import log
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError, Interrupted
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs.cards import base_card
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_record, request_stop
+from wfc_dist.runs.provenance import describe_adapter, describe_base
 from wfc_dist.runs.records import Fits, Ledger, StatusFile
+from wfc_dist.runs.root_model import CARD, describe_root
 from wfc_dist.runs.shared_cache import Pool, adapter_identity
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
@@ -114,6 +117,8 @@ class RunStore:
 
     def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
         """Commits base 0, a pointer to the root model."""
+        root = describe_root({**facts, "sha256": sha256})
+        durable.write_text(staged / CARD, base_card(self.config, root, [], []))
         self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
         self.ledger.record("base", round=0, sha256=sha256)
 
@@ -171,6 +176,7 @@ class RunStore:
                 self.mirror.fetch(staged)
                 (staged / durable.MANIFEST).unlink(missing_ok=True)  # needed for the transfer only
                 self.mirror.fetch_file(self.paths.curve(base.index + 1, dataset))
+            describe_adapter(self.paths, self.config, staged, (base.index + 1, dataset), base_sha256=base.sha256, facts=facts)
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
             if self.pool is not None and "from_pool" not in facts:
                 self.pool.put_adapter(self._identity(base, dataset), final)
@@ -210,6 +216,8 @@ class RunStore:
         links, written = facts["links"], facts.pop("written", {})  # these files were hashed while they were written
         files = self.manifest(0)["root_files"]
         known = {link: files[Path(path).name] for link, path in links.items()}
+        facts["links"] = {link: Path(path).name for link, path in links.items()}  # without the folder of this machine
+        describe_base(self.paths, self.config, Path(staged.path), staged.index - 1, facts)
         self._commit(Path(staged.path), final, facts, known | written)
 
     def _prune(self, round_index: int) -> None:

@@ -3,12 +3,14 @@
 Every key of PEFT's `LoraConfig` (0.21) stands in one of the lists below. What stands in none is refused, unless it is off.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.errors import InputError
+from wfc_dist.storage import durable
 from wfc_dist.weights.json_files import number, read_object, whole_number
 
 CONFIG = "adapter_config.json"
@@ -73,6 +75,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     _check_initialization(folder, config.get("init_lora_weights", True))
     _check_numbers(folder, config)
     return config
+
+
+def name_base(folder: Path, base: str, revision: str | None) -> None:
+    """Sets what adapter_config.json says of the base: a hub id and its revision, or a path relative to the folder."""
+    config = read_object(folder / CONFIG, "copy the adapter again", MAX_BYTES)
+    config |= {"base_model_name_or_path": base, "revision": revision}
+    durable.write_text(folder / CONFIG, text(config))  # a new file: the old one may be a link that a pool shares
+
+
+def text(config: Mapping[str, Any]) -> str:
+    """Returns the content of adapter_config.json."""
+    return json.dumps(config, indent=1, sort_keys=True) + "\n"
 
 
 def _shown(value: object) -> str:

@@ -199,3 +199,15 @@ def copy_companions(root: Path, out: Path) -> None:
     found, filled = read_generation(root) if _has_tokenizer(root) else ({}, [])
     if filled:
         (out / GENERATION).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for name in ("config.json", "tokenizer_config.json"):
+        _drop_paths(out / name)
+
+
+def _drop_paths(path: Path) -> None:
+    """Removes from a configuration what names a place on the machine that saved it, such as `_name_or_path: /home/...`."""
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if not (isinstance(value, str) and Path(value).is_absolute())}
+    if kept != config:
+        path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

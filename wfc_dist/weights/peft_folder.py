@@ -170,7 +170,7 @@ def write_peft(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[
     """
     tensors = {key: tensor.detach().cpu().float().contiguous() for key, tensor in sorted(state.items())}
     save_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(adapter_config.text(config), encoding="utf-8")
     return adapter_sha256(tensors)
 
 

@@ -183,3 +183,20 @@ def test_the_mel_bins_are_the_models(folder: Path) -> None:
     companions.check_processor(folder, 80)
     with pytest.raises(InputError, match=r"feature_size is 80, 128 is expected .*num_mel_bins"):
         companions.check_processor(folder, 128)
+
+
+def test_companions_are_copied_without_the_paths_of_the_machine_that_saved_them(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    out.mkdir()
+    config = {"_name_or_path": "/home/me/whisper", "d_model": 32, "activation": "gelu", "rope": None}
+    (root / "config.json").write_text(json.dumps(config))
+    (root / "tokenizer_config.json").write_text('{"name_or_path":"openai/whisper-base",  "pad_token": "<pad>"}')
+    for name in ("manifest.json", "pytorch_model.bin.index.json", "README.md"):
+        (root / name).write_text("{}")
+
+    companions.copy_companions(root, out)
+
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "tokenizer_config.json"]
+    assert json.loads((out / "config.json").read_text()) == {"d_model": 32, "activation": "gelu", "rope": None}
+    assert (out / "tokenizer_config.json").read_bytes() == (root / "tokenizer_config.json").read_bytes(), "nothing to remove"
