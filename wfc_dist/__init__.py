@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is exported
     from wfc_dist.evaluation.transcripts import Segment as Segment
     from wfc_dist.evaluation.transcripts import Transcript as Transcript
     from wfc_dist.evaluation.transcripts import Word as Word
+    from wfc_dist.exporting.models import Exported as Exported
+    from wfc_dist.exporting.models import export as export
     from wfc_dist.merging.factors import Factors as Factors
     from wfc_dist.merging.recipe import Recipe as Recipe
     from wfc_dist.merging.recipe import merged_update as merged_update
@@ -58,6 +60,7 @@ _HOMES = {
     "evaluation.metrics": "Score",
     "evaluation.transcribing": "transcribe",
     "evaluation.transcripts": "Segment Transcript Word",
+    "exporting.models": "Exported export",
     "merging.factors": "Factors",
     "merging.recipe": "Recipe merged_update",
     "rounds": "Adapter Base",

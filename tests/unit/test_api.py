@@ -16,7 +16,7 @@ import wfc_dist
 
 REPO = Path(__file__).parents[2]
 FUNCTIONS = sorted(name for name in wfc_dist.__all__ if inspect.isfunction(getattr(wfc_dist, name)))
-VERBS = {"average", "evaluate", "merge", "open_run", "rebuild", "run", "transcribe", "load_config"}
+VERBS = {"average", "evaluate", "export", "merge", "open_run", "rebuild", "run", "transcribe", "load_config"}
 
 
 @pytest.fixture(scope="module")

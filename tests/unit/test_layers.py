@@ -33,9 +33,10 @@ MAY_IMPORT = {
     "backends": "training evaluation centralize data runs weights config merging storage log progress",
     "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
+    "exporting": "evaluation data runs weights config storage log",
     "reports": "compare coordinator backends analysis evaluation runs data config storage log progress",
-    "cli": "reports compare coordinator backends analysis training evaluation centralize data runs weights config merging storage"
-    " log progress",
+    "cli": "reports exporting compare coordinator backends analysis training evaluation centralize data runs weights config"
+    " merging storage log progress",
     "__main__": "cli",
 }
 """Folder, or file at the top -> what it may import besides EVERYBODYS and itself. docs/architecture.md shows it as a table."""

@@ -1,6 +1,5 @@
 """The commands of `wfc`. Heavy libraries are imported by the commands that need them: `--help` answers at once."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 import wfc_dist
 from wfc_dist import log
-from wfc_dist.cli import models
+from wfc_dist.cli import models, sharing, terminal
 from wfc_dist.cli.models import Run
 from wfc_dist.errors import EXIT_FAILED, InputError
 
@@ -83,7 +82,7 @@ def plan(config: ConfigPath, overrides: Overrides = None, json: Json = False) ->
     from wfc_dist.reports.plan import plan_table
 
     settings = wfc_dist.load_config(config, overrides or [])
-    hours, console = check(settings).hours, _console()
+    hours, console = check(settings).hours, terminal.console()
     if json:
         _print_json("plan", plan_run(settings, hours))
         return
@@ -114,7 +113,7 @@ def audit(
     if json:
         _print_json("audit", report)
     else:
-        _console().print(audit_table(report))
+        terminal.console().print(audit_table(report))
     report.raise_for_errors()
 
 
@@ -130,14 +129,14 @@ def status(
     if watch:
         from wfc_dist.reports.watching import watch_run
 
-        watch_run(lambda: wfc_dist.open_run(run), _console())
+        watch_run(lambda: wfc_dist.open_run(run), terminal.console())
         return
     if json:
         _print_json("status", wfc_dist.open_run(run))
         return
     from wfc_dist.reports.status import status_table
 
-    _console().print(status_table(wfc_dist.open_run(run)))
+    terminal.console().print(status_table(wfc_dist.open_run(run)))
 
 
 @app.command()
@@ -148,7 +147,7 @@ def lineage(run: Run, json: Json = False) -> None:
         return
     from wfc_dist.reports.status import lineage_tree
 
-    _console().print(lineage_tree(wfc_dist.open_run(run)))
+    terminal.console().print(lineage_tree(wfc_dist.open_run(run)))
 
 
 @app.command()
@@ -174,7 +173,7 @@ def analyze(
     from wfc_dist.reports.analysis import verdict_table, write_analysis
 
     analysis = analyze_run(opened, num_points=line, max_clips=clips)
-    (page, numbers), console = write_analysis(opened.path, analysis), _console()
+    (page, numbers), console = write_analysis(opened.path, analysis), terminal.console()
     console.print(verdict_table(analysis))
     for verdict in analysis.rounds[-1].verdicts:
         console.print(verdict.sentence, markup=False)
@@ -205,7 +204,7 @@ def evaluate(
     """Score any base, adapter or hub model on the test sets of a configuration."""
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
-    scores, console = wfc_dist.evaluate(model, settings, threads=threads), _console()
+    scores, console = wfc_dist.evaluate(model, settings, threads=threads), terminal.console()
     if json:
         _print_json("evaluate", model, settings, scores)
         return
@@ -271,6 +270,7 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
 
 
 models.add_to(app)
+sharing.add_to(app)
 
 
 @config_app.command("schema")
@@ -313,9 +313,3 @@ def _print_json(command: str, *facts: object) -> None:
     from wfc_dist.reports import as_json
 
     typer.echo(as_json.text_of(getattr(as_json, f"{command}_json")(*facts)))
-
-
-def _console():  # type: ignore[no-untyped-def]
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 120)

@@ -37,6 +37,27 @@ class Learned:
     hours: float | None = None
 
 
+@dataclass(frozen=True)
+class Use:
+    """Who loads a model: the name of the library on the hub, and lines of Markdown that say how."""
+
+    library: str
+    lines: tuple[str, ...]
+
+
+TRANSFORMERS = Use(
+    "transformers",
+    (
+        "```python",
+        "from transformers import WhisperForConditionalGeneration, WhisperProcessor",
+        "",
+        'model = WhisperForConditionalGeneration.from_pretrained("this folder")',
+        'processor = WhisperProcessor.from_pretrained("this folder")',
+        "```",
+    ),
+)
+
+
 def adapter_card(config: Config, root: Root, learned: Learned, base_sha256: str, facts: Mapping[str, Any]) -> str:
     """Returns the card of one adapter.
 
@@ -85,7 +106,7 @@ def adapter_card(config: Config, root: Root, learned: Learned, base_sha256: str,
             "Load it on the base it was trained against, and on no other one. `task_type` is empty with a reason: PEFT's classes",
             "for a task pass `input_ids`, which Whisper does not take.",
         ]),
-        *_use(),
+        *_intended_use(),
     ]  # fmt: skip
     meta = _metadata(config, root, [learned], library="peft", relation="adapter", tags=["lora"])
     return _card(meta, body)
@@ -103,6 +124,7 @@ def base_card(
     *,
     more: Sequence[str] = (),
     results: Sequence[Mapping[str, Any]] = (),
+    use: Use | None = None,
 ) -> str:
     """Returns the card of a base.
 
@@ -113,8 +135,9 @@ def base_card(
         learned: The adapters in it, in order of rounds and data sets.
         more: Lines of further sections, such as the error table.
         results: Entries of the metadata's `model-index`.
+        use: Who loads it, and how; by default Transformers.
     """
-    index = len(chain)
+    index, use = len(chain), use or TRANSFORMERS
     body = [
         f"# Base {index} of the run {config.run.name}",
         "",
@@ -122,17 +145,10 @@ def base_card(
         *_datasets(config, learned),
         *more,
         *_lineage(root, chain, learned),
-        *_section("How to load", [
-            "```python",
-            "from transformers import WhisperForConditionalGeneration, WhisperProcessor",
-            "",
-            'model = WhisperForConditionalGeneration.from_pretrained("this folder")',
-            'processor = WhisperProcessor.from_pretrained("this folder")',
-            "```",
-        ]),
-        *_use(),
+        *_section("How to load", use.lines),
+        *_intended_use(),
     ]  # fmt: skip
-    return _card(_metadata(config, root, learned, library="transformers", relation="finetune", results=results), body)
+    return _card(_metadata(config, root, learned, library=use.library, relation="finetune", results=results), body)
 
 
 def _what_a_base_is(config: Config, root: Root, chain: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -196,7 +212,7 @@ def _lineage(root: Root, chain: Sequence[Mapping[str, Any]], learned: Sequence[L
     return _section("Lineage", rows)
 
 
-def _use() -> list[str]:
+def _intended_use() -> list[str]:
     return _section("Intended use", [
         "Transcription of speech in the languages above, and research on continual learning. A text that nobody has checked is",
         "no ground for a decision about a person. Whisper may write words that nobody said, above all in silence and noise.",

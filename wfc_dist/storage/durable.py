@@ -125,13 +125,17 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
+def new_folder(final: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
     """Yields an empty folder that appears as `final` when the context ends without an error.
+
+    Args:
+        final: Must not exist.
+        may_be_empty: `final` may also be an empty folder, which is replaced.
 
     Raises:
         InputError: `final` exists. It is left as it is.
     """
-    if final.exists():
+    if final.exists() and not (may_be_empty and final.is_dir() and not any(final.iterdir())):
         raise InputError(f"{final} exists and is not written over; choose another --out")
     staged = final.with_name(f".{final.name}.tmp-{os.getpid()}")
     staged.mkdir(parents=True)
