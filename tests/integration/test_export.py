@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import tiny
+from hub_server import Hub, hub_on_loopback
 from huggingface_hub import ModelCard
 from processes import wfc
 from transformers import WhisperConfig, WhisperForConditionalGeneration
@@ -173,6 +174,44 @@ def test_the_command_says_what_it_did(run: Run, tmp_path: Path) -> None:
     done = wfc("export", run.path, "--base", 1, "--to", "safetensors", "--out", tmp_path / "out", "--shard-size", "200KB")
     assert done.stdout.strip() == str(tmp_path / "out") and "the same text for 4 of 4 clips" in done.stderr
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 4
+
+
+def pushed(
+    run: Run, hub: Hub, *arguments: object, check: bool = True, token: str = "hf_secret"
+) -> subprocess.CompletedProcess[str]:
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return wfc("push", run.path, "org/name", *arguments, check=check, **environment)
+
+
+def test_a_base_is_pushed_in_one_commit_and_loads_from_what_the_hub_holds(run: Run, tmp_path: Path) -> None:
+    with hub_on_loopback("hf_secret") as hub:
+        hub.files = {"model-00001-of-00002.safetensors": b"old", "model.safetensors.index.json": b"{}", "notes.txt": b"mine"}
+        done = pushed(run, hub, "--base", 1, "--private")
+    assert hub.is_private is True and sum("/commit/" in request for request in hub.requests) == 1
+    assert {"model.safetensors", "README.md", "config.json", "tokenizer.json", "notes.txt"} <= hub.files.keys()
+    assert not {"model-00001-of-00002.safetensors", "model.safetensors.index.json"} & hub.files.keys(), "stale weights"
+    assert done.stdout.strip().endswith("/org/name/commit/1") and "hf_secret" not in done.stdout + done.stderr
+    for name, data in hub.files.items():
+        (tmp_path / name).write_bytes(data)
+    assert content_sha256(hash_tensors(tmp_path)) == run.base(1).sha256
+    assert "## Error by test set" in ModelCard.load(tmp_path / "README.md").text
+
+
+def test_a_dry_run_lists_files_and_sizes_and_sends_nothing(run: Run) -> None:
+    with hub_on_loopback("hf_secret") as hub:
+        done = pushed(run, hub, "--dry-run")
+    assert hub.requests == [] and "nothing was sent" in done.stderr
+    size = next(line.split()[0] for line in done.stderr.splitlines() if line.endswith("  model.safetensors"))
+    assert int(size.replace(",", "")) > 500_000
+
+
+def test_a_refused_push_names_the_way_out_and_no_token(run: Run) -> None:
+    with hub_on_loopback("hf_secret") as hub:
+        done = pushed(run, hub, check=False, token="hf_wrong")
+        assert done.returncode == 2 and "hub refused org/name (HTTP 401)" in done.stderr and "hf auth login" in done.stderr
+        assert "hf_wrong" not in done.stdout + done.stderr and "Traceback" not in done.stderr and hub.files == {}
+        done = wfc("push", run.path, "a/b/c", check=False, HF_ENDPOINT=hub.url)
+        assert done.returncode == 2 and "no name of a repository such as OWNER/NAME" in done.stderr
 
 
 @pytest.mark.parametrize("seed", ["1", "2", "3", "4"])

@@ -1,4 +1,4 @@
-"""The commands of `wfc` that hand models on."""
+"""The commands of `wfc` that hand models on: export, push."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,8 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to `app`."""
-    app.command()(export)
+    for command in (export, push):
+        app.command()(command)
 
 
 def size_bytes(text: str) -> int:
@@ -55,3 +56,25 @@ def export(
     verdict = f"the same text for {same} of {len(done.compared)} clips" if done.compared else "not verified"
     typer.echo(f"base {done.base.index} by {done.made_by}: {verdict}", err=True)
     typer.echo(done.folder)
+
+
+def push(
+    run: Run,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
+    base: Base = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes, send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, where it is new.")] = False,
+    shard_size: Annotated[str | None, typer.Option(help="The most that a file holds, such as 5GB.")] = None,
+) -> None:
+    """Send a base, as one complete checkpoint with its card, to a repository on the hub."""
+    log.quiet_libraries()
+    from wfc_dist.exporting import push as pushing
+
+    size = None if shard_size is None else size_bytes(shard_size)
+    sent = pushing.push(run, repo, base=base, private=private, dry_run=dry_run, shard_size_bytes=size)
+    for name, num_bytes in sent.files.items():
+        typer.echo(f"{num_bytes:>15,}  {name}", err=True)
+    verdict = "sent in one commit" if sent.url else "nothing was sent"
+    typer.echo(f"base {sent.base.index}, {sum(sent.files.values()):,} bytes in {len(sent.files)} files: {verdict}", err=True)
+    typer.echo(sent.url or repo)
