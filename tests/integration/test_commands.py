@@ -32,7 +32,7 @@ def test_help_names_every_command() -> None:
     assert wfc("--version").stdout.startswith("wfc_dist 0.")
     text = wfc("--help").stdout
     commands = "run stream compare sweep plan audit status lineage report analyze stop evaluate average merge rebuild transcribe"
-    assert all(f" {command} " in text for command in [*commands.split(), "export", "push", "config"])
+    assert all(f" {command} " in text for command in [*commands.split(), "export", "push", "diff", "config"])
 
 
 def test_help_of_average_names_every_method() -> None:

@@ -214,6 +214,21 @@ def test_a_refused_push_names_the_way_out_and_no_token(run: Run) -> None:
         assert done.returncode == 2 and "no name of a repository such as OWNER/NAME" in done.stderr
 
 
+def test_two_bases_differ_in_the_tensors_that_a_round_changed(run: Run) -> None:
+    changed = run.base(1).facts["changed"]
+    found = json.loads(wfc("diff", run.path / "base-0000", run.path / "base-0001", "--json").stdout)
+    assert sorted(item["name"] for item in found["moved"]) == changed and found["num_tensors"] > len(changed)
+    assert all(item["relative"] > 0 and item["largest"] > 0 and not item["why"] for item in found["moved"])
+    assert found["scores"].keys() == run.config.test_sets().keys() and all(None not in pair for pair in found["scores"].values())
+    norm = run.base(1).facts["update_norm"]
+    total = sum(float(tensor.double().square().sum()) for _, tensor in read_tensors(run.base(0).path))
+    assert found["relative"] == pytest.approx(norm / total**0.5, rel=1e-3), "the update, but for what the cast lost"
+
+    text = wfc("diff", run.path / "base-0000", run.path, "--show", 1).stdout
+    assert "tensors differ" in text and "more" in text and "error in percent" in text
+    assert json.loads(wfc("diff", run.path, run.path / "base-0002", "--json").stdout)["moved"] == []
+
+
 @pytest.mark.parametrize("seed", ["1", "2", "3", "4"])
 def test_an_export_has_no_stale_tensor_for_a_loader_that_reads_files_in_any_order(run: Run, tmp_path: Path, seed: str) -> None:
     """huggingface_hub reads the files of an index in the order of a set, which the hash seed decides."""

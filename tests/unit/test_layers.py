@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
     "exporting": "evaluation data runs weights config storage log",
-    "reports": "compare coordinator backends analysis evaluation runs data config storage log progress",
+    "reports": "exporting compare coordinator backends analysis evaluation runs data config storage log progress",
     "cli": "reports exporting compare coordinator backends analysis training evaluation centralize data runs weights config"
     " merging storage log progress",
     "__main__": "cli",

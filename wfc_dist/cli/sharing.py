@@ -1,4 +1,4 @@
-"""The commands of `wfc` that hand models on: export, push."""
+"""The commands of `wfc` that hand models on, or look at two of them: export, push, diff."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 import wfc_dist
 from wfc_dist import log
+from wfc_dist.cli import terminal
 from wfc_dist.cli.models import Run
 from wfc_dist.errors import ConfigError
 
@@ -17,7 +18,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to `app`."""
-    for command in (export, push):
+    for command in (export, push, diff):
         app.command()(command)
 
 
@@ -78,3 +79,23 @@ def push(
     verdict = "sent in one commit" if sent.url else "nothing was sent"
     typer.echo(f"base {sent.base.index}, {sum(sent.files.values()):,} bytes in {len(sent.files)} files: {verdict}", err=True)
     typer.echo(sent.url or repo)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="Run directory or URL, base, checkpoint folder or hub model.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Show that many tensors.")] = 20,
+) -> None:
+    """Say which tensors differ between two models, by how much, and the error by test set where it was scored."""
+    import json
+
+    from wfc_dist.exporting.diff import diff as compare_models
+    from wfc_dist.reports.difference import tables
+
+    found = compare_models(a, b)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+        return
+    for table in tables(found, show):
+        terminal.console().print(table)
