@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wfc_dist.errors import InputError, IntegrityError
-from wfc_dist.exporting import formats, safetensors_format, verification
+from wfc_dist.exporting import catalog, safetensors_format, verification
 from wfc_dist.exporting.formats import Format, Options
 from wfc_dist.exporting.full_card import full_card
 from wfc_dist.exporting.verification import Compared
@@ -79,7 +79,7 @@ def export(
         [True, True, True, True]
     """
     options = Options(quantization, shard_size_bytes, None if converter is None else Path(converter))
-    chosen, options = formats.resolve(to, options)
+    chosen, options = catalog.resolve(to, options)
     if is_url(str(out)):
         raise InputError(f"{out} is a URL; give a folder on this machine and copy it from there")
     opened, found = open_base(run, base)

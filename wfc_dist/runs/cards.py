@@ -125,6 +125,7 @@ def base_card(
     more: Sequence[str] = (),
     results: Sequence[Mapping[str, Any]] = (),
     use: Use | None = None,
+    num_pending: int = 0,
 ) -> str:
     """Returns the card of a base.
 
@@ -136,10 +137,12 @@ def base_card(
         more: Lines of further sections, such as the error table.
         results: Entries of the metadata's `model-index`.
         use: Who loads it, and how; by default Transformers.
+        num_pending: Of an interim base: how many adapters of the last round are in it.
     """
     index, use = len(chain), use or TRANSFORMERS
     body = [
-        f"# Base {index} of the run {config.run.name}",
+        f"# {f'Interim base of {num_pending} adapters after base {index - 1}' if num_pending else f'Base {index}'} "
+        f"of the run {config.run.name}",
         "",
         *(_what_a_base_is(config, root, chain) if chain else [f"The root model `{root.name}`{_at(root)}; nothing is added."]),
         *_datasets(config, learned),

@@ -51,7 +51,8 @@ def describe_base(paths: RunPaths, config: Config, staged: Path, earlier: int, f
         facts: What its manifest will say.
     """
     chain = [*chain_of(paths, earlier), facts]
-    card = cards.base_card(config, root_of(paths), chain, learned_in(paths, chain))
+    num_pending = 0 if "delta" in facts else len(facts.get("adapters", {}))  # an interim base keeps no delta
+    card = cards.base_card(config, root_of(paths), chain, learned_in(paths, chain), num_pending=num_pending)
     durable.write_text(staged / CARD, card)
 
 

@@ -7,7 +7,8 @@ import torch
 
 from wfc_dist.cli.sharing import size_bytes
 from wfc_dist.errors import ConfigError
-from wfc_dist.exporting.formats import Options, resolve
+from wfc_dist.exporting.catalog import resolve
+from wfc_dist.exporting.formats import Options
 from wfc_dist.exporting.safetensors_format import shards
 from wfc_dist.exporting.verification import Compared
 from wfc_dist.weights.tensor_files import TensorSpec
