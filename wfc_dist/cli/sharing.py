@@ -37,7 +37,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
     base: Base = None,
     *,
-    quantization: Annotated[str, typer.Option(help="ctranslate2: float32, float16, int8, ...; ggml: float16, float32.")] = "",
+    quantization: Annotated[str, typer.Option(help="ctranslate2: float32, float16, int8, int8_float16 or int8_float32.")] = "",
     shard_size: Annotated[str | None, typer.Option(help="safetensors: the most that a file holds, such as 2GB.")] = None,
     converter: Annotated[Path | None, typer.Option(help="ggml: whisper.cpp's models/convert-h5-to-ggml.py.")] = None,
     clip: Annotated[list[Path] | None, typer.Option(metavar="AUDIO", help="Verify with this clip; repeatable.")] = None,

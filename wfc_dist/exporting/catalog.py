@@ -13,6 +13,8 @@ _FASTER_WHISPER = Use(
         "",
         'segments, _ = WhisperModel("this folder").transcribe("speech.wav")',
         "```",
+        "",
+        "Append silence to clips shorter than 30 s: faster-whisper fills their features with zeros, which are no silence.",
     ),
 )
 _WHISPER_CPP = Use("whisper.cpp", ("```sh", "whisper-cli -m ggml-model.bin -l auto -f speech.wav", "```"))
@@ -27,7 +29,7 @@ FORMATS = {
         ctranslate2_format.write, ctranslate2_format.reader, _FASTER_WHISPER,
     ),
     "ggml": Format(
-        ("float16", "float32"), ggml_format.write, ggml_format.reader, _WHISPER_CPP, ("converter",)
+        ("float16",), ggml_format.write, ggml_format.reader, _WHISPER_CPP, ("converter",)
     ),
 }  # fmt: skip
 _LEFT_OUT = {

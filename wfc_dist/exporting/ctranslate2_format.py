@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from wfc_dist.data.audio_files import RATE_HZ
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation.windows import Audio
 from wfc_dist.exporting.formats import Options, Reader
@@ -30,11 +33,14 @@ def reader(folder: Path) -> Reader:
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise ConfigError(f"verifying needs faster-whisper ({error}); run `pip install 'wfc-dist[ct2]'`") from error
+    whole_window = 30 * RATE_HZ
     model: Any = WhisperModel(str(folder), device="cpu", compute_type="default", local_files_only=True)
 
     def transcribe(audio: Audio, language: str | None) -> str:
+        # Shorter audio gets features of 0 behind its own, which is no silence, and the model may write another text.
+        padded = np.pad(audio, (0, max(0, whole_window - len(audio))))
         segments, _ = model.transcribe(
-            audio, language=language, beam_size=1, best_of=1, temperature=0.0, without_timestamps=True,
+            padded, language=language, beam_size=1, best_of=1, temperature=0.0, without_timestamps=True,
             condition_on_previous_text=False, no_speech_threshold=None, log_prob_threshold=None,
             compression_ratio_threshold=None,
         )  # fmt: skip

@@ -42,7 +42,6 @@ def write(source: Path, out: Path, options: Options) -> str:
         _write_vocabulary(checkpoint)
         _write_mel_filters(checkpoint, openai / "whisper" / "assets" / "mel_filters.npz")
         command = [sys.executable, str(options.converter), str(checkpoint), str(openai), str(made)]
-        command += ["use-f32"] if options.quantization == "float32" else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         files = list(made.iterdir())
         if done.returncode or len(files) != 1:

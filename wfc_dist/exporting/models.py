@@ -56,8 +56,7 @@ def export(
         to: safetensors, ctranslate2 or ggml.
         out: Must not exist, or be empty.
         base: Index of the base; the last one by default.
-        quantization: Of ctranslate2: float32 (default), float16, int8, int8_float16 or int8_float32; of ggml: float16 (default)
-            or float32.
+        quantization: Of ctranslate2: float32 (default), float16, int8, int8_float16 or int8_float32.
         shard_size_bytes: Of safetensors: the most that one file holds; one file by default.
         converter: Of ggml: whisper.cpp's models/convert-h5-to-ggml.py.
         clips: Audio files of at most 30 s to verify with; by default the first clips of the run's test sets.
