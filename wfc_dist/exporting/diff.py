@@ -13,7 +13,7 @@ from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.root import bring_base
 from wfc_dist.storage.objects import is_url
-from wfc_dist.weights import base_chain
+from wfc_dist.weights import base_chain, checkpoint
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _resolve(model: str) -> tuple[Path, Mapping[str, Mapping[str, Any]]]:
     index = layout.base_index(folder.name)
     if index is not None and layout.is_run(folder.parent):
         return Run(folder.parent).base(index).path, _scores(Run(folder.parent), index)
-    return base_chain.resolve_root(model), {}
+    return checkpoint.resolve_root(model, use="decode"), {}
 
 
 def _scores(run: Run, index: int, num_pending: int = 0) -> Mapping[str, Mapping[str, Any]]:

@@ -3,16 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
-import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from wfc_dist.evaluation import decoding
+from wfc_dist.evaluation.any_model import load_model
 from wfc_dist.evaluation.windows import Audio
 from wfc_dist.exporting.formats import Options, Reader
-from wfc_dist.weights import base_chain
+from wfc_dist.weights import base_chain, companions
 from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, write_order
 
 
@@ -39,7 +37,7 @@ def shards(specs: Mapping[str, TensorSpec], size_bytes: int) -> list[list[str]]:
 
 
 def _write_shards(source: Path, out: Path, size_bytes: int) -> None:
-    base_chain.copy_companions(source, out)
+    companions.copy_companions(source, out)
     where, specs = base_chain.weight_map(source), base_chain.tensor_specs(source)
     groups = shards(specs, size_bytes)
     index: dict[str, str] = {}
@@ -58,8 +56,7 @@ def _write_shards(source: Path, out: Path, size_bytes: int) -> None:
 
 def reader(folder: Path) -> Reader:
     """Loads a checkpoint with Transformers (see `formats.Format`)."""
-    model: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
-    processor = WhisperProcessor.from_pretrained(folder)
+    model, processor, _ = load_model(folder)
 
     def transcribe(audio: Audio, language: str | None) -> str:
         return decoding.transcribe(model, processor, audio, language)
