@@ -211,6 +211,8 @@ def test_a_refused_push_names_the_way_out_and_no_token(run: Run) -> None:
         assert "hf_wrong" not in done.stdout + done.stderr and "Traceback" not in done.stderr and hub.files == {}
         done = wfc("push", run.path, "a/b/c", check=False, HF_ENDPOINT=hub.url)
         assert done.returncode == 2 and "no name of a repository such as OWNER/NAME" in done.stderr
+    done = pushed(run, hub, check=False)  # the server is gone
+    assert done.returncode == 1 and "org/name was not sent (ConnectError" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_two_bases_differ_in_the_tensors_that_a_round_changed(run: Run) -> None:

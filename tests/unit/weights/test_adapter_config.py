@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -198,3 +199,18 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, data: bytes) -> Non
     folder = make_adapter(tmp_path / "a")
     (folder / CONFIG).write_bytes(data)
     assert re.search(r"is not a PEFT adapter: .*adapter_config\.json cannot be read", refusal(folder))
+
+
+def test_naming_the_base_replaces_the_file_and_leaves_one_that_is_shared(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "/home/me/base", "task_type": None}
+    for name in ("pool", "run"):
+        (tmp_path / name).mkdir()
+    shared = tmp_path / "pool" / adapter_config.CONFIG
+    shared.write_text(adapter_config.text(config))
+    os.link(shared, tmp_path / "run" / adapter_config.CONFIG)
+
+    adapter_config.name_base(tmp_path / "run", "openai/whisper-base", "abc")
+
+    found = adapter_config.read_config(tmp_path / "run")
+    assert found == {**config, "base_model_name_or_path": "openai/whisper-base", "revision": "abc"}
+    assert adapter_config.read_config(tmp_path / "pool") == config, "a pool's file is another run's, too"
