@@ -59,6 +59,7 @@ def reader(folder: Path) -> Reader:
     model, processor, _ = load_model(folder)
 
     def transcribe(audio: Audio, language: str | None) -> str:
-        return decoding.transcribe(model, processor, audio, language)
+        text, _ = decoding.transcribe_clip(model, processor, audio, language)
+        return text
 
     return transcribe
