@@ -38,12 +38,14 @@ class Compared(NamedTuple):
 
 
 def samples_of_files(paths: Sequence[Path], language: str | None) -> list[Sample]:
-    """Returns the clips in audio files. Raises InputError for a file that is missing, no audio, or longer than 30 s."""
+    """Returns the clips in audio files. Raises InputError for a file that is missing, no audio, empty, or longer than 30 s."""
     found = []
     for path in paths:
         if not path.is_file():
             raise InputError(f"no such audio file: {path}")
         audio = decode(AudioFile(str(path)))
+        if not len(audio):
+            raise InputError(f"{path} holds no sample; name another clip")
         if len(audio) > MAX_S * RATE_HZ:
             raise InputError(f"{path} is {len(audio) / RATE_HZ:.1f} s long; name clips of at most {MAX_S:g} s")
         found.append(Sample(path.name, audio, language))
@@ -74,7 +76,7 @@ def samples_of_run(config: Config, count: int) -> list[Sample]:
 
 
 def _short(split: Split) -> list[int]:
-    return [index for index, clip in enumerate(split.clips) if clip.duration_s <= MAX_S]
+    return [index for index, clip in enumerate(split.clips) if 0 < clip.duration_s <= MAX_S]
 
 
 def compare(samples: Sequence[Sample], before: Reader, after: Reader) -> list[Compared]:
