@@ -20,6 +20,7 @@ _ONLY_WITH: dict[str, tuple[Format, ...]] = {
     "audio_column": ("jsonl", "csv", "folder", *_HUGGING_FACE),
     "columns": ("jsonl", "csv", "folder", *_HUGGING_FACE),
     "time_unit": ("jsonl", "csv", "folder", *_HUGGING_FACE),
+    "text": tuple(name for name in get_args(Format) if name != "mix"),
     "quoting": ("csv", "folder"),
     "audio_dir": ("jsonl", "csv", "folder", "kaldi", "stm", "lhotse", "hub", "saved", "parquet"),
     "path_parts": ("jsonl", "csv", "folder", "kaldi", "lhotse", "hub", "saved", "parquet"),
@@ -86,6 +87,10 @@ class DatasetConfig(Strict):
     def where(self) -> str:
         """Returns the source, or the names of the parts, for messages."""
         return self.source or f"the parts {', '.join(self.parts)}"
+
+    def may_share_audio_with(self) -> set[str]:
+        """Returns the names of `allow_overlap`, of a mix also those of its parts."""
+        return {*self.allow_overlap, *(name for part in self.parts.values() for name in part.may_share_audio_with())}
 
     def local_folder(self) -> Path | None:
         """Returns the folder on this machine that the source is or lies in; None where there is none."""

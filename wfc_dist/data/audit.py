@@ -258,7 +258,9 @@ def _tell_leaks(audits: list[_SplitAudit], recordings: Recordings) -> None:
 
 
 def _may_overlap(one: _SplitAudit, other: _SplitAudit) -> bool:
-    return one.name != other.name and bool({one.name, other.name} & {*one.dataset.allow_overlap, *other.dataset.allow_overlap})
+    return one.name != other.name and bool(
+        {one.name, other.name} & (one.dataset.may_share_audio_with() | other.dataset.may_share_audio_with())
+    )
 
 
 def _numbers(audits: Iterable[_SplitAudit]) -> list[int]:

@@ -187,6 +187,12 @@ def test_protected_sets_and_parts_of_a_mix_are_compared(tmp_path: Path) -> None:
     assert len(errors) == 1 and "a/test: the same audio as a training clip of m" in errors[0]
 
 
+def test_the_parts_of_a_mix_may_share_what_they_name(tmp_path: Path) -> None:
+    sets = two_sets(tmp_path, allow_overlap=["a"])
+    mix = {"format": "mix", "splits": {"train": "x"}, "parts": {"b": sets["b"]}}
+    assert found({"a": sets["a"], "m": mix}) == ([], [])
+
+
 def test_cells_of_a_saved_data_set_are_compared_by_their_bytes(tmp_path: Path) -> None:
     cells = []
     for seed in range(3):

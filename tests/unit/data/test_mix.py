@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import tiny
+from pydantic import ValidationError
 
 from wfc_dist.backends.jobs import training_data
 from wfc_dist.config import loading
@@ -116,3 +117,9 @@ def test_the_audit_names_the_part_that_is_wrong(folders: tuple[Path, Path]) -> N
     config = loading.parse({"run": {"name": "r"}, "base": {"model": "m"}, "datasets": datasets, "rounds": [["all"]]})
     with pytest.raises(InputError, match=r"all\.gone"):
         audit(config).raise_for_errors()
+
+
+def test_a_mix_does_not_clean_texts_itself():
+    inner = {"source": "x", "splits": {"train": "train.jsonl"}}
+    with pytest.raises(ValidationError, match=r"text: only format jsonl and .* reads it, not mix"):
+        DatasetConfig(format="mix", splits={"train": "x"}, parts={"a": inner}, text={"strip_markup": ["angle"]})
