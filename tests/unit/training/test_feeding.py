@@ -19,6 +19,7 @@ from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import InputError
+from wfc_dist.training import feeding
 from wfc_dist.training.feeding import feed, log_waiting
 from wfc_dist.training.world import World
 
@@ -122,14 +123,21 @@ def test_without_threads_nothing_is_made_ahead() -> None:
     assert watched.made == [(0, 0), (0, 1)] and loader_threads() == []
 
 
-def test_closing_ends_the_threads_and_leaves_what_is_waiting_undone() -> None:
+def test_closing_ends_the_threads_and_leaves_what_is_waiting_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     watched: Any = Watched(num_micro_batches=8)
+
+    class Pool(feeding.ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            watched.go_on.set()  # the micro-batch that is being made is finished
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(feeding, "ThreadPoolExecutor", Pool)
     watched.on_step = {step: threading.Event() for step in range(9)}
     batches = feed(watched, 0, 9, World(), 1)
     next(batches)
     assert watched.on_step[1].wait(TIMEOUT_S) and len(loader_threads()) == 1
 
-    threading.Thread(target=watched.go_on.set).start()  # the micro-batch that is being made is finished
     batches.close()
 
     assert loader_threads() == []
