@@ -226,7 +226,7 @@ def test_foreign_changed_or_mismatched_adapters_are_refused(job: CentralizeJob, 
         once([job.adapters[0], replace(job.adapters[1], base_sha256="0" * 64)])
     with pytest.raises(IntegrityError, match="not the adapter that was committed"):
         once([job.adapters[0], replace(job.adapters[1], sha256="0" * 64)])
-    with pytest.raises(InputError, match="other modules"):
+    with pytest.raises(InputError, match="different modules"):
         once([job.adapters[0], make_adapter(tmp_path / "fewer", job.base, 9, modules=MODULES[:-1])])
     with pytest.raises(InputError, match="no tensor"):
         once([make_adapter(tmp_path / "alien", job.base, 9, modules=["model.somewhere.q_proj"])])

@@ -1,1 +1,1 @@
-"""Averages adapters with a collective and merges the average into a base."""
+"""Averages adapters with collective operations and merges the average into a base."""

@@ -1,6 +1,6 @@
-"""Averaged updates + root -> merged tensors, module by module, in a memory that does not grow with the model.
+"""Adds averaged updates to the tensors of the root, module by module. The memory it needs does not grow with the model.
 
-Every module is computed by one thread, in float64 and in one order, so its bytes do not depend on how many threads there are.
+One thread computes each module, in float64 and in a fixed order, so the bytes do not depend on the number of threads.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from wfc_dist.weights import base_chain
 from wfc_dist.weights.hashing import tensor_sha256
 from wfc_dist.weights.tensor_files import TensorSpec
 
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # of malloc.h; by itself the threshold grows with what is freed, to 32 MB
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 1 << 20  # from malloc.h; by default the threshold grows up to 32 MB
 
 
 @dataclass(frozen=True)
 class MergedModule:
-    """One module of a new base, with the sums of squares that its diagnostics are made of.
+    """One module of a new base, with the sums of squares for its diagnostics.
 
     Attributes:
         tensor: cast(root + past deltas + delta), (out, in).
-        sha256: Its hash.
+        sha256: Hash of the tensor.
         update_squared: ||delta||^2.
-        lost_squared: ||what the cast lost||^2.
+        lost_squared: ||exact sum - cast sum||^2.
     """
 
     tensor: torch.Tensor
@@ -44,29 +44,29 @@ class MergedModule:
 
 
 def num_threads() -> int:
-    """Returns how many threads merge here: as many as this process may use cores, of a Slurm task those it was given."""
+    """Returns the number of threads that merge: at most the cores that this process, or its Slurm task, may use."""
     given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_MERGE_THREADS))
     return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), given)
 
 
 def return_freed_memory() -> None:
-    """Has the C library map every larger tensor apart, so that a freed one goes back to the system (glibc; elsewhere nothing).
+    """Makes glibc allocate each large tensor with mmap, so that freed memory returns to the system. Does nothing without glibc.
 
-    For processes that only average: mapping costs a trainer time.
+    Only processes that average call it, because mmap would slow down a trainer.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def threads() -> ThreadPoolExecutor:
-    """Returns a pool whose threads compute single-threaded each, so that every module has the same bytes on any machine."""
+    """Returns a pool of threads in which torch runs single-threaded, so that every module has the same bytes on any machine."""
     return ThreadPoolExecutor(num_threads(), initializer=partial(torch.set_num_threads, 1))
 
 
 def merge_module(
     root_OI: torch.Tensor, past: Iterable[AnyDelta], delta: AnyDelta, dtype: torch.dtype
 ) -> tuple[torch.Tensor, float, float]:
-    """Returns (cast(root + past + delta), ||delta||^2, ||what the cast lost||^2)."""
+    """Returns (cast(root + past + delta), ||delta||^2, ||exact sum - cast sum||^2)."""
     merged_OI = torch.empty_like(root_OI, dtype=dtype)
     update_squared = lost_squared = 0.0
     sums = chain_sum_rows(root_OI, past, ROWS)
@@ -82,13 +82,13 @@ def merge_module(
 def merged_modules(
     root: Path, past_deltas: Sequence[Path], averaged: Mapping[str, AnyDelta], dtype: str
 ) -> Iterator[tuple[str, MergedModule]]:
-    """Yields (module, merged) in the order of `averaged`; a few modules are in memory at a time.
+    """Yields (module, merged) in the order of `averaged`. Only a few modules are in memory at a time.
 
     Args:
         root: Checkpoint folder of base 0.
         past_deltas: Delta folders of earlier rounds, in order.
         averaged: Module -> this round's update.
-        dtype: Of the result; "auto" keeps the root's.
+        dtype: Data type of the result; "auto" keeps that of the root.
 
     Raises:
         InputError: A module of the result is not finite.
@@ -109,7 +109,7 @@ def merged_modules(
         ahead: deque[tuple[str, Future[MergedModule]]] = deque()
         for module in averaged:
             ahead.append((module, pool.submit(merge, module)))
-            if len(ahead) > num_threads():  # one that is taken, and one for every thread
+            if len(ahead) > num_threads():  # one module to yield, and one for each thread
                 done, future = ahead.popleft()
                 yield done, future.result()
         for done, future in ahead:
@@ -117,7 +117,7 @@ def merged_modules(
 
 
 def merged_specs(root: Path, modules: Iterable[str], dtype: str) -> dict[str, TensorSpec]:
-    """Returns tensor name -> what it becomes for the modules of an update."""
+    """Returns tensor name -> data type and shape after the merge, for each module of an update."""
     specs = base_chain.tensor_specs(root)
     names = [f"{module}.weight" for module in modules]
     return {name: specs[name] if dtype == "auto" else TensorSpec(base_chain.DTYPES[dtype], specs[name].shape) for name in names}

@@ -1,6 +1,6 @@
-"""Adapters spread over ranks -> every module's share of all adapters, at the rank that owns the module.
+"""Sends the factors of all adapters to the ranks that own their modules. Each rank starts with some of the adapters.
 
-A rank sends the smaller of its adapters' factors and, where the update will be dense, its own partial sum of them.
+If the update of a module will be dense, a rank sends its partial sum instead of the factors of its adapters, if that is smaller.
 """
 
 import json
@@ -20,14 +20,14 @@ from wfc_dist.merging.factors import DenseDelta, Factors
 from wfc_dist.merging.partial_mean import Facts, Grid, PartialMean
 
 Loaded = Mapping[str, dict[str, Factors]]
-"""Data set -> module -> factors, of the adapters of one rank."""
+"""The adapters of one rank: data set -> module -> factors."""
 _SUMS = ("delta_OI", "a_RI", "b_OR")
 """The tensors of a `PartialMean`."""
 _FLOAT32_BYTES = 4
 
 
 class Stacked(NamedTuple):
-    """The factors of all adapters of one module, stacked: (out_features, total_r) and (total_r, in_features)."""
+    """The shapes of the stacked factors of one module of all adapters: (out_features, total_r) and (total_r, in_features)."""
 
     total_r: int
     out_features: int
@@ -36,12 +36,12 @@ class Stacked(NamedTuple):
 
 @dataclass
 class Share:
-    """What arrived of one module.
+    """The received data of one module.
 
     Attributes:
         factors: Data set -> factors.
-        sums: Partial sums over the adapters whose factors did not travel.
-        grid: Of the sums; None where the update stays in factors.
+        sums: Partial sums over the adapters whose factors were not sent.
+        grid: The grid of the sums; None if the update stays in factors.
     """
 
     factors: dict[str, Factors] = field(default_factory=dict)
@@ -51,18 +51,18 @@ class Share:
 
 @dataclass
 class Packet:
-    """What one rank sends of one module: the factors of its adapters, or their sum; empty from a rank without adapters.
+    """The data that one rank sends for one module: factors or a partial sum. A rank without adapters sends an empty packet.
 
     Attributes:
-        factors: Data set -> factors; empty where the sum travels.
-        total: The partial sum over the rank's adapters; None where their factors travel.
+        factors: Data set -> factors; empty if the partial sum is sent.
+        total: The partial sum over the adapters of the rank; None if their factors are sent.
     """
 
     factors: Mapping[str, Factors] = field(default_factory=dict)
     total: PartialMean | None = None
 
     def to_bytes(self) -> bytes:
-        """Returns the packet as a safetensors file; b"" for an empty one."""
+        """Returns the packet as the bytes of a safetensors file; b"" for an empty packet."""
         tensors: dict[str, torch.Tensor] = {}
         for name in _SUMS if self.total is not None else ():
             if (tensor := getattr(self.total, name)) is not None:
@@ -76,7 +76,7 @@ class Packet:
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> "Packet":
-        """Returns the packet that `to_bytes` made."""
+        """Returns the packet that `to_bytes` serialized."""
         tensors = load(packed) if packed else {}
         sums = {
             name: exact_sum.unpack(tensors[f"sum|{name}|upper"], tensors[f"sum|{name}|lower"])
@@ -94,19 +94,19 @@ class Packet:
 
 
 def same_modules(modules: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the module names all adapters share. Raises InputError naming an adapter that has others."""
+    """Returns the sorted module names of all adapters. Raises InputError if two adapters have different modules."""
     (first, expected), *rest = [(name, sorted(names)) for name, names in modules.items()]
     for name, names in rest:
         if difference := sorted(set(names) ^ set(expected)):
             raise InputError(
-                f"adapters {first} and {name} have other modules (first difference: {difference[0]}); "
+                f"adapters {first} and {name} have different modules (first difference: {difference[0]}); "
                 "only adapters of the same target modules can be averaged"
             )
     return expected
 
 
 def agree_on_modules(loaded: Loaded, group: collectives.Group) -> dict[str, Stacked]:
-    """Returns module -> shape of the stacked factors of all adapters of all ranks, in name order. Every rank calls it.
+    """Returns module -> shapes of the stacked factors of all adapters, in the order of names. Every rank must call it.
 
     Raises:
         InputError: The adapters have different modules.
@@ -126,13 +126,13 @@ def agree_on_modules(loaded: Loaded, group: collectives.Group) -> dict[str, Stac
 def agree_on_grids(
     loaded: Loaded, shares: Mapping[str, float], modules: Sequence[str], group: collectives.Group
 ) -> dict[str, Grid]:
-    """Returns module -> grid of its dense mean, the same on every rank. Every rank calls it.
+    """Returns module -> grid of its dense mean. The result is the same on every rank. Every rank must call it.
 
     Args:
         loaded: This rank's adapters.
-        shares: Data set -> its weight in the mean, of all data sets, in data-set order.
-        modules: Those whose update will be dense.
-        group: The group.
+        shares: Data set -> weight in the mean, for all data sets, in data-set order.
+        modules: The modules whose update will be dense.
+        group: The process group.
     """
     if not modules:
         return {}
@@ -156,18 +156,17 @@ def shares_of_owned(
     *,
     pool: Executor,
 ) -> Iterator[tuple[str, Share]]:
-    """Yields (module, share) for the modules this rank owns; one module of each rank is on its way at a time.
+    """Yields (module, share) for each module that this rank owns. One module of each rank is exchanged at a time.
 
-    Every rank must run it to its end, with the same modules. What was sent is taken out of `loaded`, so that it needn't be
-    held beside the average.
+    Every rank must run it to its end, with the same modules. Factors that were sent are removed from `loaded` to save memory.
 
     Args:
         loaded: This rank's adapters.
-        ordered: All modules; rank n owns every world_size-th from the n-th.
-        shares: Data set -> its weight in the mean.
-        grids: From `agree_on_grids`.
-        group: The group.
-        pool: Whose threads add up what is sent.
+        ordered: All modules. Module number i belongs to rank i modulo world_size.
+        shares: Data set -> weight in the mean.
+        grids: The result of `agree_on_grids`.
+        group: The process group.
+        pool: Its threads compute the partial sums.
     """
     for start in range(0, len(ordered), group.world_size):
         column = ordered[start : start + group.world_size]
@@ -182,7 +181,7 @@ def shares_of_owned(
 
 
 def packet_of(loaded: Loaded, module: str, shares: Mapping[str, float], grid: Grid | None) -> Packet:
-    """Takes one module out of `loaded` and returns what this rank sends: its sum, where `grid` allows and the sum is smaller."""
+    """Removes one module from `loaded` and returns its packet: a partial sum if `grid` is given and the sum is smaller."""
     factors = {dataset: of_set.pop(module) for dataset, of_set in loaded.items()}
     if grid is not None and factors and _sums_are_smaller(list(factors.values())):
         return Packet(total=partial_mean.partial_mean(list(factors.values()), [shares[dataset] for dataset in factors], grid))
@@ -197,13 +196,13 @@ def _sums_are_smaller(items: Sequence[Factors]) -> bool:
 
 
 def share_of(packets: Sequence[Packet], grid: Grid | None) -> Share:
-    """Returns what all ranks sent of one module."""
+    """Returns the share of one module from the packets of all ranks."""
     factors = {dataset: item for packet in packets for dataset, item in packet.factors.items()}
     return Share(factors, [packet.total for packet in packets if packet.total is not None], grid)
 
 
 def mean_of(share: Share, shares: Mapping[str, float]) -> tuple[DenseDelta, float | None, float | None]:
-    """Returns the dense mean of a share that has a grid, and its sums of squares (see `partial_mean.finished`)."""
+    """Returns the dense mean of a share with a grid, and its sums of squares (see `partial_mean.finished`)."""
     assert share.grid is not None
     items = list(share.factors.items())
     sums = list(share.sums)

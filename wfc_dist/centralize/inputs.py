@@ -1,4 +1,4 @@
-"""What a merge method needs besides factors and weights, read from where earlier rounds left it."""
+"""Reads the inputs that a merge method needs besides factors and weights from the files of earlier rounds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +12,24 @@ from wfc_dist.weights import base_chain, peft_folder
 
 
 def own_curvature(method: str) -> tuple[str, ...]:
-    """Returns the statistics (`merging.curvature`) that a method needs of the adapters it merges."""
+    """Returns the statistics (`merging.curvature`) that a method needs for the adapters that it merges."""
     return NEEDED["fisher"] if "fisher" in catalog.entry(method).needs else ()
 
 
 def method_inputs(
     recipe: Recipe, module: str, shape: tuple[int, int], past_deltas: Sequence[Path], previous_adapters: Sequence[Path]
 ) -> dict[str, Any]:
-    """Returns the keyword arguments for one module, as `catalog.INPUTS` names them.
+    """Returns the keyword arguments of a method for one module, with the names of `catalog.INPUTS`.
 
     Args:
         recipe: The method and its seed.
-        module: Name.
-        shape: (out, in).
+        module: Name of the module.
+        shape: (out, in) of the module.
         past_deltas: Delta folders of all earlier rounds, in order.
         previous_adapters: Adapter folders of the last round.
 
     Raises:
-        InputError: A previous adapter without curvature.
+        InputError: A previous adapter has no curvature.
     """
     needs = catalog.entry(recipe.method).needs
     inputs: dict[str, Any] = {}

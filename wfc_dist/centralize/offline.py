@@ -1,4 +1,4 @@
-"""The maths of a round on folders: `average`, `merge` and `rebuild` of the public API."""
+"""Averages and merges folders outside of a run: `average`, `merge` and `rebuild` of the public API."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,23 +37,24 @@ def average(
     """Averages PEFT LoRA folders into one update: scale * method(adapters, weights). Writes the new folder `out`.
 
     Args:
-        adapters: PEFT folders, made by PEFT or by a run, in the order of summation.
-        out: Must not exist.
-        method: A merge method; `wfc average --help` and docs/merging.md list them with their formulas and sources.
-        options: Options of the method, such as {"density": 0.2}; those that are not named keep their defaults.
-        weights: One number >= 0 per adapter; they are divided by their sum. Uniform by default.
-        norm: "own", or "mean": every module's update gets the Frobenius norm that `mean` would have there.
+        adapters: PEFT folders, written by PEFT or by a run, in the order of summation.
+        out: The new folder; it must not exist.
+        method: A merge method. `wfc average --help` and docs/merging.md list them with their formulas and sources.
+        options: Options of the method, such as {"density": 0.2}. Options that are not named keep their defaults.
+        weights: One number >= 0 per adapter. The weights are divided by their sum. The default is uniform.
+        norm: "own" keeps the norm of each module's update; "mean" scales it to the Frobenius norm of the update of `mean`.
         scale: Factor of the whole update.
         seed: Seed for methods that sample (dare). Each round's seed is stored in its manifest.
-        past: Delta folders of all earlier rounds, in order, for methods with a memory (nesterov).
-        previous: Adapter folders of the round before, for methods that need their curvature (ihr).
+        past: Delta folders of all earlier rounds, in order, for methods that need earlier updates (nesterov).
+        previous: Adapter folders of the previous round, for methods that need their curvature (ihr).
 
     Returns:
         The folder `out`, which `merge` and `read_delta` read.
 
     Raises:
-        ConfigError: No such method or option.
-        InputError: Not LoRA, other modules, numbers that are not finite, a wrong number of weights, no curvature, `out` exists.
+        ConfigError: The method or an option does not exist, or a value is out of range.
+        InputError: An adapter is not LoRA, has other modules, numbers that are not finite or no curvature; the number of weights
+            is wrong; or `out` exists.
 
     Example:
         >>> from wfc_dist import average
@@ -75,14 +76,16 @@ def average(
 
 
 def _adapter_folders(adapters: Sequence[str | Path], weights: Sequence[float] | None) -> list[Path]:
-    """Returns the folders of the adapters. Raises InputError where there is none, or another number of weights."""
+    """Returns the folders of the adapters. Raises InputError if there is none, or if the number of weights differs."""
     if isinstance(adapters, str | Path):
         raise InputError(f"adapters is one path, {adapters}; give a list of PEFT folders")
     folders = [Path(folder) for folder in adapters]
     if not folders:
         raise InputError("no adapter given; give at least one PEFT folder")
     if weights is not None and len(weights) != len(folders):
-        raise InputError(f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given")
+        raise InputError(
+            f"{len(folders)} adapters need {len(folders)} weights, {len(weights)} given; give one weight per adapter"
+        )
     return folders
 
 
@@ -110,7 +113,7 @@ def _local(out: str | Path) -> Path:
 
 
 def read_update(folder: Path) -> dict[str, AnyDelta]:
-    """Returns the update in a folder: a delta, or a single PEFT adapter."""
+    """Returns module -> update of a folder, which holds a delta or one PEFT adapter."""
     if (folder / base_chain.DELTA).is_file():
         return base_chain.read_delta(folder)
     return {module: concatenated([factors], [1.0]) for module, factors in peft_folder.read_factors(folder).items()}
@@ -120,17 +123,17 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
     """Merges an update into a model: cast(float64(base) + delta), float64 sums. Writes the complete checkpoint `out`.
 
     Args:
-        base: Model folder or hub id.
-        update: A delta (from `average`, or RUN/round-NNNN/delta) or a PEFT LoRA folder.
-        out: Must not exist.
-        revision: Revision of a hub model.
-        dtype: Data type of the result: float32, float16, bfloat16, or auto, which keeps the base's.
+        base: Model folder, or name of a model on the Hugging Face Hub.
+        update: Folder of a delta (from `average`, or RUN/round-NNNN/delta), or a PEFT LoRA folder.
+        out: The new folder; it must not exist.
+        revision: Revision of a model on the Hub.
+        dtype: Data type of the result: float32, float16, bfloat16, or auto, which keeps that of the base.
 
     Returns:
-        The folder `out`, which loads with `WhisperForConditionalGeneration.from_pretrained`.
+        The folder `out`, which `WhisperForConditionalGeneration.from_pretrained` loads.
 
     Raises:
-        InputError: No such model, an update for another model, an unknown dtype, `out` exists.
+        InputError: The model does not exist, the update is for another model, `dtype` is unknown, or `out` exists.
 
     Example:
         >>> from wfc_dist import merge, open_run
@@ -138,7 +141,7 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
         PosixPath('merged')
     """
     if dtype != "auto" and dtype not in base_chain.DTYPES:
-        raise InputError(f"dtype {dtype!r} is not auto, float32, float16 or bfloat16")
+        raise InputError(f"dtype {dtype!r} is unknown; give auto, float32, float16 or bfloat16")
     delta = read_update(Path(update))
     folder = checkpoint.resolve_root(str(base), revision, "merge")
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
@@ -148,8 +151,8 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
 
 
 def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta], out: Path, dtype: str) -> None:
-    """Writes root + past deltas + delta as one complete checkpoint; a few tensors are in memory at a time."""
-    torch.set_num_threads(1)  # as in a round: same bytes
+    """Writes root + past deltas + delta as one complete checkpoint. Only a few tensors are in memory at a time."""
+    torch.set_num_threads(1)  # as in a round, so that the bytes are the same
     names = write_order(apply.merged_specs(root, delta, dtype))
     ordered = {module: delta[module] for module in (name.removesuffix(".weight") for name in names)}
     merged = apply.merged_modules(root, past, ordered, dtype)
@@ -158,19 +161,19 @@ def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta
 
 
 def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
-    """Makes a base again from the root and the deltas, bit for bit. Writes the complete checkpoint `out`.
+    """Computes a base again from the root and the deltas, bit for bit. Writes the complete checkpoint `out`.
 
     Args:
-        run: A run directory, or the URL of one.
+        run: A run directory or its URL.
         base: Index of the base.
-        out: Must not exist.
+        out: The new folder; it must not exist.
 
     Returns:
         The base in `out`, with the sha256 that the run committed.
 
     Raises:
-        InputError: No such run or base, `out` exists.
-        IntegrityError: The result is not the base that was committed; `out` is not made.
+        InputError: The run or the base does not exist, or `out` exists.
+        IntegrityError: The result differs from the committed base; `out` is not written.
 
     Example:
         >>> from wfc_dist import open_run, rebuild
@@ -179,16 +182,17 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     """
     opened = open_run(run, with_weights=True)
     if not isinstance(base, int):
-        raise InputError(f"base {base!r} is no index of a base; give 0, 1, ...")
+        raise InputError(f"base {base!r} is not an index of a base; give 0, 1, ...")
     wanted, root = opened.base(base), Path(opened.base(0).facts["root"])
     checkpoint.check(root, "merge")
-    deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # also where the bases in between are gone
+    deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # bases in between may have been removed
     with durable.new_folder(_local(out)) as staged:
         delta = base_chain.read_delta(deltas[-1]) if deltas else {}
         _write_merged(root, deltas[:-1], delta, staged, opened.config.base.dtype)
         found = content_sha256(base_chain.hash_tensors(staged))
         if found != wanted.sha256:
             raise IntegrityError(
-                f"base {base} rebuilt from root and deltas is {found[:12]}, the run committed {wanted.sha256[:12]}"
+                f"base {base} rebuilt from root and deltas has sha256 {found[:12]}, the run committed {wanted.sha256[:12]}; "
+                f"restore the deltas of {opened.path} if they were changed, or use the libraries that made the run"
             )
     return Base(base, str(out), wanted.sha256)

@@ -1,7 +1,7 @@
-"""The distributed average and the merge: K adapters on N ranks -> one delta -> the next base.
+"""The distributed average and merge: K adapters on N ranks -> one delta -> the next base.
 
-Every rank reads and verifies its adapters, sends its share of each module to the rank that owns the module, averages and
-merges the modules it owns, and rank 0 writes. K is the number of adapters, not the world size.
+Each rank reads and verifies its adapters, and sends each module to the rank that owns the module. The owner averages and merges
+the module. Rank 0 writes the results. K is the number of adapters and does not depend on the number of ranks.
 """
 
 import json
@@ -34,22 +34,23 @@ from wfc_dist.weights.tensor_files import TensorSpec, write_order
 
 @dataclass(frozen=True)
 class CentralizeJob:
-    """What every rank must know.
+    """The description of one average and merge. All ranks get the same job.
 
     Attributes:
-        base: The base the adapters were trained against.
-        adapters: In data-set order, which is the order of summation.
-        weights: One per adapter, any positive sum.
-        method, options, norm: As configured.
-        scale: Of this round.
-        dtype: The new base's data type; "auto" keeps the root's.
-        root: Checkpoint folder of base 0 as it was found, and `shared`, the folder whose files the new base links to.
+        base: The base against which the adapters were trained.
+        adapters: The adapters in data-set order, which is the order of summation.
+        weights: One number per adapter, with any positive sum.
+        method, options, norm: The values of the configuration.
+        scale: The scale of this round.
+        dtype: Data type of the new base; "auto" keeps that of the root.
+        root: Checkpoint folder of the root model.
+        shared: Checkpoint folder of base 0, to whose files the new base links: the root model or its cast copy.
         past_deltas: Delta folders of rounds 1 to base.index, in order.
-        tensor_hashes: sha256 of every tensor of `shared`.
+        tensor_hashes: Tensor name -> sha256, for every tensor of `base`.
         delta_dir, base_dir: Empty staging folders that rank 0 fills.
-        mirror: What each rank fetches its adapters and the past deltas with; rank 0 runs where the run is committed.
-        seed: Of the round, for methods that draw.
-        previous_adapters: Adapter folders of the round before, for methods that need their curvature; else empty.
+        mirror: Fetches the adapters and the past deltas of each rank. Rank 0 runs on the node that commits.
+        seed: Seed of the round, for methods that sample (dare).
+        previous_adapters: Adapter folders of the previous round for methods that need their curvature; else empty.
     """
 
     base: Base
@@ -71,13 +72,13 @@ class CentralizeJob:
     previous_adapters: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
-        """Returns what is done to the adapters of every module. Raises ConfigError for options the method does not have."""
+        """Returns the recipe that all modules share. Raises ConfigError for an option that the method does not have."""
         return Recipe(self.method, catalog.resolved(self.method, self.options), self.norm, self.scale, self.seed)
 
 
 @dataclass(frozen=True)
 class AveragedModule:
-    """One module's update, and how far `factor_mean` is from `mean` there (sums of squares; None where it does not exist)."""
+    """The update of one module, ||factor_mean - mean||^2 and ||mean||^2. The squares are None if `factor_mean` does not exist."""
 
     delta: AnyDelta
     gap_squared: float | None
@@ -85,18 +86,23 @@ class AveragedModule:
 
 
 def load_adapters(found: Sequence[Adapter], base: Base, kinds: Sequence[str] = ()) -> dict[str, dict[str, Factors]]:
-    """Reads and verifies adapters, with `kinds` of curvature: data set -> module -> factors.
+    """Reads and verifies adapters, with the statistics `kinds` of their curvature. Returns data set -> module -> factors.
 
     Raises:
-        InputError: An adapter of another base, not finite, no LoRA, or without the curvature.
-        IntegrityError: Its tensors are not the ones that were committed.
+        InputError: An adapter belongs to another base, is not finite, is not LoRA, or lacks the curvature.
+        IntegrityError: The tensors of an adapter differ from those that were committed.
     """
     loaded = {}
     for adapter in found:
         if adapter.base_sha256 != base.sha256:
-            raise InputError(f"{adapter.path} was trained against base {adapter.base_sha256[:12]}, not {base.sha256[:12]}")
+            raise InputError(
+                f"{adapter.path} was trained against base {adapter.base_sha256[:12]}, not {base.sha256[:12]}; "
+                "remove the adapter and run again to retrain it"
+            )
         if peft_folder.folder_sha256(Path(adapter.path)) != adapter.sha256:
-            raise IntegrityError(f"{adapter.path} is not the adapter that was committed; remove it and run again to retrain it")
+            raise IntegrityError(
+                f"{adapter.path} is not the adapter that was committed; remove the folder and run again to retrain the adapter"
+            )
         loaded[adapter.dataset] = peft_folder.read_with_curvature(Path(adapter.path), kinds)
     return loaded
 
@@ -111,17 +117,17 @@ def average_owned(
     past_deltas: Sequence[Path] = (),
     previous_adapters: Sequence[Path] = (),
 ) -> dict[str, AveragedModule]:
-    """Returns the averaged updates of the modules this rank owns. Every rank calls it, with its own adapters.
+    """Returns the averaged updates of the modules that this rank owns. Every rank must call it with its own adapters.
 
     Args:
-        loaded: This rank's adapters: data set -> module -> factors. Emptied.
-        modules: All modules, in an order of which rank n owns every world_size-th from the n-th.
-        shares: Data set -> weight, sum 1, of all data sets, in data-set order.
-        group: The group.
-        recipe: Method, norm and scale.
+        loaded: The adapters of this rank: data set -> module -> factors. The call empties it to save memory.
+        modules: Module -> shapes, for all modules. Module number i belongs to rank i modulo world_size.
+        shares: Data set -> weight, with sum 1, for all data sets, in data-set order.
+        group: The process group.
+        recipe: Method, options, norm and scale.
         past_deltas, previous_adapters: See `inputs.method_inputs`.
     """
-    # Only the mean is a sum over the adapters; the form of its update depends on the adapters, never on the ranks.
+    # Partial sums exist only for the mean. Whether its update is dense depends on the adapters, and not on the ranks.
     dense = [module for module, stacked in modules.items() if is_smaller_dense(*stacked)] if recipe.method == "mean" else []
     grids = exchange.agree_on_grids(loaded, shares, dense, group)
 
@@ -134,12 +140,12 @@ def average_owned(
         gap = exactness_gap(items, weights) if alike else (None, None)
         shape = (modules[module].out_features, modules[module].in_features)
         extra = inputs.method_inputs(recipe, module, shape, past_deltas, previous_adapters)
-        return AveragedModule(merged_update(items, weights, recipe, extra), *gap)  # normalizing them again would round
+        return AveragedModule(merged_update(items, weights, recipe, extra), *gap)  # normalizing the weights again would round
 
     with apply.threads() as pool:
         arrived = exchange.shares_of_owned(loaded, list(modules), shares, grids, group, pool=pool)
-        waiting = {module: pool.submit(average, module, share) for module, share in arrived}
-        return {module: future.result() for module, future in waiting.items()}
+        futures = {module: pool.submit(average, module, share) for module, share in arrived}
+        return {module: future.result() for module, future in futures.items()}
 
 
 def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
@@ -151,7 +157,7 @@ def _pack_averaged(averaged: Mapping[str, AveragedModule]) -> bytes:
 
 
 def _metadata(part: bytes) -> dict[str, str]:
-    """Returns the text that a safetensors byte string carries."""
+    """Returns the metadata in the header of safetensors bytes."""
     texts: dict[str, str] = json.loads(part[8 : 8 + int.from_bytes(part[:8], "little")])["__metadata__"]
     return texts
 
@@ -178,7 +184,7 @@ def _unpack_merged(part: bytes) -> tuple[str, MergedModule]:
 def _gather_merged(
     mine: Iterator[tuple[str, MergedModule]], num_modules: int, group: collectives.Group
 ) -> Iterator[tuple[str, MergedModule]]:
-    """Yields on rank 0 the merged modules of all ranks, in order; one of each rank is on its way at a time."""
+    """Yields the merged modules of all ranks, in order, on rank 0. One module of each rank is sent at a time."""
     if group.world_size == 1:
         yield from mine
         return
@@ -189,13 +195,13 @@ def _gather_merged(
 
 
 def diagnostics(averaged: Mapping[str, AveragedModule], squares: Mapping[str, tuple[float, float]]) -> dict[str, object]:
-    """Returns what the round records about itself, in all and per module (Frobenius norms).
+    """Returns the diagnostics of a round, for the whole update and per module (Frobenius norms).
 
     exactness_gap = ||factor_mean - mean|| / ||mean||, update_loss = ||cast(W + delta) - W - delta|| / ||delta||.
 
     Args:
         averaged: Module -> update.
-        squares: Module -> (||delta||^2, ||what the cast lost||^2).
+        squares: Module -> (||delta||^2, ||exact sum - cast sum||^2).
     """
     pairs = {module: (item.gap_squared, item.mean_squared) for module, item in averaged.items()}
     known = {module: (gap, norm) for module, (gap, norm) in pairs.items() if gap is not None and norm is not None}
@@ -228,10 +234,10 @@ def _write(
         with log.span("write_delta", phase="merging"):
             base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
 
-    with ThreadPoolExecutor(1) as beside, log.span("write_base", phase="merging"):
-        delta = beside.submit(write_delta)  # it waits for the disk while modules are merged
+    with ThreadPoolExecutor(1) as writer, log.span("write_base", phase="merging"):
+        delta_written = writer.submit(write_delta)  # the delta is written while modules are merged
         links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
-        delta.result()
+        delta_written.result()
     tensor_hashes = dict(job.tensor_hashes) | changed
     facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
         "tensors": tensor_hashes,
@@ -247,19 +253,19 @@ def _write(
 
 
 def prepare_rank(log_dir: str, world_rank: int) -> None:
-    """Prepares a process that only averages: quiet libraries, memory that goes back when it is freed, logs in `log_dir`."""
+    """Prepares a process that only averages: silences libraries, returns freed memory to the system, writes logs to `log_dir`."""
     log.quiet_libraries()
     apply.return_freed_memory()
     layout.open_logs(Path(log_dir), f"centralizer-{world_rank}")
 
 
 def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase | None:
-    """Does one rank's share of averaging and merging. Every rank calls it with the same job.
+    """Does the work of one rank. Every rank must call it with the same job.
 
-    Single-threaded float64 arithmetic per module: the bytes do not depend on the number of ranks or threads.
+    One thread computes each module in float64, so the bytes do not depend on the number of ranks or threads.
 
     Returns:
-        On rank 0 the staged base, written to the job's folders; None elsewhere.
+        The staged base, written to the folders of the job, on rank 0; None on other ranks.
     """
     torch.set_num_threads(1)
     mine = job.adapters[group.world_rank :: group.world_size]
@@ -278,14 +284,14 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         if group.world_rank == 0:
             return _write(job, _unpack_averaged(gathered) if gathered else averaged, specs, merged)
         for _ in merged:
-            raise AssertionError("only rank 0 gets merged modules")
+            raise AssertionError("only rank 0 receives merged modules")
         return None
 
 
 def _average(
     job: CentralizeJob, loaded: exchange.Loaded, group: collectives.Group
 ) -> tuple[dict[str, AveragedModule], dict[str, TensorSpec]]:
-    """Returns the updates of the modules this rank owns, and what every changed tensor becomes."""
+    """Returns the updates of the modules that this rank owns, and the type and shape of every changed tensor."""
     modules = exchange.agree_on_modules(loaded, group)
     for factors in loaded.values():
         shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}

@@ -1,4 +1,4 @@
-"""Weights and scale of a round as the configuration asks for them."""
+"""The weights and the scale of a round, from the configuration."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from wfc_dist.rounds import Adapter
 
 
 def asked_for(settings: CentralizeConfig, round_index: int, adapters: Sequence[Adapter]) -> Mixture:
-    """Returns weights, as they are given, and scale of a round (1-based); what is to be fitted starts uniform, at scale 1."""
+    """Returns the weights, not normalized, and the scale of a round (1-based). Fitted values start uniform and at scale 1."""
     weights, scale = settings.weights, settings.scale
     if scale == "inverse_task":
         scale = 1 / (round_index + 1)

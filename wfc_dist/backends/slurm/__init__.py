@@ -1,1 +1,1 @@
-"""The rounds as small Slurm jobs: one per adapter, one that centralizes, for sites where K nodes at once never come free."""
+"""Runs rounds as small Slurm jobs: one per adapter and one that centralizes. For sites where K nodes are never free together."""

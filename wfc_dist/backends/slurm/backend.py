@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
-    """Checks what Slurm can say before anything starts. Raises ConfigError that names what there is instead."""
+    """Asks Slurm whether it would take the jobs of a run. Raises ConfigError, which names what the site offers instead."""
     cluster = config.cluster
     if cluster.gpus_per_worker != int(cluster.gpus_per_worker):
-        raise ConfigError("cluster.backend slurm gives whole GPUs: cluster.gpus_per_worker must be a whole number")
+        raise ConfigError("cluster.backend slurm assigns whole GPUs: cluster.gpus_per_worker must be a whole number")
     client.require_slurm("cluster.backend=ray (any Ray cluster, or this machine), or in_process")
     client.check_partition(cluster.slurm.partition, cluster.slurm.time_min, client.partitions())
     with tempfile.TemporaryDirectory(prefix="wfc-") as folder:
@@ -42,8 +42,8 @@ class SlurmBackend:
 
     Args:
         store: The opened run.
-        display: Shows one line per change of a job, and the progress of the trainings.
-        hours: Hours of speech in each data set's training split; the longest is submitted first.
+        display: Shows each change of a job, and the progress of the trainings.
+        hours: Data set -> hours of speech in its training split. The largest data set is submitted first.
     """
 
     def __init__(self, store: RunStore, display: Display, hours: Mapping[str, float]) -> None:
@@ -51,7 +51,7 @@ class SlurmBackend:
         self._cluster, self._num_gpus = store.config.cluster, int(store.config.cluster.gpus_per_worker)
 
     def broadcast(self, base: Base) -> None:
-        """See `rounds.Trainers`. Nothing is warm between jobs: each reads the base from its folder and verifies it."""
+        """See `rounds.Trainers`. No process outlives its job, so each job reads the base from its folder and verifies it."""
         logger.info("base %d is read by each job from %s", base.index, base.path)
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
@@ -73,7 +73,7 @@ class SlurmBackend:
             progress = curves[job.spec.title].progress() if running else None
             self._display.update(job.spec.title, progress, job.host if running else job.told)
 
-        queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: configured order among equals
+        queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: equals keep the configured order
         with (
             log.span("factorize", phase="waiting for trainers", round=round_index),
             self._display.training(round_index, datasets),
@@ -99,7 +99,7 @@ class SlurmBackend:
         return WorkerSettings(hashes, self._cluster.threads_per_worker, self._num_gpus, str(self._store.log_dir()), name)
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
-        """See `rounds.Centralizer`: one job of `cluster.centralizer_ranks` processes."""
+        """See `rounds.Centralizer`. Submits one job of `cluster.centralizer_ranks` processes."""
         results: list[JobResult] = []
         spec = JobSpec(
             label="centralize",
@@ -114,7 +114,7 @@ class SlurmBackend:
         return StagedBase(**results[0].value["staged"])
 
     def num_decoders(self) -> int:
-        """See `scoring.Decoders`: one job per model, since each job has to load the libraries and the base."""
+        """See `scoring.Decoders`. There is one job per model, because each job must load the libraries and the base."""
         return 1
 
     def decode(self, tasks: Sequence[ScoreTask], on_done: Callable[[ScoreTask, HypothesesBySet], None]) -> None:

@@ -1,4 +1,4 @@
-"""Slurm's own commands: which partitions the site has, which state a job is in. Loads neither torch nor submitit."""
+"""Calls the commands of Slurm: partitions of the site, states of jobs. Loads neither torch nor submitit."""
 
 import logging
 import math
@@ -17,11 +17,11 @@ ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED"),
     "TIMEOUT",
 )
-"""States that a job does not leave by itself; Slurm also puts a requeued job through some of them for a moment."""
+"""States of a job that has ended. A job that Slurm requeues also passes through some of them."""
 
 
 class SlurmError(WfcError):
-    """A command of Slurm failed: the message says which, and what Slurm said."""
+    """A command of Slurm failed. The message has the command and the words of Slurm."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Partition:
     """A partition of the site.
 
     Attributes:
-        name: As sbatch takes it.
-        limit_min: Longest time limit of a job in minutes; None without one.
-        is_default: Whether a job that names no partition goes there.
+        name: The name that sbatch takes.
+        limit_min: Longest time limit of a job in minutes; None if there is no limit.
+        is_default: Whether jobs that name no partition run there.
         state: up, down, drain or inact.
     """
 
@@ -48,8 +48,8 @@ class JobState:
     Attributes:
         job_id: Slurm's number of the job.
         state: PENDING, RUNNING, ... (the long form).
-        nodes: Where the job runs or ran; "" while it waits.
-        reason: Why the job waits or how it ended, in Slurm's words.
+        nodes: Nodes on which the job runs or ran; "" while it is pending.
+        reason: Why the job is pending, or how it ended, in the words of Slurm.
     """
 
     job_id: str
@@ -59,12 +59,12 @@ class JobState:
 
     @property
     def ended(self) -> bool:
-        """Whether the job will not run on by itself."""
+        """Whether the job has ended, unless Slurm requeues it."""
         return self.state in ENDED
 
 
 def call(*command: str) -> str:
-    """Runs a command and returns its output. Raises SlurmError when it fails or does not answer."""
+    """Runs a command and returns its output. Raises SlurmError if it fails or does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -75,7 +75,7 @@ def call(*command: str) -> str:
 
 
 def require_slurm(instead: str) -> None:
-    """Raises ConfigError when this machine has no Slurm, or it does not answer; `instead` says what else can be used."""
+    """Raises ConfigError if this machine has no Slurm, or Slurm does not answer. `instead` names alternatives."""
     lacking = [name for name in COMMANDS if shutil.which(name) is None]
     if lacking:
         raise ConfigError(f"there is no Slurm here (no {', '.join(lacking)}): use a login node, or {instead}")
@@ -111,13 +111,13 @@ def check_partition(wanted: str | None, time_min: float | None, site: Sequence[P
     """Checks that jobs can go to one of the partitions `wanted`, for `time_min` minutes.
 
     Args:
-        wanted: Names with commas, as sbatch takes them. None is the default partition; where the site has none, sbatch knows
-            what else chooses.
+        wanted: Names separated by commas, as sbatch takes them. None means the default partition. If the site has none, sbatch
+            decides.
         time_min: Time limit of a job; None leaves it to the partition.
         site: The partitions of the site.
 
     Raises:
-        ConfigError: There is no such partition, none of them is up, or their time limits are shorter; names what there is.
+        ConfigError: A partition does not exist, none is up, or their time limits are shorter; the message names the site's.
     """
     here = ", ".join(partition.name + (" (default)" if partition.is_default else "") for partition in site)
     names = [name.strip() for name in wanted.split(",")] if wanted else [part.name for part in site if part.is_default]
@@ -136,12 +136,12 @@ def check_partition(wanted: str | None, time_min: float | None, site: Sequence[P
         limits = ", ".join(f"{partition.name} {partition.limit_min:g}" for partition in site if partition.limit_min is not None)
         raise ConfigError(
             f"a time limit of {time_min:g} min is above partition {longest.name}'s {longest.limit_min:g} min (limits: {limits}); "
-            "an adapter that needs longer checkpoints and goes on in the next job"
+            "set a shorter limit: an adapter that needs more time checkpoints and goes on in the next job"
         )
 
 
 def _squeue(selection: str) -> dict[str, JobState]:
-    """Returns name -> state of the jobs of a selection that the controller remembers."""
+    """Returns name -> state of the selected jobs, for all jobs that the controller knows."""
     by_name = {}
     for line in call("squeue", "--noheader", "--states=all", selection, "--format=%i|%j|%T|%N|%r").splitlines():
         job_id, name, state, nodes, reason = line.strip().split("|")
@@ -150,12 +150,12 @@ def _squeue(selection: str) -> dict[str, JobState]:
 
 
 def states(names: Sequence[str]) -> dict[str, JobState]:
-    """Returns name -> state of the jobs with these (unique) names that the controller remembers."""
+    """Returns name -> state of the jobs with these unique names, for all jobs that the controller knows."""
     return _squeue(f"--name={','.join(names)}") if names else {}
 
 
 def state_of(job_id: str) -> JobState | None:
-    """Returns the state of one job, from the controller or, later, from the accounting; None where neither knows it (yet)."""
+    """Returns the state of one job, from the controller or else from the accounting; None if neither knows the job."""
     try:
         jobs = _squeue(f"--jobs={job_id}")
     except SlurmError as error:
@@ -166,7 +166,7 @@ def state_of(job_id: str) -> JobState | None:
 
 
 def output_file(job_id: str) -> Path:
-    """Returns the file that a job prints to; /dev/null for a job that the controller has forgotten."""
+    """Returns the output file of a job; /dev/null if the controller has forgotten the job."""
     try:
         words = call("scontrol", "--oneliner", "show", "job", job_id).split()
     except SlurmError:
@@ -175,7 +175,7 @@ def output_file(job_id: str) -> Path:
 
 
 def remembered(job_id: str) -> JobState | None:
-    """Returns the last state of a job that the controller has forgotten, from the accounting; None where there is none."""
+    """Returns the last state of a job from the accounting, which knows jobs that the controller has forgotten; else None."""
     try:
         lines = call(
             "sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State,NodeList"
@@ -190,7 +190,7 @@ def remembered(job_id: str) -> JobState | None:
 
 
 def exit_code(job_id: str) -> int | None:
-    """Returns the exit code of an ended job's script; None where neither controller nor accounting knows it."""
+    """Returns the exit code of the script of an ended job; None if neither controller nor accounting knows it."""
     try:
         fields = dict(word.split("=", 1) for word in call("scontrol", "--oneliner", "show", "job", job_id).split() if "=" in word)
         return int(fields["ExitCode"].split(":")[0])
@@ -203,7 +203,7 @@ def exit_code(job_id: str) -> int | None:
 
 
 def cancel(job_id: str, *, pending_only: bool = False) -> None:
-    """Cancels a job; with `pending_only` a job that already runs goes on. A job that has ended is left alone."""
+    """Cancels a job. `pending_only` spares a job that runs. A job that has ended stays as it is."""
     try:
         call("scancel", *(["--state=PENDING"] if pending_only else []), job_id)
     except SlurmError as error:

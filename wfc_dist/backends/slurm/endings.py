@@ -1,4 +1,4 @@
-"""Root cause of a job that ended without a result."""
+"""Finds the root cause of a job that ended without a result."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from wfc_dist.errors import GangFailedError, InputError, WfcError
 
 INTERRUPTED = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL")
 SETTLE_S = {"PREEMPTED": 30.0, "NODE_FAIL": 30.0, "UNKNOWN": 30.0}
-"""How long a job stays in a state before it is believed to have ended in it: Slurm may requeue it yet."""
-SETTLE_ELSE_S = 3.0  # a shared file system may show the job's last file a little late
+"""State -> seconds that a job must stay in it before the job counts as ended, because Slurm may still requeue the job."""
+SETTLE_ELSE_S = 3.0  # for all other states: a shared file system may show the last file of a job with a delay
 
 
 def root_cause(where: str, job: JobRecord, state: JobState, failure: dict[str, Any] | None, host: str) -> WfcError:
-    """Returns why a job failed.
+    """Returns the error that made a job fail.
 
     Args:
         where: Round, title and job, for the message.
         job: The job.
-        state: Its last state in Slurm.
-        failure: What the job itself said (see `job_process.read_failure`); None if it said nothing.
-        host: Where it ran.
+        state: The last state of the job in Slurm.
+        failure: The failure that the job itself recorded (see `job_process.read_failure`); None if it recorded none.
+        host: The host on which the job ran.
     """
     if failure is not None:
         known = getattr(errors, failure["error"], None)

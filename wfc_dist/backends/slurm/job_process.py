@@ -1,7 +1,8 @@
-"""What runs inside a Slurm job: submitit unpickles a `JobProcess` on every rank and calls it. `payloads` holds what it carries.
+"""The process inside a Slurm job. submitit unpickles a `JobProcess` on every rank and calls it. `payloads` has the payloads.
 
-The payload runs in a thread of its own, so that the main thread is free for signals. submitit's warning signal (preemption,
-time limit) asks the training for a checkpoint, waits for it, and requeues the job; the run's stop file ends the job for good.
+The payload runs in a thread of its own, so that the main thread can handle signals. submitit sends a warning signal before
+preemption or the time limit. Then the process asks the training for a checkpoint, waits for it, and requeues the job. If the stop
+file of the run exists, the job is not requeued.
 """
 
 import contextlib
@@ -27,19 +28,21 @@ if TYPE_CHECKING:
 
 RESULT, STARTS = "result.json", "starts.jsonl"
 POLL_S = 0.5
-FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ports systems hand out by themselves, and those of slurm/round.sh
+FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ephemeral ports of the system, and below those of slurm/round.sh
 
 
 @dataclass
 class RankContext:
-    """One process of a job among those that work together.
+    """The place of one process in its job.
 
     Attributes:
-        world_size, world_rank, local_rank: Its rank.
-        host: This host's name, for the ledger.
-        endpoint: Where the ranks meet: the job's first node, a port derived from the job id.
-        stop_requested: Set when a checkpoint was asked for.
-        on_stop: Called then.
+        world_size: Number of processes in the job.
+        world_rank: Rank of this process in the job.
+        local_rank: Rank of this process on its node.
+        host: Name of this host, for the ledger.
+        endpoint: Address and port at which the ranks meet: the first node of the job, and a port derived from the job id.
+        stop_requested: Set when a checkpoint is requested.
+        on_stop: Called when a checkpoint is requested.
     """
 
     world_size: int
@@ -51,32 +54,32 @@ class RankContext:
     on_stop: Callable[[], None] | None = None
 
     def request_stop(self) -> None:
-        """Asks the payload for a checkpoint."""
+        """Requests a checkpoint from the payload."""
         self.stop_requested.set()
         if self.on_stop:
             self.on_stop()
 
     def call_on_stop(self, stopper: Callable[[], None]) -> None:
-        """Sets what a request to stop calls from here on; a request that came before is passed on at once."""
+        """Sets the function that a request to stop calls. If a stop was requested before, the function is called at once."""
         self.on_stop = stopper
         if self.stop_requested.is_set():
             stopper()
 
 
 class Payload(Protocol):
-    """What a job does; its value goes into the job's result file."""
+    """The work of a job. Its value is written to the result file of the job."""
 
     def __call__(self, context: RankContext) -> dict[str, Any]:
-        """Does one rank's part; the value of rank 0 counts."""
+        """Does the work of one rank. Only the value of rank 0 is written."""
 
 
 def rendezvous_port(job_id: int) -> int:
-    """Returns the port at which the ranks of a job meet; jobs that share a node have different ones."""
+    """Returns the port at which the ranks of a job meet. Jobs that share a node have different ports."""
     return FIRST_PORT + job_id % NUM_PORTS
 
 
 def rank_context() -> RankContext:
-    """Returns this process's rank, as srun tells it; chooses the network interface where there is more than one node."""
+    """Returns the rank of this process, from srun. Chooses the network interface if the job has more than one node."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
@@ -89,7 +92,7 @@ def rank_context() -> RankContext:
 
 
 def _own_address(peer: str) -> str:
-    """Returns the address under which this host reaches `peer`; sends nothing."""
+    """Returns the address from which this host reaches `peer`. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))
         return str(probe.getsockname()[0])
@@ -100,20 +103,20 @@ def _num_restarts() -> int:
 
 
 def failed_file(folder: Path, world_rank: int) -> Path:
-    """Returns the file in which a rank says why it failed."""
+    """Returns the file in which a rank records why it failed."""
     return folder / f"failed-{world_rank}.json"
 
 
 @dataclass
 class JobProcess:
-    """One process of a job: what submitit runs, and checkpoints and requeues on its warning signal.
+    """One process of a job. submitit runs it, and checkpoints and requeues it on a warning signal.
 
     Attributes:
-        folder: The job's folder.
-        stop_file: The run's; a training polls it itself.
-        payload: What to do.
-        max_requeues: After more requeues the job fails.
-        checkpoints: Whether the payload can be asked for a checkpoint; else it starts again from nothing.
+        folder: The folder of the job.
+        stop_file: The stop file of the run. A training polls this file itself.
+        payload: The work of the job.
+        max_requeues: The job fails after more requeues than this.
+        checkpoints: Whether the payload can checkpoint. If not, it starts from the beginning after a requeue.
     """
 
     folder: str
@@ -128,7 +131,7 @@ class JobProcess:
         self._error: BaseException | None = None
 
     def __call__(self) -> None:
-        """Runs the payload to its end, unless an earlier start of the job has finished it."""
+        """Runs the payload to its end, unless an earlier start of the job has finished the payload."""
         folder, restarts = Path(self.folder), _num_restarts()
         if (result := read_result(folder)) and result["state"] == "done":
             return
@@ -136,21 +139,21 @@ class JobProcess:
         failed_file(folder, context.world_rank).unlink(missing_ok=True)
         if context.world_rank == 0:
             (folder / RESULT).unlink(missing_ok=True)
-            if Path(self.stop_file).exists():  # the queue gave it the nodes of a job that stopped
+            if Path(self.stop_file).exists():  # the queue started this job on the nodes of a stopped one
                 self._write("stopped", reason="the run was asked to stop before the job began")
-                sys.exit(os.EX_TEMPFAIL)  # not 0, so that srun ends the other ranks, which wait for this one
+                sys.exit(os.EX_TEMPFAIL)  # not 0, so that srun ends the other ranks, which wait for rank 0
             self._note(start=restarts, host=context.host)
         if restarts > self.max_requeues:
             self._write_failure(context, self._too_often())
             raise self._too_often()
-        signal.signal(signal.SIGTERM, self._on_term)  # submitit ignores it; some sites preempt with nothing else
+        signal.signal(signal.SIGTERM, self._on_term)  # submitit ignores it, but some sites preempt with SIGTERM alone
         thread = self.start(context)
         while thread.is_alive():
-            thread.join(POLL_S)  # in slices: Python runs signal handlers between them
+            thread.join(POLL_S)  # short waits, because Python runs signal handlers between them
         self._conclude(context)
 
     def start(self, context: RankContext) -> threading.Thread:
-        """Starts the payload in its thread."""
+        """Starts the payload in a thread."""
         self._context = context
         self._thread = threading.Thread(target=self._run, args=(context,), name="payload", daemon=True)
         self._thread.start()
@@ -180,17 +183,17 @@ class JobProcess:
             self._context.request_stop()
 
     def checkpoint(self) -> "DelayedSubmission | None":
-        """submitit calls this on rank 0 when the warning signal comes; what is returned starts after the requeue."""
+        """Handles the warning signal: submitit calls it on rank 0. submitit runs the returned process after the requeue."""
         from submitit.helpers import DelayedSubmission
 
         restarts = _num_restarts()
         again = DelayedSubmission(JobProcess(**self.__getstate__()))
-        if self._context is None:  # warned before anything began
+        if self._context is None:  # the signal came before the payload began
             return again
         if self.checkpoints and self._thread:
             self._context.request_stop()
             self._thread.join()
-            if not isinstance(self._error, Interrupted):  # it has ended in the meantime
+            if not isinstance(self._error, Interrupted):  # the payload ended before it could checkpoint
                 sys.exit(1 if self._error else 0)
         if Path(self.stop_file).exists():
             self._write("stopped", reason="the run was asked to stop")
@@ -203,7 +206,10 @@ class JobProcess:
         return again
 
     def _too_often(self) -> WfcError:
-        return GangFailedError(f"the job was requeued more often than cluster.slurm.max_requeues = {self.max_requeues}")
+        return GangFailedError(
+            f"the job was requeued more often than cluster.slurm.max_requeues = {self.max_requeues}; "
+            "raise this limit, or set a longer cluster.slurm.time_min"
+        )
 
     def _note(self, **facts: Any) -> None:
         durable.append_line(Path(self.folder) / STARTS, json.dumps({"time_s": time.time(), **facts}))
@@ -224,7 +230,7 @@ class JobProcess:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Returns what rank 0 of a job wrote at its end, or None."""
+    """Returns the result that rank 0 of a job wrote at its end, or None."""
     with contextlib.suppress(FileNotFoundError):
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         return result
@@ -232,6 +238,6 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
-    """Returns why a job failed, as one of its ranks says: a rank that refused if there is one, else the lowest rank."""
+    """Returns the recorded failure of a rank that refused, else that of the lowest rank; None if there is none."""
     failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
     return next((failure for failure in failures if failure["refused"]), failures[0] if failures else None)

@@ -1,6 +1,6 @@
-"""Takes jobs through Slurm until each has its result.
+"""Submits jobs to Slurm and watches them until each has its result.
 
-A coordinator that died is replaced by one that finds the same jobs again: queued, running, or finished in the meantime.
+After a crash of the coordinator, the next coordinator finds the same jobs again, whether they are queued, running or finished.
 """
 
 import logging
@@ -28,16 +28,16 @@ RETRY_S, MAX_REFUSALS = 30.0, 20
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What one job is for.
+    """The specification of one job.
 
     Attributes:
-        label: Its name in the run directory, such as train-a.
-        title: Its name in messages, such as a.
-        key: Identity of base, data set, adapters: a job with another key is for something else.
-        make_payload: Returns what the job does; called when it is submitted.
-        resources: What the job asks for.
-        facts: Its name in the ledger, such as {"dataset": "a"}.
-        checkpoints: Whether the job can be asked for a checkpoint.
+        label: Name in the run directory, such as train-a.
+        title: Name in messages, such as a.
+        key: Identity of the inputs: base, data set, adapters. An earlier job counts only if it has the same key.
+        make_payload: Returns the work of the job. It is called when the job is submitted.
+        resources: The resources of the job.
+        facts: The facts that name the job in the ledger, such as {"dataset": "a"}.
+        checkpoints: Whether the job can checkpoint.
     """
 
     label: str
@@ -51,7 +51,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave: the payload's value, the host, Slurm's number and the number of requeues."""
+    """The result of a job: the value of its payload, its host, its number in Slurm and its number of requeues."""
 
     value: Mapping[str, Any]
     host: str
@@ -61,16 +61,16 @@ class JobResult:
 
 @dataclass
 class SubmittedJob:
-    """A job in Slurm's hands.
+    """A job that was submitted to Slurm.
 
     Attributes:
-        spec: What the job is for.
-        record: The job as written down.
-        host: Where it ran last.
-        told: The last line about it.
-        num_requeues: Requeues that the job has noted.
-        num_recorded: Requeues that are in the ledger.
-        cancelled_s: When it was cancelled last, `time.monotonic`.
+        spec: The specification of the job.
+        record: The record of the job in the run directory.
+        host: The host on which the job ran last.
+        told: The last message about the job.
+        num_requeues: Number of requeues that the job has recorded.
+        num_recorded: Number of requeues that are in the ledger.
+        cancelled_s: Time of the last cancellation, `time.monotonic`.
     """
 
     spec: JobSpec
@@ -88,14 +88,14 @@ class SubmittedJob:
 
 
 class JobLoop:
-    """The event loop of one kind of job in a round.
+    """The event loop for the jobs of one kind in a round.
 
     Args:
         store: The opened run.
-        round_index: 1-based.
-        say: Gets one line per change of a job.
-        on_done: Gets each result as it comes.
-        on_poll: Gets each job at every turn, for progress.
+        round_index: Index of the round (1-based).
+        say: Called with a message at each change of a job.
+        on_done: Called with each result.
+        on_poll: Called with each job and its state in every iteration, to show progress.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class JobLoop:
             self._waiting.append(spec)
 
     def _attach(self, job: SubmittedJob) -> bool:
-        """Takes the result of an earlier coordinator's job, or goes on with the job; says whether one of them was possible."""
+        """Takes over the job of an earlier coordinator, finished or not. Returns whether this was possible."""
         record = job.record
         lines = self._store.ledger.lines()
         job.num_recorded = sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
@@ -181,19 +181,19 @@ class JobLoop:
             self._watch.hurry()
 
     def _refused(self, prepared: JobRecord, error: SlurmError) -> None:
-        """Waits for a Slurm that is busy, restarting, or at a limit of the user's."""
-        self._refusals += not self._active  # a limit on queued jobs holds for as long as ours are in the queue
+        """Schedules another try after a refusal: Slurm may be busy or restarting, or the user may be at a limit."""
+        self._refusals += not self._active  # a limit on queued jobs lasts as long as our jobs are in the queue
         if self._refusals > MAX_REFUSALS:
             raise error
         self._say(f"round {self._round}: {error.message}; trying again in {RETRY_S:.0f} s")
         self._retry_s = time.monotonic() + RETRY_S
         try:
-            submission.adopt(prepared)  # cancels a job that came into being without our knowing
+            submission.adopt(prepared)  # cancels the job if Slurm created it all the same
         except SlurmError:
             logger.warning("%s may be in the queue; its pickle is not there, so it will end by itself", prepared.name)
 
     def _stop_jobs(self) -> None:
-        """Takes queued jobs out of the queue; running trainings poll the stop file themselves, other jobs are ended."""
+        """Cancels all jobs except running trainings, which poll the stop file and checkpoint."""
         for job in self._active.values():
             if time.monotonic() - job.cancelled_s > SETTLE_ELSE_S:
                 client.cancel(job.job_id, pending_only=job.spec.checkpoints)
@@ -216,12 +216,12 @@ class JobLoop:
             self._ended(job, state)
 
     def _finish(self, job: SubmittedJob) -> bool:
-        """Hands over the result if it is there, whatever became of the job and of the coordinator that asked for it."""
+        """Passes the result of a job to `on_done` if there is one, even after a crash. Returns whether there was one."""
         result = read_result(job.record.folder)
         if result is None or result["state"] != "done":
             return False
         if not all(any(Path(folder).glob("*")) for folder in result["value"]["folders"]):
-            return False  # committed, or thrown away, by a coordinator that died over it
+            return False  # an earlier coordinator has committed or removed the folders
         self._note_starts(job)
         self._active.pop(job.spec.label, None)
         self._on_done(job.spec, JobResult(result["value"], result["host"], job.job_id, job.num_requeues))
@@ -229,7 +229,7 @@ class JobLoop:
         return True
 
     def _note_starts(self, job: SubmittedJob) -> None:
-        """Writes each requeue the job has noted into the ledger, once."""
+        """Writes each requeue that the job has recorded into the ledger, once."""
         reason, num_requeues = "", 0
         for line in job.record.starts():
             if "requeue" in line:
@@ -251,13 +251,13 @@ class JobLoop:
     def _record(self, event: str, job: SubmittedJob, **facts: Any) -> None:
         self._store.ledger.record(event, round=self._round, **job.spec.facts, slurm_job=job.job_id, **facts)
 
-    # --- what follows when a job ended without a result
+    # --- after a job ended without a result
 
     def _ended(self, job: SubmittedJob, state: JobState) -> None:
         label = job.spec.label
         del self._active[label]
         if state.state in SETTLE_S:
-            client.cancel(job.job_id)  # so that it can't come back beside its successor
+            client.cancel(job.job_id)  # so that Slurm cannot requeue it beside its successor
         if self._store.stop_reason() is not None:
             self._stopped.add(label)
             return
@@ -270,7 +270,8 @@ class JobLoop:
         self._interruptions[label] += 1
         self._record("requeue", job, host=host, reason=reason)
         if self._interruptions[label] > self._cluster.slurm.max_requeues:
-            self._give_up(job, GangFailedError(f"{job.spec.title}: interrupted more often than cluster.slurm.max_requeues"))
+            allowed = "cluster.slurm.max_requeues allows; raise this limit, or set a longer cluster.slurm.time_min"
+            self._give_up(job, GangFailedError(f"{job.spec.title}: interrupted more often than {allowed}"))
             return
         self._tell(job, f"{state.state.lower()}; a new job goes on")
         self._waiting.insert(0, job.spec)

@@ -1,4 +1,4 @@
-"""The three payloads of a job: train an adapter, centralize, score a model. torch is loaded when they are called."""
+"""The three payloads of jobs: train an adapter, centralize, score a model. torch is loaded when a payload is called."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _prepare(threads: int, local_rank: int, num_gpus: int) -> None:
-    """Sets environment variables that libraries read at import: threads, and this rank's own GPU among those of the job."""
+    """Sets the environment variables that libraries read at import: the number of threads, and the GPUs of this rank."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     if num_gpus and len(visible) > num_gpus:
@@ -25,14 +25,14 @@ def _prepare(threads: int, local_rank: int, num_gpus: int) -> None:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every rank needs to start its worker, in a job that trains or scores.
+    """The settings with which each rank of a job that trains or scores starts its worker.
 
     Attributes:
-        hashes: sha256 of every tensor of the base, as committed.
-        threads: Per rank.
-        num_gpus: Per rank; 0 for CPUs.
+        hashes: Tensor name -> sha256 of the committed base.
+        threads: Number of threads per rank.
+        num_gpus: Number of GPUs per rank; 0 for CPUs.
         log_dir: Folder of logs and events.
-        name: Names the logs there.
+        name: The beginning of the names of the logs.
     """
 
     hashes: Mapping[str, str]
@@ -42,7 +42,7 @@ class WorkerSettings:
     name: str
 
     def worker(self, context: RankContext) -> "Worker":
-        """Returns this rank's worker, joined with the others."""
+        """Returns the worker of this rank, after it has joined those of the other ranks."""
         _prepare(self.threads, context.local_rank, self.num_gpus)
         from wfc_dist.backends.worker import Worker, WorkerSetup
 
@@ -55,7 +55,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class TrainPayload:
-    """Trains one adapter; every rank of the job takes part."""
+    """Trains one adapter. Every rank of the job takes part."""
 
     job: "TrainingJob"
     settings: WorkerSettings
@@ -85,7 +85,7 @@ class ScorePayload:
 
 @dataclass(frozen=True)
 class CentralizePayload:
-    """Averages the adapters of a round and merges them; every rank of the job takes part."""
+    """Averages the adapters of a round and merges the average. Every rank of the job takes part."""
 
     job: "CentralizeJob"
     log_dir: str

@@ -1,7 +1,7 @@
-"""One Slurm job and its folder: submitted once, and found again after a crash of the coordinator.
+"""A Slurm job and its folder. A job is submitted once, and found again after a crash of the coordinator.
 
-RUN/slurm/round-0001/train-a-1/     the first job that trains a; a later one is train-a-2
-  job.json                          the job's key, its unique name in Slurm, its id; written before the submission counts
+RUN/slurm/round-0001/train-a-1/     the first job that trains a; the next one is train-a-2
+  job.json                          key and unique name in Slurm, written before sbatch is called; after it, the id
   starts.jsonl                      a line per start and per requeue, with the host
   result.json, failed-<rank>.json   how the job ended
   batch.log, submitit/              what the job printed; submitit's script and its pickles, which only submitit reads
@@ -29,21 +29,22 @@ from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 2
-"""Schema of job.json, and of the classes that the pickle of a job names: a job with another schema cannot start."""
+"""Schema of job.json and of the pickled classes of a job. A job with another schema cannot start."""
 EXIT_NOT_SHARED = 66
 LAYOUT = ("nodes", "ntasks-per-node")
 WARNING_S = 120
-"""How long before the time limit a job is warned; a third of a shorter limit."""
+"""Seconds before the time limit at which a job is warned. A job with a short limit is warned after two thirds of it."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job asks for.
+    """The resources of a job.
 
     Attributes:
-        num_tasks: Processes.
-        num_cpus, num_gpus: Of each process.
-        spread: Whether `nodes` and `ntasks-per-node` of `cluster.slurm.parameters` count: they lay out the trainers' jobs only.
+        num_tasks: Number of processes.
+        num_cpus: Number of CPUs per process.
+        num_gpus: Number of GPUs per process.
+        spread: Whether `nodes` and `ntasks-per-node` of `cluster.slurm.parameters` apply. They apply to training jobs only.
     """
 
     num_tasks: int
@@ -57,30 +58,30 @@ class Resources:
 
 
 def trainer_resources(cluster: ClusterConfig) -> Resources:
-    """Returns what a job that trains asks for."""
+    """Returns the resources of a job that trains."""
     num_cpus, num_gpus = math.ceil(cluster.cpus_per_worker), int(cluster.gpus_per_worker)
     return Resources(cluster.workers_per_trainer, num_cpus, num_gpus, spread=True)
 
 
 def decoder_resources(cluster: ClusterConfig) -> Resources:
-    """Returns what a job that scores asks for."""
+    """Returns the resources of a job that scores."""
     return replace(trainer_resources(cluster), num_tasks=1, spread=False)
 
 
 def centralizer_resources(cluster: ClusterConfig) -> Resources:
-    """Returns what a job that centralizes asks for, on one node: as many of a worker's cores for each rank as a rank can use."""
+    """Returns the resources of a job that centralizes, on one node. A rank gets the cores of a worker, up to those it can use."""
     return Resources(cluster.centralizer_ranks or 1, min(math.ceil(cluster.cpus_per_worker), MAX_MERGE_THREADS), 0)
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job that was, or is about to be, submitted, as its job.json says.
+    """The content of job.json: a job that was submitted or will be submitted.
 
     Attributes:
-        folder: The job's folder; the last part is `<label>-<number>`.
-        name: The job's name in Slurm, which no other job has.
-        key: Identity of what the job is for (see `loop.JobSpec`).
-        job_id: None until sbatch has answered.
+        folder: The folder of the job, called `<label>-<number>`.
+        name: The unique name of the job in Slurm.
+        key: Identity of the inputs of the job (see `loop.JobSpec`).
+        job_id: Id of the job in Slurm; None until sbatch has answered.
         schema: SCHEMA_VERSION of the program that submitted the job.
     """
 
@@ -95,7 +96,7 @@ class JobRecord:
         durable.write_json(self.folder / "job.json", asdict(self) | {"folder": self.folder.name})
 
     def starts(self) -> list[dict[str, Any]]:
-        """Returns what the job noted of its starts and requeues."""
+        """Returns the starts and requeues that the job has recorded."""
         return durable.read_json_lines(self.folder / STARTS)
 
 
@@ -115,7 +116,7 @@ def _numbered(round_folder: Path, label: str) -> list[tuple[int, Path]]:
 
 
 def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecord:
-    """Returns the next job with a label, written down under a name of its own, not yet submitted."""
+    """Creates the folder and the record of the next job with a label. The job is not submitted yet."""
     last = max((number for number, _ in _numbered(round_folder, label)), default=0)
     folder = round_folder / f"{label}-{last + 1}"
     folder.mkdir(parents=True)
@@ -125,9 +126,9 @@ def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecor
 
 
 def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) -> dict[str, Any]:
-    """Returns submitit's parameters of one job, from `cluster` and `cluster.slurm`.
+    """Returns the parameters that submitit needs for a job, from `cluster` and `cluster.slurm`.
 
-    The batch script first looks for the job's folder: a node that does not see it exits 66 with nothing written.
+    The batch script first looks for the folder of the job. If the node does not see the folder, the script exits with code 66.
     """
     slurm, folder = cluster.slurm, record.folder
     chosen: dict[str, Any] = {
@@ -148,7 +149,8 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) 
     if slurm.mem_gb is not None:
         chosen["mem"] = f"{math.ceil(slurm.mem_gb * 1024)}M"
     chosen |= {key: value for key in ("partition", "account", "qos") if (value := getattr(slurm, key)) is not None}
-    other: dict[str, Any] = {"requeue": True, "output": "/dev/null"}  # a file the node can't open would end the job silently
+    # A job ends silently if its node cannot open the output file.
+    other: dict[str, Any] = {"requeue": True, "output": "/dev/null"}
     for key, value in slurm.parameters.items():
         option = key.lstrip("-").replace("_", "-")
         if option not in LAYOUT:
@@ -158,7 +160,7 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) 
     if (total := chosen["nodes"] * chosen["ntasks_per_node"]) != resources.num_tasks:
         raise ConfigError(
             f"cluster.slurm.parameters: nodes x ntasks-per-node = {total}, "
-            f"but cluster.workers_per_trainer is {resources.num_tasks}"
+            f"but cluster.workers_per_trainer is {resources.num_tasks}; make both numbers equal"
         )
     if resources.num_gpus:
         chosen["gpus_per_node"] = resources.num_gpus * chosen["ntasks_per_node"]
@@ -174,16 +176,16 @@ def _executor(cluster: ClusterConfig, record: JobRecord, resources: Resources) -
 
 
 def test_only(cluster: ClusterConfig, folder: Path, does: str, resources: Resources) -> None:
-    """Asks Slurm whether it would take a job; submits nothing.
+    """Asks Slurm whether it would take a job. Submits nothing.
 
     Args:
-        cluster: The configuration's.
-        folder: Gets the script.
-        does: The job's verb in the message, such as "trains".
-        resources: What the job asks for.
+        cluster: The block `cluster` of the configuration.
+        folder: A folder for the batch script.
+        does: The verb for the job in the message, such as "trains".
+        resources: The resources of the job.
 
     Raises:
-        ConfigError: Slurm would not take it: which job, what it asks for, and Slurm's own words.
+        ConfigError: Slurm would not take the job. The message has the job, its resources and the words of Slurm.
     """
     script = folder / "test-only.sh"
     executor = _executor(cluster, JobRecord(folder, "wfc-test-only", ""), resources)
@@ -199,7 +201,7 @@ def test_only(cluster: ClusterConfig, folder: Path, does: str, resources: Resour
 
 
 def submit(record: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources) -> JobRecord:
-    """Submits a prepared job and returns it with its id, written down. Raises SlurmError."""
+    """Submits a prepared job. Writes and returns its record with the id. Raises SlurmError if sbatch refuses the job."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = _executor(cluster, record, resources)
@@ -214,11 +216,11 @@ def submit(record: JobRecord, process: JobProcess, cluster: ClusterConfig, resou
 
 
 def adopt(record: JobRecord) -> JobRecord:
-    """Settles the record of a coordinator that died between asking sbatch and writing its answer down.
+    """Completes the record of a job if the coordinator died between the call of sbatch and the writing of the id.
 
     Returns:
-        The record with the job's id, if Slurm has the job and submitit had put its pickle in place. Else any such job is
-        cancelled, and the record is returned as it is.
+        The record with the id, if Slurm has the job and submitit has written its pickle. Otherwise such a job is cancelled, and
+        the record is returned unchanged.
     """
     if record.job_id is not None:
         return record
@@ -235,7 +237,7 @@ def adopt(record: JobRecord) -> JobRecord:
 
 @contextlib.contextmanager
 def _outside_any_job() -> Iterator[None]:
-    """Hides the environment of the job in which the coordinator itself may run: sbatch would take it for options."""
+    """Hides the Slurm variables of the job in which the coordinator may run, because sbatch would read them as options."""
     from submitit.helpers import clean_env
 
     keep = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}

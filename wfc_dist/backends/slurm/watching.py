@@ -1,4 +1,4 @@
-"""What is known of jobs while they run: their states in Slurm, polled seldom while nothing changes, and the metrics log."""
+"""Watches jobs: polls their states in Slurm, and reads the progress of trainings from their metrics logs."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ TAIL_BYTES = 16_384
 
 
 class Watch:
-    """The states of some jobs in Slurm, polled every second and less often while nothing changes: controllers are shared."""
+    """The states of some jobs in Slurm, polled every second, and less often while nothing changes to spare the controller."""
 
     def __init__(self) -> None:
         self._known: dict[str, JobState] = {}
@@ -26,14 +26,14 @@ class Watch:
         self._silent = False
 
     def poll(self, jobs: Sequence[tuple[str, str]]) -> None:
-        """Asks Slurm for jobs, given as (name, id), if it is time to. A controller that does not answer is asked again later."""
+        """Polls the states of jobs, given as (name, id), if the pause is over. Tries again later if Slurm does not answer."""
         if time.monotonic() < self._next_s:
             return
         try:
             states = client.states([name for name, _ in jobs])
         except SlurmError as error:
             if not self._silent:
-                logger.warning("Slurm does not answer (%s); the jobs go on, asking again", error.message)
+                logger.warning("Slurm does not answer (%s); the jobs go on, and wfc asks again", error.message)
             self._silent = True
             self._next_s = time.monotonic() + LONGEST_PAUSE_S
             return
@@ -48,7 +48,7 @@ class Watch:
         self._next_s = time.monotonic() + self._pause_s
 
     def hurry(self) -> None:
-        """Makes the next `poll` ask at once: something is known to have changed."""
+        """Makes the next `poll` ask at once. Call it after a change such as a submission."""
         self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
 
     def state(self, name: str) -> JobState | None:
@@ -56,13 +56,13 @@ class Watch:
         return self._known.get(name)
 
     def age_s(self, name: str) -> float:
-        """Returns for how long the last known state of a job has been the same."""
+        """Returns for how many seconds the last known state of a job has not changed."""
         return time.monotonic() - self._since_s.get(name, time.monotonic())
 
 
 @dataclass
 class CurveTail:
-    """The end of one adapter's metrics log, as progress."""
+    """Reads the progress of a training from the end of its metrics log."""
 
     path: Path
     max_steps: int
@@ -71,11 +71,11 @@ class CurveTail:
     _rate: float = 0.0
 
     def progress(self) -> Progress | None:
-        """Returns how far the training is, or None before its first step."""
+        """Returns the progress of the training, or None before its first step."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-                lines = file.read().split(b"\n")[:-1]  # a line being written has no end yet
+                lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
         except FileNotFoundError:
             return None
         rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
