@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""On an AWS spot node: waits for the two-minute notice, then tells Ray to drain this node. Ray itself does not see the notice.
+"""Waits on an AWS spot node for the two-minute notice, then tells Ray to drain the node. Ray itself does not see the notice.
 
     drain_on_spot_notice.py HEAD_IP:6379 &
 
-wfc then checkpoints what trains here and moves it (`cluster.on_drain=move`), or checkpoints everything and stops.
+Then wfc checkpoints the training on this node and moves it (`cluster.on_drain=move`), or checkpoints everything and stops.
 """
 
 import argparse
@@ -13,11 +13,11 @@ import urllib.error
 import urllib.request
 
 METADATA = "http://169.254.169.254"  # the instance's metadata service
-SECONDS_LEFT = 110  # of the 120, with a poll every 5 s
+SECONDS_LEFT = 110  # less than the 120 s of the notice, because it is polled every 5 s
 
 
 def noticed(metadata: str) -> bool:
-    """Returns whether the notice has come; False when the metadata service does not answer."""
+    """Returns whether the notice has come; False if the metadata service does not answer."""
     try:
         wanted = urllib.request.Request(
             f"{metadata}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
@@ -34,7 +34,7 @@ def noticed(metadata: str) -> bool:
 
 
 def main() -> None:
-    """Entry point; becomes `ray drain-node` for the node it runs on."""
+    """Entry point. The process becomes `ray drain-node` for the node on which it runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", metavar="HEAD_IP:6379")
     parser.add_argument("--metadata", default=METADATA, help="another metadata service, for tests")

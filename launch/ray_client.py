@@ -1,4 +1,4 @@
-"""Runs in Ray's job API: which jobs are attempts of a run, how they ended, and errors that a user can act on."""
+"""Finds and describes the attempts of runs in Ray's job API, and explains the errors of its client."""
 
 import os
 import socket
@@ -16,12 +16,12 @@ RUN_KEY, ATTEMPT_KEY = "wfc_run", "wfc_attempt"
 
 
 def connect(address: str | None) -> tuple[Any, str]:
-    """Returns Ray's job client and the address it talks to. Raises ConfigError: unreachable, another version."""
+    """Returns Ray's job client and its address. Raises ConfigError if the cluster cannot be reached or has another version."""
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     _check_reachable(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its environment to the argument
     if token_source():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's client keeps the token to itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without this variable, Ray's client does not send the token
     try:
         import ray
         from ray.job_submission import JobSubmissionClient
@@ -39,7 +39,7 @@ def connect(address: str | None) -> tuple[Any, str]:
 
 
 def token_source() -> str:
-    """Returns where Ray's client finds its token, in words; empty when there is none."""
+    """Returns the variable or the file that has the token of Ray's client; "" if there is none."""
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         if os.environ.get(name):
             return name
@@ -48,8 +48,8 @@ def token_source() -> str:
 
 
 def check_size(working_dir: Path) -> None:
-    """Raises ConfigError that names what is large, before Ray packs gigabytes which the cluster would refuse."""
-    from ray._private import ray_constants  # the limit and the patterns that Ray itself goes by; checked with 2.60
+    """Raises ConfigError if the working directory is too large for Ray's job API; the message names the largest entries."""
+    from ray._private import ray_constants  # the limit and the patterns that Ray itself uses; checked with 2.60
 
     limit, sizes = ray_constants.DASHBOARD_CLIENT_MAX_SIZE, Counter[str]()
     for path in packed_files(working_dir, ray_constants.get_runtime_env_default_excludes()):
@@ -63,7 +63,7 @@ def check_size(working_dir: Path) -> None:
 
 
 def packed_files(folder: Path, names: Sequence[str], ignored: Sequence[Callable[[Path], bool]] = ()) -> Iterator[Path]:
-    """Yields the files of a folder that Ray packs: not in folders called `names`, not matched by .gitignore or .rayignore."""
+    """Yields the files that Ray packs: all files that are not below `names` and not ignored by .gitignore or .rayignore."""
     from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
     ignored = [*ignored, *get_excludes_from_ignore_files(folder, include_gitignore=True)]
@@ -77,11 +77,11 @@ def packed_files(folder: Path, names: Sequence[str], ignored: Sequence[Callable[
 
 
 def _check_reachable(address: str) -> None:
-    """Raises ConfigError when nobody answers at `address`, where Ray's client would wait for minutes."""
+    """Raises ConfigError if no server answers at `address`. Without this check, Ray's client would wait for minutes."""
     try:
         url = urlsplit(address)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("it is no URL of http or https")
+            raise ValueError("it is not a URL of http or https")
         with socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), CONNECT_TIMEOUT_S):
             pass
     except (OSError, ValueError) as error:
@@ -92,7 +92,7 @@ def _check_reachable(address: str) -> None:
 
 
 def explain(error: Exception) -> str | None:
-    """Returns what an error of Ray's client means to a user; None for an unknown error."""
+    """Returns a message for the user about an error of Ray's client; None for an unknown error."""
     text = " ".join(str(error).split())
     if type(error).__name__ == "AuthenticationError":
         what = "wants a token and got none" if "Missing" in text else f"refuses the token of {token_source()}"
@@ -106,7 +106,7 @@ def explain(error: Exception) -> str | None:
 
 
 def is_attempt(details: Any) -> bool:
-    """Returns whether a job is an attempt of a run submitted from here."""
+    """Returns whether a job was submitted as an attempt of a run by `submit_ray.py`."""
     return bool(details.submission_id) and RUN_KEY in (details.metadata or {})
 
 
@@ -116,7 +116,7 @@ def submission_id(name: str, number: int) -> str:
 
 
 def next_attempt(name: str, attempts: Sequence[Any]) -> int:
-    """Returns a number that no attempt of a run of this name has."""
+    """Returns the next free number for an attempt of a run of this name."""
     return 1 + max(
         (
             int(job.metadata[ATTEMPT_KEY])
@@ -128,12 +128,12 @@ def next_attempt(name: str, attempts: Sequence[Any]) -> int:
 
 
 def started(details: Any) -> int:
-    """Returns when a job was submitted, to sort by."""
+    """Returns the time at which a job was submitted, as a sort key."""
     return details.start_time or 0
 
 
 def find(client: Any, run: str) -> Any:
-    """Returns the last attempt of a run, given by name, folder or job id. Raises ConfigError."""
+    """Returns the last attempt of a run, given by name, folder or job id. Raises ConfigError if none or several runs match."""
     run = run.rstrip("/")
     attempts = sorted((job for job in client.list_jobs() if is_attempt(job)), key=started)
     for matches in (
@@ -148,12 +148,12 @@ def find(client: Any, run: str) -> Any:
     known = ", ".join(sorted({job.metadata[RUN_KEY] for job in attempts})) or "none"
     raise ConfigError(
         f"no run {run} was submitted to this cluster with `submit_ray.py submit`; known: {known}. "
-        "A run that was submitted otherwise is stopped with `ray job submit -- wfc stop RUN`"
+        "A run that was submitted in another way is stopped with `ray job submit -- wfc stop RUN`"
     )
 
 
 def exit_code(details: Any) -> int:
-    """Returns wfc's exit code; 75 for a run that Ray was told to stop, 128 + n for a run killed by signal n."""
+    """Returns the exit code of wfc: 75 for a run that Ray was told to stop, 128 + n for a run killed by signal n."""
     if details.driver_exit_code is not None:
         code = int(details.driver_exit_code)
         return code if code >= 0 else 128 - code

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs of wfc on a Ray cluster, through its job API, from any machine that reaches the dashboard.
+"""Submits runs of wfc to a Ray cluster through its job API, from any machine that reaches the dashboard.
 
     python launch/submit_ray.py submit CONFIG [KEY.PATH=VALUE]...    submits, follows the logs, exits with wfc's own code
-    python launch/submit_ray.py stop RUN|CONFIG                      checkpoints everything first; submit again goes on
+    python launch/submit_ray.py stop RUN|CONFIG                      checkpoints everything first; submit again to go on
     python launch/submit_ray.py status [RUN|CONFIG]
     python launch/submit_ray.py logs RUN|CONFIG                      from the beginning, then as they come
 
@@ -46,8 +46,8 @@ except ModuleNotFoundError as error:
     sys.exit(f"launch/submit_ray.py needs {needs} ({error}): pip install --no-deps -e . in the checkout")
 
 EXIT_CTRL_C = 130
-RECONNECT_FOR_S = 300.0  # a dashboard that restarts, a laptop that slept
-ASK_AGAIN_S = 30.0  # a run that is being opened clears an old stop file
+RECONNECT_FOR_S = 300.0  # covers a dashboard that restarts and a laptop that sleeps
+ASK_AGAIN_S = 30.0  # a run clears an old stop file when it is opened, so a stop may have to be repeated
 SILENCE_S = 60.0
 POLL_S = 1.0
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the command line; `command` is the function that carries it out."""
+    """Returns the parsed command line; `command` is the function to call."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--address", help=f"the dashboard; RAY_API_SERVER_ADDRESS or {DEFAULT_ADDRESS} by default")
     parser = argparse.ArgumentParser(description="Runs of wfc on a Ray cluster, through its job API.")
@@ -106,7 +106,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def submit(options: argparse.Namespace) -> int:
-    """Submits the next attempt of a run. Raises ConfigError while an attempt runs."""
+    """Submits the next attempt of a run. Raises ConfigError if an attempt still runs."""
     settings = loading.load_config(options.config, options.overrides)
     run_dir = shared_run_dir(settings)
     entrypoint = entry_command(options.config, options.working_dir, options.overrides)
@@ -132,7 +132,7 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Has everything checkpointed, by a small job in the cluster, and waits; Ray's own stop kills after 3 s."""
+    """Stops a run after its checkpoints, by a small job in the cluster, and waits. Ray's own stop kills after 3 s."""
     client, _ = connect(options.address)
     details = find(client, named(options.run))
     job_id = details.submission_id
@@ -153,7 +153,7 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def _while_asking_to_stop(client: Any, details: Any, grace_s: float) -> Iterator[Any]:
-    """Yields the job's details once a second, for `grace_s`; has `wfc stop` run in the cluster, where the run directory is."""
+    """Yields the details of the job once a second, for `grace_s`. Runs `wfc stop` in the cluster, where the run directory is."""
     end, next_s, asked = time.monotonic() + grace_s, 0.0, ""
     while time.monotonic() < end:
         if asked and (answer := client.get_job_info(asked)).status.is_terminal():
@@ -213,9 +213,9 @@ def follow(client: Any, job_id: str, address: str) -> int:
 
 
 async def _print_logs(client: Any, job_id: str, printed: list[int]) -> bool:
-    """Prints what comes after the first printed[0] characters; every connection starts at the beginning.
+    """Prints the logs after the first printed[0] characters. Every connection starts at the beginning of the logs.
 
-    Returns True at the end of the logs, False after `SILENCE_S` without a line: a connection may be lost without a sign.
+    Returns True at the end of the logs, False after `SILENCE_S` without a line: a connection may be lost without an error.
     """
     seen, texts = 0, client.tail_job_logs(job_id)
     with contextlib.suppress(asyncio.TimeoutError):
@@ -234,13 +234,13 @@ def named(run: str) -> str:
 
 
 def shared_run_dir(settings: Config) -> str:
-    """Returns the run directory or URL. Raises ConfigError for one that would lie in the job's throw-away copy of the files."""
+    """Returns the run directory or its URL. Raises ConfigError if it would lie in the temporary files of the job."""
     settings.require_lasting_run_dir()
     return f"{settings.run.dir.rstrip('/')}/{settings.run.name}"
 
 
 def entry_command(config: Path, working_dir: Path, overrides: Sequence[str]) -> str:
-    """Returns the shell command of the job; with a checkout as working directory, the code shipped is the code that runs."""
+    """Returns the shell command of the job. If the working directory is a checkout, its code is the code that runs."""
     try:
         inside = config.resolve().relative_to(working_dir.resolve())
     except ValueError as error:
@@ -249,12 +249,12 @@ def entry_command(config: Path, working_dir: Path, overrides: Sequence[str]) -> 
 
 
 def read_runtime_env(file: Path | None, requirements: Path | None) -> dict[str, Any]:
-    """Returns Ray's runtime_env from a YAML file and a requirements file. Raises ConfigError."""
+    """Returns Ray's runtime_env from a YAML file and a requirements file. Raises ConfigError if a file is missing or invalid."""
     import yaml
 
     for path in (file, requirements):
         if path and not path.is_file():
-            raise ConfigError(f"{path} does not exist")
+            raise ConfigError(f"{path} does not exist; give the path of an existing file")
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
     except yaml.YAMLError as error:
@@ -270,5 +270,5 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # Ray's client logs each of its steps; this script says what matters
+    logging.disable(logging.WARNING)  # Ray's client logs every step, and this script prints what matters
     sys.exit(main())

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Submits a run to Slurm, and watches it to its end.
+"""Submits a run to Slurm and watches it to its end.
 
     python launch/submit_slurm.py CONFIG [KEY=VALUE]...                  sbatch slurm/round.sh: K nodes at once
     python launch/submit_slurm.py --per-adapter CONFIG [KEY=VALUE]...    sbatch slurm/per-adapter.sh: one small job per adapter
-    python launch/submit_slurm.py --dry-run ...                          checks and shows the command, submits nothing
+    python launch/submit_slurm.py --dry-run ...                          shows the command and checks it, submits nothing
 
 Exit codes: wfc's own (0 done, 1 failed, 2 configuration or input, 75 interrupted); 2 when nothing could be submitted;
 130 after Ctrl-C, which ends the watching only.
@@ -32,14 +32,14 @@ REPO = Path(__file__).resolve().parent.parent
 EXIT_CTRL_C = 130
 POLL_S = 3.0
 SETTLE_S = 20.0
-"""How long a job stays preempted or without its node before it counts as ended: Slurm may requeue it."""
+"""Seconds that a job must stay preempted or without its node before it counts as ended, because Slurm may requeue the job."""
 SITE = ("partition", "account", "qos")
 SIZE = ("nodes", "gpus_per_node", "cpus_per_task", "mem")
 INSTEAD = "cluster.backend=ray (`wfc run CONFIG` on this machine, launch/submit_ray.py for a Ray cluster)"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the command line."""
+    """Returns the parsed command line."""
     parser = argparse.ArgumentParser(description="Submits a run to Slurm, and watches it to its end.")
     parser.add_argument("config", metavar="CONFIG", help="YAML file")
     parser.add_argument("overrides", metavar="KEY.PATH=VALUE", nargs="*", help="such as train.lr=1e-4")
@@ -59,7 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def site_overrides(options: argparse.Namespace, config: Config) -> list[str]:
-    """Returns the overrides that send the adapters' jobs where the coordinator goes, unless the configuration says where."""
+    """Returns overrides that give the adapters' jobs the coordinator's partition, account and QOS, unless configured."""
     if not options.per_adapter:
         return []
     return [
@@ -70,7 +70,7 @@ def site_overrides(options: argparse.Namespace, config: Config) -> list[str]:
 
 
 def render(options: argparse.Namespace, config: Config, scripts: Path) -> list[str]:
-    """Returns the sbatch command: one of the project's scripts, as it is, with the options turned into flags."""
+    """Returns the sbatch command: one of the scripts of the project, with the options as flags."""
     flags = [f"--job-name={options.job_name or 'wfc-' + config.run.name}"]
     flags += [
         f"--{name.replace('_', '-')}={value}" for name in (*SITE, *SIZE, "time") if (value := getattr(options, name)) is not None
@@ -81,7 +81,7 @@ def render(options: argparse.Namespace, config: Config, scripts: Path) -> list[s
 
 
 def check(options: argparse.Namespace, config: Config) -> None:
-    """Checks what Slurm can say before a job is submitted. Raises ConfigError that names what there is instead."""
+    """Checks partitions and time limits before a job is submitted. Raises ConfigError, which names what the site offers."""
     client.require_slurm(INSTEAD)
     time_min = client.parse_minutes(options.time) if options.time else None
     client.check_partition(options.partition, time_min, client.partitions())
@@ -91,10 +91,10 @@ def check(options: argparse.Namespace, config: Config) -> None:
 
 
 def submit(command: Sequence[str]) -> str:
-    """Submits the job and returns its id. The job uses this Python unless WFC_PYTHON names another. Makes logs/ for its output.
+    """Submits the job and returns its id. Creates logs/ for its output. The job uses this Python unless WFC_PYTHON names another.
 
     Raises:
-        ConfigError: Slurm refuses it.
+        ConfigError: Slurm refuses the job.
     """
     Path("logs").mkdir(exist_ok=True)
     os.environ.setdefault("WFC_PYTHON", sys.executable)
@@ -130,7 +130,7 @@ def describe(state: JobState) -> str:
 
 
 def watch(job_id: str, output: Path) -> JobState:
-    """Prints the job's changes of state and its output until the job has ended for good; returns the last state."""
+    """Prints each change of a job's state, and its output, until the job has ended for good. Returns the last state."""
     tail, told, ended_s = LogTail(output), "", None
     while True:
         try:
@@ -149,7 +149,7 @@ def watch(job_id: str, output: Path) -> JobState:
 
 
 def result(job_id: str, state: JobState, output: Path, config: Config) -> int:
-    """Prints the state of the run and where its logs are; returns the exit code."""
+    """Prints the state of the run and the places of its logs. Returns the exit code."""
     run_dir, code = config.run_dir(), client.exit_code(job_id)
     try:
         status = Run(run_dir).status()
@@ -171,7 +171,7 @@ def say(text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does what the command line says; returns the exit code."""
+    """Checks, submits and watches a run, as the options ask. Returns the exit code."""
     config = loading.load_config(options.config, options.overrides)
     command = render(options, config, REPO / "slurm")
     if options.dry_run:
@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
         print(job_id)
         return 0
     try:
-        output = client.output_file(job_id)  # before it ends: the controller forgets ended jobs
+        output = client.output_file(job_id)  # asked before the job ends, because the controller forgets ended jobs
         return result(job_id, watch(job_id, output), output, config)
     except KeyboardInterrupt:
         say(f"job {job_id} goes on; `wfc stop {config.run_dir()}` checkpoints it, `scancel {job_id}` ends it")
