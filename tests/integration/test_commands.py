@@ -127,7 +127,7 @@ def test_transcribe_and_evaluate_take_runs_bases_and_adapters(finished: Path) ->
         (["average", "ROOT/model", "--out", "ROOT/x", "--option", "density"], "not NAME=NUMBER, such as density=0.2"),
         (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--method", "tie"], "did you mean 'ties'"),
         (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--option", "density=1"], "no option of mean"),
-        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--norm", "max"], "not own or mean"),
+        (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--norm", "max"], "give own or mean"),
         (["average", "RUN/round-0001/adapters/a", "--out", "ROOT/x", "--method", "fisher"], "train.curvature"),
         (["merge", "ROOT/model", "RUN/round-0001/delta", "--out", "ROOT/model"], "not written over"),
         (["transcribe", "RUN", "none.wav"], "no such audio file"),
