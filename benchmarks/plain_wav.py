@@ -1,5 +1,6 @@
 """What the package asks of soundfile, for 16-bit mono WAV files: stands in for it on a machine where it is not installed."""
 
+import os
 import sys
 import wave
 from dataclasses import dataclass
@@ -23,27 +24,22 @@ class SoundFileError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Info:
-    frames: int
-    samplerate: int
-
-
-def info(path: str) -> _Info:
-    """Returns what the header says."""
-    with SoundFile(path) as file:
-        return _Info(file.frames, file.samplerate)
+    seekable: int = 1
 
 
 class SoundFile:
     """An open file."""
 
-    def __init__(self, path: str) -> None:
+    format, subtype, channels, extra_info = "WAV", "PCM_16", 1, ""
+
+    def __init__(self, file: Any) -> None:
         try:
-            self._file = wave.open(path, "rb")  # noqa: SIM115 - closed by __exit__
-        except wave.Error as error:
-            raise SoundFileError(f"{path}: {error}") from error
+            self._file = wave.open(os.fsdecode(file) if isinstance(file, str | bytes) else file, "rb")  # noqa: SIM115 - by __exit__
+        except (wave.Error, EOFError) as error:
+            raise SoundFileError(f"{file}: {error}") from error
         if (self._file.getnchannels(), self._file.getsampwidth()) != (1, 2):
-            raise SoundFileError(f"{path}: only 16-bit mono WAV is read without soundfile; install it")
-        self.frames, self.samplerate = self._file.getnframes(), self._file.getframerate()
+            raise SoundFileError(f"{file}: only 16-bit mono WAV is read without soundfile; install it")
+        self.frames, self.samplerate, self._info = self._file.getnframes(), self._file.getframerate(), _Info()
 
     def __enter__(self) -> "SoundFile":
         return self
@@ -51,9 +47,10 @@ class SoundFile:
     def __exit__(self, *_: Any) -> None:
         self._file.close()
 
-    def seek(self, frame: int) -> None:
-        """Moves to a frame."""
+    def seek(self, frame: int) -> int:
+        """Moves to a frame and returns it."""
         self._file.setpos(frame)
+        return frame
 
     def read(self, frames: int = -1, dtype: str = "float32", always_2d: bool = False) -> npt.NDArray[np.float32]:
         """Returns samples of (-1, 1), (frames, 1) with `always_2d`, as soundfile does."""

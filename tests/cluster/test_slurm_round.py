@@ -127,6 +127,7 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # five starts of a cluster, beside the other tests
 def test_one_job_survives_everything_and_ends_with_the_same_bytes(slurm: SlurmCluster, config: Path, tmp_path: Path) -> None:
     expected = on_a_laptop(config, tmp_path)
     run_dir = tmp_path / "tiny"
@@ -137,9 +138,9 @@ def test_one_job_survives_everything_and_ends_with_the_same_bytes(slurm: SlurmCl
 
     def trained(restart: int, round_index: int) -> None:
         """Waits until this start of the job has trained a little, in that round."""
-        poll(f"restart {restart}", lambda: str(restart) in [row.get("slurm_restart_count") for row in attempts()], 120)
+        poll(f"restart {restart}", lambda: str(restart) in [row.get("slurm_restart_count") for row in attempts()], 300)
         before = progress(run_dir)
-        poll(f"restart {restart} trains", lambda: progress(run_dir) > before + 5 and progress(run_dir, round_index) > 5, 150)
+        poll(f"restart {restart} trains", lambda: progress(run_dir) > before + 5 and progress(run_dir, round_index) > 5, 400)
 
     # 1. the time limit comes near: Slurm looks every 30 s, so the warning comes between 10 and 40 s after the start
     poll("it is requeued", lambda: slurm.info(job)["Restarts"] == "1", 90)
