@@ -93,9 +93,11 @@ class DatasetConfig(Strict):
         return {*self.allow_overlap, *(name for part in self.parts.values() for name in part.may_share_audio_with())}
 
     def local_folder(self) -> Path | None:
-        """Returns the folder on this machine that the source is or lies in; None where there is none."""
+        """Returns the folder on this machine that the source is or lies in, of a mix that of its first such part; or None."""
+        if self.parts:
+            return next((folder for part in self.parts.values() if (folder := part.local_folder())), None)
         path = Path(self.source)
-        return None if not self.source else path if path.is_dir() else path.parent if path.is_file() else None
+        return path if path.is_dir() else path.parent if path.is_file() else None
 
     @model_validator(mode="after")
     def _source_or_parts(self) -> "DatasetConfig":

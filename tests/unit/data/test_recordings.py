@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from wfc_dist.config import loading
 from wfc_dist.data import recordings as module
 from wfc_dist.data.audio_files import AudioFile
+from wfc_dist.data.audit import audit
 from wfc_dist.data.facts_cache import NAME
 from wfc_dist.data.recordings import Recordings
 from wfc_dist.errors import InputError
@@ -131,3 +133,17 @@ def test_what_is_no_cache_file_is_neither_waited_for_nor_read(kind: str, folder:
     path = folder / NAME
     {"pipe": os.mkfifo, "folder": os.mkdir, "link to nothing": lambda place: os.symlink("none", place)}[kind](path)
     assert read(folder) == read(folder) == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_parts_of_a_mix_are_opened_once_too(folder: Path, looked: list[str]) -> None:
+    rows = "".join(f'{{"audio_filepath": "{number}.wav", "text": "words", "lang": "en"}}\n' for number in range(3))
+    (folder / "train.jsonl").write_text(rows)
+    part = {"source": str(folder), "splits": {"train": "train.jsonl"}}
+    mix = {"format": "mix", "splits": {"train": "x"}, "parts": {"hub": {**part, "source": "org/name"}, "own": part}}
+    mix["parts"]["hub"]["splits"] = {"dev": "dev"}  # no training clips, and no folder on this machine
+    tree = {"run": {"name": "r"}, "base": {"model": "none"}, "datasets": {"m": mix}, "rounds": [["m"]]}
+    config = loading.parse(tree)
+    first = audit(config).rows[0]
+    assert first.num_clips == 3 and sorted(looked) == ["0.wav", "1.wav", "2.wav"]
+    looked.clear()
+    assert audit(config).rows[0] == first and looked == []
