@@ -1,4 +1,6 @@
-"""The order in which pytest-xdist's workers take the files (`--dist loadfile --no-loadscope-reorder`): longest first."""
+"""For all tests: each begins with fresh logging, and the workers of pytest-xdist take long files first."""
+
+import logging
 
 import pytest
 
@@ -14,3 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the long files first; within a file the order stays."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> None:
+    """Takes back what an entry point called by an earlier test of this process set up."""
+    logger = logging.getLogger("wfc_dist")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)

@@ -140,7 +140,6 @@ def test_languages_without_spaces_begin_without_one(processor):
 def test_label_limit_is_kept_to_the_token(noise, processor, caplog):
     fits = "x" * (448 - FRAME_TOKENS - 1)  # the byte tokenizer gives one token a letter, and one for the space in front
     split = make_split(noise, [1.0, 1.0, 1.0], [fits, fits + "x", "short"])
-    logging.getLogger("wfc_dist").propagate = True
     with caplog.at_level(logging.INFO, logger="wfc_dist"):
         windows = TrainingWindows(split, train_config(batch_size=1, gradient_accumulation=1), processor, seed=1)
     assert windows.usable == [0, 2]

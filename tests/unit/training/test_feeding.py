@@ -184,9 +184,8 @@ def test_a_generator_that_was_never_asked_has_no_threads(windows: TrainingWindow
     ],
 )
 def test_much_waiting_is_a_warning_with_advice(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], level: int, text: str
+    caplog: pytest.LogCaptureFixture, times: tuple[float, float], level: int, text: str
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("wfc_dist"), "propagate", True)  # a test before may have set up the logging
     with caplog.at_level(logging.INFO, "wfc_dist"):
         log_waiting(7, *times)
     ((_, found, said),) = caplog.record_tuples
