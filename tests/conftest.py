@@ -3,6 +3,9 @@
 import logging
 
 import pytest
+from browser import browser, visit
+
+__all__ = ["browser", "visit"]  # fixtures for every test
 
 LONGEST_FIRST = (
     "test_kill_resume", "test_run_on_s3", "test_fitted_run", "test_ray_run", "test_stream_run", "test_training_options",
