@@ -38,7 +38,8 @@ from wfc_dist.backends.ray.factorization import Factorization
 from wfc_dist.backends.ray.fleet import Fleet
 from wfc_dist.backends.ray.trainers import RayTrainers
 from wfc_dist.config import loading
-from wfc_dist.config.schema import ClusterConfig, Config
+from wfc_dist.config.cluster import ClusterConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.progress import Display
 from wfc_dist.reports.status import status_table
 from wfc_dist.rounds import Base, run_rounds

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from wfc_dist.config.schema import MAX_MERGE_THREADS
+from wfc_dist.config.cluster import MAX_MERGE_THREADS
 from wfc_dist.errors import InputError
 from wfc_dist.merging.factors import ROWS, AnyDelta, chain_sum_rows, squared_sum
 from wfc_dist.weights import base_chain

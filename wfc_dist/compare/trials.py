@@ -22,7 +22,8 @@ from wfc_dist.compare.settings import PlannedRun
 from wfc_dist.compare.sweep import KEPT, LEARNED, Sweep
 from wfc_dist.compare.tune_folder import TuneFolder, last_words
 from wfc_dist.config import loading
-from wfc_dist.config.schema import ClusterConfig, Config
+from wfc_dist.config.cluster import ClusterConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.errors import WfcError
 from wfc_dist.evaluation.continual import SystemRates, figures
 from wfc_dist.evaluation.matrix import read_matrix

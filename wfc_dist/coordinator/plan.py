@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wfc_dist.config.schema import ClusterConfig, Config
+from wfc_dist.config.cluster import ClusterConfig
+from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import adapted_modules
 
 PACKED_WINDOW_S, CLIP_S = 28, 5

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wfc_dist.backends.ray.placement import Node
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wfc_dist.backends import net
 from wfc_dist.backends.ray.placement import Need
 from wfc_dist.backends.worker import Worker, WorkerSetup
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import AnyMirror

@@ -23,7 +23,7 @@ from typing import Any
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.job_process import STARTS, JobProcess
-from wfc_dist.config.schema import MAX_MERGE_THREADS, ClusterConfig
+from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig
 from wfc_dist.errors import ConfigError
 from wfc_dist.storage import durable
 

@@ -6,7 +6,7 @@ import pytest
 
 from wfc_dist.backends.ray.cluster import connected, missing_nodes
 from wfc_dist.backends.ray.placement import Node
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from wfc_dist.backends.slurm.job_process import JobProcess
 from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config import loading
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.store import RunStore

@@ -7,7 +7,7 @@ import pytest
 
 from wfc_dist.backends.slurm import submission
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
-from wfc_dist.config.schema import ClusterConfig
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden" / "slurm-job.sh"
