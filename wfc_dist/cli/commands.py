@@ -12,7 +12,7 @@ from wfc_dist.cli.models import Run
 from wfc_dist.errors import EXIT_FAILED, InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's schema, or a resolved configuration.")
+config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's reference or schema, or a resolved configuration.")
 app.add_typer(config_app, name="config")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
@@ -280,13 +280,27 @@ def config_schema(
     """Print the JSON schema of the configuration, or of what a command prints."""
     import json
 
-    from wfc_dist.config.schema import Config
+    from wfc_dist.config import reference
     from wfc_dist.errors import nearest
     from wfc_dist.reports import as_json
 
     if of not in (None, *as_json.COMMANDS):
         raise InputError(f"--of {of!r} is no command with --json{nearest(str(of), as_json.COMMANDS)}")
-    typer.echo(json.dumps(as_json.schema_of(of) if of else Config.model_json_schema(), indent=1))
+    typer.echo(json.dumps(as_json.schema_of(of) if of else reference.json_schema(), indent=1))
+
+
+@config_app.command("docs")
+def config_docs(
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A block or a key, such as train or train.lr.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A page of Markdown.")] = False,
+) -> None:
+    """Print what every key of the configuration takes and means, and what a resume may change."""
+    import shutil
+
+    from wfc_dist.config import reference
+
+    chosen = reference.find(key) if key else reference.blocks()
+    typer.echo(reference.as_markdown(chosen) if markdown else reference.as_text(chosen, shutil.get_terminal_size().columns))
 
 
 @config_app.command("show")

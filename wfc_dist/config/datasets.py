@@ -41,13 +41,16 @@ class DatasetConfig(Strict):
     source: str = ""
     """A folder, a file, or a hub id (`format: hub`); of a `mix` nothing."""
     format: Format = "jsonl"
+    """How the data lies on the disk, or on the hub (docs/data.md has an example of each)."""
     language: str | None = None
     """Whisper language code, or a name that maps to one; without it every row names its own (`lang`)."""
     splits: dict[SplitName, str] = Field(default_factory=dict)
     """Our split -> file name (jsonl, csv, stm, lhotse), pattern of files (parquet, webdataset), split name (hub, saved) or
     sub-folder (folder, kaldi). Ranges such as {0..7} or _OP_0..7_CL_ name several files (jsonl, webdataset)."""
     text_column: str = "text"
+    """The column of the transcripts."""
     audio_column: str = "audio"
+    """The column of the audio, or of its paths."""
     columns: dict[Column, str | None] = Field(default_factory=dict)
     """What other columns are called, such as {language: locale, id: ID}; null: a column of that name is not what it seems."""
     time_unit: Literal["s", "ms"] = "s"
@@ -65,6 +68,7 @@ class DatasetConfig(Strict):
     subset: str | None = None
     """The hub data set's configuration name; of parquet folders the sub-folder."""
     revision: str | None = None
+    """Branch, tag or commit of a hub data set; by default the newest."""
     data_dir: str | None = None
     """The folder within a hub repository that is read."""
     data_files: str | list[str] | None = None

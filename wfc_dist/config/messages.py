@@ -91,7 +91,7 @@ def _text(path: Sequence[str | int], items: Sequence[Any], tree: Any, model: typ
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"unknown key{_meant(path, model)}"
+        return unknown_key(path, model)
     if first["loc"][-1] == "[key]" and first["type"] == "literal_error":
         return f"unknown key{_suggestion(str(path[-1]), _choices(first))}"
     if first["type"] == "missing":
@@ -164,8 +164,12 @@ def _fields_at(location: Sequence[str | int], model: type[BaseModel]) -> list[st
     return [name for block in blocks for name in block.model_fields]
 
 
+def unknown_key(path: Sequence[str | int], model: type[BaseModel]) -> str:
+    """Returns that a key is unknown, and the key that is meant, here or in another block."""
+    return f"unknown key{_meant(path, model)}"
+
+
 def _meant(path: Sequence[str | int], model: type[BaseModel]) -> str:
-    """Returns the end of a message about an unknown key: the key that is meant, here or in another block."""
     word, names = str(path[-1]), _fields_at(path[:-1], model)
     if not names:
         return ""

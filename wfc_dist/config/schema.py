@@ -1,4 +1,4 @@
-"""The configuration, block by block; `loading` reads it, `training` holds the blocks lora and train. Loads neither torch nor ray.
+"""The configuration, block by block; `loading` reads it. `training` holds lora and train, `cluster` and `datasets` theirs.
 
 Where a default comes from: [P] the paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice.
 """
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.config.datasets import DatasetConfig, Name
 from wfc_dist.config.training import RESUME, Leaves, LoraConfig, Strict, TrainConfig
 from wfc_dist.errors import ConfigError, nearest
@@ -18,10 +19,6 @@ from wfc_dist.merging.curvature import NEEDED, choices_with
 from wfc_dist.storage.mirror import mirror_folder
 from wfc_dist.storage.objects import is_url
 
-MAX_MERGE_THREADS = 4
-"""Cores that one rank of the average makes use of; each thread holds three matrices in float64."""
-MOST_LOADER_THREADS = 4
-"""Loader threads that `auto` takes beside a GPU: each makes some 25 windows a second (docs/performance.md)."""
 LOOP_COMPRESSION_RATIO = 2.4
 """A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
 
@@ -30,11 +27,13 @@ class RunConfig(Strict):
     """Name and place of the run; the run directory is `dir/name`."""
 
     name: Name
+    """Name of the run, and of its folder in `dir`."""
     dir: str = "runs"
     """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
     pool: Annotated[str | None, RESUME] = None
-    """A shared folder where runs put finished adapters and decoded texts, so that none is made twice (see `pool`)."""
+    """A shared folder where runs put finished adapters and decoded texts, so that none is made twice."""
     seed: int = Field(1, ge=0, lt=2**31)
+    """Every random choice of the run starts from this number."""
     notify: Annotated[str | None, RESUME] = None
     """A command that is run, without a shell, when an attempt is done, has failed or was stopped (docs/run-directory.md)."""
 
@@ -54,8 +53,11 @@ class BaseModelConfig(Strict):
     """The root model: a hub id or a folder. `dtype: auto` keeps the root's own."""
 
     model: str
+    """A hub id such as openai/whisper-small, or a folder with a Whisper checkpoint."""
     revision: str | None = None
+    """Branch, tag or commit of the hub repository; by default its main branch, whose commit is recorded."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """The number format of the bases; `auto` keeps that of the root model."""
 
 
 class CentralizeConfig(Strict):
@@ -109,73 +111,17 @@ class CentralizeConfig(Strict):
         return "fitted" in (self.weights, self.scale)
 
 
-class SlurmConfig(Strict):
-    """What the site wants to know of the small jobs of `backend: slurm`; None leaves it to the site's defaults."""
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    time_min: int = Field(240, ge=1)
-    """Time limit of one job in minutes; an adapter that needs longer checkpoints and is requeued."""
-    mem_gb: float | None = Field(None, gt=0)
-    max_requeues: int = Field(20, ge=0)
-    """Preemptions and time-outs of one job that are made good."""
-    parameters: dict[str, str | int | bool] = Field(default_factory=dict)
-    """Other sbatch options by their long name, such as {constraint: a100}."""
-    setup: list[str] = Field(default_factory=list)
-    """Shell lines before the program starts, such as `module load cuda`."""
-
-
-class ClusterConfig(Strict):
-    """Who trains where. Threads are part of the result's bytes; cores, nodes and addresses are not."""
-
-    backend: Annotated[Literal["ray", "slurm", "in_process"], RESUME] = "ray"
-    """`slurm` submits one small job per adapter instead of holding all nodes at once."""
-    address: Annotated[str | None, RESUME] = None
-    """A running Ray cluster; none starts one on this machine, for this run, on loopback."""
-    wait_for_nodes: Annotated[int | list[str], RESUME] = 1
-    """Nodes, by number or host name, that must have joined before anything starts."""
-    node_labels: Annotated[dict[str, str], RESUME] = Field(default_factory=dict)
-    """Only nodes with these Ray labels get trainers, such as {ray.io/accelerator-type: H100}."""
-    on_drain: Annotated[Literal["stop", "move"], RESUME] = "stop"
-    """A node's drain notice: checkpoint everything and exit 75, or checkpoint and move only that node's trainers."""
-    cache_dir: Annotated[str | None, RESUME] = None
-    """Folder on each node for a run on object storage; by default below ~/.cache/wfc_dist."""
-    slurm: Annotated[SlurmConfig, RESUME] = SlurmConfig()
-    workers_per_trainer: int = Field(1, ge=1)
-    gpus_per_worker: Annotated[float, RESUME] = Field(0, ge=0)
-    cpus_per_worker: Annotated[float, RESUME] = Field(1, gt=0)
-    threads_per_worker: int = Field(1, ge=1)
-    max_trainers: Annotated[int | None, RESUME] = Field(None, ge=1)
-    max_failures: Annotated[int, RESUME] = Field(3, ge=0)
-    """Lost gangs per adapter before the run gives up."""
-    centralizer_ranks: Annotated[int | None, RESUME] = Field(None, ge=1)
-    """Processes of the average; one per node by default. Does not change a byte."""
-    start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)
-
-    def loader_threads(self) -> int:
-        """Returns what `train.loader_workers: auto` is: as many as a GPU needs, or one where a CPU trainer leaves a core free."""
-        cores = int(self.cpus_per_worker)
-        if self.gpus_per_worker:
-            return min(max(cores - 1, 1), MOST_LOADER_THREADS)
-        return int(cores > self.threads_per_worker)
-
-    @model_validator(mode="after")
-    def _one_gpu_a_worker(self) -> "ClusterConfig":
-        if self.gpus_per_worker > 1:
-            raise ValueError("gpus_per_worker: a worker uses one GPU at most; set workers_per_trainer to the GPUs of a trainer")
-        if 0 < self.gpus_per_worker < 1 and self.workers_per_trainer > 1:
-            raise ValueError("gpus_per_worker: workers of one trainer cannot share a GPU (NCCL); use 1, or one worker")
-        return self
-
-
 class EvaluateConfig(Strict):
     """How bases and adapters are scored."""
 
     metric: Literal["wer", "cer", "mer"] = "wer"
+    """What is counted: wer words, cer characters, mer both, by the script (docs/metrics.md)."""
     normalizer: Literal["whisper", "paper", "none"] = "whisper"
+    """What is done to both texts before they are compared (docs/metrics.md); `none` compares them as they are."""
     num_beams: int = Field(1, ge=1)  # [C] 4
+    """Beams of the search; 1 is greedy decoding."""
     no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
+    """No run of this many tokens comes twice in a text; 0 allows it."""
     language: Literal["given", "detect"] = "given"  # [C] detect
     """Decode with the data set's language, or with the one the model detects; then its errors in that are counted, too."""
     batch_size: Annotated[int, Leaves(("figures",))] = Field(16, ge=1)
@@ -186,8 +132,11 @@ class EvaluateConfig(Strict):
     """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one, and
     a clip that loops alone once more, without repeats."""
     bootstrap_samples: int = Field(1000, ge=0)
+    """Resamplings of the test set for confidence intervals; 0 leaves the intervals out."""
     confidence: float = Field(0.95, gt=0, lt=1)
+    """The share of resamplings that an interval holds."""
     max_clips: int | None = Field(None, ge=1)
+    """Only the first clips of each test set, to try things out."""
     adapters: Annotated[bool, Leaves(("figures",))] = True
     """Score every single adapter beside the merged base."""
     interim: Annotated[Literal["all", "learned"], Leaves(("figures",))] = "all"
@@ -216,7 +165,9 @@ class Config(Strict):
     run: RunConfig
     base: BaseModelConfig
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
+    """Name -> one data set. Names are used in rounds, tables and folders."""
     rounds: list[list[str]] | dict[Literal["centralize_every"], int]
+    """The data sets of each round, such as [[es, it], [fr]]; {centralize_every: 2} makes rounds of two, in the file's order."""
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
     centralize: CentralizeConfig = CentralizeConfig()

@@ -73,6 +73,7 @@ class PriorConfig(Strict):
     """Bayesian low-rank factorization: every entry of A and B is N(mu, s^2), pulled to N(0, sigma^2). docs/training.md."""
 
     sigma: float = Field(0.05, gt=0)  # [H]; 0.01 in [C]
+    """Standard deviation of the prior."""
     beta: float = Field(1e-3, ge=0)  # [H]; 1e-4 in [C]
     """Weight of the divergence: its mean over the entries of a factor, summed over the factors."""
 
@@ -81,12 +82,17 @@ class LoraConfig(Strict):
     """The adapter. PEFT's letters: lora_A is (r, in), lora_B is (out, r)."""
 
     r: int = Field(32, ge=1)  # [C]
+    """Rank of the update: the columns of B, which are the rows of A."""
     alpha: float = Field(64, gt=0)  # [C]
+    """The update is alpha / r * B @ A."""
     dropout: float = Field(0.05, ge=0, lt=1)  # [C]
+    """Share of the inputs of A that are set to 0 while training."""
     target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
+    """Names of the linear layers that get an adapter, or a regular expression for whole module names."""
     variant: Literal["lora", "rslora", "full"] = "lora"  # [C] has more; they are refused until they average correctly
     """`full` trains the whole weight of every targeted linear layer, docs/training.md; r and alpha are not used then."""
     prior: PriorConfig | None = None
+    """Bayesian low-rank factorization in place of plain LoRA; none by default."""
 
     @model_validator(mode="after")
     def _full_has_nothing_to_drop_or_to_draw(self) -> "LoraConfig":
@@ -107,64 +113,91 @@ class EarlyStoppingConfig(Strict):
     """Stop when the dev measure has not improved for `patience` evaluations; the best adapter is kept."""
 
     metric: Literal["loss", "error"] = "loss"  # [C]
+    """Dev loss, or dev error of decoded texts."""
     patience: int = Field(10, ge=1)  # [C]
+    """Evaluations without a better one, after which training ends."""
 
 
 class SpecAugmentConfig(Strict):
     """Masks over mel features; [C] uses masks of 30."""
 
     time_masks: int = Field(2, ge=0)
+    """Masks over time in each window."""
     time_width: int = Field(30, ge=1)
+    """Most frames of 10 ms that a mask over time covers."""
     frequency_masks: int = Field(2, ge=0)
+    """Masks over mel bands in each window."""
     frequency_width: int = Field(30, ge=1)
+    """Most mel bands that a mask covers."""
 
 
 class DistillationConfig(Strict):
     """Learning without forgetting: (1 - weight) * cross-entropy + weight * T^2 * KL(base || base with adapter)."""
 
     weight: float = Field(0.5, ge=0, le=1)  # [H]
+    """Share of the divergence in the loss; the rest is cross-entropy."""
     temperature: float = Field(1.0, gt=0)  # [P]
+    """T, which both distributions are softened with."""
 
 
 class EwcConfig(Strict):
     """Elastic weight consolidation: weight / 2 * sum of F * delta^2, F measured by `train.curvature` in earlier rounds."""
 
     weight: float = Field(1000.0, gt=0)  # [H]
+    """Factor of the penalty."""
 
 
 class TrainConfig(Strict):
     """How one adapter is trained."""
 
     max_steps: int = Field(2000, ge=1)  # [H]; [C] trains up to 100 epochs
+    """Optimizer steps of one adapter."""
     lr: float = Field(1e-3, gt=0)  # [C]
+    """The highest learning rate, which the warm-up ends at."""
     weight_decay: float = Field(5e-4, ge=0)  # [C]
+    """Decoupled weight decay of AdamW; with sgd added to the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the mean gradient and of the mean square."""
     max_grad_norm: float = Field(1.0, gt=0)  # [H] Transformers' default
+    """A gradient with a larger norm is scaled down to it."""
     optimizer: Literal["adamw", "sgd"] = "adamw"  # [C]
     """`sgd` has no momentum and needs strategy ddp; with schedule inverse_step it is the online running average."""
     schedule: Literal["inverse_sqrt", "inverse_step", "cosine", "constant"] = "inverse_sqrt"  # [C]
+    """How the learning rate falls after the warm-up (docs/training.md has the formulas)."""
     warmup_steps: int = Field(200, ge=0)  # [H]; 2000 in [C], for runs ten times as long
+    """Steps in which the learning rate rises to `lr`."""
     batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
+    """Windows of 30 s in one micro-batch of one worker."""
     gradient_accumulation: int = Field(2, ge=1)  # [C]
+    """Micro-batches of one optimizer step."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
+    """Numbers inside the model: bf16 and fp16 are autocast; the factors, their gradients and moments stay float32."""
     strategy: Annotated[Literal["ddp", "zero0", "zero1", "zero2", "zero3"], Leaves(("state",))] = "ddp"
+    """What is split over the workers of a trainer: ddp nothing, zero0 to zero3 by DeepSpeed (docs/training.md)."""
     packing: bool = False
     """Several clips in one 30 s window, so that short clips do not pay for silence."""
     gap_s: float = Field(0.3, ge=0, le=5)
     """Silence between packed clips."""
     min_duration_s: float = Field(0.5, ge=0)  # [C]
+    """Shorter clips are left out of training."""
     max_duration_s: float = Field(30.0, gt=0, le=30)  # [C] 20 s
+    """Longer clips are left out of training."""
     gradient_checkpointing: Annotated[bool, Leaves(("state",))] = False
+    """Calculate activations again in the backward pass: less memory, more time."""
     spec_augment: SpecAugmentConfig | None = None
+    """Mask parts of the mel features while training; none by default."""
     checkpoint_every: Annotated[int, Leaves(("state", "adapter"))] = Field(200, ge=1)
+    """Steps between two checkpoints of a training."""
     eval_every: int | None = Field(None, ge=1)
     """Steps between dev evaluations; none without early stopping unless given."""
     early_stopping: EarlyStoppingConfig | None = None
+    """End a training early by its dev split; none by default."""
     replay: Annotated[float, Leaves(("adapter",))] = Field(0.0, ge=0, le=1)
     """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
     loader_workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], Leaves(("resume", "state", "adapter"))] = "auto"
     """Threads that decode audio ahead; 0 decodes in the trainer's own. `auto` goes by cores and device (docs/performance.md)."""
     distillation: DistillationConfig | None = None
+    """Stay near the base's own output; none by default."""
     ewc: EwcConfig | None = None
     """Needs curvature fisher or both: round t is held by what was measured in rounds before t."""
     curvature: Annotated[Choice, Leaves(("state",))] = "none"
