@@ -1,5 +1,6 @@
 """Run directories with made-up scores, for tests of the matrix and the report."""
 
+import json
 from dataclasses import asdict
 
 from wfc_dist.config import loading
@@ -80,4 +81,33 @@ def make_mixed_run(folder):
     for index, rates in BASES.items():
         put(run_dir, config, max(1, index), f"base-{index:04d}", rates)
     put(run_dir, config, 1, "all", BASES[0] | {"cs": 1, "ar": 1})
+    return run_dir
+
+
+MODULES = ("model.encoder.layers.0.self_attn.q_proj", "model.decoder.layers.0.self_attn.v_proj")
+
+
+def make_full_run(folder):
+    """Writes a run that has something for every chapter of a report; returns its directory."""
+    run_dir = make_scored_run(folder)
+    curve = run_dir / "round-0001" / "training-curves" / "cs.jsonl"
+    curve.parent.mkdir()
+    rows = [{"step": step, "loss": 3 / step, "lr": 1e-3} for step in range(1, 20)] + [{"step": 10, "dev_loss": 0.5}]
+    curve.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"exactness_gap": 0.3612, "update_loss": 1e-3, "gap_per_module": dict.fromkeys(MODULES, 0.36), "method": "mean"}
+    facts |= {"adapters": {"cs": "c" * 64, "ar": "a" * 64}, "parent_sha256": "0" * 64}
+    for index in range(3):
+        about = {"schema": 1, "files": {}, "sha256": str(index) * 64, **(facts if index else {"model": "m"})}
+        durable.write_json(run_dir / f"base-{index:04d}" / "manifest.json", about)
+    for number in range(20):
+        line = {"time": "2026-01-02T03:04:05Z", "attempt": 1, "event": "base", "round": number, "sha256": "ab" * 32}
+        durable.append_line(run_dir / "ledger.jsonl", json.dumps(line | {"path": "/a/long/path" * 20}))
+    logs = run_dir / "round-0001" / "logs" / "attempt-1"
+    logs.mkdir(parents=True)
+    for process, name, seconds in (("gang-0-rank-0-on-a-host-with-a-long-name", "train", 7), ("coordinator", "fit", 8)):
+        events = [{"time_s": 0, "event": f"{name}.start"}, {"time_s": seconds, "event": f"{name}.end"}]
+        (logs / f"events-{process}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    path = run_dir / "round-0002" / "evaluation" / "base-0002" / "cs.jsonl"
+    looped = Hypothesis("x", ("hi que tal",), "hi que" + " vale" * 90, "es", 1.0, "de", (("en", "es", "es"),))
+    write_hypotheses(path, {"schema": SCHEMA_VERSION, "model_sha256": "another"}, [*hypotheses_with(3), looped])
     return run_dir

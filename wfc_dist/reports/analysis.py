@@ -43,7 +43,7 @@ def analysis_page(analysis: Analysis) -> str:
         sections.append(line_section(analysis.line))
     words = "; ".join(f"{verdict.mechanism}: {verdict.word}" for verdict in last.verdicts)
     sentence = f"Round {last.measures.round_index}. {words}."
-    return render(f"{config.run.name}: analysis", list(facts.items()), sentence, sections)
+    return render(f"{config.run.name}: analysis", list(facts.items()), [sentence], sections)
 
 
 def _verdicts(analysis: Analysis) -> Section:

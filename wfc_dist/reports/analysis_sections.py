@@ -8,14 +8,15 @@ from wfc_dist.analysis.decay import AdapterPrior, shrinkage_curve
 from wfc_dist.analysis.distributions import LEVELS, Distribution, Pooled
 from wfc_dist.analysis.gaussian import THRESHOLDS, gaussian_below
 from wfc_dist.analysis.loss_line import Line
-from wfc_dist.analysis.measure import ModuleMeasures, RoundMeasures
+from wfc_dist.analysis.measure import ModuleMeasures, PairMatrix, RoundMeasures
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.reports import analysis_plots
-from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, range_of
 from wfc_dist.reports.plots import modules_plot
 
 MOST_ROWS = 16  # adapters in a table
 _MOST_SQUARE = 40  # adapters in a figure of pairs
+_IN_TABLES = "The tables below have the numbers."
 _LARGER_DECAYS = (1e-2, 1e-1, 1.0, 10.0)
 _LEVEL_TITLES = {
     "as they are": "all modules as they are",
@@ -57,7 +58,8 @@ def _variance(measures: RoundMeasures) -> Section:
         "||mean||^2 = (1/N^2) sum_ij <d_i, d_j>, exactly: the terms i = j leave 1/N of the variance, the rest is what the "
         "updates have in common. The mean is that of equal weights; the update of the run has its own method, weights and scale."
     )
-    return Section(intro, [Part(svg=svg, table=HtmlTable(["", "value"], rows))], "variance of the average")
+    table = HtmlTable(["measure", "value"], rows)
+    return Section(intro, [Part(svg=svg, alternative=range_of({"ratio": ratios}), table=table)], "variance of the average")
 
 
 def _number(value: float | None) -> str:
@@ -75,9 +77,13 @@ def _distribution(measures: RoundMeasures) -> Section:
     by_module = modules_plot(kurtosis, "excess kurtosis", {"Gaussian": 0.0})
     side = measures.grid_side
     parts = [
-        Part(svg=analysis_plots.densities_plot(pooled, "entry of the update")),
-        Part(svg=analysis_plots.qq_plot(pooled), table=_shape_table(pooled, list(LEVELS))),
-        Part("Excess kurtosis of each module", svg=by_module),
+        Part(svg=analysis_plots.densities_plot(pooled, "entry of the update"), alternative=f"Densities. {_IN_TABLES}"),
+        Part(
+            svg=analysis_plots.qq_plot(pooled),
+            alternative=f"Quantiles against those of a Gaussian. {_IN_TABLES}",
+            table=_shape_table(pooled, list(LEVELS)),
+        ),
+        Part("Excess kurtosis of each module", svg=by_module, alternative=range_of(kurtosis)),
         Part("Sparsity: share of entries smaller than a part of s", table=_sparsity_table(pooled)),
     ]
     intro = (
@@ -103,7 +109,7 @@ def _shape_table(pooled: Pooled, levels: Sequence[str]) -> HtmlTable:
             values = [f"{value:.4f}" for value in (shape.ks_distance, shape.anderson_darling)]
             values = [f"{shape.s:.2e}", f"{shape.excess_kurtosis:.2f}", *values, f"{shape.num_to_reject:,.0f}", f"{shape.num:,}"]
             rows.append([Cell(name), *(Cell("-" if value == "nan" else value) for value in values)])
-    return HtmlTable(["", "s", "excess kurtosis", "KS distance", "A^2/n", "entries to reject", "entries"], rows)
+    return HtmlTable(["adapter", "s", "excess kurtosis", "KS distance", "A^2/n", "entries to reject", "entries"], rows)
 
 
 def _sparsity_table(pooled: Pooled) -> HtmlTable:
@@ -112,14 +118,14 @@ def _sparsity_table(pooled: Pooled) -> HtmlTable:
         shape = distribution.shapes["as they are"]
         rows.append([Cell(name), Cell(f"{shape.zeros:.2%}"), *(Cell(f"{value:.1%}") for value in shape.below.values())])
     rows.append([Cell("N(0, s^2)"), Cell("0.00%"), *(Cell(f"{gaussian_below(threshold):.1%}") for threshold in THRESHOLDS)])
-    return HtmlTable(["", "exactly 0", *(f"< {threshold:g} s" for threshold in THRESHOLDS)], rows)
+    return HtmlTable(["adapter", "exactly 0", *(f"< {threshold:g} s" for threshold in THRESHOLDS)], rows)
 
 
 def _factors(measures: RoundMeasures) -> Section:
     pooled = {name: of_factor for name, of_factor in measures.pooled.items() if name != "updates"}
     if not pooled:
         return Section(parts=[Part(note="The adapters differ in r: their factors have no common average.")], title="the factors")
-    parts = [Part(svg=analysis_plots.factors_plot(pooled))]
+    parts = [Part(svg=analysis_plots.factors_plot(pooled), alternative=f"Densities. {_IN_TABLES}")]
     parts += [Part(name, table=_shape_table(of_factor, ["as they are", "per module"])) for name, of_factor in pooled.items()]
     intro = (
         "lora_A starts at a uniform distribution that all adapters of a round share (excess kurtosis -1.2), lora_B at zero. "
@@ -148,9 +154,13 @@ def _pairs(measures: RoundMeasures) -> Section:
     levels = {"0.5: independent signs": 0.5, "0: orthogonal": 0.0}
     is_small = len(measures.adapters) <= _MOST_SQUARE
     parts = [
-        Part(svg=analysis_plots.matrices_plot(matrices, measures.adapters) if is_small else ""),
-        Part("Signs and cosines, by module", svg=modules_plot(signs, "mean over pairs", levels)),
-        Part("Overlap of the subspaces", svg=modules_plot(overlaps, "mean cosine squared", by_chance)),
+        Part(svg=analysis_plots.matrices_plot(matrices, measures.adapters) if is_small else "", alternative=_of_pairs(matrices)),
+        Part("Signs and cosines, by module", svg=modules_plot(signs, "mean over pairs", levels), alternative=range_of(signs)),
+        Part(
+            "Overlap of the subspaces",
+            svg=modules_plot(overlaps, "mean cosine squared", by_chance),
+            alternative=range_of(overlaps),
+        ),
     ]
     intro = (
         "Signs of independent updates agree in half of the entries. Overlap is the mean squared cosine of the principal angles "
@@ -158,6 +168,14 @@ def _pairs(measures: RoundMeasures) -> Section:
         f"Effective rank of an update, (sum s^2)^2 / sum s^4: {rank:.1f} on average."
     )
     return Section(intro, parts, "how adapters lie to one another")
+
+
+def _of_pairs(matrices: Mapping[str, tuple[PairMatrix, float, float]]) -> str:
+    pairs = {
+        title: [value for row, line in enumerate(values) for value in line[:row]] for title, (values, _, _) in matrices.items()
+    }
+    said = range_of({title: {str(place): value for place, value in enumerate(values)} for title, values in pairs.items()})
+    return f"A square of pairs of adapters for every measure, from the least to the largest. {said}"
 
 
 def _norms(measures: RoundMeasures) -> Section:
@@ -173,7 +191,9 @@ def _norms(measures: RoundMeasures) -> Section:
     if measures.own:
         series["update of the run"] = {name: scaled(module, module.own_norm or 0.0) for name, module in measures.modules.items()}
     svg = modules_plot(series, "||update|| / ||W||" if has_weights else "||update||")
-    return Section("", [Part(svg=svg, table=_norms_table(measures, has_weights))], "norms of the updates")
+    return Section(
+        "", [Part(svg=svg, alternative=range_of(series), table=_norms_table(measures, has_weights))], "norms of the updates"
+    )
 
 
 def _typical(module: ModuleMeasures) -> float:
@@ -217,7 +237,8 @@ def _prior(priors: Mapping[str, AdapterPrior], train: TrainConfig) -> Section:
     )
     table = HtmlTable(heads, rows, caption="Frobenius norms over all modules; A_0 is where all adapters of the round began")
     svg = analysis_plots.shrinkage_plot(curves, f"{train.weight_decay:g}", verdicts.PRIOR_ACTIVE)
-    return Section(intro, [Part(svg=svg, table=table)], "weight decay as a prior")
+    shown = f"Total shrinkage over the steps for a weight decay of {', '.join(curves)}. The table has the shrinkage of this run."
+    return Section(intro, [Part(svg=svg, alternative=shown, table=table)], "weight decay as a prior")
 
 
 def line_section(line: Line) -> Section:
@@ -236,4 +257,5 @@ def line_section(line: Line) -> Section:
     )
     table = HtmlTable(["set", "split", "loss at 0", "loss near 1", "lowest"], rows)
     title = f"Loss along the update of round {line.round_index}"
-    return Section(intro, [Part(svg=analysis_plots.line_plot(line), table=table)], title)
+    shown = "The change of the loss over alpha, a line for every set. The table has the loss at 0, near 1 and at the minimum."
+    return Section(intro, [Part(svg=analysis_plots.line_plot(line), alternative=shown, table=table)], title)

@@ -11,7 +11,7 @@ from wfc_dist.compare.results import SystemRow, Value, as_json
 from wfc_dist.compare.settings import UNTOUCHED, Comparison
 from wfc_dist.evaluation.continual import FIGURES
 from wfc_dist.reports.html import render
-from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat
 from wfc_dist.reports.plots import Mark, marks_plot
 from wfc_dist.reports.sweep import Swept
 from wfc_dist.reports.tables import between, metric_text, plain_table
@@ -81,7 +81,7 @@ def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str,
     sections = [_table(comparison, rows, failures, front), *plane, _norms(rows, named), _formulas(comparison)]
     sentence = swept.sentence if swept else _sentence(comparison, rows)
     page, confidence = comparison.folder / "index.html", comparison.runs[0].config.evaluate.confidence
-    durable.write_text(page, render(comparison.name, facts, sentence, sections, confidence=confidence))
+    durable.write_text(page, render(comparison.name, facts, [sentence], sections, confidence=confidence))
     return page
 
 
@@ -109,7 +109,7 @@ def _table(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str
 def _cell(name: str, value: Value | None) -> Cell:
     if value is None:
         return Cell("-")
-    shade = {"better": colour(-0.25), "worse": colour(0.25), "same": ""}[value.verdict]
+    shade = {"better": heat(-0.25), "worse": heat(0.25), "same": 0.0}[value.verdict]
     return Cell(_number(name, value.value) + MARKS[value.verdict], between(value.low, value.high, _sign(name)), shade)
 
 
@@ -126,8 +126,15 @@ def _plane(rows: Sequence[SystemRow]) -> Section:
     ]
     labels = ("protected sets: relative change of the mean error, percent", "new sets: mean relative change of error, percent")
     intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
-    parts = [Part(svg=marks_plot(marks, labels, zero=True))] if len(marks) > 1 else [Part(note="No protected sets.")]
+    svg = marks_plot(marks, labels, zero=True) if len(marks) > 1 else ""
+    parts = [Part(svg=svg, alternative=places_of(marks, labels))] if svg else [Part(note="No protected sets.")]
     return Section(intro, parts, "What is learned against what is kept")
+
+
+def places_of(marks: Sequence[Mark], labels: tuple[str, str]) -> str:
+    """Returns in words where the named points of a plot lie."""
+    said = [f"{mark.name} at {mark.x[1]:.3g}, {mark.y[1]:.3g}" for mark in marks if mark.name]
+    return f"Across: {labels[0]}. Up: {labels[1]}. {'; '.join(said)}."
 
 
 def _norms(rows: Sequence[SystemRow], named: Sequence[str]) -> Section:
@@ -139,13 +146,16 @@ def _norms(rows: Sequence[SystemRow], named: Sequence[str]) -> Section:
             for row in rows if figure in row.values
         ]  # fmt: skip
         if len(marks) > 1:
-            parts.append(Part(svg=marks_plot(marks, ("||theta_T - theta_0||, Frobenius", label), zero=False)))
+            labels = ("||theta_T - theta_0||, Frobenius", label)
+            parts.append(Part(svg=marks_plot(marks, labels, zero=False), alternative=places_of(marks, labels)))
     intro = "A smaller step can pass for a better method: systems can only be told apart at equal norm of the update."
     return Section(intro, parts, "Error against the norm of the update")
 
 
 def _formulas(comparison: Comparison) -> Section:
     texts = [*((TITLES[name], figure.formula) for name, figure in FIGURES.items()), *comparison.about.items()]
-    made = HtmlTable(["", ""], [[Cell(name), Cell(text, css="wrap")] for name, text in texts], left=True)
+    made = HtmlTable(
+        ["figure or system", "what it is"], [[Cell(name), Cell(text, css="wrap")] for name, text in texts], left=True
+    )
     intro = "R[t][j] is the error of base t on set j; t_j the round that learned j; T the last base."
     return Section(intro, [Part(table=made)], "Figures and systems")

@@ -29,6 +29,9 @@ _INTRO = (
     "the rate is given without them. Text in an alphabet that the set does not use shows an answer in another language; between "
     "languages of one alphabet that can't be seen in a text."
 )
+_SHOWN = (
+    "For the sets with most errors a bar for every model: its substitutions, deletions and insertions. The table has the numbers."
+)
 _SWITCH_INTRO = (
     "Words at a switch are the last before and the first after a change of language within a clip; the rest are the other words "
     "of the same clips. A positive gap says that switching itself is hard for the model."
@@ -70,7 +73,7 @@ def errors_section(matrix: ScoreMatrix, json_path: Path, reader: RateReader) -> 
         name: {title: [explanation.figures[kind].value for kind in _KINDS] for title, explanation in titled[name].items()}
         for name in worst
     }
-    parts = [Part(title="Where they are most", svg=plots.errors_plot(shares, _KINDS)), _worst_part(matrix, titled)]
+    parts = [Part("Where they are most", svg=plots.errors_plot(shares, _KINDS), alternative=_SHOWN), _worst_part(matrix, titled)]
     if len(models) > _MODELS:
         parts.insert(0, Part(note=f"the first {_MODELS} of {len(models)} models"))
     parts += [_table_part(titled), *_switch_part(explained), *_language_part(titled), _formulas_part()]
@@ -85,7 +88,7 @@ def _worst_part(matrix: ScoreMatrix, explained: Explained) -> Part:
             worst[title] = (name, explanation)
     rows = [[Cell(title), Cell(name), Cell(in_words(explanation), css="wrap")] for title, (name, explanation) in worst.items()]
     text = f"{metric_text(matrix.config)}, in percent of the reference tokens"
-    return Part("Each model's worst set", table=HtmlTable(["model", "set", ""], rows, caption=text, left=True))
+    return Part("Each model's worst set", table=HtmlTable(["model", "set", "what the errors are"], rows, caption=text, left=True))
 
 
 def _cell(ratio: Ratio | None, sign: str = "", before: str = "") -> Cell:

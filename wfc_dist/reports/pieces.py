@@ -1,19 +1,19 @@
 """The parts of a page, which page.html lays out: sections, tables, cells."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-HEAT_ENDS = ("#a9cbe8", "#f2b8a0")  # better, worse; colour-blind readers can distinguish the two
 _FULL_AT = 0.5  # a relative change of 50 % has the full colour
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: text, a small addition, a background, a CSS class."""
+    """One cell of a table: text, a small addition, a background from -1 (better) to 1 (worse), a CSS class."""
 
     text: str
     small: str = ""
-    colour: str = ""
+    heat: float = 0.0
     css: str = ""
 
 
@@ -30,11 +30,15 @@ class HtmlTable:
 
 @dataclass(frozen=True)
 class Part:
-    """A note, a plot and a table, each of which may be absent. `folded` hides the table behind this line."""
+    """A note, a plot and a table, each of which may be absent. `folded` hides the table behind this line.
+
+    `alternative` says in words what the plot shows; a table beside the plot has its numbers.
+    """
 
     title: str = ""
     note: str = ""
     svg: str = ""
+    alternative: str = ""
     table: HtmlTable | None = None
     folded: str = ""
 
@@ -48,9 +52,13 @@ class Section:
     title: str = ""
 
 
-def colour(change: float) -> str:
-    """Returns the background of a relative change of error: white at 0, one end at -50 %, the other at +50 %."""
-    end = HEAT_ENDS[0] if change < 0 else HEAT_ENDS[1]
-    share = min(1.0, abs(change) / _FULL_AT)
-    channels = [int(end[start : start + 2], 16) for start in (1, 3, 5)]
-    return "#" + "".join(f"{round(255 + share * (channel - 255)):02x}" for channel in channels)
+def heat(change: float) -> float:
+    """Returns the background of a relative change of error: 0 at 0, -1 (better) at -50 %, 1 (worse) at +50 %."""
+    return max(-1.0, min(1.0, change / _FULL_AT))
+
+
+def range_of(series: Mapping[str, Mapping[str, float]]) -> str:
+    """Returns the least and the largest value of every line of a plot in words."""
+    ranges = {name: [value for value in values.values() if math.isfinite(value)] for name, values in series.items()}
+    said = [f"{name}: {min(values):.3g} to {max(values):.3g}" for name, values in ranges.items() if values]
+    return "; ".join(said) + "."

@@ -1,6 +1,7 @@
 """Plots as SVG text, drawn without a display and without global state. Numbers in, picture out."""
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from wfc_dist.reports.timeline import PHASES, Span
 
 INK, GREY, SOFT, BLUE, RED = "#1a1a1a", "#8a8a8a", "#e6e6e6", "#1f5fa8", "#b5442e"
 CYCLE = ("#1f5fa8", "#c47a1d", "#2f7d4f", "#b5442e", "#6a4c93", "#4a7c8c", "#8c564b", "#7f7f7f")
+MARKERS = "os^DvPX*"  # lines differ by more than their colour
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "wfc_dist", "text.color": INK,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
@@ -100,9 +102,9 @@ def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Seq
         (left, "sets of the rounds", [name for name in rates if name not in protected]),
         (right, "protected sets", [name for name in rates if name in protected]),
     ):
-        for name in chosen:
+        for name, marker in zip(chosen, itertools.cycle(MARKERS), strict=False):
             points = [(index, 100 * rate) for index, rate in rates[name]]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=name)
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=4.5, label=name)
         bases = sorted({index for of_set in rates.values() for index, _ in of_set})
         axes.set(title=title, xlabel="base", ylabel="error in percent", xticks=bases, ylim=(0, None))
         if chosen:
@@ -261,7 +263,9 @@ def modules_plot(
         spots = range(start, start + len(names))
         for line, (title, values) in enumerate(series.items()):
             drawn, legend = [values.get(name, math.nan) for name in names], None if number else title
-            axes.plot(spots, drawn, marker="o", markersize=2.8, linewidth=1, color=f"C{line}", label=legend)
+            axes.plot(
+                spots, drawn, marker=MARKERS[line % len(MARKERS)], markersize=3.2, linewidth=1, color=f"C{line}", label=legend
+            )
         ticks.append((start + (len(names) - 1) / 2, "{}\n{}".format(*group)))
         start += len(names) + 1
         if number < len(groups) - 1:

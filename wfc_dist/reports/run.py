@@ -11,8 +11,9 @@ from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix, read_matrix
 from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
+from wfc_dist.reports.headline import headline
 from wfc_dist.reports.html import render
-from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, colour
+from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat, range_of
 from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
 from wfc_dist.reports.tables import between, set_title
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
@@ -46,9 +47,9 @@ def write_report(run_dir: Path) -> Path:
         _section("Where the time went", _times, run),
         _section("Ledger", _ledger, run),
     ]
-    figures = [_figure(estimate) for estimate in summary.estimates] if matrix.last else []
+    figures = [_figure(estimate, summary) for estimate in summary.estimates] if matrix.last else []
     title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
-    text = render(title, _facts(run, matrix), summary.sentence, sections, figures=figures, confidence=confidence)
+    text = render(title, _facts(run, matrix), headline(summary, confidence), sections, figures=figures, confidence=confidence)
     out = run.paths.report / "index.html"
     durable.write_text(out, text)
     return out
@@ -79,10 +80,13 @@ def _facts(run: Run, matrix: ScoreMatrix) -> list[tuple[str, str]]:
     return facts
 
 
-def _figure(estimate: Estimate) -> dict[str, str]:
+def _figure(estimate: Estimate, summary: Summary) -> dict[str, str]:
     title, _ = ESTIMATES[estimate.name]
+    over, faultless = estimate.over, [change.name for change in summary.changes if not change.before]
+    if estimate.value is None and faultless:
+        over += f"; base 0 makes no error on {', '.join(faultless)}: a change relative to zero is no number"
     return {"name": title, "number": estimate_number(estimate), "interval": between(estimate.low, estimate.high, "+"),
-            "formula": FIGURES[estimate.name].formula, "over": estimate.over}  # fmt: skip
+            "formula": FIGURES[estimate.name].formula, "over": over}  # fmt: skip
 
 
 def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
@@ -92,9 +96,13 @@ def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
     titles = {change.name: set_title(matrix.config, change.name) for change in summary.changes}
     pairs = {title: (first.scores[name], last.scores[name]) for name, title in titles.items()}
     svg = plots.changes_plot(pairs, _titles(matrix, matrix.protected), (first.title, last.title))
-    heads = ["test set", first.title, last.title, "difference", "relative", ""]
+    heads = ["test set", first.title, last.title, "difference", "relative", "verdict"]
     rows = [_change_row(change, titles[change.name]) for change in summary.changes]
-    return Section(parts=[Part(svg=svg, table=HtmlTable(heads, rows))])
+    shown = (
+        f"For every test set a dot for the error of {first.title} and a dot for {last.title}, each with its interval. "
+        "The table below has the numbers."
+    )
+    return Section(parts=[Part(svg=svg, alternative=shown, table=HtmlTable(heads, rows))])
 
 
 def _titles(matrix: ScoreMatrix, names: Sequence[str]) -> list[str]:
@@ -140,7 +148,7 @@ def _score_cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> Cell:
     if score is None:
         return Cell("-")
     root = matrix.bases[0].scores.get(name) if 0 in matrix.bases else None
-    shade = colour(score.rate / root.rate - 1) if root and root.rate and model.title != "base 0" else ""
+    shade = heat(score.rate / root.rate - 1) if root and root.rate and model.title != "base 0" else 0.0
     css = "own" if matrix.trained_on(model, name) else ""
     return Cell(f"{100 * score.rate:.1f}", between(score.low, score.high), shade, css)
 
@@ -155,7 +163,11 @@ def _rounds(matrix: ScoreMatrix) -> Section:
         for name in [*matrix.own, *matrix.protected]
     }
     scored = {name: points for name, points in rates.items() if points}
-    return Section(parts=[Part(svg=plots.rounds_plot(scored, _titles(matrix, matrix.protected)))])
+    shown = "; ".join(
+        f"{name} " + ", ".join(f"{100 * rate:.1f} at base {index}" for index, rate in points) for name, points in scored.items()
+    )
+    svg = plots.rounds_plot(scored, _titles(matrix, matrix.protected))
+    return Section(parts=[Part(svg=svg, alternative=f"Error in percent: {shown}.")])
 
 
 def _curves(run: Run, matrix: ScoreMatrix) -> Section:
@@ -165,8 +177,17 @@ def _curves(run: Run, matrix: ScoreMatrix) -> Section:
         if curves := {name: rows for name, rows in logged.items() if rows}:
             waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
             note = f"share of the time that a trainer waited for data: {waits}" if waits else ""
-            parts.append(Part(title=f"Round {index}", note=note, svg=plots.curves_plot(curves)))
+            shown = "; ".join(f"{name}: {_course(rows)}" for name, rows in curves.items())
+            parts.append(Part(f"Round {index}", note, plots.curves_plot(curves), f"Training loss. {shown}."))
     return Section(parts=parts or [Part(note="No learning curves are on disk.")])
+
+
+def _course(rows: Sequence[Mapping[str, Any]]) -> str:
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    if not losses:
+        return "no loss was logged"
+    (first, begun), (last, ended) = losses[0], losses[-1]
+    return f"from {begun:.3g} at step {first} to {ended:.3g} at step {last}"
 
 
 def _waited(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -193,8 +214,9 @@ def _exactness(run: Run, matrix: ScoreMatrix) -> Section:
         "Exactness gap: ||factor_mean - mean|| / ||mean||, what averaging the factors apart would have missed. "
         "Update loss: ||cast(W + delta) - W - delta|| / ||delta||, what the base's data type rounded away."
     )
-    table = HtmlTable(["", "method", "exactness gap", "update loss", "norm of the update"], rows)
-    return Section(intro, [Part(svg=plots.modules_plot(gaps, "exactness gap") if gaps else "", table=table)])
+    table = HtmlTable(["round", "method", "exactness gap", "update loss", "norm of the update"], rows)
+    svg = plots.modules_plot(gaps, "exactness gap") if gaps else ""
+    return Section(intro, [Part(svg=svg, alternative=f"The gap of every matrix. {range_of(gaps)}", table=table)])
 
 
 def _short(value: Any) -> str:
@@ -233,9 +255,10 @@ def _attempt_times(title: str, timeline: Timeline) -> Part:
     more = f"; {len(processes) - len(drawn)} more processes" if len(processes) > len(drawn) else ""
     waits = ", ".join(f"{seconds:.1f} s" for seconds in timeline.turnarounds())
     caption = f"seconds of each process since it began{more}" + (f"; turnaround: {waits}" if waits else "")
-    table = HtmlTable(["", *timeline.phases, IDLE], rows, caption=caption)
+    table = HtmlTable(["process", *timeline.phases, IDLE], rows, caption=caption)
     svg = plots.timeline_plot({name: processes[name] for name in drawn}, timeline.phases)
-    return Part(f"{title}: {timeline.last_s:.0f} s", svg=svg, table=table)
+    shown = "A lane for every process, a bar for every piece of work, coloured by its phase. The table below has the seconds."
+    return Part(f"{title}: {timeline.last_s:.0f} s", svg=svg, alternative=shown, table=table)
 
 
 def _ledger(run: Run) -> Section:
@@ -247,5 +270,5 @@ def _ledger(run: Run) -> Section:
     for line in lines[-_LEDGER_ROWS:]:
         rest = "; ".join(f"{key} {_short(value)}" for key, value in line.items() if key not in known)
         rows.append([*(Cell(_short(line.get(key))) for key in known), Cell(rest, css="wrap")])
-    table = HtmlTable(["time", "attempt", "event", "round", "data set", ""], rows, left=True)
+    table = HtmlTable(["time", "attempt", "event", "round", "data set", "facts"], rows, left=True)
     return Section(parts=[Part(table=table, folded=f"{len(rows)} of {len(lines)} lines" if len(rows) > 12 else "")])

@@ -100,9 +100,11 @@ def _section(sweep: Sweep, known: Mapping[str, Sequence[float]], front: Sequence
         return Section("Only one value of each key is done yet.", [], "Stability against plasticity")
     places = [(100 * kept, 100 * learned) for kept, learned in known.values()]
     labels = ("protected sets: relative change of error, percent", "new sets: relative change, percent")
+    shown = "; ".join(f"{name} at {kept:.3g}, {learned:.3g}" for name, (kept, learned) in zip(names, places, strict=True))
+    shown = f"Across: {labels[0]}. Up: {labels[1]}. {shown}. On the front: {', '.join(front)}."
     plot = panels_plot(panels, places, [name in front for name in names], labels)
     intro = (
         "Left and down is better on both; where the grey axes cross is the untouched root. Every panel shows the same points: "
         "coloured by one key, joined where only that key differs. Ringed: the Pareto front."
     )
-    return Section(intro, [Part(svg=plot)], "Stability against plasticity")
+    return Section(intro, [Part(svg=plot, alternative=shown)], "Stability against plasticity")

@@ -3,16 +3,14 @@ import re
 
 import numpy as np
 import pytest
-from scored_runs import BASES, hypotheses_with, make_config, make_run, put
+from scored_runs import BASES, MODULES, hypotheses_with, make_config, make_run, put
 
 from wfc_dist.errors import InputError
 from wfc_dist.evaluation.hypotheses import SCHEMA_VERSION, Hypothesis, write_hypotheses
-from wfc_dist.reports.pieces import HEAT_ENDS, colour
+from wfc_dist.reports.pieces import heat
 from wfc_dist.reports.plots import running_mean
 from wfc_dist.reports.run import write_report
 from wfc_dist.storage import durable
-
-MODULES = ("model.encoder.layers.0.self_attn.q_proj", "model.decoder.layers.0.self_attn.v_proj")
 
 
 @pytest.fixture
@@ -94,9 +92,9 @@ def test_curvature_and_fits_are_not_called_idle(run):
 
     text = write_report(run).read_text()
 
-    assert "<th>curvature</th><th>fitting</th><th>idle</th>" in text
-    assert "<td>coordinator</td><td>-</td><td>8.0</td><td>-</td>" in text
-    assert "<td>gang-0-rank-0</td><td>7.0</td><td>-</td><td>1.0</td>" in text
+    assert '<th scope="col">curvature</th><th scope="col">fitting</th><th scope="col">idle</th>' in text
+    assert '<th scope="row">coordinator</th><td>-</td><td>8.0</td><td>-</td>' in text
+    assert '<th scope="row">gang-0-rank-0</th><td>7.0</td><td>-</td><td>1.0</td>' in text
 
 
 def test_report_is_deterministic(run):
@@ -135,8 +133,8 @@ def test_other_folder_is_refused(tmp_path):
 
 
 def test_colours_run_from_better_to_worse():
-    assert colour(0) == "#ffffff"
-    assert (colour(-0.5), colour(-3), colour(0.5), colour(9)) == (HEAT_ENDS[0], HEAT_ENDS[0], HEAT_ENDS[1], HEAT_ENDS[1])
+    assert (heat(0), heat(-0.25), heat(0.25)) == (0, -0.5, 0.5)
+    assert (heat(-0.5), heat(-3), heat(0.5), heat(9)) == (-1, -1, 1, 1)
 
 
 def test_running_mean_by_hand():
@@ -157,7 +155,7 @@ def test_the_page_names_the_metric_of_every_set_where_sets_differ(run):
     assert errors["sets"]["cs"]["base 0"]["figures"]["rate"]["value"] == pytest.approx(20 * 4 / (20 * 19))
     assert text.count("WER (CER: cs) in percent, corpus level") == 2 and "WER (CER: cs), in percent of the" in text
     assert "a mean of error rates, CER and WER" in text
-    assert "<td>cs (CER)</td>" in text and "<td>en (WER) (protected)</td>" in text
+    assert '<th scope="row">cs (CER)</th>' in text and '<th scope="row">en (WER) (protected)</th>' in text
     assert text.count(">cs (CER)<") >= 5, "the tables of changes, matrix and errors, and the plots"
 
 
