@@ -142,9 +142,10 @@ def parse_as_script(script: str, words: list[str], monkeypatch: pytest.MonkeyPat
 
     if not (REPO / script).is_file():
         raise Refused(f"{script} is not there")
-    if "ArgumentParser" not in (REPO / script).read_text(encoding="utf-8"):
+    if not re.search(r"ArgumentParser|import main\b", (REPO / script).read_text(encoding="utf-8")):
         return
     module = module_of(script)
+    module = sys.modules.get(module.main.__module__, module)  # where an entry point's main comes from
     with monkeypatch.context() as patched:
         patched.setattr(argparse.ArgumentParser, "error", refuse)
         with contextlib.suppress(Taken):
@@ -156,8 +157,12 @@ def parse_as_script(script: str, words: list[str], monkeypatch: pytest.MonkeyPat
             raise AssertionError(f"{script} reads no command line")
 
 
-def parse_as_wfc(words: list[str]) -> None:
+def parse_as_wfc(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the command line's own parser read the words. Raises Refused; prose may leave arguments out."""
+    if words[0] == "launch" and len(words) > 2:  # whose commands read their words themselves
+        script = {"ray": "submit_ray", "slurm": "submit_slurm", "spot-notice": "drain_on_spot_notice"}[words[1]]
+        parse_as_script(f"launch/{script}.py", words[2:], monkeypatch)
+        return
     command: Any = typer.main.get_command(app)
     words = [re.sub(r"^[A-Z]+$|^[A-Z]+(\.\.\.)$", "1", word) for word in words]
     try:
@@ -200,7 +205,7 @@ def check_command(program: str, words: list[str], monkeypatch: pytest.MonkeyPatc
     if missing := [word for word in files_named if not (REPO / word).exists()]:
         raise Refused(f"{missing[0]} is not there")
     if program == "wfc":
-        parse_as_wfc(words)
+        parse_as_wfc(words, monkeypatch)
     elif program == "make":
         targets = re.findall(r"^([\w./-]+):", (REPO / "Makefile").read_text(encoding="utf-8"), re.M)
         if words[0] not in targets and not words[0].isupper():
@@ -348,6 +353,7 @@ def test_a_broken_link_is_found() -> None:
         "wfc compare C compare.gone=1", "make gone", "sbatch slurm/gone.sh configs/my.yaml", "python benchmarks/gone.py",
         "python benchmarks/report.py --gone", "python launch/submit_slurm.py --gone C", "python launch/submit_ray.py gone",
         "python launch/submit_ray.py stop my-run --gone", "python -m pytest tests/gone.py", "wfc average A --scale no --out DIR",
+        "wfc launch ray stop my-run --gone", "wfc launch slurm --gone C",
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,8 +371,9 @@ def test_a_right_command_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     python launch/submit_ray.py submit configs/my.yaml run.dir=/shared/runs \\
         --runtime-env launch/runtime-env-pip.yaml
     wfc compare CONFIG "compare.seeds=[2]" --only lwf
+    wfc launch slurm --per-adapter configs/my.yaml
 """
-    assert len(list(commands(right))) == 7 and wrong_commands(right, monkeypatch) == []
+    assert len(list(commands(right))) == 8 and wrong_commands(right, monkeypatch) == []
 
 
 def test_an_unknown_name_is_found() -> None:

@@ -34,9 +34,10 @@ MAY_IMPORT = {
     "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
     "exporting": "evaluation data runs weights config storage log",
+    "launch": "backends runs config",
     "reports": "exporting compare coordinator backends analysis evaluation runs data config storage log progress",
-    "cli": "reports exporting compare coordinator backends analysis training evaluation centralize data runs weights config"
-    " merging storage log progress",
+    "cli": "launch reports exporting compare coordinator backends analysis training evaluation centralize data runs weights"
+    " config merging storage log progress",
     "__main__": "cli",
 }
 """Folder, or file at the top -> what it may import besides EVERYBODYS and itself. docs/architecture.md shows it as a table."""
@@ -130,6 +131,8 @@ def test_every_folder_is_a_package_that_a_wheel_takes_along() -> None:
         ("wfc_dist.data.audit", "torch ray transformers"),
         ("wfc_dist.centralize.rank", "ray transformers"),
         ("wfc_dist.compare.sweep", "torch ray transformers"),
+        ("wfc_dist.launch.submit_ray", "torch ray transformers typer"),
+        ("wfc_dist.launch.submit_slurm", "torch ray transformers submitit typer"),
     ],
 )
 def test_light_modules_load_no_heavy_libraries(module: str, absent: str) -> None:

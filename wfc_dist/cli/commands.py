@@ -7,7 +7,7 @@ import typer
 
 import wfc_dist
 from wfc_dist import log
-from wfc_dist.cli import models, sharing, terminal
+from wfc_dist.cli import launching, models, sharing, terminal
 from wfc_dist.cli.models import Run
 from wfc_dist.errors import EXIT_FAILED, InputError
 
@@ -271,6 +271,7 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
 
 models.add_to(app)
 sharing.add_to(app)
+launching.add_to(app)
 
 
 @config_app.command("schema")

@@ -1,11 +1,9 @@
 """The job launcher without a cluster, and the files to copy in launch/."""
 
 import asyncio
-import importlib
 import json
 import re
 import shlex
-import sys
 import threading
 import types
 from collections.abc import AsyncIterator, Iterator
@@ -24,22 +22,10 @@ from ray.runtime_env import RuntimeEnv
 from wfc_dist.cli.commands import app
 from wfc_dist.config import loading
 from wfc_dist.errors import ConfigError
+from wfc_dist.launch import ray_client, submit_ray
 
 REPO = Path(__file__).resolve().parents[3]
 LAUNCH = REPO / "launch"
-
-
-@pytest.fixture(scope="module")
-def submit_ray() -> Iterator[types.ModuleType]:
-    before = list(sys.path)
-    sys.path.insert(0, str(LAUNCH))
-    yield importlib.import_module("submit_ray")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def ray_client(submit_ray: types.ModuleType) -> types.ModuleType:
-    return sys.modules["ray_client"]
 
 
 def job(submission_id: str, run: str, status: str = "RUNNING", code: int | None = None, **facts: Any) -> types.SimpleNamespace:
@@ -60,7 +46,7 @@ class Listing:
         return list(self._jobs)
 
 
-def test_the_exit_code_is_wfcs_own(ray_client: types.ModuleType) -> None:
+def test_the_exit_code_is_wfcs_own() -> None:
     codes = {
         ("SUCCEEDED", 0): 0, ("FAILED", 75): 75, ("FAILED", 2): 2, ("FAILED", 1): 1, ("FAILED", -9): 137,
         ("STOPPED", None): 75, ("FAILED", None): 1,
@@ -71,14 +57,14 @@ def test_the_exit_code_is_wfcs_own(ray_client: types.ModuleType) -> None:
     assert "no such image" in ray_client.describe(job("wfc-x-1", "/r/x", "FAILED", message="no such image"))
 
 
-def test_attempts_of_one_name_never_share_an_id(ray_client: types.ModuleType) -> None:
+def test_attempts_of_one_name_never_share_an_id() -> None:
     jobs = [job("wfc-x-1", "/r/x"), job("wfc-x-12", "/other/x"), job("wfc-y-40", "/r/y"), job("wfc-x-y-50", "/r/x-y")]
     assert ray_client.next_attempt("x", []) == 1
     assert ray_client.next_attempt("x", jobs) == 13
     assert ray_client.next_attempt("x-y", jobs) == 51
 
 
-def test_a_run_is_found_by_name_folder_and_job(ray_client: types.ModuleType) -> None:
+def test_a_run_is_found_by_name_folder_and_job() -> None:
     stray = types.SimpleNamespace(submission_id=None, metadata=None, start_time=9)  # a driver that was no job
     jobs = Listing(stray, job("wfc-x-2", "/r/x", start_time=5), job("wfc-x-1", "/r/x", start_time=1), job("wfc-y-1", "s3://b/y"))
     for name in ("x", "/r/x", "/r/x/"):
@@ -91,9 +77,7 @@ def test_a_run_is_found_by_name_folder_and_job(ray_client: types.ModuleType) -> 
         ray_client.find(Listing(job("wfc-x-1", "/r/x"), job("wfc-x-2", "/other/x")), "x")
 
 
-def test_a_run_is_found_by_its_configuration_whatever_folder_was_given(
-    ray_client: types.ModuleType, submit_ray: types.ModuleType
-) -> None:
+def test_a_run_is_found_by_its_configuration_whatever_folder_was_given() -> None:
     config = str(REPO / "configs" / "example.yaml")  # its run.dir is relative, and was another one when it was submitted
     assert ray_client.find(
         Listing(job("wfc-code-switching-1", "/shared/runs/code-switching")), submit_ray.named(config)
@@ -101,7 +85,7 @@ def test_a_run_is_found_by_its_configuration_whatever_folder_was_given(
     assert submit_ray.named("/r/x") == "/r/x"
 
 
-def test_what_a_job_would_not_see_is_refused_before_anything_is_sent(submit_ray: types.ModuleType, tmp_path: Path) -> None:
+def test_what_a_job_would_not_see_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     config = REPO / "configs" / "example.yaml"
     assert (
         submit_ray.shared_run_dir(loading.load_config(config, ["run.dir=s3://bucket/runs/"])) == "s3://bucket/runs/code-switching"
@@ -114,7 +98,7 @@ def test_what_a_job_would_not_see_is_refused_before_anything_is_sent(submit_ray:
         submit_ray.entry_command(config, tmp_path, [])
 
 
-def test_overrides_may_stand_behind_options(submit_ray: types.ModuleType) -> None:
+def test_overrides_may_stand_behind_options() -> None:
     options = submit_ray.parse_arguments(["submit", "c.yaml", "a.b=1", "--no-follow", "c.d=2"])
     assert options.overrides == ["a.b=1", "c.d=2"] and options.no_follow
     with pytest.raises(SystemExit):
@@ -123,7 +107,7 @@ def test_overrides_may_stand_behind_options(submit_ray: types.ModuleType) -> Non
         submit_ray.parse_arguments(["stop", "x", "a.b=1"])
 
 
-def test_the_working_directory_carries_code_and_nothing_large(ray_client: types.ModuleType) -> None:
+def test_the_working_directory_carries_code_and_nothing_large() -> None:
     paths = {path.relative_to(REPO).as_posix() for path in ray_client.packed_files(REPO, [".git", ".venv", "__pycache__"])}
     assert {
         "wfc_dist/cli/__init__.py",
@@ -136,7 +120,7 @@ def test_the_working_directory_carries_code_and_nothing_large(ray_client: types.
     assert sum((REPO / path).stat().st_size for path in paths) < 5 * 2**20
 
 
-def test_a_large_working_directory_is_named_not_packed(ray_client: types.ModuleType, tmp_path: Path) -> None:
+def test_a_large_working_directory_is_named_not_packed(tmp_path: Path) -> None:
     for name, size in (("corpus", 90), ("old-run", 20)):
         (tmp_path / name).mkdir()
         with open(tmp_path / name / "file", "wb") as file:
@@ -170,7 +154,7 @@ def dashboard() -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.process
 def test_what_the_cluster_says_becomes_one_line(
-    submit_ray: types.ModuleType, dashboard: tuple[str, dict[str, Any]], capsys: pytest.CaptureFixture[str],
+    dashboard: tuple[str, dict[str, Any]], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     address, answer = dashboard
@@ -214,7 +198,7 @@ class Talking:
 
 
 def test_following_survives_connections_that_break_or_hang(
-    submit_ray: types.ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submit_ray, "SILENCE_S", 0.05)
     monkeypatch.setattr(submit_ray, "POLL_S", 0.01)
@@ -225,7 +209,7 @@ def test_following_survives_connections_that_break_or_hang(
 
 
 @pytest.mark.process
-def test_an_address_where_nobody_is(submit_ray: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_where_nobody_is(capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("http://127.0.0.1:1", "127.0.0.1:6379", "ray://127.0.0.1:10001", "http://127.0.0.1:no"):
         assert submit_ray.main(["status", "--address", address]) == 2
         assert f"no Ray dashboard answers at {address}" in capsys.readouterr().err
@@ -244,7 +228,7 @@ def check_wfc_run(words: list[str]) -> loading.Config:
     return loading.load_config(REPO / context.params["config"], context.params["overrides"] or [])
 
 
-def test_the_aws_cluster_is_one_ray_accepts(submit_ray: types.ModuleType) -> None:
+def test_the_aws_cluster_is_one_ray_accepts() -> None:
     text = (LAUNCH / "ray-cluster-aws.yaml").read_text()
     cluster = yaml.safe_load(text)
     jsonschema.validate(cluster, json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text()))
@@ -256,7 +240,7 @@ def test_the_aws_cluster_is_one_ray_accepts(submit_ray: types.ModuleType) -> Non
     assert f"ray{RAY[1]}" in cluster["docker"]["image"]
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
-    (submit,) = re.findall(r"python launch/submit_ray.py (submit .*)", text)
+    (submit,) = re.findall(r"wfc launch ray (submit .*)", text)
     options = submit_ray.parse_arguments(shlex.split(submit))
     config = loading.load_config(REPO / "configs" / "example.yaml", options.overrides)
     assert config.cluster.on_drain == "move" and config.cluster.wait_for_nodes == workers["min_workers"] + 1
@@ -281,7 +265,7 @@ def test_the_rayjob_runs_a_command_wfc_accepts() -> None:
     assert hook[-1].startswith("ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION ")
 
 
-def test_runtime_environments_are_ones_ray_accepts(submit_ray: types.ModuleType, tmp_path: Path) -> None:
+def test_runtime_environments_are_ones_ray_accepts(tmp_path: Path) -> None:
     pip = submit_ray.read_runtime_env(LAUNCH / "runtime-env-pip.yaml", None)
     container = submit_ray.read_runtime_env(LAUNCH / "runtime-env-container.yaml", None)
     assert "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}" in RuntimeEnv(**pip)["pip"]["packages"]

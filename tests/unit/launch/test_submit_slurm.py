@@ -1,17 +1,16 @@
 """launch/submit_slurm.py without a cluster: the command it renders, and the mistakes it names."""
 
-import importlib.util
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
 from wfc_dist.config import loading
+from wfc_dist.launch import submit_slurm
 
 REPO = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden" / "launch-slurm.txt"
@@ -23,23 +22,14 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def launch() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("launch_slurm", REPO / "launch" / "submit_slurm.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def rendered(launch: ModuleType, line: str) -> str:
-    options = launch.parse_arguments(shlex.split(line))
+def rendered(line: str) -> str:
+    options = submit_slurm.parse_arguments(shlex.split(line))
     config = loading.load_config(REPO / options.config, options.overrides)
-    return shlex.join(launch.render(options, config, Path("slurm")))
+    return shlex.join(submit_slurm.render(options, config, Path("slurm")))
 
 
-def test_commands_are_the_golden_ones(launch: ModuleType) -> None:
-    lines = [f"$ launch/submit_slurm.py {line}\n{rendered(launch, line)}\n" for line in COMMANDS]
+def test_commands_are_the_golden_ones() -> None:
+    lines = [f"$ launch/submit_slurm.py {line}\n{rendered(line)}\n" for line in COMMANDS]
     assert "".join(lines) == GOLDEN.read_text()
 
 
@@ -53,9 +43,9 @@ def test_the_scripts_it_submits_are_there_and_requeue(script: str) -> None:
         assert f"#SBATCH {flag}" in text
 
 
-def test_the_size_of_one_large_job_is_refused_for_many_small_ones(launch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_size_of_one_large_job_is_refused_for_many_small_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        launch.parse_arguments(["--per-adapter", "--gpus-per-node=2", "configs/demo.yaml"])
+        submit_slurm.parse_arguments(["--per-adapter", "--gpus-per-node=2", "configs/demo.yaml"])
     assert ended.value.code == 2 and "--gpus-per-node belongs to one large job" in capsys.readouterr().err
 
 
@@ -70,7 +60,7 @@ def run(*arguments: object, path: str) -> subprocess.CompletedProcess[str]:
 def test_without_slurm_it_says_so_and_what_else_there_is(tmp_path: Path) -> None:
     done = run("--dry-run", "configs/demo.yaml", path=str(tmp_path))
     assert done.returncode == 2 and done.stdout.startswith("sbatch --job-name=wfc-demo ")
-    assert "there is no Slurm here (no sbatch, srun" in done.stderr and "submit_ray.py" in done.stderr
+    assert "there is no Slurm here (no sbatch, srun" in done.stderr and "wfc launch ray" in done.stderr
 
 
 @pytest.mark.process
@@ -91,9 +81,9 @@ def test_it_loads_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-def test_the_log_is_printed_once_and_in_whole_lines(launch: ModuleType, tmp_path: Path) -> None:
+def test_the_log_is_printed_once_and_in_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    tail = launch.LogTail(path)
+    tail = submit_slurm.LogTail(path)
     assert tail.new() == ""
     path.write_text("one\ntw")
     assert tail.new() == "one\n"

@@ -106,7 +106,7 @@ def explain(error: Exception) -> str | None:
 
 
 def is_attempt(details: Any) -> bool:
-    """Returns whether a job was submitted as an attempt of a run by `submit_ray.py`."""
+    """Returns whether a job was submitted as an attempt of a run by `wfc launch ray submit`."""
     return bool(details.submission_id) and RUN_KEY in (details.metadata or {})
 
 
@@ -147,7 +147,7 @@ def find(client: Any, run: str) -> Any:
             return matches[-1]
     known = ", ".join(sorted({job.metadata[RUN_KEY] for job in attempts})) or "none"
     raise ConfigError(
-        f"no run {run} was submitted to this cluster with `submit_ray.py submit`; known: {known}. "
+        f"no run {run} was submitted to this cluster with `wfc launch ray submit`; known: {known}. "
         "A run that was submitted in another way is stopped with `ray job submit -- wfc stop RUN`"
     )
 
