@@ -5,12 +5,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from wfc_dist.merging.curvature import MEASURED, Choice
 
+USUAL_WARMUP_STEPS, USUAL_WARMUP = 200, 0.1
+"""Steps that warm up where a configuration says nothing, and the share of a training that is not longer than that."""
 _POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,3}")
 Mark = Literal["resume", "state", "adapter", "figures"]
 
@@ -59,7 +62,7 @@ class Strict(BaseModel):
 
 
 def _number(value: Any, annotation: Any) -> Any:
-    kinds = {annotation, *get_args(annotation)}
+    kinds = _kinds(annotation)
     if not kinds & {int, float} or bool in kinds:
         return value
     if isinstance(value, bool):
@@ -67,6 +70,15 @@ def _number(value: Any, annotation: Any) -> Any:
     if int in kinds and str not in kinds and isinstance(value, str) and _POWER.fullmatch(value):
         return int(float(value)) if float(value).is_integer() else value
     return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Returns the alternatives of an annotation, without what `Annotated` says of each."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
 
 
 class PriorConfig(Strict):
@@ -147,6 +159,11 @@ class EwcConfig(Strict):
     """Factor of the penalty."""
 
 
+def _share(share: float, max_steps: int) -> int:
+    """Returns a share of all steps in whole steps: at least one, and one less than all at most."""
+    return min(max(round(share * max_steps), 1), max_steps - 1)
+
+
 class TrainConfig(Strict):
     """How one adapter is trained."""
 
@@ -164,8 +181,9 @@ class TrainConfig(Strict):
     """`sgd` has no momentum and needs strategy ddp; with schedule inverse_step it is the online running average."""
     schedule: Literal["inverse_sqrt", "inverse_step", "cosine", "constant"] = "inverse_sqrt"  # [C]
     """How the learning rate falls after the warm-up (docs/training.md has the formulas)."""
-    warmup_steps: int = Field(200, ge=0)  # [H]; 2000 in [C], for runs ten times as long
-    """Steps in which the learning rate rises to `lr`."""
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = USUAL_WARMUP_STEPS  # [H]; 2000 in [C]
+    """Steps in which the learning rate rises to `lr`: a number, or a share of `max_steps` such as 0.1. Where it is left out and
+    `max_steps` is not more than 200, a tenth of them."""
     batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
     """Windows of 30 s in one micro-batch of one worker."""
     gradient_accumulation: int = Field(2, ge=1)  # [C]
@@ -204,6 +222,26 @@ class TrainConfig(Strict):
     """What is measured of the finished adapter and written beside it, curvature.safetensors."""
     curvature_windows: Annotated[int, Leaves(("state",))] = Field(32, ge=1)
     """Training windows it is measured on; at most one epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warm_up_is_shorter_than_the_training(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or "warmup_steps" in tree:
+            return tree
+        steps = _number(tree.get("max_steps", 0), int)
+        is_short = isinstance(steps, int) and 1 <= steps <= USUAL_WARMUP_STEPS
+        return {**tree, "warmup_steps": _share(USUAL_WARMUP, steps)} if is_short else tree
+
+    @field_validator("warmup_steps", mode="before")
+    @classmethod
+    def _share_is_a_number_of_steps(cls, warmup: Any, info: ValidationInfo) -> Any:
+        """Takes a share of max_steps, so that what is recorded of a run is a number of steps."""
+        share = float(warmup) if isinstance(warmup, str) and _POWER.fullmatch(warmup) else warmup
+        if isinstance(share, int) or (isinstance(share, float) and share.is_integer() and share != 1):
+            return share  # whether it is in the limits is checked next
+        if not isinstance(share, float) or not 0 < share < 1:
+            raise ValueError(f"expected a number of steps, or a share of max_steps between 0 and 1 such as 0.1, not {warmup!r}")
+        return _share(share, info.data.get("max_steps", 1))  # max_steps that is wrong has its own message
 
     @property
     def statistics(self) -> tuple[str, ...]:

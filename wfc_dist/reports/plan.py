@@ -7,6 +7,7 @@ from rich.console import Group
 
 from wfc_dist.backends.ray.live_plan import LivePlan
 from wfc_dist.config.schema import Config
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.plan import RunPlan
 from wfc_dist.reports.tables import titled_table
 
@@ -23,6 +24,7 @@ def plan_table(plan: RunPlan) -> Group:
             passes = f"about {plan.num_passes[name]:.1f}" if name in plan.num_passes else "?"
             trainings.add_row(str(index), name, f"{plan.hours.get(name, 0):.2f}", steps, windows, passes)
     resources = titled_table("resources", "what", "value")
+    resources.add_row("learning rate", _learning_rate(config.train))
     places = {
         "ray": cluster.address or "one embedded Ray node on this machine",
         "slurm": "Slurm, one job per adapter and one per average",
@@ -40,6 +42,13 @@ def plan_table(plan: RunPlan) -> Group:
     sets = len(config.test_sets())
     resources.add_row("test sets decoded", f"{plan.num_models} models x {sets} sets = {plan.num_models * sets}")
     return Group(trainings, resources)
+
+
+def _learning_rate(train: TrainConfig) -> str:
+    is_long = train.warmup_steps > train.max_steps / 2 and train.schedule != "constant"
+    hint = "; most of the training warms up: set train.warmup_steps to a share, such as 0.1" if is_long else ""
+    rise = f"rises to {train.lr:g} in {train.warmup_steps} of {train.max_steps} steps"
+    return f"{rise if train.warmup_steps else f'{train.lr:g} from the first step'}, then {train.schedule}{hint}"
 
 
 def _sizes(plan: RunPlan) -> dict[str, str]:

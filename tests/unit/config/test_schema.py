@@ -206,3 +206,41 @@ def test_loader_workers_is_a_number_or_auto(value: Any) -> None:
     assert loading.parse(tree(train={"loader_workers": 3})).train.loader_workers == 3
     with pytest.raises(ConfigError, match=r"train\.loader_workers"):
         loading.parse(tree(train={"loader_workers": value}))
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [
+        ({}, 200), ({"max_steps": 201}, 200), ({"max_steps": 200}, 20), ({"max_steps": "1e2"}, 10), ({"max_steps": 1}, 0),
+        ({"max_steps": 4}, 1), ({"max_steps": 30, "warmup_steps": 5}, 5), ({"max_steps": 30, "warmup_steps": 0}, 0),
+        ({"warmup_steps": 0.1}, 200), ({"warmup_steps": 0.05, "max_steps": 500}, 25), ({"warmup_steps": "1e-1"}, 200),
+        ({"warmup_steps": 0.9999, "max_steps": 10}, 9), ({"warmup_steps": 0.001, "max_steps": 10}, 1),
+        ({"warmup_steps": 100.0}, 100), ({"warmup_steps": "1e2"}, 100), ({"warmup_steps": 0.5, "max_steps": 1}, 0),
+    ],
+)  # fmt: skip
+def test_warm_up_is_a_number_of_steps_or_a_share_of_them(train: dict[str, Any], steps: int) -> None:
+    config = loading.parse(tree(train=train))
+    assert (config.train.warmup_steps, type(config.train.warmup_steps)) == (steps, int)
+    assert loading.parse(config.model_dump(mode="json")) == config, "what a run records reads as the same"
+
+
+@pytest.mark.parametrize("warmup", [1.0, 1.5, -0.1, float("nan"), "10%", "a tenth", True, None, [1]])
+def test_another_warm_up_is_refused(warmup: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train.warmup_steps: expected a number of steps, or a share of max_steps .* such as 0.1"
+    ):
+        loading.parse(tree(train={"warmup_steps": warmup}))
+    with pytest.raises(ConfigError, match=r"train.max_steps: expected at least 1, not 0$"):
+        loading.parse(tree(train={"warmup_steps": 0.1, "max_steps": 0}))
+    with pytest.raises(ConfigError, match=r"warmup_steps \(30\) must be less than max_steps \(30\)"):
+        loading.parse(tree(train={"warmup_steps": 30, "max_steps": 30}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("train.loader_workers", True), ("centralize.scale", True), ("train.warmup_steps", -1), ("lora.r", True)]
+)
+def test_true_is_no_number_where_there_is_a_choice(key: str, value: Any) -> None:
+    wrong = tree()
+    loading.assign(wrong, key, value)
+    with pytest.raises(ConfigError, match=key):
+        loading.parse(wrong)

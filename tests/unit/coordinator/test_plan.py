@@ -93,6 +93,25 @@ def test_what_training_refuses_is_told_before_anything_starts(root: Path, tmp_pa
     assert not config.run_dir().exists()
 
 
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"max_steps": 300, "warmup_steps": 0.1}, "rises to 0.001 in 30 of 300 steps, then inverse_sqrt"),
+        ({"max_steps": 300}, "in 200 of 300 steps, then inverse_sqrt; most of the training warms up"),
+        ({"max_steps": 50}, "in 5 of 50 steps, then inverse_sqrt"),
+        ({"warmup_steps": 0, "schedule": "cosine", "lr": 1e-4}, "0.0001 from the first step, then cosine"),
+        ({"warmup_steps": 99, "max_steps": 100, "schedule": "constant"}, "in 99 of 100 steps, then constant"),
+    ],
+)
+def test_the_plan_says_how_many_steps_warm_up(train: dict[str, Any], told: str) -> None:
+    tree = make_config("org/model").model_dump(mode="json") | {"train": train}
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_table(plan_run(loading.parse(tree), HOURS)))
+    row = next(line for line in console.export_text().splitlines() if "learning rate" in line)
+    assert told in row
+    assert ("most of the training" in told) == ("most of the training" in row)
+
+
 def test_passes_and_trainers_are_counted(root: Path) -> None:
     plan = plan_run(make_config(root, cluster={"backend": "ray", "max_trainers": 1, "cpus_per_worker": 1e6}), HOURS)
     assert plan.num_windows == 600 and plan.num_models == 1 + 2 + 3
