@@ -65,7 +65,18 @@ class Interrupted(WfcError):
     exit_code = EXIT_INTERRUPTED
 
 
+def closest(word: str, words: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Returns the one of `words` that is most like a word, whatever their case; None where none is like it.
+
+    `cutoff` is the share of letters that two words must have in common, from 0 to 1.
+    """
+    plain = {name.lower().replace("-", "_"): name for name in words}
+    found = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
+    return plain[found[0]] if found else None
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Returns the end of a message about a word that is none of `words`: the nearest of them, or all."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(sorted(words))}"
+    known = list(words)
+    found = closest(word, known)
+    return f"; did you mean {found!r}?" if found else f"; there are: {', '.join(sorted(known))}"

@@ -9,10 +9,13 @@ import wfc_dist
 from wfc_dist import log
 from wfc_dist.cli import launching, models, sharing, terminal
 from wfc_dist.cli.models import Run
+from wfc_dist.cli.names import Commands
 from wfc_dist.errors import EXIT_FAILED, InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-config_app = typer.Typer(no_args_is_help=True, help="Show the configuration's reference or schema, or a resolved configuration.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+config_app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Show the configuration's reference or schema, or a resolved configuration."
+)
 app.add_typer(config_app, name="config")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]

@@ -1,26 +1,53 @@
 """What is wrong with a configuration, in a user's words: key, what is expected there, what stands there, what to write."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from wfc_dist.errors import nearest
+from wfc_dist.errors import closest, nearest
 
-_OTHER_NAMES = {
-    "rank": "r", "lora_r": "r", "lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "modules": "target_modules",
-    "learning_rate": "lr", "epochs": "max_steps", "num_epochs": "max_steps", "num_train_epochs": "max_steps",
-    "steps": "max_steps", "per_device_train_batch_size": "batch_size", "warmup": "warmup_steps", "warmup_ratio": "warmup_steps",
+OTHER_NAMES = {
+    "lora_r": "r", "lora_rank": "r", "rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "modules": "target_modules",
+    "lora_target_modules": "target_modules", "use_rslora": "variant", "peft_type": "variant", "adapter": "variant",
+    "learning_rate": "lr", "peak_lr": "lr", "epochs": "max_steps", "max_epochs": "max_steps", "num_epochs": "max_steps",
+    "num_train_epochs": "max_steps", "num_steps": "max_steps", "steps": "max_steps", "iterations": "max_steps",
+    "per_device_train_batch_size": "batch_size", "per_device_eval_batch_size": "batch_size", "micro_batch_size": "batch_size",
+    "train_batch_size": "batch_size", "eval_batch_size": "batch_size", "batchsize": "batch_size",
+    "accumulate_grad_batches": "gradient_accumulation", "grad_accum": "gradient_accumulation",
+    "grad_clip": "max_grad_norm", "gradient_clip_val": "max_grad_norm", "clip_grad_norm": "max_grad_norm",
+    "max_norm": "max_grad_norm", "warmup": "warmup_steps", "warmup_ratio": "warmup_steps",
     "scheduler": "schedule", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "optim": "optimizer",
-    "fp16": "precision", "bf16": "precision", "dtype": "precision", "dataloader_num_workers": "loader_workers",
+    "adam_beta1": "betas", "adam_beta2": "betas", "wd": "weight_decay", "l2": "weight_decay",
+    "fp16": "precision", "bf16": "precision", "dtype": "precision", "amp": "precision", "mixed_precision": "precision",
+    "deepspeed": "strategy", "zero_stage": "strategy", "fsdp": "strategy", "distributed_backend": "strategy",
+    "save_steps": "checkpoint_every", "save_every": "checkpoint_every", "save_interval": "checkpoint_every",
+    "eval_steps": "eval_every", "eval_interval": "eval_every", "val_check_interval": "eval_every",
+    "early_stopping_patience": "patience", "specaugment": "spec_augment", "specaug": "spec_augment",
+    "apply_spec_augment": "spec_augment", "kd": "distillation", "lwf": "distillation",
+    "min_duration": "min_duration_s", "max_duration": "max_duration_s", "max_audio_length": "max_duration_s",
+    "dataloader_num_workers": "loader_workers", "grad_checkpointing": "gradient_checkpointing",
     "gpus": "gpus_per_worker", "num_gpus": "gpus_per_worker", "cpus": "cpus_per_worker", "num_cpus": "cpus_per_worker",
     "threads": "threads_per_worker", "num_workers": "workers_per_trainer", "workers": "workers_per_trainer",
-    "beams": "num_beams", "lang": "language", "validation": "dev", "valid": "dev", "val": "dev", "evaluation": "dev",
-    "eval": "dev", "type": "format", "name": "model", "model_name": "model", "model_name_or_path": "model", "path": "model",
-    "output_dir": "dir",
+    "nproc_per_node": "workers_per_trainer", "num_nodes": "wait_for_nodes", "nodes": "wait_for_nodes",
+    "ray_address": "address", "mem": "mem_gb", "time": "time_min", "queue": "partition", "constraint": "parameters",
+    "beams": "num_beams", "beam_size": "num_beams", "metrics": "metric", "normalize": "normalizer", "lang": "language",
+    "languages": "language", "validation": "dev", "valid": "dev", "val": "dev", "evaluation": "dev", "eval": "dev",
+    "training": "train", "type": "format", "loader": "format", "ds_type": "format", "config_name": "subset",
+    "transcript": "text_column", "transcription": "text_column", "sentence": "text_column", "text_key": "text_column",
+    "audio_key": "audio_column", "max_samples": "max_clips", "limit": "max_clips", "fraction": "share",
+    "base_model": "model", "model_name": "model", "model_name_or_path": "model", "name": "model", "path": "model",
+    "output_dir": "dir", "out_dir": "dir", "run_dir": "dir", "work_dir": "dir", "exp_dir": "dir", "random_seed": "seed",
+    "run_name": "name", "experiment": "name", "merge_method": "method", "merge": "method", "merging": "method",
+    "merge_every": "centralize_every", "callback": "notify", "cache": "pool",
 }  # fmt: skip
 """What other tools call a key -> ours. A name is suggested only in a block that has it."""
+OTHER_VALUES = {
+    "float32": "fp32", "float": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "tsv": "csv", "json": "jsonl",
+    "manifest": "jsonl", "nemo": "jsonl", "huggingface": "hub", "hf": "hub", "tar": "webdataset", "shar": "lhotse",
+    "local": "in_process", "milliseconds": "ms", "seconds": "s", "sgdm": "sgd", "adam": "adamw", "deepspeed": "zero2",
+}  # fmt: skip
+"""What other tools call a value -> ours. A value is suggested only where it may stand."""
 _EXPECTED = {
     "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false", "string": "a text",
     "list": "a list such as [a, b]", "tuple": "a list such as [a, b]", "dict": "keys and values such as {a: 1}",
@@ -103,8 +130,9 @@ def _text(path: Sequence[str | int], items: Sequence[Any], tree: Any, model: typ
         return f"{_ROUNDS}; {_shown(value)} is neither{_rounds_meant(value)}{hint}"
     expected = " or ".join(dict.fromkeys(_expected(item) for item in items))
     choices = [choice for item in items if item["type"] == "literal_error" for choice in _choices(item)]
-    near = difflib.get_close_matches(str(value), choices, n=1) if isinstance(value, str) else []
-    return f"expected {expected}, not {_shown(value)}{f'; did you mean {near[0]!r}?' if near else ''}{hint}"
+    other = OTHER_VALUES.get(value.lower()) if isinstance(value, str) else None
+    near = other if other in choices else closest(value, choices, cutoff=0.6) if isinstance(value, str) else None
+    return f"expected {expected}, not {_shown(value)}{f'; did you mean {near!r}?' if near else ''}{hint}"
 
 
 def _expected(item: Any) -> str:
@@ -175,14 +203,25 @@ def _meant(path: Sequence[str | int], model: type[BaseModel]) -> str:
         return ""
     if "source" in names and word in ("path", "name", "model"):
         return "; did you mean 'source'?"
-    if _OTHER_NAMES.get(word) not in names and not difflib.get_close_matches(word, names, n=1, cutoff=0.5):
-        for block, field in model.model_fields.items():
-            inside = _fields_at([block], model) if isinstance(field.annotation, type) else []  # no mapping
-            if word in inside or _OTHER_NAMES.get(word) in inside:
-                return f"; did you mean {block}.{word if word in inside else _OTHER_NAMES[word]}?"
+    if OTHER_NAMES.get(word) not in names and not closest(word, names, cutoff=0.8):
+        ours = {word, OTHER_NAMES.get(word)}
+        elsewhere = [found for found in _paths(model) if found.rpartition(".")[2] in ours]
+        if elsewhere:
+            # The least deep one, if possible in the block where the word stands.
+            return f"; did you mean {min(elsewhere, key=lambda found: (found.count('.'), found.split('.')[0] != path[0]))}?"
     return _suggestion(word, names)
 
 
+def _paths(model: type[BaseModel], prefix: str = "", above: tuple[type[BaseModel], ...] = ()) -> Iterator[str]:
+    """Yields the path of every key of a block and of those in it; NAME stands for a name that the user gives."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        is_named = "dict" in str(field.annotation)
+        for inner in _blocks(field.annotation):
+            if inner not in (*above, model):
+                yield from _paths(inner, f"{prefix}{name}.{'NAME.' if is_named else ''}", (*above, model))
+
+
 def _suggestion(word: str, names: Iterable[str]) -> str:
-    other = _OTHER_NAMES.get(word)
+    other = OTHER_NAMES.get(word)
     return f"; did you mean {other!r}?" if other in list(names) else nearest(word, names)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from wfc_dist.config import loading
+from wfc_dist.config import loading, messages, reference
 from wfc_dist.errors import ConfigError
 
 TREE = """
@@ -42,6 +42,11 @@ def parsed(assignment: str) -> Any:
         ("base.path=x", "'model'"), ("datasets.a.path=x", "'source'"), ("datasets.a.lang=es", "'language'"),
         ("datasets.a.splits.validation=x", "'dev'"), ("datasets.a.columns.langage=x", "'language'"), ("bse=x", "'base'"),
         ("learning_rate=1", "train.lr"), ("lora.batch_size=1", "train.batch_size"), ("train.metric=wer", "evaluate.metric"),
+        ("train.rank=8", "lora.r"), ("rank=8", "lora.r"), ("source=x", "datasets.NAME.source"),
+        ("train.patience=3", "train.early_stopping.patience"), ("cluster.partition=gpu", "cluster.slurm.partition"),
+        ("run.sigma=1", "lora.prior.sigma"), ("output_dir=x", "run.dir"), ("Train={}", "'train'"), ("train.LR=1", "'lr'"),
+        ("train.zero_stage=2", "'strategy'"), ("cluster.slurm.mem=4", "'mem_gb'"), ("train.Batch-Size=1", "'batch_size'"),
+        ("model=m", "base.model"), ("seed=1", "run.seed"), ("track=[wandb]", "'train'"),
     ],
 )  # fmt: skip
 def test_an_unknown_key_names_the_one_that_is_meant(assignment: str, meant: str) -> None:
@@ -100,6 +105,21 @@ _IN_QUOTES = 'YAML reads no, off, yes and on as false and true: write the word i
         ("centralize.weights=hour", "or keys and values such as {a: 1}, not 'hour'; did you mean 'hours'?"),
         ("centralize.weights={a: x}", "centralize.weights.a: expected a number, not 'x'"),
         ("centralize.scale=big", "centralize.scale: expected a number or one of inverse_task, fitted, not 'big'"),
+        ("cluster.backend=Slurm", "one of ray, slurm, in_process, not 'Slurm'; did you mean 'slurm'?"),
+        ("cluster.backend=RAY", "not 'RAY'; did you mean 'ray'?"),
+        ("cluster.backend=in-process", "did you mean 'in_process'?"),
+        ("evaluate.metric=WER", "did you mean 'wer'?"),
+        ("train.strategy=ZeRO-2", "did you mean 'zero2'?"),
+        ("train.precision=bfloat16", "did you mean 'bf16'?"),
+        ("train.precision=float32", "did you mean 'fp32'?"),
+        ("base.dtype=bf16", "did you mean 'bfloat16'?"),
+        ("train.optimizer=adam", "did you mean 'adamw'?"),
+        ("datasets.a.format=json", "did you mean 'jsonl'?"),
+        ("datasets.a.format=tsv", "did you mean 'csv'?"),
+        ("lora.variant=DoRA", "did you mean 'lora'?"),
+        ("datasets.a.time_unit=msec", "did you mean 'ms'?"),
+        ("datasets.a.quoting=None", "did you mean 'none'?"),
+        ("centralize.method=TIES", "did you mean 'ties'?"),
         ("train.warmup_steps=5000", "train: warmup_steps (5000) must be less than max_steps (2000)"),
     ],
 )
@@ -109,3 +129,18 @@ def test_a_wrong_value_is_named_with_what_is_expected(assignment: str, message: 
     text = str(caught.value)
     assert message in text
     assert not re.search(r"Input should|valid (integer|string|list)|literal\[|list\[|constrained|\[key\]|pydantic", text)
+
+
+KEYS = {key.path.rpartition(".")[2] for block in reference.blocks() for key in block.keys} | {"dev", "train", "centralize_every"}
+
+
+@pytest.mark.parametrize("word", messages.OTHER_NAMES)
+def test_names_of_other_tools_lead_to_keys_that_there_are(word: str) -> None:
+    assert messages.OTHER_NAMES[word] in KEYS
+
+
+@pytest.mark.parametrize("word", messages.OTHER_VALUES)
+def test_values_of_other_tools_lead_to_values_that_there_are(word: str) -> None:
+    takes = " ".join(key.takes for block in reference.blocks() for key in block.keys)
+    assert f"`{messages.OTHER_VALUES[word]}`" in takes
+    assert f"`{word}`" not in takes or word in ("float32", "float16", "bfloat16")
