@@ -154,13 +154,18 @@ def lineage(run: Run, json: Json = False) -> None:
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(
+    run: Run,
+    audio: Annotated[
+        int, typer.Option(metavar="N", help="Put the audio of each set's N worst utterances into the page.", min=0)
+    ] = 0,
+) -> None:
     """Write RUN/report/index.html: what was learned and what was forgotten, with plots."""
     log.quiet_libraries()
     opened = wfc_dist.open_run(run, with_weights=True)  # the root's spelling table is part of every English score
     from wfc_dist.reports.run import write_report
 
-    typer.echo(_published(write_report(opened.path), opened.path, opened.url))
+    typer.echo(_published(write_report(opened.path, audio), opened.path, opened.url))
 
 
 @app.command()

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from wfc_dist.reports.alignment import Piece
+
 _FULL_AT = 0.5  # a relative change of 50 % has the full colour
 
 
@@ -29,10 +31,47 @@ class HtmlTable:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A note, a plot and a table, each of which may be absent. `folded` hides the table behind this line.
+class Utterance:
+    """What was said and what a model wrote, aligned.
 
-    `alternative` says in words what the plot shows; a table beside the plot has its numbers.
+    Attributes:
+        title: The id of the utterance.
+        about: Length and errors.
+        language: Whisper's code.
+        pieces: The alignment.
+        earlier, about_earlier: The alignment of another model, and what it says; nothing where there is none.
+        is_characters: Whether tokens are characters, which stand close together.
+        audio: A data URI, or "".
+        audio_note: Why there is no audio, or what of it is left out.
+    """
+
+    title: str
+    about: str
+    language: str
+    pieces: Sequence[Piece]
+    earlier: Sequence[Piece] = ()
+    about_earlier: str = ""
+    is_characters: bool = False
+    audio: str = ""
+    audio_note: str = ""
+
+    @property
+    def tag(self) -> str:
+        """Returns the language as HTML names it."""
+        return {"jw": "jv"}.get(self.language, self.language)
+
+    @property
+    def direction(self) -> str:
+        """Returns ltr or rtl: where a line of the language begins."""
+        return "rtl" if self.language in ("ar", "fa", "he", "ps", "sd", "ur", "yi") else "ltr"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A note, a plot, a table and utterances, each of which may be absent. `folded` hides the table behind this line.
+
+    `alternative` says in words what the plot shows; a table beside the plot has its numbers. `has_legend` explains the marks of
+    utterances.
     """
 
     title: str = ""
@@ -41,6 +80,8 @@ class Part:
     alternative: str = ""
     table: HtmlTable | None = None
     folded: str = ""
+    utterances: Sequence[Utterance] = ()
+    has_legend: bool = False
 
 
 @dataclass

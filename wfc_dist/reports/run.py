@@ -17,6 +17,7 @@ from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat, range_
 from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
 from wfc_dist.reports.tables import between, set_title
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
+from wfc_dist.reports.utterances import utterances_section
 from wfc_dist.runs.handle import Run
 from wfc_dist.storage import durable
 
@@ -25,10 +26,14 @@ _ATTEMPTS, _LANES = 3, 40  # the timeline shows the last attempts, and the first
 _DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable part becomes a note
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, audio: int = 0) -> Path:
     """Writes RUN/report/index.html, and errors.json beside the page, and returns the page's path.
 
     A note stands where the run does not have a part (yet).
+
+    Args:
+        run_dir: The run directory.
+        audio: Of so many utterances of every test set, the worst, the audio becomes part of the page.
 
     Raises:
         InputError: Not a run directory.
@@ -41,6 +46,7 @@ def write_report(run_dir: Path) -> Path:
         _section("What changed", _changes, matrix, summary),
         _section("Every model on every test set", _matrix, matrix),
         _section("What the errors are", errors_section, matrix, run.paths.report / "errors.json", reader),
+        _section("The worst utterances", utterances_section, matrix, reader, audio),
         _section("From base to base", _rounds, matrix),
         _section("Learning curves", _curves, run, matrix),
         _section("Exactness of the average and of the merge", _exactness, run, matrix),
