@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "progress": "training",
     "analysis": "training data runs weights merging config storage",
     "backends": "training evaluation centralize data runs weights config merging storage log progress",
-    "coordinator": "backends training evaluation centralize data runs weights config merging storage log progress stream",
+    "tracking": "runs config storage log",
+    "coordinator": "tracking backends training evaluation centralize data runs weights config merging storage log progress"
+    " stream",
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
     "exporting": "evaluation data runs weights config storage log",
     "launch": "backends runs config",

@@ -22,6 +22,8 @@ from wfc_dist.storage.objects import is_url
 LOOP_COMPRESSION_RATIO = 2.4
 """A text that zlib makes more than that much smaller is a loop: the limit of Whisper's own decoding."""
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
 
 class RunConfig(Strict):
     """Name and place of the run; the run directory is `dir/name`."""
@@ -36,6 +38,8 @@ class RunConfig(Strict):
     """Every random choice of the run starts from this number."""
     notify: Annotated[str | None, RESUME] = None
     """A command that is run, without a shell, when an attempt is done, has failed or was stopped (docs/run-directory.md)."""
+    track: Annotated[list[TrackerName], RESUME] = Field(default_factory=list)
+    """Where curves and scores are written beside the run directory: tensorboard, mlflow, wandb (docs/tracking.md)."""
 
     @field_validator("notify")
     @classmethod
@@ -47,6 +51,13 @@ class RunConfig(Strict):
         if not is_command:
             raise ValueError("the command is empty; leave notify out, or name a program")
         return notify
+
+    @field_validator("track")
+    @classmethod
+    def _no_tracker_twice(cls, track: list[TrackerName]) -> list[TrackerName]:
+        if len(set(track)) < len(track):
+            raise ValueError(f"a tracker is named twice: {', '.join(track)}")
+        return track
 
 
 class BaseModelConfig(Strict):

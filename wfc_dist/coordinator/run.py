@@ -24,6 +24,8 @@ from wfc_dist.runs import layout
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
+from wfc_dist.tracking.catalog import require_trackers
+from wfc_dist.tracking.follower import tracked
 
 if TYPE_CHECKING:
     from wfc_dist.backends.in_process import InProcessBackend
@@ -79,6 +81,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         checked = check(config)
         adapted_modules(config)
         require_notifier(config)
+        require_trackers(config)
         if config.cluster.backend == "slurm":
             from wfc_dist.backends.slurm.backend import check as check_slurm
 
@@ -146,7 +149,7 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
     first = store.current_round()
     if store.attempt > 1:
         display.say(f"going on with {store.paths.run_dir}, attempt {store.attempt}, round {first} of {len(rounds)}")
-    with contextlib.ExitStack() as stack:
+    with tracked(store, display.say), contextlib.ExitStack() as stack:
         base = work(_parts(store, checked, display, stack))
     display.say(f"base {base.index} ({base.sha256[:12]}) after {time.monotonic() - start:.0f} s: {base.path}")
     return base

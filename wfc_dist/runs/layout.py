@@ -23,6 +23,7 @@ class RunPaths:
         lock: File locked by the process that writes the run.
         serving: Link to the base that a stream serves.
         report: Folder of the pages and tables for people.
+        tracking: Folder of the trackers' files.
         shared_marker: File written by the coordinator. A node that does not see this file does not share the run directory.
     """
 
@@ -31,6 +32,7 @@ class RunPaths:
         self.config, self.status, self.ledger = run_dir / "config.json", run_dir / "status.json", run_dir / "ledger.jsonl"
         self.stop_file, self.lock, self.serving = run_dir / "stop", run_dir / "lock", run_dir / "serving"
         self.progress = run_dir / "progress.json"
+        self.tracking = run_dir / "tracking"
         self.report, self.shared_marker = run_dir / "report", run_dir / ".shared"
 
     def base(self, index: int) -> Path:
@@ -117,6 +119,10 @@ class RunPaths:
         """Yields (attempt, process, events file) of all rounds, in order of paths."""
         for path in sorted(self.run_dir.glob("round-*/logs/attempt-*/events-*.jsonl")):
             yield int(path.parent.name.removeprefix("attempt-")), path.stem.removeprefix("events-"), path
+
+    def tracked(self, tracker: str) -> Path:
+        """Returns the folder of one tracker's files."""
+        return self.tracking / tracker
 
     def slurm_jobs(self, round_index: int) -> Path:
         """Returns the folder of a round's small Slurm jobs."""

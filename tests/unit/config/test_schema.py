@@ -125,6 +125,7 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     assert marked(Config, "resume") == {
         "run.pool",
         "run.notify",
+        "run.track",
         "train.loader_workers",
         *(f"cluster.{key}" for key in cluster.split()),
     }
