@@ -72,7 +72,7 @@ lint: .venv/dev
 	$(PYTHON) -c 'import sys; sys.exit("wfc_dist needs Python 3.10 or newer; set PYTHON=") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed,slurm]'
 	touch $@
 
 .venv/dev: .venv/installed

@@ -4,6 +4,7 @@ The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or i
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 EXIT_FAILED = 1
@@ -73,6 +74,12 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.5) -> str | None:
     plain = {name.lower().replace("-", "_"): name for name in words}
     found = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Raises ConfigError if a package is missing that `what` needs and that `pip install 'wfc-dist[extra]'` brings."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{what} needs {package}; install it on every node: pip install 'wfc-dist[{extra}]'")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import tiny
 import wfc_dist
 
 REPO = Path(__file__).parents[2]
+OPTIONAL = ["deepspeed", "submitit", "s3fs", "gcsfs", "av", "ctranslate2", "faster_whisper"]
 pytestmark = pytest.mark.slow
 Wfc = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,13 +85,15 @@ def test_the_sdist_builds_the_same_wheel_and_has_the_tests(sdist: Path, wheel: P
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment of its own: the wheel is installed there, its dependencies are this Python's."""
+    """The folder of programs of an environment of its own: the wheel, and the dependencies of this Python without any extra."""
     folder = tmp_path_factory.mktemp("environment")
     call(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
     bin_folder = folder / "venv" / "bin"
     call(sys.executable, "-m", "pip", "--python", bin_folder / "python", "install", "--no-deps", "--no-index", wheel, cwd=folder)
     (own,) = (folder / "venv" / "lib").glob("python*/site-packages")
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # searched after its own packages
+    hidden = "".join(f"sys.modules[{package!r}] = None\n" for package in OPTIONAL)  # importing one raises
+    (own / "sitecustomize.py").write_text(f"import sys\n{hidden}")
     return bin_folder
 
 
@@ -129,3 +132,21 @@ def test_a_whole_run_and_its_report_need_no_checkout(installed: Path, tmp_path: 
     assert done.stdout.strip().endswith("base-0001")
     page = tmp_path / "runs" / "tiny" / "report" / "index.html"
     assert page.is_file() and "</html>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "override"),
+    [
+        ("plan", "deepspeed", "train.strategy=zero3"),
+        ("run", "slurm", "cluster.backend=slurm"),
+        ("run", "s3", "run.dir=s3://bucket/runs"),
+    ],
+)
+def test_what_needs_an_extra_names_it_in_one_line_and_starts_nothing(
+    command: str, extra: str, override: str, installed: Path, tmp_path: Path
+) -> None:
+    config = tiny.make_config(tmp_path, rounds=[["a"]])
+    before = sorted(tmp_path.rglob("*"))
+    done = call(installed / "wfc", command, config, override, cwd=tmp_path, expected=2)
+    assert f"pip install 'wfc-dist[{extra}]'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

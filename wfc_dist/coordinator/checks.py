@@ -6,8 +6,9 @@ from pathlib import Path
 
 from wfc_dist.config.schema import Config
 from wfc_dist.data.audit import audit
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, require
 from wfc_dist.progress import counting
+from wfc_dist.storage.objects import require_file_system
 
 RAY_WORKING_DIRS = "working_dir_files"  # where `ray job submit --working-dir` unpacks
 
@@ -31,6 +32,11 @@ def check(config: Config) -> Checked:
     """Checks a configuration and audits its data. Raises ConfigError or InputError."""
     if config.train.precision == "fp16" and not config.cluster.gpus_per_worker:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
+    if config.train.strategy != "ddp":
+        require("deepspeed", "deepspeed", f"train.strategy {config.train.strategy}")
+    if config.cluster.backend == "slurm":
+        require("submitit", "slurm", "cluster.backend slurm")
+    require_file_system(config.run.dir)
     if RAY_WORKING_DIRS in Path.cwd().parts:
         config.require_lasting_run_dir()
     with counting("rows checked") as told:

@@ -5,7 +5,6 @@ No other file talks to fsspec. This file knows nothing about runs.
 
 import contextlib
 import errno
-import importlib.util
 import logging
 import random
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wfc_dist.errors import ConfigError, InputError, StorageError
+from wfc_dist.errors import ConfigError, InputError, StorageError, require
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,6 +48,13 @@ def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
         return list(pool.map(function, items))
 
 
+def require_file_system(url: str) -> None:
+    """Raises ConfigError if the package for URLs of this kind is not installed."""
+    package, extra = _EXTRAS.get(url.partition("://")[0], ("", ""))
+    if package:
+        require(package, extra, url)
+
+
 def _options(protocol: str) -> dict[str, Any]:
     import fsspec
 
@@ -64,10 +70,8 @@ def _options(protocol: str) -> dict[str, Any]:
 def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
+    require_file_system(url)
     protocol = url.partition("://")[0]
-    package, extra = _EXTRAS.get(protocol, ("", ""))
-    if package and importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{url} needs {package}; install it on every node: pip install 'wfc-dist[{extra}]'")
     try:
         file_system, path = fsspec.url_to_fs(url, **_options(protocol))
     except (ImportError, ValueError) as error:

@@ -18,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch.nn.parallel import DistributedDataParallel
 
 from wfc_dist.config.training import TrainConfig
-from wfc_dist.errors import ConfigError, TrainingError
+from wfc_dist.errors import ConfigError, TrainingError, require
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import lora_parameters
 from wfc_dist.training.world import World
@@ -154,6 +154,7 @@ class ZeroEngine(Engine):
     """DeepSpeed ZeRO. Stage 0 shards nothing, 1 shards moments, 2 also gradients, 3 also parameters."""
 
     def _make_accelerator(self) -> Accelerator:
+        require("deepspeed", "deepspeed", f"train.strategy {self.train.strategy}")
         import deepspeed.ops
         from accelerate.utils import DeepSpeedPlugin
 

@@ -268,7 +268,7 @@ def test_the_rayjob_runs_a_command_wfc_accepts() -> None:
 def test_runtime_environments_are_ones_ray_accepts(tmp_path: Path) -> None:
     pip = submit_ray.read_runtime_env(LAUNCH / "runtime-env-pip.yaml", None)
     container = submit_ray.read_runtime_env(LAUNCH / "runtime-env-container.yaml", None)
-    assert "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}" in RuntimeEnv(**pip)["pip"]["packages"]
+    assert "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}[deepspeed]" in RuntimeEnv(**pip)["pip"]["packages"]
     assert RuntimeEnv(**container)["image_uri"] == f"REGISTRY/wfc-dist:ray{RAY[1]}"
     (tmp_path / "list.yaml").write_text("[pip]")
     with pytest.raises(ConfigError, match="expected keys of Ray's runtime_env"):
