@@ -21,6 +21,7 @@ from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
 from wfc_dist.runs import layout
+from wfc_dist.runs.environment import describe_environment
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -98,8 +99,9 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
     layout.open_logs(store.log_dir(), "coordinator")
     store.ledger.record(
-        "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by()
-    )
+        "attempt", round=store.current_round(), host=socket.gethostname(), before=store.status.last_state(), **launched_by(),
+        environment=describe_environment(),
+    )  # fmt: skip
     store.status.write("running")
     display.keep = partial(_keep_progress, store)
     try:

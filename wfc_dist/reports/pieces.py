@@ -67,11 +67,61 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A note, a plot, a table and utterances, each of which may be absent. `folded` hides the table behind this line.
+class Box:
+    """A box of a drawing: two lines of text, at the pixels of its upper left corner.
 
-    `alternative` says in words what the plot shows; a table beside the plot has its numbers. `has_legend` explains the marks of
-    utterances.
+    Attributes:
+        text, below: The lines.
+        x, y, width: In CSS pixels.
+        title: The whole text, where the lines are shortened.
+        link: The anchor of a part; "" without a link.
+        css: A class.
+    """
+
+    text: str
+    below: str
+    x: int
+    y: int
+    width: int
+    title: str = ""
+    link: str = ""
+    css: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Boxes and arrows between them.
+
+    Attributes:
+        boxes: The boxes.
+        arrows: Paths of SVG.
+        width, height: In CSS pixels.
+        title, alternative: What it shows, in words.
+    """
+
+    boxes: Sequence[Box]
+    arrows: Sequence[str]
+    width: int
+    height: int
+    title: str
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A note, a plot, a drawing, a table, a text and utterances, each of which may be absent.
+
+    Attributes:
+        title, note: What stands above.
+        svg: A plot.
+        alternative: What the plot shows, in words; a table beside the plot has its numbers.
+        table: A table.
+        folded: The line behind which the table or the text hides; "" where they stand open.
+        drawing: Boxes and arrows.
+        code: A text to be typed or copied.
+        anchor: What links to this part name.
+        utterances: What was said and written.
+        has_legend: Whether the marks of utterances are explained here.
     """
 
     title: str = ""
@@ -80,6 +130,9 @@ class Part:
     alternative: str = ""
     table: HtmlTable | None = None
     folded: str = ""
+    drawing: Drawing | None = None
+    code: str = ""
+    anchor: str = ""
     utterances: Sequence[Utterance] = ()
     has_legend: bool = False
 

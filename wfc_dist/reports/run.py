@@ -13,7 +13,9 @@ from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
 from wfc_dist.reports.headline import headline
 from wfc_dist.reports.html import render
+from wfc_dist.reports.lineage import lineage_section, round_anchor
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat, range_of
+from wfc_dist.reports.reproduction import environment_section, reproduction_section
 from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
 from wfc_dist.reports.tables import between, set_title
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
@@ -48,9 +50,12 @@ def write_report(run_dir: Path, audio: int = 0) -> Path:
         _section("What the errors are", errors_section, matrix, run.paths.report / "errors.json", reader),
         _section("The worst utterances", utterances_section, matrix, reader, audio),
         _section("From base to base", _rounds, matrix),
+        _section("Which data made which base", lineage_section, run),
         _section("Learning curves", _curves, run, matrix),
         _section("Exactness of the average and of the merge", _exactness, run, matrix),
         _section("Where the time went", _times, run),
+        _section("Versions and machines", environment_section, run),
+        _section("How to reproduce this run", reproduction_section, run),
         _section("Ledger", _ledger, run),
     ]
     figures = [_figure(estimate, summary) for estimate in summary.estimates] if matrix.last else []
@@ -133,7 +138,8 @@ def _matrix(matrix: ScoreMatrix) -> Section:
     for index, names in enumerate(matrix.config.round_list(), start=1):
         models = matrix.models_of(index)
         if any(model.index == index for model in models) or index == 1:
-            parts.append(Part(title=f"Round {index}: {', '.join(names)}", table=_matrix_table(matrix, models)))
+            title, table = f"Round {index}: {', '.join(names)}", _matrix_table(matrix, models)
+            parts.append(Part(title, table=table, anchor=round_anchor(index)))
     return Section(parts=parts)
 
 
@@ -271,10 +277,10 @@ def _ledger(run: Run) -> Section:
     lines = run.ledger()
     if not lines:
         return Section(parts=[Part(note="The ledger is empty.")])
-    known = ("time", "attempt", "event", "round", "dataset")
+    known, elsewhere = ("time", "attempt", "event", "round", "dataset"), ("environment",)
     rows: list[list[Cell] | str] = []
     for line in lines[-_LEDGER_ROWS:]:
-        rest = "; ".join(f"{key} {_short(value)}" for key, value in line.items() if key not in known)
+        rest = "; ".join(f"{key} {_short(value)}" for key, value in line.items() if key not in (*known, *elsewhere))
         rows.append([*(Cell(_short(line.get(key))) for key in known), Cell(rest, css="wrap")])
     table = HtmlTable(["time", "attempt", "event", "round", "data set", "facts"], rows, left=True)
     return Section(parts=[Part(table=table, folded=f"{len(rows)} of {len(lines)} lines" if len(rows) > 12 else "")])
