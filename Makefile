@@ -1,5 +1,6 @@
 # make demo: two rounds on real speech, on this machine. make bench: docs/performance.md, measured again.
 # make format, make check: while you write. make docs: generated pages, and what they say. make test: all tests.
+# make site: the documentation as pages in build/site, without a network.
 # make study: docs/study.md, from the packages that hold the speech to the page.
 # All install what they need into .venv.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo check format docs test lint bench gpu study clean
+.PHONY: demo check format docs site test lint bench gpu study clean
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -27,6 +28,10 @@ docs: .venv/dev
 	$(BIN)/python benchmarks/paper.py --plan --write
 	$(BIN)/python examples/open-speech/study.py
 	$(PYTEST) -q tests/unit/test_docs.py tests/unit/benchmarks tests/unit/examples/test_study.py
+
+site: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 test: .venv/dev lint $(MODEL)/config.json
 	@# The cluster tests mostly wait. They run beside the others, which leave them the processor when they need it.
