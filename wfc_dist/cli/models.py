@@ -1,4 +1,4 @@
-"""The commands of `wfc` that make or try models from what is on the disk: average, merge, rebuild, transcribe."""
+"""The commands of `wfc` that make or try models from what is on the disk: average, merge, rebuild, transcribe, try."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="\b\nMethods:\n" + catalog.listing())(average)
     for command in (merge, rebuild, transcribe):
         app.command()(command)
+    app.command(name="try")(try_models)
 
 
 def average(
@@ -105,3 +106,19 @@ def transcribe(
                 typer.echo(f"{transcript.path}\t{transcript.text}")
             else:
                 typer.echo(transcript.written_as(kind), nl=False)
+
+
+def try_models(
+    models: Annotated[list[str], typer.Argument(metavar="RUN|MODEL...", help="Runs, bases, adapter folders or hub models.")],
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on. Any but loopback needs the token that is then made.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+) -> None:
+    """Open a local page: record or drop a clip, see what several models write, with the differing words marked."""
+    log.quiet_libraries()
+    from wfc_dist.tryout.serving import serve
+
+    serve(models, host, port, typer.echo, opens_browser=not no_browser)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from wfc_dist.data.audio_files import RATE_HZ, AudioFile, audio_facts, decode
 from wfc_dist.data.audio_paths import find_audio
@@ -11,11 +11,14 @@ from wfc_dist.data.packing import WINDOW_SAMPLES
 from wfc_dist.errors import InputError, nearest
 from wfc_dist.evaluation.transcripts import Segment, Transcript
 
+if TYPE_CHECKING:
+    from wfc_dist.evaluation.any_model import LoadedModel
+
 Told = Callable[[Path, float, float], None]
 
 
 def transcribe(
-    model: str | Path,
+    model: "str | Path | LoadedModel",
     files: Sequence[str | Path],
     *,
     language: str | None = None,
@@ -29,7 +32,7 @@ def transcribe(
     decoded by Transformers' long-form decoding, with a seeded fallback where a text is a loop.
 
     Args:
-        model: As `load_model` takes it.
+        model: As `load_model` takes it, or what it returned.
         files: Audio files, folders and patterns such as `talks/*.wav`.
         language: Whisper's code, or a name that means one; None or "auto" detects it for every file.
         task: `translate` writes English.
@@ -52,7 +55,7 @@ def transcribe(
     from wfc_dist.evaluation import decoding, long_form  # loads torch and Transformers
     from wfc_dist.evaluation.any_model import check_languages, load_model
 
-    whisper, processor, folder = load_model(model)
+    whisper, processor, folder = load_model(model) if isinstance(model, str | Path) else model
     check_languages(whisper, folder, {code} if code else set())
     long_form.require_task(whisper, task)
     short_s = 0.0 if timestamps or task == "translate" else WINDOW_SAMPLES / RATE_HZ

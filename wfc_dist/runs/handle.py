@@ -179,6 +179,13 @@ class Run:
         """Returns all committed bases, in order: the lineage of the last one."""
         return [self.base(index) for index in range(self.num_bases)]
 
+    def interims(self) -> list[tuple[int, Path]]:
+        """Returns (number of adapters, folder) of each committed interim base after the last committed base, in that order."""
+        folders = self.paths.interims(self.num_bases)
+        numbers = sorted(int(folder.name.rpartition("-")[2]) for folder in folders if folder.name.rpartition("-")[2].isdecimal())
+        found = [(number, self.paths.interim(self.num_bases, number)) for number in numbers]
+        return [(number, folder) for number, folder in found if durable.is_committed(folder)]
+
     def is_committed(self, round_index: int, dataset: str) -> bool:
         """Says whether an adapter is committed, without opening a file."""
         return durable.is_committed(self.paths.adapter(round_index, dataset))
