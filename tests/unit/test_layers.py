@@ -39,8 +39,8 @@ MAY_IMPORT = {
     "launch": "backends runs config",
     "tryout": "evaluation data runs weights config storage log",
     "reports": "exporting compare coordinator backends analysis evaluation runs data config storage log progress",
-    "cli": "launch tryout reports exporting compare coordinator backends analysis training evaluation centralize data runs weights"
-    " config merging storage log progress",
+    "cli": "launch tryout reports exporting compare coordinator backends analysis training evaluation centralize data runs"
+    " weights config merging storage log progress",
     "__main__": "cli",
 }
 """Folder, or file at the top -> what it may import besides EVERYBODYS and itself. docs/architecture.md shows it as a table."""

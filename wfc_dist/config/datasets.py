@@ -1,15 +1,16 @@
 """Where a data set is and how it is read: the blocks below `datasets`. Loads neither torch nor ray."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from wfc_dist.config.text import TextConfig
-from wfc_dist.config.training import Strict
+from wfc_dist.config.training import RESUME, Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 SplitName = Literal["train", "dev", "test"]
+_MAX_LICENCE = 100
 _MAX_NAME_BYTES, _MAX_PATH_LETTERS = 255, 4000  # of Linux
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Column = Literal["id", "language", "offset", "duration", "start", "end", "channel", "word_langs"]
@@ -33,6 +34,11 @@ _ONLY_WITH: dict[str, tuple[Format, ...]] = {
     "streaming": ("hub", "parquet"),
 }
 """Key -> the formats that read it; elsewhere it is refused, so that no key is passed over."""
+
+
+def is_licence(value: object) -> bool:
+    """Says whether a value can stand for a licence: a text of one line that a table of Markdown holds."""
+    return isinstance(value, str) and len(value.strip()) > 0 and len(value) <= _MAX_LICENCE and not set(value) & set("\n|`")
 
 
 class DatasetConfig(Strict):
@@ -85,6 +91,9 @@ class DatasetConfig(Strict):
     """Keep this share of the clips of each split, evenly spread over it; at least one."""
     max_clips: int | None = Field(None, ge=1)
     """Only the first clips of each split, to try things out."""
+    licence: Annotated[str | None, RESUME] = None
+    """The licence of the recordings and transcripts, for model cards: an id of the hub such as cc-by-4.0, or a name. `license` is
+    the same key. By default that of the data set's own card (README.md), where there is one."""
     parts: dict[Name, "DatasetConfig"] = Field(default_factory=dict)
     """Of a `mix`: the data sets that make it up, one after the other. A part without the split asked for is left out."""
 
@@ -102,6 +111,17 @@ class DatasetConfig(Strict):
             return next((folder for part in self.parts.values() if (folder := part.local_folder())), None)
         path = Path(self.source)
         return path if path.is_dir() else path.parent if path.is_file() else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _licence_in_either_spelling(cls, tree: Any) -> Any:
+        given = [key for key in ("licence", "license") if isinstance(tree, dict) and key in tree]
+        if len(given) > 1:
+            raise ValueError("licence and license are one key; keep one of them")
+        for key in given:
+            if tree[key] is not None and not is_licence(tree[key]):
+                raise ValueError(f"{key}: {tree[key]!r} is no licence; write an id such as cc-by-4.0, or a name, in one line")
+        return {"licence" if key in given else key: value for key, value in tree.items()} if given else tree
 
     @model_validator(mode="after")
     def _source_or_parts(self) -> "DatasetConfig":

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from wfc_dist.config.messages import unknown_key
 from wfc_dist.config.schema import Config
-from wfc_dist.config.training import marked
+from wfc_dist.config.training import leaves_run
 from wfc_dist.errors import ConfigError
 
 NAME = "NAME"
@@ -103,7 +103,7 @@ def _key(path: str, field: FieldInfo, told: _Field) -> Key:
     else:
         shown = None if default is PydanticUndefined else _as_yaml(default)
     meaning = told.meaning or next((inspect.cleandoc(kind.__doc__ or "") for kind, _ in _models(field.annotation)), "")
-    may_change = any(f"{path}.".startswith(f"{marked_path}.") for marked_path in marked(Config, "resume"))
+    may_change = leaves_run(path, Config)
     return Key(path, _takes(field.annotation, field.metadata), shown, told.origin, meaning, may_change)
 
 

@@ -5,6 +5,7 @@
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -36,14 +37,23 @@ RESUME = Leaves(("resume",))
 
 
 def marked(model: type[BaseModel], mark: Mark, prefix: str = "") -> frozenset[str]:
-    """Returns the key paths of the fields of a block, and of the blocks in it, that carry a mark."""
+    """Returns the key paths of the fields of a block, and of the blocks in it, that carry a mark. `*` is a user's name."""
     keys: set[str] = set()
     for name, field in model.model_fields.items():
         if any(isinstance(item, Leaves) and mark in item.marks for item in field.metadata):
             keys.add(f"{prefix}{name}")
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys |= marked(field.annotation, mark, f"{prefix}{name}.")
+        elif get_origin(field.annotation) is dict:
+            block = get_args(field.annotation)[1]
+            if block is not model and isinstance(block, type) and issubclass(block, BaseModel):
+                keys |= marked(block, mark, f"{prefix}{name}.*.")
     return frozenset(keys)
+
+
+def leaves_run(path: str, model: type[BaseModel]) -> bool:
+    """Says whether a key, such as datasets.es.licence, may change between two attempts of a run."""
+    return any(fnmatchcase(f"{path}.", f"{key}.*") for key in marked(model, "resume"))
 
 
 class Strict(BaseModel):

@@ -25,7 +25,7 @@ def full_card(run: Run, index: int, copy: Sequence[str] = (), use: Use | None = 
     if copy:
         more += ["", "## This copy", "", *copy]
     results = model_index(run.config, sets)
-    learned = provenance.learned_in(run.paths, chain)
+    learned = provenance.learned_in(run.paths, run.config, chain)
     return cards.base_card(run.config, provenance.root_of(run.paths), chain, learned, more=more, results=results, use=use)
 
 

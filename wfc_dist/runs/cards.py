@@ -28,6 +28,7 @@ class Learned:
         sha256: Of its tensors.
         weight: Its share of the average; None for an adapter on its own.
         hours: Hours of speech in the training split; None where the adapter is gone.
+        licences: Of its data, see `licences.licences_of`; "" stands for one that is not known.
     """
 
     round_index: int
@@ -35,6 +36,7 @@ class Learned:
     sha256: str
     weight: float | None = None
     hours: float | None = None
+    licences: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -182,15 +184,21 @@ def _at(root: Root) -> str:
 def _datasets(config: Config, learned: Sequence[Learned]) -> list[str]:
     if not learned:
         return []
-    rows = ["| round | data set | language | hours | source |", "|---|---|---|---|---|"]
+    rows = ["| round | data set | language | hours | source | licence |", "|---|---|---|---|---|---|"]
     for item in learned:
         data = config.datasets.get(item.dataset)
         hours = "?" if item.hours is None else f"{item.hours:.3g}"
         language = (data.language if data else None) or "of each row"
-        rows.append(f"| {item.round_index} | {item.dataset} | {language} | {hours} | {_source(data)} |")
-    return _section(
-        "Data", [*rows, "", "The licences of the data sets are not recorded. Ask their owners before you hand this model on."]
-    )
+        licences = ", ".join(licence or "unknown" for licence in item.licences)
+        rows.append(f"| {item.round_index} | {item.dataset} | {language} | {hours} | {_source(data)} | {licences} |")
+    return _section("Data", [*rows, "", _licence_note(learned)])
+
+
+def _licence_note(learned: Sequence[Learned]) -> str:
+    unknown = dict.fromkeys(item.dataset for item in learned if "" in item.licences)
+    if unknown:
+        return f"Licences that are not recorded: of {', '.join(unknown)}. Ask the owners before you hand this model on."
+    return "The licences are those that the run's configuration or the cards of the data sets name. They may bind this model."
 
 
 def _source(data: DatasetConfig | None) -> str:

@@ -10,6 +10,7 @@ from wfc_dist.errors import InputError
 from wfc_dist.runs import cards
 from wfc_dist.runs.cards import Learned
 from wfc_dist.runs.layout import RunPaths, adapter_place, read_base
+from wfc_dist.runs.licences import licences_of
 from wfc_dist.runs.root_model import CARD, Root, describe_root
 from wfc_dist.storage import durable
 from wfc_dist.weights import adapter_config
@@ -27,13 +28,17 @@ def chain_of(paths: RunPaths, index: int) -> list[Mapping[str, Any]]:
     return [entry[1] if entry else {"sha256": "?"} for entry in found]
 
 
-def learned_in(paths: RunPaths, chain: Sequence[Mapping[str, Any]]) -> list[Learned]:
+def learned_in(paths: RunPaths, config: Config, chain: Sequence[Mapping[str, Any]]) -> list[Learned]:
     """Returns the adapters that are part of the last base of a chain, in order of rounds and of summation."""
+    licences = {name: licences_of(data) for name, data in config.datasets.items()}
     return [
-        Learned(index, dataset, sha256, facts.get("weights", {}).get(dataset), _hours(paths, index, dataset))
+        Learned(
+            index, dataset, sha256, facts.get("weights", {}).get(dataset), _hours(paths, index, dataset),
+            licences.get(dataset, ("",)),
+        )
         for index, facts in enumerate(chain, start=1)
         for dataset, sha256 in facts.get("adapters", {}).items()
-    ]
+    ]  # fmt: skip
 
 
 def _hours(paths: RunPaths, round_index: int, dataset: str) -> float | None:
@@ -52,7 +57,7 @@ def describe_base(paths: RunPaths, config: Config, staged: Path, earlier: int, f
     """
     chain = [*chain_of(paths, earlier), facts]
     num_pending = 0 if "delta" in facts else len(facts.get("adapters", {}))  # an interim base keeps no delta
-    card = cards.base_card(config, root_of(paths), chain, learned_in(paths, chain), num_pending=num_pending)
+    card = cards.base_card(config, root_of(paths), chain, learned_in(paths, config, chain), num_pending=num_pending)
     durable.write_text(staged / CARD, card)
 
 
@@ -69,7 +74,9 @@ def describe_adapter(
         facts: What its manifest will say.
     """
     root, (round_index, dataset) = root_of(paths), place
-    learned = Learned(round_index, dataset, facts["sha256"], hours=facts["hours"])
+    data = config.datasets.get(dataset)
+    licences = licences_of(data) if data else ("",)
+    learned = Learned(round_index, dataset, facts["sha256"], hours=facts["hours"], licences=licences)
     durable.write_text(staged / CARD, cards.adapter_card(config, root, learned, base_sha256, facts))
     if not (staged / adapter_config.CONFIG).is_file():
         return

@@ -127,6 +127,8 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
         "run.notify",
         "run.track",
         "train.loader_workers",
+        "datasets.*.licence",
+        "evaluate.protected.*.licence",
         *(f"cluster.{key}" for key in cluster.split()),
     }
     checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy"

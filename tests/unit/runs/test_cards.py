@@ -18,9 +18,9 @@ CHAIN = [
     {"sha256": "2" * 64, "method": "ties", "options": {"density": 0.2}, "scale": 0.5, "update_norm": 0.5},
 ]
 LEARNED = [
-    Learned(1, "es", "a" * 64, 0.75, 1.5),
+    Learned(1, "es", "a" * 64, 0.75, 1.5, ("cc-by-4.0",)),
     Learned(1, "nb", "b" * 64, 0.25, None),
-    Learned(2, "both", "c" * 64, 1.0, 12.25),
+    Learned(2, "both", "c" * 64, 1.0, 12.25, ("cc0-1.0", "")),
 ]
 
 
@@ -66,9 +66,12 @@ def test_a_card_says_what_is_known_and_marks_what_is_not(tmp_path: Path) -> None
         "| 1 | nb | no | ? | local",
     ):
         assert text in card
-    assert "| 2 | both | of each row | 12.2 | a mix of jw, es |" in card
+    assert "| 2 | both | of each row | 12.2 | a mix of jw, es | cc0-1.0, unknown |" in card
+    assert "| local (jsonl) | unknown |" in card and "huggingface.co/datasets/org/spanish), small | cc-by-4.0 |" in card
+    assert "Licences that are not recorded: of nb, both. Ask the owners" in card
     assert f"| 1 | `{'1' * 64}` | es (0.7500, `{'a' * 64}`), nb (0.2500, `{'b' * 64}`) |" in card
     adapter = every_card(tmp_path)["adapter"]
+    assert "| cc-by-4.0 |" in adapter and "not recorded" not in adapter and "The licences are those that" in adapter
     assert "Steps: 20, the best one is 10. At that step: dev loss 1.5000, dev error 0.2500." in adapter
     assert 'from_pretrained("openai/whisper-base")' in adapter and "RUN/base-0001" in every_card(tmp_path)["later adapter"]
 
