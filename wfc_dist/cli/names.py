@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 from wfc_dist.errors import nearest
 
 OTHER_NAMES = {
-    "train": "run", "fit": "run", "start": "run", "launch": "run", "resume": "run", "continue": "run", "finetune": "run",
+    "train": "run", "fit": "run", "start": "run", "resume": "run", "continue": "run", "finetune": "run",
     "dry-run": "plan", "estimate": "plan", "check": "audit", "validate": "audit", "lint": "audit",
     "info": "status", "ps": "status", "list": "status", "ls": "status", "logs": "status", "progress": "status", "watch": "status",
     "cancel": "stop", "kill": "stop", "abort": "stop", "eval": "evaluate", "score": "evaluate", "test": "evaluate",
