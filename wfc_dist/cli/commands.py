@@ -44,7 +44,7 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
 
     display = Display(plain=True if plain else None)
     base = wfc_dist.run(settings, display)
-    for table in summary_tables(read_matrix(settings.run_dir())):
+    for table in summary_tables(read_matrix(settings.run_dir()), display.console.width):
         display.console.print(table)
     display.say(f"report: {_published(write_report(settings.run_dir()), settings.run_dir(), settings.run_url())}")
     display.say(f"try it: wfc transcribe {settings.run_url() or settings.run_dir()} AUDIO...")

@@ -174,8 +174,8 @@ def _of_pairs(matrices: Mapping[str, tuple[PairMatrix, float, float]]) -> str:
     pairs = {
         title: [value for row, line in enumerate(values) for value in line[:row]] for title, (values, _, _) in matrices.items()
     }
-    said = range_of({title: {str(place): value for place, value in enumerate(values)} for title, values in pairs.items()})
-    return f"A square of pairs of adapters for every measure, from the least to the largest. {said}"
+    said = "; ".join(f"{title}: {min(values):.2f} to {max(values):.2f}" for title, values in pairs.items() if values)
+    return f"A square of pairs of adapters for every measure, from the least to the largest. {said}."
 
 
 def _norms(measures: RoundMeasures) -> Section:

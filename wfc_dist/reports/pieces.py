@@ -155,4 +155,4 @@ def range_of(series: Mapping[str, Mapping[str, float]]) -> str:
     """Returns the least and the largest value of every line of a plot in words."""
     ranges = {name: [value for value in values.values() if math.isfinite(value)] for name, values in series.items()}
     said = [f"{name}: {min(values):.3g} to {max(values):.3g}" for name, values in ranges.items() if values]
-    return "; ".join(said) + "."
+    return f"A value for every matrix, from the least to the largest. {'; '.join(said)}."

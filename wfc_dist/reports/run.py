@@ -228,7 +228,7 @@ def _exactness(run: Run, matrix: ScoreMatrix) -> Section:
     )
     table = HtmlTable(["round", "method", "exactness gap", "update loss", "norm of the update"], rows)
     svg = plots.modules_plot(gaps, "exactness gap") if gaps else ""
-    return Section(intro, [Part(svg=svg, alternative=f"The gap of every matrix. {range_of(gaps)}", table=table)])
+    return Section(intro, [Part(svg=svg, alternative=range_of(gaps), table=table)])
 
 
 def _short(value: Any) -> str:

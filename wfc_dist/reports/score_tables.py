@@ -11,7 +11,10 @@ from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.tables import between, metric_text, plain_table, set_caption, set_title
 
-_ADAPTERS_AT_ONCE = 3  # with two bases and intervals that is 120 columns
+_ADAPTERS_AT_ONCE = 3  # in one table: more are hard to compare
+_WIDE = 100  # columns of a terminal that has room for intervals beside their figures
+_BETWEEN, _EDGES = 2, 2  # columns between two cells of a table, and at both of its ends
+_SHORTEST_NAME = 10  # a column may always be so wide; longer names are folded
 ESTIMATES = {
     "new_relative": ("new sets", "%"),
     "protected_relative": ("protected sets (backward, relative)", "%"),
@@ -49,45 +52,66 @@ def caption(matrix: ScoreMatrix) -> str:
     return ", ".join(parts) + "; * the set an adapter was trained on"
 
 
-def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str) -> Table:
+def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str, name_width: int) -> Table:
     made = plain_table(heading)
-    made.add_column("test set", no_wrap=True)
+    made.add_column("test set", overflow="fold", max_width=name_width)
     for model in models:
-        made.add_column(escape(model.title), justify="right")
+        widest = max(len(_cell(matrix, model, name)) for name in [*matrix.own, *matrix.protected])
+        made.add_column(escape(model.title), justify="right", overflow="fold", max_width=max(widest, _SHORTEST_NAME))
     for title, names in (("", matrix.own), ("protected:", matrix.protected)):
         if title and names:
             made.add_section()
             made.add_row(title)
         for name in names:
-            stars = ["*" if matrix.trained_on(model, name) else "" for model in models]
-            cells = (star + percent(model.scores.get(name)) for star, model in zip(stars, models, strict=True))
-            made.add_row(set_title(matrix.config, name), *map(escape, cells))
+            cells = [_cell(matrix, model, name) for model in models]
+            made.add_row(*map(escape, [set_title(matrix.config, name), *cells]))
     return made
 
 
-def _split(models: Sequence[ScoredModel]) -> Iterable[list[ScoredModel]]:
+def _cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> str:
+    return ("*" if matrix.trained_on(model, name) else "") + percent(model.scores.get(name))
+
+
+def _split(models: Sequence[ScoredModel], num_adapters: int) -> Iterable[list[ScoredModel]]:
     adapters = [model for model in models if model.kind == "adapter"]
     bases = [model for model in models if model.kind == "base"]
-    for start in range(0, max(1, len(adapters)), _ADAPTERS_AT_ONCE):
-        yield [*bases[:-1], *adapters[start : start + _ADAPTERS_AT_ONCE], *bases[-1:]]
+    for start in range(0, max(1, len(adapters)), num_adapters):
+        yield [*bases[:-1], *adapters[start : start + num_adapters], *bases[-1:]]
 
 
-def round_tables(matrix: ScoreMatrix) -> list[Table]:
-    """Returns the matrix as one table a round (more when it has many adapters), each readable at 120 columns."""
+def _layout(matrix: ScoreMatrix, models: Sequence[ScoredModel], width: int) -> tuple[int, int]:
+    """Returns how many adapters fit into one table, and how wide its names may be."""
+    names = [*matrix.own, *matrix.protected]
+    cell = _BETWEEN + max(_SHORTEST_NAME, *(len(_cell(matrix, model, name)) for model in models for name in names))
+    bases = sum(model.kind == "base" for model in models)
+    longest = max(len("protected:"), *(len(set_title(matrix.config, name)) for name in names))
+    name_width = min(longest, max(_SHORTEST_NAME, width - _EDGES - (bases + 1) * cell))
+    num_adapters = (width - _EDGES - name_width) // cell - bases
+    return max(1, min(_ADAPTERS_AT_ONCE, num_adapters)), name_width
+
+
+def round_tables(matrix: ScoreMatrix, width: int = 120) -> list[Table]:
+    """Returns the matrix as one table a round (more when it has many adapters), each readable at `width` columns (80 or more)."""
     made = []
     for index, names in enumerate(matrix.config.round_list(), start=1):
         models = matrix.models_of(index)
         if index > 1 and not any(model.index == index for model in models):
             break  # not begun
-        made += [_table(matrix, part, f"round {index}: {', '.join(names)}") for part in _split(models)] if models else []
+        if models:
+            num_adapters, name_width = _layout(matrix, models, width)
+            heading = f"round {index}: {', '.join(names)}"
+            made += [_table(matrix, part, heading, name_width) for part in _split(models, num_adapters)]
     if made:
         set_caption(made[-1], caption(matrix))
     return made
 
 
-def summary_tables(matrix: ScoreMatrix) -> list[Table]:
-    """Returns what `wfc run` prints at its end: a table a round, then what was learned and forgotten, with formulas."""
-    return [*round_tables(matrix), figures_table(summarize(matrix))] if matrix.bases else []
+def summary_tables(matrix: ScoreMatrix, width: int = 120) -> list[Table]:
+    """Returns what `wfc run` prints at its end: a table a round, then what was learned and forgotten, with formulas.
+
+    `width` is the number of columns of the terminal; nothing is cut from 80 on.
+    """
+    return [*round_tables(matrix, width), figures_table(summarize(matrix), width)] if matrix.bases else []
 
 
 def estimate_number(estimate: Estimate) -> str:
@@ -95,14 +119,15 @@ def estimate_number(estimate: Estimate) -> str:
     return "-" if estimate.value is None else f"{100 * estimate.value:+.1f} {ESTIMATES[estimate.name][1]}"
 
 
-def figures_table(summary: Summary) -> Table:
-    """Returns the figures of a run as a table, formulas included."""
-    made = plain_table(summary.sentence)
-    made.add_column("figure", no_wrap=True)
+def figures_table(summary: Summary, width: int = 120) -> Table:
+    """Returns the figures of a run as a table, formulas included; an interval stands below its figure in a narrow terminal."""
+    made, is_wide = plain_table(summary.sentence), width >= _WIDE
+    made.add_column("figure", no_wrap=is_wide, overflow="fold")
     made.add_column("value", justify="right", no_wrap=True)
-    made.add_column("formula")
+    made.add_column("formula", overflow="fold")
     for estimate in summary.estimates:
         formula = escape(f"{FIGURES[estimate.name].formula} ({estimate.over})")
-        value = f"{estimate_number(estimate)} {between(estimate.low, estimate.high, '+')}".rstrip()
+        parts = [estimate_number(estimate), between(estimate.low, estimate.high, "+")]
+        value = (" " if is_wide else "\n").join(part for part in parts if part)
         made.add_row(ESTIMATES[estimate.name][0], escape(value), formula)
     return made

@@ -5,47 +5,19 @@ import math
 import re
 
 import pytest
-import torch
+from adapter_runs import MODULES, make_run_with_adapters, put_adapter
 from scored_runs import make_config, make_run
 
 from wfc_dist.analysis.run import analyze_run, as_tree
 from wfc_dist.errors import InputError
-from wfc_dist.merging.methods.mean import mean
 from wfc_dist.reports.analysis import analysis_page, verdict_table, write_analysis
 from wfc_dist.runs.handle import Run
 from wfc_dist.weights import adapter_config, base_chain, peft_folder
 
-MODULES = [f"model.encoder.layers.{depth}.self_attn.{name}" for depth in (0, 10, 2) for name in ("q_proj", "v_proj")]
-
-
-def put_adapter(folder, round_index, name, seed, *, lora_r=4, zero=False):
-    generator = torch.Generator().manual_seed(seed)
-    place = folder / f"round-{round_index:04d}" / "adapters" / name
-    place.mkdir(parents=True)
-    state = {}
-    for module in MODULES:
-        state[f"base_model.model.{module}.lora_A.weight"] = torch.randn(lora_r, 64, generator=generator)
-        state[f"base_model.model.{module}.lora_B.weight"] = torch.randn(48, lora_r, generator=generator) * (not zero)
-    peft_folder.write_peft(place, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": 8})
-
-
-def put_delta(folder, round_index):
-    adapters = folder / f"round-{round_index:04d}" / "adapters"
-    loaded = [peft_folder.read_factors(path) for path in sorted(adapters.iterdir())]
-    delta = folder / f"round-{round_index:04d}" / "delta"
-    delta.mkdir()
-    weights = [1 / len(loaded)] * len(loaded)
-    base_chain.write_delta(delta, {module: mean([item[module] for item in loaded], weights) for module in MODULES})
-
 
 @pytest.fixture
 def run(tmp_path):
-    folder = make_run(tmp_path / "r", make_config(tmp_path))
-    for seed, name in enumerate(("cs", "ar")):
-        put_adapter(folder, 1, name, seed)
-    put_delta(folder, 1)
-    put_adapter(folder, 2, "zh", 7)
-    return folder
+    return make_run_with_adapters(tmp_path)
 
 
 def test_page_and_numbers(run):

@@ -6,17 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from adapter_runs import make_run_with_adapters
 from browser import VIEWS
 from scored_runs import make_full_run
 
+from wfc_dist.analysis.run import analyze_run
 from wfc_dist.compare import settings
 from wfc_dist.compare.results import SystemRow, Value
 from wfc_dist.compare.sweep import load as load_sweep
 from wfc_dist.evaluation.continual import FIGURES
 from wfc_dist.reports import comparison
+from wfc_dist.reports.analysis import write_analysis
 from wfc_dist.reports.run import write_report
 from wfc_dist.reports.sweep import swept
 from wfc_dist.reports.theme import DARK, LIGHT
+from wfc_dist.runs.handle import Run
 
 pytestmark = pytest.mark.process
 DATA = {name: {"source": name, "splits": {"train": "t", "test": "e"}} for name in ("x", "y", "a-data-set-with-a-long-name")}
@@ -53,10 +57,15 @@ def sweep_page(folder: Path) -> Path:
     return comparison.write(sweep.comparison, found.rows, {}, found)
 
 
+def analysis_page(run_dir: Path) -> Path:
+    return write_analysis(run_dir, analyze_run(Run(run_dir)))[0]
+
+
 PAGES = {
     "report": lambda folder: write_report(make_full_run(folder)),
     "comparison": comparison_page,
     "sweep": sweep_page,
+    "analysis": lambda folder: analysis_page(make_run_with_adapters(folder)),
 }
 
 

@@ -11,9 +11,9 @@ from wfc_dist.reports.score_tables import percent, round_tables, scores_table, s
 from wfc_dist.reports.tables import metric_text
 
 
-def as_text(matrix):
-    console = Console(file=io.StringIO(), width=120, no_color=True, force_terminal=False)
-    for table in summary_tables(matrix):
+def as_text(matrix, width=120):
+    console = Console(file=io.StringIO(), width=width, no_color=True, force_terminal=False)
+    for table in summary_tables(matrix, width):
         console.print(table)
     return console.file.getvalue()
 
@@ -47,6 +47,33 @@ def test_round_with_many_adapters_is_split_to_stay_readable(tmp_path):
 
     assert len(round_tables(matrix)) == 3
     assert max(len(line) for line in as_text(matrix).splitlines()) <= 120
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("length", [2, 14, 40])
+@pytest.mark.parametrize("metric", [None, "cer"])
+def test_no_number_and_no_name_is_cut_at_any_width(tmp_path, width, length, metric):
+    names = [f"{number}{'long-name-' * 9}"[:length] for number in range(6)]
+    tree = make_config(tmp_path).model_dump(mode="json")
+    tree["datasets"] = dict.fromkeys(names, tree["datasets"]["cs"]) | {names[0]: tree["datasets"]["cs"] | {"metric": metric}}
+    config = loading.parse(tree | {"rounds": [names[:5], names[5:]]})
+    folder = make_run(tmp_path / "r", config)
+    rates = dict(zip([*names, "en", "fr"], (10, 0, 4, 8, 3, 2, 10, 1), strict=True))
+    for index in (0, 1, 2):
+        put(folder, config, max(1, index), f"base-{index:04d}", rates)
+    for name in names:
+        put(folder, config, 1 + names.index(name) // 5, name, rates)
+    matrix = read_matrix(folder)
+
+    text = as_text(matrix, width)
+
+    assert max(len(line) for line in text.splitlines()) <= width and "\N{HORIZONTAL ELLIPSIS}" not in text
+    for score in matrix.bases[2].scores.values():
+        assert text.count(percent(score)) >= 3, "at every base"
+    assert "100.0 [100.0, 100.0]" in text
+    if length == 2:
+        assert all(f"\n {name} " in text for name in names)
+    assert all(name[:8] in text and name[-3:] in text for name in names), "folded, not cut"
 
 
 def test_run_that_has_just_begun(tmp_path):
