@@ -73,6 +73,16 @@ def open_events(path: Path) -> None:
     _events_path = path
 
 
+def close() -> None:
+    """Ends the text log and the events of this process: an entry point is done with the folder that they are in."""
+    global _events_path
+    _events_path = None
+    logger = logging.getLogger("wfc_dist")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+
+
 def event(name: str, **fields: Any) -> None:
     """Appends one event: time_s since the epoch, name, context, fields. Does nothing before `open_events`."""
     if _events_path is not None:

@@ -109,12 +109,14 @@ def run_rounds(
     for datasets in rounds:
         adapters = store.finished_adapters(base)  # resume inside a round
         next_base = store.base(base.index + 1)
+        is_new = next_base is None
         if next_base is None:
             adapters |= trainers.factorize(base, [name for name in datasets if name not in adapters])
             staged = centralizer.centralize(base, [adapters[name] for name in datasets])
             next_base = store.commit(staged)  # the round exists from here on
-        scorer.score(base, [adapters[name] for name in datasets])
-        trainers.broadcast(next_base)
+        scorer.score(base, [adapters[name] for name in datasets if name in adapters])  # a lost one is in its base already
+        if is_new:
+            trainers.broadcast(next_base)
         scorer.score(next_base)
         base = next_base
     return base

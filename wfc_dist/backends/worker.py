@@ -136,7 +136,10 @@ class Worker:
 
         def verify(name: str, tensor: torch.Tensor) -> None:
             if tensor_sha256(tensor) != hashes.get(name):
-                raise IntegrityError(f"base {base.index}: {name} in {base.path} is not the tensor that was committed")
+                raise IntegrityError(
+                    f"base {base.index}: {name} in {base.path} is not the tensor that was committed; "
+                    f"remove {base.path} and run again"
+                )
 
         return WarmBase(base, dtype=dtype, device=self.device, on_read=verify)
 

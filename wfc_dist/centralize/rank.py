@@ -25,6 +25,7 @@ from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs import layout
 from wfc_dist.runs.root import bring_base
+from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.storage.objects import at_once
 from wfc_dist.weights import base_chain, peft_folder
@@ -274,6 +275,8 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
             bring_base(job.mirror, 0)
             wanted = (*(adapter.path for adapter in mine), *job.past_deltas, *job.previous_adapters)
             at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
+    with log.span("verify_past", phase="merging"):
+        _verify((*job.past_deltas, *job.previous_adapters), job.mirror)
     with log.span("average", phase="merging"):
         averaged, specs = _average(job, load_adapters(mine, job.base, inputs.own_curvature(job.method)), group)
         gathered = collectives.gather_bytes(_pack_averaged(averaged), group) if group.world_size > 1 else None
@@ -286,6 +289,21 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         for _ in merged:
             raise AssertionError("only rank 0 receives merged modules")
         return None
+
+
+def _verify(folders: Sequence[str], mirror: AnyMirror) -> None:
+    """Hashes committed folders that the merge reads. A damaged one is fetched again if the run is on object storage.
+
+    Raises:
+        IntegrityError: A folder is damaged. The next attempt of the run makes it anew where that is possible.
+    """
+    for folder in map(Path, folders):
+        try:
+            durable.verify_folder(folder)
+        except IntegrityError:
+            if not mirror.discard(folder):
+                raise
+            mirror.fetch(folder)
 
 
 def _average(

@@ -14,7 +14,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check
 from wfc_dist.errors import ConfigError, InputError
-from wfc_dist.runs.layout import RunPaths, read_record
+from wfc_dist.runs.layout import RunPaths, has_record, read_record
 from wfc_dist.runs.opening import record_config
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -44,7 +44,7 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
     if config.cluster.max_trainers is None:  # one data set is trained at a time
         tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
     paths = RunPaths(config.run_dir())
-    if paths.config.is_file():
+    if has_record(paths):
         recorded = read_record(paths)["config"]["datasets"]
         tree["datasets"] = tree["datasets"] | {name: data for name, data in recorded.items() if name not in tree["datasets"]}
     config = loading.parse(tree, str(path))

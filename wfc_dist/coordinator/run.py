@@ -94,6 +94,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
                 return _run_locked(store, checked, display, work)
             finally:
                 signals.store = None
+                log.close()
 
 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
@@ -143,10 +144,14 @@ def launched_by() -> dict[str, object]:
 
 
 def _run_opened(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:
+    from wfc_dist.coordinator.repair import repair_rounds
     from wfc_dist.runs.root import ensure_root
 
     start = time.monotonic()
     ensure_root(store)
+    if store.attempt > 1:
+        with log.span("verify_rounds", phase="loading"):
+            repair_rounds(store, display.say)
     rounds = store.config.round_list()
     first = store.current_round()
     if store.attempt > 1:

@@ -1,5 +1,6 @@
 """Hypotheses: the texts that a model wrote for a test set, kept as jsonl, so that a set is decoded once and scored in any way."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,9 +71,17 @@ def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> 
 
 
 def write_hypotheses(path: Path, header: Mapping[str, Any], hypotheses: Sequence[Hypothesis]) -> None:
-    """Writes a header line and one line per hypothesis, atomically: a file that is there is complete."""
-    lines = [dict(header) | {"num_hypotheses": len(hypotheses)}, *(window.as_row() for window in hypotheses)]
-    durable.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    """Writes a header line and one line per hypothesis, atomically: a file that is there is complete.
+
+    The header gets the sha256 of the lines after it.
+    """
+    rows = "".join(json.dumps(window.as_row(), ensure_ascii=False) + "\n" for window in hypotheses)
+    first = dict(header) | {"num_hypotheses": len(hypotheses), "rows_sha256": _sha256(rows)}
+    durable.write_text(path, json.dumps(first, ensure_ascii=False) + "\n" + rows)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
@@ -84,13 +93,14 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
     """
     try:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        header, *rows = [json.loads(line) for line in lines]
+        first, _, after = path.read_bytes().decode().partition("\n")
+        header, rows = json.loads(first), [json.loads(line) for line in after.split("\n")[:-1]]
+        recorded = header.pop("rows_sha256", None)  # files of earlier versions have none
         readable = header.get("schema") == SCHEMA_VERSION
         hypotheses = [Hypothesis.from_row(row) for row in rows if readable]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); remove it and run again") from error
     if not readable:
         raise InputError(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA_VERSION}; remove it")
@@ -98,6 +108,8 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         raise IntegrityError(
             f"{path} has {len(hypotheses)} of {header.get('num_hypotheses')} hypotheses; remove it and run again"
         )
+    if recorded not in (None, _sha256(after)):
+        raise IntegrityError(f"{path} is damaged: its lines do not have the sha256 of its header; remove it and run again")
     return header, hypotheses
 
 

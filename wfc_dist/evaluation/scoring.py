@@ -1,6 +1,6 @@
 """Decides which model is scored on which set, and keeps hypotheses and scores; decodes nothing twice."""
 
-import json
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from wfc_dist import log
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.schema import EvaluateConfig
+from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base
@@ -84,6 +85,15 @@ class Decoders(Protocol):
         """Runs `tasks` in any order, and calls `on_done` with each result as it comes."""
 
 
+def _intact(path: Path, header: Mapping[str, Any]) -> list[Hypothesis] | None:
+    """Returns hypotheses that were decoded under `header`, or None. A damaged file is warned about, and decoded again."""
+    try:
+        return find_hypotheses(path, header)
+    except IntegrityError as error:
+        logger.warning("the set is decoded again: %s", error)
+        return None
+
+
 class RunScorer:
     """Scores bases and adapters of a run (see `rounds.Scorer`).
 
@@ -143,9 +153,9 @@ class RunScorer:
 
     def _kept(self, task: ScoreTask, name: str) -> list[Hypothesis] | None:
         path, header, pool = self._texts(task, name), self._header(task, name), self._store.pool
-        hypotheses = find_hypotheses(path, header)
+        hypotheses = _intact(path, header)
         if hypotheses is None and pool is not None and pool.take_text(header, task.sets[name], path):
-            hypotheses = find_hypotheses(path, header)
+            hypotheses = _intact(path, header)
         return hypotheses
 
     def _write(self, task: ScoreTask, hypotheses: HypothesesBySet) -> None:
@@ -171,9 +181,10 @@ class RunScorer:
             "sets": sets,
         }
         path = self._store.paths.scores(*task.place())
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == model:
-            return
-        durable.write_json(path, model)
+        with contextlib.suppress(FileNotFoundError, IntegrityError):  # a damaged file is written anew from the hypotheses
+            if durable.read_sealed(path, "it is written anew") == model:
+                return
+        durable.write_sealed(path, model)
         self._store.mirror.publish_file(path)
         rates = {name: round(100 * score["rate"], 2) for name, score in sets.items()}
         metric = self._store.config.metric_record(sets)

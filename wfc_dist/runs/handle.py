@@ -11,6 +11,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.runs import layout
+from wfc_dist.runs.records import read_ledger
 from wfc_dist.runs.remote import local_run, whole_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror, Mirror
@@ -139,9 +140,9 @@ class Run:
         if not self.paths.status.is_file():
             return RunStatus()
         try:
-            facts = json.loads(self.paths.status.read_text(encoding="utf-8"))
+            facts = durable.read_sealed(self.paths.status, "`wfc run` writes it anew")
             return RunStatus(facts["state"], facts["message"], int(facts["attempt"]), facts)
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{self.paths.status} is no status ({error!r}); `wfc run` writes it anew") from error
 
     def progress(self) -> dict[str, Any] | None:
@@ -225,8 +226,11 @@ class Run:
         return _read_scores(path) if path.is_file() else None
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Returns the events of the run, such as commits and failures, in order: time, attempt, event, round, ..."""
-        return durable.read_json_lines(self.paths.ledger)
+        """Returns the events of the run, such as commits and failures, in order: time, attempt, event, round, ...
+
+        Raises IntegrityError if a line is damaged.
+        """
+        return read_ledger(self.paths.ledger)
 
 
 def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
@@ -255,7 +259,7 @@ def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
 
 def _read_scores(path: Path) -> ModelScores:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = durable.read_sealed(path, "remove it and run again")
         scores = ModelScores(tree["kind"], tree["model"], int(tree["round"]), path, tree["sets"])
         scores.sets.items()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

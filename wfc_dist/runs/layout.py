@@ -1,15 +1,18 @@
 """The paths in a run directory. `handle` reads them and `store` writes them; no other folder of the package spells them."""
 
-import json
+import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wfc_dist import log
-from wfc_dist.errors import InputError
+from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
+
+logger = logging.getLogger(__name__)
 
 
 class RunPaths:
@@ -18,6 +21,7 @@ class RunPaths:
     Attributes:
         run_dir: The run directory.
         config, status, ledger: Files with the configuration, the state, and the events of the run.
+        config_copy: Second copy of `config`, which is read if `config` is missing or damaged.
         stop_file: While this file exists, the run checkpoints and stops.
         progress: File with the progress of the current phase, while the run works.
         lock: File locked by the process that writes the run.
@@ -30,6 +34,7 @@ class RunPaths:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.config, self.status, self.ledger = run_dir / "config.json", run_dir / "status.json", run_dir / "ledger.jsonl"
+        self.config_copy = run_dir / "config-copy.json"
         self.stop_file, self.lock, self.serving = run_dir / "stop", run_dir / "lock", run_dir / "serving"
         self.progress = run_dir / "progress.json"
         self.tracking = run_dir / "tracking"
@@ -229,21 +234,39 @@ def request_stop(paths: RunPaths, reason: str) -> None:
 def is_run(folder: Path) -> bool:
     """Returns whether a folder is a run directory that was opened at least once."""
     paths = RunPaths(folder)
-    return paths.config.is_file() and paths.ledger.is_file()
+    return has_record(paths) and (paths.ledger.is_file() or durable.is_committed(paths.base(0)))
+
+
+def has_record(paths: RunPaths) -> bool:
+    """Returns whether a run has recorded its configuration."""
+    return paths.config.is_file() or paths.config_copy.is_file()
 
 
 def require_run(run_dir: Path) -> RunPaths:
     """Returns the paths of an existing run. Raises InputError if the folder is not a run directory."""
     paths = RunPaths(run_dir)
-    if not paths.config.is_file():
+    if not has_record(paths):
         raise InputError(f"{run_dir} is not a run directory (it has no config.json); give the folder `run.dir/run.name`")
     return paths
 
 
 def read_record(paths: RunPaths) -> dict[str, Any]:
-    """Returns RUN/config.json: config, config_sha256, data (fingerprints), attempt, and arrivals if the run is a stream."""
-    record: dict[str, Any] = json.loads(paths.config.read_text(encoding="utf-8"))
-    return record
+    """Returns RUN/config.json: config, config_sha256, data (fingerprints), attempt, and arrivals if the run is a stream.
+
+    Raises:
+        IntegrityError: The file and its second copy are both damaged.
+    """
+    remedy = f"{paths.config_copy.name} beside it is damaged, too, or missing; restore one of them from a backup"
+    try:
+        return durable.read_sealed(paths.config, remedy)
+    except (FileNotFoundError, IntegrityError) as error:
+        with contextlib.suppress(FileNotFoundError, IntegrityError):
+            record = durable.read_sealed(paths.config_copy, remedy)
+            logger.warning("%s is missing or damaged; its second copy is read", paths.config)
+            return record
+        if isinstance(error, IntegrityError):
+            raise
+        raise IntegrityError(f"{paths.config} is missing, and {remedy}") from error
 
 
 def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:

@@ -18,7 +18,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.layout import RunPaths, has_trained, read_record, request_stop
+from wfc_dist.runs.layout import RunPaths, has_record, has_trained, read_record, request_stop
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
@@ -88,7 +88,7 @@ def opened_for_writing(
     paths, url = RunPaths(config.run_dir()), config.run_url()
     with contextlib.ExitStack() as stack:
         if url is None:
-            if paths.run_dir.is_dir() and not paths.config.exists() and any(p.name != "lock" for p in paths.run_dir.iterdir()):
+            if paths.run_dir.is_dir() and not has_record(paths) and any(p.name != "lock" for p in paths.run_dir.iterdir()):
                 raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
             stack.enter_context(locked(paths))
             yield _opened(paths, config, fingerprints, NO_MIRROR, lambda: None, say=say)
@@ -121,7 +121,7 @@ def _opened(
     more: dict[str, Any] = {"run_id": mirror.run_id} if isinstance(mirror, Mirror) else {}
     attempt = 1
     anew: list[str] = []
-    if paths.config.exists():
+    if has_record(paths):
         recorded, anew = _check_unchanged(paths, config, fingerprints, may_begin_anew=not isinstance(mirror, Mirror))
         attempt = int(recorded["attempt"]) + 1
         more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
@@ -138,11 +138,12 @@ def _opened(
 
 
 def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mapping[str, Any]) -> None:
-    """Writes RUN/config.json: the configuration, the fingerprints of the data, the attempt, and `more`."""
+    """Writes RUN/config.json and its second copy: the configuration, the fingerprints of the data, the attempt, and `more`."""
     tree = {"config": store.config.model_dump(mode="json"), "config_sha256": loading.config_hash(store.config),
             "data": dict(fingerprints), "attempt": store.attempt}  # fmt: skip
-    durable.write_json(store.paths.config, {**tree, **more})
-    store.mirror.publish_file(store.paths.config)
+    for path in (store.paths.config, store.paths.config_copy):
+        durable.write_sealed(path, {**tree, **more})
+        store.mirror.publish_file(path)
 
 
 def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:

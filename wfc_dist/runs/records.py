@@ -1,6 +1,7 @@
 """The records of a run beside its committed folders: ledger, status, and fitted mixtures."""
 
 import json
+import logging
 import os
 import socket
 import time
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import log
+from wfc_dist.errors import IntegrityError
 from wfc_dist.merging.mixtures import Mixture
 from wfc_dist.rounds import Adapter
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import AnyMirror
+
+logger = logging.getLogger(__name__)
 
 _LONG_FACTS = (
     *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
@@ -37,7 +41,7 @@ class Ledger:
     def record(self, event: str, **facts: Any) -> None:
         """Appends a line."""
         with log.span("append_ledger", phase="recording"):
-            line = {"time": _now(), "attempt": self._attempt, "event": event, **facts}
+            line = durable.seal({"time": _now(), "attempt": self._attempt, "event": event, **facts})
             durable.append_line(self._path, json.dumps(line, sort_keys=True))
             self._mirror.publish_file(self._path)
 
@@ -45,9 +49,25 @@ class Ledger:
         """Appends a line about a committed folder with its short facts. Long facts are in the manifest of the folder only."""
         self.record(event, **more, **{key: value for key, value in facts.items() if key not in _LONG_FACTS})
 
-    def lines(self, *, repair: bool = False) -> list[dict[str, Any]]:
-        """Returns all lines. `repair` removes an incomplete last line, which a crash may leave."""
-        return durable.read_json_lines(self._path, repair=repair)
+    def repair(self) -> bool:
+        """Takes damaged lines out of the file, and an incomplete last line. Returns whether a line was damaged.
+
+        The file as it was is kept beside it.
+        """
+        texts = durable.read_lines(self._path, repair=True)
+        whole = [text for text in texts if _is_whole(text)]
+        if len(whole) == len(texts):
+            return False
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._attempt}")
+        os.replace(self._path, aside)
+        durable.write_text(self._path, "".join(f"{text}\n" for text in whole))
+        logger.warning("%s: %d lines are damaged and left out; the file as it was is %s",
+                       self._path, len(texts) - len(whole), aside.name)  # fmt: skip
+        return True
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns all lines. Raises IntegrityError for a damaged one."""
+        return read_ledger(self._path)
 
 
 class StatusFile:
@@ -65,7 +85,7 @@ class StatusFile:
     def write(self, state: str, message: str = "", exit_code: int | None = None, **facts: Any) -> None:
         """Replaces the file."""
         assert state in STATES
-        durable.write_json(
+        durable.write_sealed(
             self._path,
             {"state": state, "message": message, "exit_code": exit_code, "attempt": self._attempt, "host": socket.gethostname(),
              "pid": os.getpid(), "time": _now(), **facts},
@@ -81,8 +101,10 @@ class StatusFile:
     def last_state(self) -> str:
         """Returns the last state of the previous attempt: "lost" if the file still says "running", "none" if there is no file."""
         try:
-            state = str(json.loads(self._path.read_text(encoding="utf-8"))["state"])
-        except (FileNotFoundError, ValueError, KeyError):
+            state = str(durable.read_sealed(self._path, "the next attempt writes it anew")["state"])
+        except (FileNotFoundError, IntegrityError, KeyError) as error:
+            if not isinstance(error, FileNotFoundError):
+                logger.warning("how the attempt before ended is not known: %s", error)
             return "none"
         return "lost" if state == "running" else state
 
@@ -105,7 +127,11 @@ class Fits:
         path = self._paths.fitted(round_index)
         if not self._are_asked_for or not (path.is_file() or self._mirror.fetch_file(path)):
             return None
-        fit = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            fit = durable.read_sealed(path, "the round is fitted again")
+        except IntegrityError as error:
+            logger.warning("%s", error)
+            return None
         if fit["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
             return None
         return Mixture(tuple(fit["weights"][adapter.dataset] for adapter in adapters), fit["scale"])
@@ -113,9 +139,25 @@ class Fits:
     def commit(self, round_index: int, adapters: Sequence[Adapter], facts: Mapping[str, Any]) -> None:
         """Commits a fit. `facts` holds weights (by data set), scale, and anything else to record."""
         path = self._paths.fitted(round_index)
-        durable.write_json(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
+        durable.write_sealed(path, {"adapters": {adapter.dataset: adapter.sha256 for adapter in adapters}, **facts})
         self._mirror.publish_file(path)
         self._ledger.record("fit", round=round_index, **facts)
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a ledger. Raises IntegrityError for a damaged one."""
+    remedy = "`wfc run` takes it out, and writes the lines of committed folders anew"
+    return [
+        durable.unseal(text, f"{path}, line {number},", remedy) for number, text in enumerate(durable.read_lines(path), start=1)
+    ]
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        durable.unseal(text, "", "")
+    except IntegrityError:
+        return False
+    return True
 
 
 def _now() -> str:

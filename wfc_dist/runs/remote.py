@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from wfc_dist.storage.mirror import OWN, Mirror, mirror_folder
 from wfc_dist.storage.objects import Objects, at_once, is_url
 
 logger = logging.getLogger(__name__)
+_RECORDS = ("config.json", "config-copy.json")
 
 
 @contextlib.contextmanager
@@ -35,8 +35,25 @@ def opening(folder: Path) -> Iterator[bool]:
 
 def read_run_id(objects: Objects) -> str | None:
     """Returns the id of the run at a URL, or None if there is no run."""
-    data = objects.read("config.json")
-    return None if data is None else str(json.loads(data)["run_id"])
+    record = _remote_record(objects)
+    return None if record is None else str(record["run_id"])
+
+
+def _remote_record(objects: Objects) -> dict[str, Any] | None:
+    """Returns config.json of the run at a URL, or its second copy where that is missing or damaged; None if there is no run."""
+    damage: IntegrityError | None = None
+    for name in _RECORDS:
+        data = objects.read(name)
+        if data is None:
+            continue
+        try:
+            return durable.unseal(data, f"{objects.url}/{name}", "restore it from a backup")
+        except IntegrityError as error:
+            logger.warning("%s", error)
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return None
 
 
 def pull(mirror: Mirror, names: Mapping[str, int], *, checkpoints: bool) -> None:
@@ -53,7 +70,7 @@ def pull(mirror: Mirror, names: Mapping[str, int], *, checkpoints: bool) -> None
     at_once(lambda name: _pull_manifest(mirror, name), [name for name in manifests if checkpoints or "/training/" not in name])
     files = [name for name, size in names.items() if "/evaluation/" in name and _size(mirror.folder / name) != size]
     files += [name for name in names if "/training-curves/" in name and _size(mirror.folder / name) is None]
-    files += [name for name in ("config.json", "status.json") if name in names]
+    files += [name for name in (*_RECORDS, "status.json") if name in names]
     at_once(lambda name: mirror.fetch_file(mirror.folder / name), files)
     _pull_ledger(mirror)
 
@@ -124,10 +141,9 @@ def local_run(text: str) -> tuple[Path, Mirror | None]:
     if not is_url(text):
         return Path(text), None
     objects = Objects(text.rstrip("/"))
-    data = objects.read("config.json")
-    if data is None:
+    tree = _remote_record(objects)
+    if tree is None:
         raise InputError(f"{text} is not a run (it has no config.json); give the URL `run.dir/run.name`")
-    tree: dict[str, Any] = json.loads(data)
     cache_dir = tree["config"]["cluster"]["cache_dir"]
     here = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's cache folder may be missing here
     folder = mirror_folder(objects.url, here, tree["config"]["run"]["name"])

@@ -29,7 +29,7 @@ def ensure_root(store: RunStore) -> None:
         InputError: The root model cannot be found or downloaded.
         IntegrityError: The root model has changed since the run began.
     """
-    if store.base(0) is not None:
+    if _recorded(store):
         facts = store.manifest(0)
         link_root(store.mirror, facts)
         with log.span("verify_root", phase="loading"):
@@ -43,6 +43,16 @@ def ensure_root(store: RunStore) -> None:
         link_root(store.mirror, facts)
         store.commit_root(staged, sha256, facts)
     logger.info("base 0 is %s (%s)", store.config.base.model, sha256[:12])
+
+
+def _recorded(store: RunStore) -> bool:
+    """Returns whether base 0 is committed and intact. A damaged one is removed: it is only a record of the root model."""
+    try:
+        return store.base(0) is not None
+    except IntegrityError as error:
+        logger.warning("base 0 is recorded anew: %s", error)
+        durable.remove_folder(store.paths.base(0))
+        return False
 
 
 def _root_facts(store: RunStore, root: Path, staged: Path) -> dict[str, Any]:

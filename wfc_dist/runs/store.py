@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 logger = logging.getLogger(__name__)
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 class RunStore:
@@ -60,13 +67,19 @@ class RunStore:
         base, manifest = entry
         shared = Path(self.manifest(0)["model_path"]) if index else None
         is_past = index > 0 and durable.is_committed(self.paths.base(index + 1))  # base 0 holds files that others link to
-        self._verified(self.paths.base(index), frozenset(manifest["files"] if is_past else manifest.get("links", ())), shared)
+        self._verified(self.paths.base(index), manifest["files"] if is_past else self._shared_files(index, manifest), shared)
         return base
 
-    def _verified(self, folder: Path, skip: frozenset[str] = frozenset(), shared: Path | None = None) -> None:
+    def _shared_files(self, index: int, manifest: Mapping[str, Any]) -> list[str]:
+        """Returns the names of the links in a base that are files of the root still, which is verified apart."""
+        links, folder = manifest.get("links", {}), self.paths.base(index)
+        shared = Path(self.manifest(0)["model_path"]) if links else folder
+        return [name for name, target in links.items() if _is_same_file(folder / name, shared / Path(target).name)]
+
+    def _verified(self, folder: Path, skip: Iterable[str] = (), shared: Path | None = None) -> None:
         self.mirror.fetch(folder, shared)
         try:
-            durable.verify_folder(folder, skip)
+            durable.verify_folder(folder, frozenset(skip))
         except IntegrityError as error:
             if not self.mirror.discard(folder):
                 raise
@@ -117,6 +130,7 @@ class RunStore:
 
     def commit_root(self, staged: Path, sha256: str, facts: Mapping[str, object]) -> None:
         """Commits base 0, a pointer to the root model."""
+        self._require_recorded(0, sha256)
         root = describe_root({**facts, "sha256": sha256})
         durable.write_text(staged / CARD, base_card(self.config, root, [], []))
         self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
@@ -134,9 +148,7 @@ class RunStore:
                 if are_needed:
                     self._verified(folder)
             except IntegrityError as error:
-                aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
-                os.replace(folder, aside)
-                logger.warning("the adapter %s is moved to %s and trained again: %s", name, aside.name, error)
+                self._set_aside(folder, error)
                 continue
             found[name] = Adapter(
                 name, str(folder), manifest["sha256"], manifest["base_sha256"], manifest["hours"]
@@ -192,6 +204,7 @@ class RunStore:
     def commit(self, staged: StagedBase) -> Base:
         """Commits a round: its delta, then its base, then the line in the ledger. Then removes its checkpoints."""
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
+        self._require_recorded(staged.index, staged.sha256)
         with log.span("commit_base", phase="merging"):
             self._commit(Path(staged.delta_path), delta, {"round": staged.index})
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
@@ -200,6 +213,45 @@ class RunStore:
         self.mirror.remove(self.paths.training(staged.index))
         self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
+
+    def num_committed(self) -> int:
+        """Returns the number of committed bases, including base 0."""
+        return first_uncommitted(self.paths)
+
+    def damage(self, index: int) -> IntegrityError | None:
+        """Returns what is wrong with the delta of a committed round or with its base (see `base`); None if nothing is."""
+        try:
+            self._verified(self.paths.delta(index))
+            self.base(index)
+        except IntegrityError as error:
+            return error
+        return None
+
+    def recorded_sha256(self, index: int) -> str | None:
+        """Returns the sha256 with which a base was committed, from the ledger; None if it was not committed."""
+        recorded: str | None = None
+        for line in self.ledger.lines():
+            if line["event"] == "anew":
+                recorded = None
+            elif line["event"] == "base" and line["round"] == index:
+                recorded = line["sha256"]
+        return recorded
+
+    def _require_recorded(self, index: int, sha256: str) -> None:
+        """Raises IntegrityError where a base that later ones build on would be replaced by another one."""
+        recorded = self.recorded_sha256(index)
+        if recorded not in (None, sha256) and durable.is_committed(self.paths.base(index + 1)):
+            raise IntegrityError(
+                f"base {index} was committed with sha256 {str(recorded)[:12]}, and base {index + 1} builds on it; made anew, it "
+                f"has {sha256[:12]}: restore {self.paths.base(index)} from a backup, or use the libraries and the root of the run"
+            )
+
+    def replace_round(self, staged: StagedBase) -> None:
+        """Replaces delta and base of a committed round by the same ones, made anew, and records that."""
+        delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
+        self._commit(Path(staged.delta_path), delta, {"round": staged.index})
+        self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
+        self.ledger.record("remade", round=staged.index, sha256=staged.sha256)
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
         """Commits an interim base, which merges the first adapters of a round into `base`. Its delta is not kept."""
@@ -229,28 +281,48 @@ class RunStore:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def reconcile(self) -> None:
-        """Repairs the ledger after a crash: removes an incomplete last line, adds lines for committed folders.
+        """Repairs the ledger after a crash: removes an incomplete last line and damaged lines, adds lines for committed folders.
 
         A round is complete if the ledger has a line for its base. Only the last complete round, whose leftovers may still be
-        there, and the later rounds are read. So the work does not grow with the length of the run.
+        there, and the later rounds are read, unless a line was damaged. So the work does not grow with the length of the run.
         """
-        lines = self.ledger.lines(repair=True)
+        is_damaged = self.ledger.repair()
+        lines = self.ledger.lines()
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
-        recorded, last = {line["round"] for line in lines if line["event"] == "base"}, first_uncommitted(self.paths) - 1
+        recorded = {line["round"] for line in lines if line["event"] == "base" and not is_damaged}
+        last = first_uncommitted(self.paths) - 1
         first = next((index for index in range(last + 1) if index not in recorded), last)
         for index in range(max(first, 0), len(self.config.round_list()) + 1):
             for name, manifest in self._committed_adapters(index) if index not in recorded else ():
                 if ("adapter", index, name, manifest["sha256"]) not in known:
                     self.ledger.record_commit("adapter", manifest, round=index, dataset=name, recovered=True)
-            entry = read_base(self.paths.run_dir, index)
+            entry = self._readable_base(index)
             if entry and ("base", index, None, entry[0].sha256) not in known:
                 self.ledger.record_commit("base", entry[1], round=index, recovered=True)
             if entry:
                 self._prune(index)
 
+    def _readable_base(self, index: int) -> tuple[Base, dict[str, Any]] | None:
+        try:
+            return read_base(self.paths.run_dir, index)
+        except IntegrityError as error:  # damage is seen to once the run is open
+            logger.warning("%s", error)
+            return None
+
     def _committed_adapters(self, round_index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for folder in sorted(self.paths.adapters(round_index).glob("*")):
             if ".tmp-" in folder.name:  # a damaged adapter that was moved aside keeps its manifest
                 continue
-            if (manifest := durable.read_manifest(folder)) is not None:
+            try:
+                manifest = durable.read_manifest(folder)
+            except IntegrityError as error:
+                self._set_aside(folder, error)
+                continue
+            if manifest is not None:
                 yield folder.name, manifest
+
+    def _set_aside(self, folder: Path, error: IntegrityError) -> None:
+        """Moves a damaged adapter out of the way: it is trained again, unless a base holds its round already."""
+        aside = folder.with_name(f"{folder.name}.tmp-damaged-{self.attempt}")
+        os.replace(folder, aside)
+        logger.warning("the adapter %s is damaged and moved to %s: %s", folder.name, aside.name, error)

@@ -1,7 +1,8 @@
 """Durable files and folders. A file is complete if it exists; a folder is complete if it has a manifest.
 
 The commit protocol: write to `X.tmp-<attempt>`, fsync, rename to `X`, write `X/manifest.json` last.
-A folder without a manifest was never committed, whatever else it holds.
+A folder without a manifest was never committed, whatever else it holds. Manifests and control files are sealed: they carry a
+checksum of their own, so a changed bit is noticed when they are read.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import faults
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Schema of sealed JSON. Version 1, and control files without a version, have no checksum; they are read and never written."""
+_SCHEMA, _CHECKSUM = "schema", "checksum"
 
 
 def sha256_file(path: Path) -> str:
@@ -66,6 +69,52 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `facts` with the schema version in front and the checksum of everything at the end."""
+    tree = {_SCHEMA: SCHEMA_VERSION, **json.loads(json.dumps(facts))}  # as they will be read: text keys, lists
+    return tree | {_CHECKSUM: sha256_json(tree)}
+
+
+def unseal(text: str | bytes, where: object, remedy: str, unchecked: Collection[int | None] = (None, 1)) -> dict[str, Any]:
+    """Returns the facts that `seal` got.
+
+    Args:
+        text: The JSON.
+        where: Path or URL, for messages.
+        remedy: What to do about a damaged one, for messages.
+        unchecked: Schema versions without a checksum; None is an object without a version.
+
+    Raises:
+        IntegrityError: The text is not what was written, or its version is not read.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+        raise IntegrityError(f"{where} is not JSON ({error}); {remedy}") from error
+    if not isinstance(tree, dict):
+        raise IntegrityError(f"{where} holds no JSON object; {remedy}")
+    checksum, schema = tree.pop(_CHECKSUM, None), tree.get(_SCHEMA)
+    is_whole = checksum == sha256_json(tree)
+    if (is_whole and schema == SCHEMA_VERSION) or (checksum is None and schema in unchecked):
+        tree.pop(_SCHEMA, None)
+        return tree
+    if schema != SCHEMA_VERSION and (is_whole or checksum is None):
+        raise IntegrityError(
+            f"{where} has schema {schema}, this version reads {SCHEMA_VERSION}; use the version of wfc_dist that wrote it"
+        )
+    raise IntegrityError(f"{where} is damaged: its content does not have its checksum; {remedy}")
+
+
+def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes a control file: `facts`, sealed, atomically (see `write_json`)."""
+    write_json(path, seal(facts))
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """Returns the facts of a control file. Raises FileNotFoundError, and IntegrityError if it is damaged (see `unseal`)."""
+    return unseal(path.read_bytes(), path, remedy)
+
+
 def append_line(path: Path, line: str) -> None:
     """Appends one line and flushes it. `read_lines(..., repair=True)` removes a line that a crash left incomplete."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -91,12 +140,25 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
         with open(path, "r+b") as file:
             file.truncate(len(whole))
             os.fsync(file.fileno())
-    return whole.decode().splitlines()
+    return whole.decode(errors="replace").split("\n")[:-1]  # not splitlines: a text may hold U+2028
 
 
 def read_json_lines(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
-    """Returns the objects of an append-only file of JSON lines (see `read_lines`)."""
-    return [json.loads(line) for line in read_lines(path, repair=repair)]
+    """Returns the objects of an append-only file of JSON lines (see `read_lines`).
+
+    Raises:
+        IntegrityError: A line is not a JSON object; the message says which.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(path, repair=repair), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise IntegrityError(f"{path}, line {number}, is damaged ({error}); remove the line") from error
+        if not isinstance(row, dict):
+            raise IntegrityError(f"{path}, line {number}, is damaged: it holds no JSON object; remove the line")
+        rows.append(row)
+    return rows
 
 
 def link(source: Path, target: Path) -> None:
@@ -177,7 +239,7 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
     Args:
         staged: A complete folder, made by `staging_path`.
         final: The new name. An existing folder is replaced. Its manifest is removed first, so it never looks complete.
-        facts: Recorded in the manifest beside schema version, sizes and sha256.
+        facts: Recorded in the manifest beside sizes and sha256.
         known: Relative file name -> sha256 of files that need not be read again, such as links to a verified file.
     """
     known = known or {}
@@ -187,14 +249,14 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
         if name not in known:
             fsync_path(path)
         files[name] = {"size_bytes": path.stat().st_size, "sha256": known.get(name) or sha256_file(path)}
-    manifest = {"schema": SCHEMA_VERSION, "files": files, **facts}
+    manifest = {"files": files, **facts}
     for folder in {path.parent for path in files_in(staged)} | {staged}:
         fsync_path(folder)
     remove_folder(final)
     os.replace(staged, final)
     fsync_path(final.parent)
     faults.reached("write_manifest")
-    write_json(final / MANIFEST, manifest)
+    write_sealed(final / MANIFEST, manifest)
     return manifest
 
 
@@ -213,16 +275,17 @@ def is_committed(folder: Path) -> bool:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns the manifest of a folder, or None if the folder was never committed. Raises IntegrityError for a damaged one."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise IntegrityError(f"{folder / MANIFEST} is not JSON ({error}); remove {folder} and run again") from error
-    if manifest.get("schema") != SCHEMA_VERSION:
-        raise IntegrityError(
-            f"{folder / MANIFEST} has schema {manifest.get('schema')}, this version reads {SCHEMA_VERSION}; "
-            "use the version of wfc_dist that wrote the folder"
-        )
+    return unseal_manifest(text, folder)
+
+
+def unseal_manifest(text: bytes, folder: object) -> dict[str, Any]:
+    """Returns the manifest of a folder from its bytes. Raises IntegrityError for a damaged one."""
+    manifest = unseal(text, f"{folder}/{MANIFEST}", f"remove {folder} and run again", unchecked=(1,))
+    if not isinstance(manifest.get("files"), dict):
+        raise IntegrityError(f"{folder}/{MANIFEST} does not list files; remove {folder} and run again")
     return manifest
 
 

@@ -9,7 +9,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -147,7 +146,7 @@ class Mirror:
             data = self.objects.read(f"{name}/{MANIFEST}")
             if data is None:
                 return False
-            manifest = json.loads(data)
+            manifest = durable.unseal_manifest(data, self.objects.where(name))
             if _has(folder, data, manifest["files"]):
                 return True
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -192,7 +191,7 @@ class Mirror:
         before = self.objects.read(f"{name}/{MANIFEST}")
         if before == data:
             return
-        manifest = json.loads(data)
+        manifest = durable.unseal_manifest(data, folder)
         links = manifest.get("links", {})
         wanted = {f"{name}/{file}": fact["size_bytes"] for file, fact in manifest["files"].items() if file not in links}
         if before is not None:
@@ -214,7 +213,7 @@ class Mirror:
             path.relative_to(folder).as_posix(): {"size_bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
             for path in durable.files_in(folder)
         }
-        durable.write_json(folder / MANIFEST, {"schema": durable.SCHEMA_VERSION, "staged": True, "files": facts})
+        durable.write_sealed(folder / MANIFEST, {"staged": True, "files": facts})
         self.publish(folder)
 
     def publish_file(self, path: Path) -> None:

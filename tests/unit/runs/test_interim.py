@@ -12,6 +12,7 @@ from wfc_dist.reports.stream import stream_table
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import StreamStore, newest_servable, staleness
+from wfc_dist.runs.layout import read_record
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -78,8 +79,7 @@ def test_ages_are_counted_from_the_arrival_to_the_link(store: RunStore) -> None:
     stream = StreamStore(store, ARRIVED_S)
     root = stream.newest_base()
     assert stream_table(Run(store.paths.run_dir)) is None, "not a stream yet"
-    tree = json.loads(store.paths.config.read_text())
-    durable.write_json(store.paths.config, tree | {"arrivals": ARRIVED_S})
+    durable.write_sealed(store.paths.config, read_record(store.paths) | {"arrivals": ARRIVED_S})
     stream.commit_interim(root, [adapter("a")], stage(store, [adapter("a")], interim=True))
     stream.serve()
     expected = store.paths.serving.lstat().st_mtime - 1000

@@ -1,0 +1,113 @@
+"""One file of a run is damaged between two attempts: the run ends with the same bytes, or says what to do; never a traceback."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from wfc_dist import load_config, open_run, run
+from wfc_dist.errors import IntegrityError, WfcError
+from wfc_dist.progress import Display
+from wfc_dist.storage import durable
+
+ROUNDS = [["a", "b"], ["c"], ["d"]]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[random.Random(path.name).randrange(len(data))] ^= 1
+    rewrite(path, bytes(data))
+
+
+def truncate(path: Path) -> None:
+    rewrite(path, path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    path.unlink()  # the file may be a link to one of the root's
+    path.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {"flip": flip, "truncate": truncate, "remove": os.unlink}
+
+
+@pytest.fixture(scope="module")
+def after_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of three rounds as it is after two of them: (configuration, sha256 of the last base)."""
+    root = tmp_path_factory.mktemp("damage")
+    path = tiny.make_config(
+        root, rounds=ROUNDS, train={"max_steps": 2}, evaluate={"max_clips": 1}, cluster={"backend": "in_process"}
+    )  # fmt: skip
+    base = run(load_config(path), Display(plain=True))
+    run_dir = load_config(path).run_dir()
+    durable.remove_folder(run_dir / "base-0003")
+    shutil.rmtree(run_dir / "round-0003")
+    ledger = run_dir / "ledger.jsonl"
+    lines = [line for line in ledger.read_text().splitlines(keepends=True) if '"round": 3' not in line]
+    ledger.write_text("".join(lines))
+    os.rename(run_dir, root / "kept")
+    return path, base.sha256
+
+
+@pytest.fixture
+def run_dir(after_two: tuple[Path, str]) -> Path:
+    """The run after two rounds, for one test."""
+    folder = load_config(after_two[0]).run_dir()
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(after_two[0].parent / "kept", folder, symlinks=True)
+    return folder
+
+
+FILES = [
+    "config.json", "config-copy.json", "status.json", "ledger.jsonl",
+    "base-0000/manifest.json",
+    "base-0001/manifest.json", "base-0001/model-update.safetensors", "base-0001/config.json", "base-0001/README.md",
+    "base-0002/manifest.json", "base-0002/model-update.safetensors", "base-0002/model.safetensors.index.json",
+    "base-0002/model-root-00001.safetensors", "base-0002/tokenizer.json",
+    "round-0001/delta/manifest.json", "round-0001/delta/delta.safetensors", "round-0002/delta/delta.safetensors",
+    "round-0001/adapters/a/manifest.json", "round-0001/adapters/a/adapter_model.safetensors",
+    "round-0002/adapters/c/manifest.json", "round-0002/adapters/c/adapter_model.safetensors",
+    "round-0002/adapters/c/adapter_config.json",
+    "round-0001/evaluation/base-0000/scores.json", "round-0001/evaluation/base-0000/a.jsonl",
+    "round-0002/evaluation/base-0002/scores.json", "round-0002/evaluation/base-0002/c.jsonl",
+    "round-0001/training-curves/a.jsonl",
+]  # fmt: skip
+
+
+ALL = [(name, damage) for name in FILES for damage in DAMAGE]
+CASES = ALL if os.environ.get("WFC_TEST_ALL_DAMAGE") else ALL[::4]  # another kind of damage for each file in turn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage"), CASES)
+def test_the_same_bytes_in_the_end(after_two: tuple[Path, str], run_dir: Path, name: str, damage: str) -> None:
+    path, expected = after_two
+    DAMAGE[damage](run_dir / name)
+
+    assert run(load_config(path), Display(plain=True)).sha256 == expected
+
+    opened = open_run(run_dir)
+    assert [base.sha256 for base in opened.bases][-1] == expected and len(opened.bases) == 4
+    assert {scores.model for scores in opened.scores()} >= {"base-0000", "base-0001", "base-0002", "base-0003", "d"}
+    assert [line["sha256"] for line in opened.ledger() if line["event"] == "base"][-1] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["flip", "truncate"])
+def test_both_copies_of_the_configuration(after_two: tuple[Path, str], run_dir: Path, damage: str) -> None:
+    for name in ("config.json", "config-copy.json"):
+        DAMAGE[damage](run_dir / name)
+    with pytest.raises(IntegrityError, match=r"config\.json is .*; config-copy\.json beside it is damaged, too"):
+        run(load_config(after_two[0]), Display(plain=True))
+
+
+@pytest.mark.slow
+def test_a_delta_and_its_adapter(after_two: tuple[Path, str], run_dir: Path) -> None:
+    flip(run_dir / "round-0001/delta/delta.safetensors")
+    flip(run_dir / "round-0001/adapters/b/adapter_model.safetensors")
+    with pytest.raises(WfcError, match=r"delta\.safetensors .* It cannot be made anew: .*adapters/b.*from a backup"):
+        run(load_config(after_two[0]), Display(plain=True))

@@ -1,0 +1,66 @@
+"""Makes damaged parts of committed rounds anew from what is intact: delta and base of a round from its adapters, same bytes."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from wfc_dist.backends.jobs import centralize_job
+from wfc_dist.errors import IntegrityError
+from wfc_dist.rounds import Adapter, Base
+from wfc_dist.runs.layout import read_base
+from wfc_dist.runs.store import RunStore
+from wfc_dist.storage import durable
+
+logger = logging.getLogger(__name__)
+
+
+def repair_rounds(store: RunStore, say: Callable[[str], None]) -> None:
+    """Verifies the delta and the base of each committed round, and makes damaged ones anew.
+
+    Only the names and sizes of files are checked in bases before the last one: nothing is made from them.
+
+    Raises:
+        IntegrityError: A part is damaged, and what it is made from, too; the message names both.
+    """
+    for index in range(1, store.num_committed()):
+        if damage := store.damage(index):
+            say(f"{damage}; round {index} is averaged and merged anew")
+            remake_round(store, index, damage)
+
+
+def remake_round(store: RunStore, index: int, damage: IntegrityError) -> None:
+    """Averages and merges the adapters of a committed round again, and replaces the round's delta and base.
+
+    Raises:
+        IntegrityError: An adapter of the round is damaged, too, or the result is not what was committed.
+    """
+    from wfc_dist.centralize import collectives
+    from wfc_dist.centralize.rank import centralize_rank
+
+    recorded = store.recorded_sha256(index)
+    before = read_base(store.paths.run_dir, index - 1)
+    assert before is not None, f"base {index - 1} is committed"
+    try:
+        adapters = [_adapter(store, before[0], name) for name in store.config.round_list()[index - 1]]
+        job = centralize_job(store, before[0], adapters)
+        staged = centralize_rank(replace(job, past_deltas=job.past_deltas[: index - 1]), collectives.Group())
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{damage.message}. It cannot be made anew: {error.message}. Restore one of the two from a backup, then run again"
+        ) from error
+    assert staged is not None, "rank 0 gets the result"
+    if staged.sha256 != recorded:
+        raise IntegrityError(
+            f"{damage.message}. Made anew from its adapters, base {index} has sha256 {staged.sha256[:12]}, the run committed "
+            f"{(recorded or 'nothing known')[:12]}: restore the damaged file from a backup, or use the libraries of the run"
+        )
+    store.replace_round(staged)
+    logger.warning("round %d was made anew: %s", index, damage.message)
+
+
+def _adapter(store: RunStore, base: Base, dataset: str) -> Adapter:
+    folder: Path = store.paths.adapter(base.index + 1, dataset)
+    store.mirror.fetch(folder)
+    facts = durable.verify_folder(folder)
+    return Adapter(dataset, str(folder), facts["sha256"], facts["base_sha256"], facts["hours"])
