@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from wfc_dist import load_config, open_run, run
+from wfc_dist.coordinator.verify import verify_run
 from wfc_dist.errors import IntegrityError, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.storage import durable
@@ -94,6 +95,35 @@ def test_the_same_bytes_in_the_end(after_two: tuple[Path, str], run_dir: Path, n
     assert [base.sha256 for base in opened.bases][-1] == expected and len(opened.bases) == 4
     assert {scores.model for scores in opened.scores()} >= {"base-0000", "base-0001", "base-0002", "base-0003", "d"}
     assert [line["sha256"] for line in opened.ledger() if line["event"] == "base"][-1] == expected
+
+
+@pytest.mark.slow
+def test_verify_finds_each_damage_and_repairs_it(after_two: tuple[Path, str], run_dir: Path) -> None:
+    assert verify_run(run_dir, deep=True).damaged == {}
+    kinds = list(DAMAGE.values())
+    for number, name in enumerate(FILES):
+        if "README" not in name and "curves" not in name and not name.startswith("round-0001/adapters"):
+            kinds[number % 2](run_dir / name)  # a removed file is no part that could be read
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != "lock"}
+    damaged = verify_run(run_dir).damaged
+    assert {path: path.read_bytes() for path in before} == before, "looking changes nothing"
+    assert {name.partition("/manifest")[0] for name in FILES if name.count("/") == 1} >= {
+        name for name in damaged if name.startswith("base")
+    } and {"config.json", "status.json", "ledger.jsonl", "base-0001", "base-0002", "round-0001/delta"} <= damaged.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base-0001/model-update.safetensors", "round-0001/delta/delta.safetensors", "config.json",
+                                  "status.json", "ledger.jsonl", "round-0002/evaluation/base-0002/c.jsonl"])  # fmt: skip
+def test_verify_repairs(after_two: tuple[Path, str], run_dir: Path, name: str) -> None:
+    intact = (run_dir / name).read_bytes()
+    flip(run_dir / name)
+    (damaged,) = verify_run(run_dir).damaged
+    assert name.startswith(damaged)
+    found = verify_run(run_dir, repair=True, deep=True)
+    assert found.repaired == [damaged] and not found.damaged
+    if name.endswith("safetensors"):
+        assert (run_dir / name).read_bytes() == intact, "the same bytes"
 
 
 @pytest.mark.slow

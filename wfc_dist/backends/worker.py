@@ -136,10 +136,8 @@ class Worker:
 
         def verify(name: str, tensor: torch.Tensor) -> None:
             if tensor_sha256(tensor) != hashes.get(name):
-                raise IntegrityError(
-                    f"base {base.index}: {name} in {base.path} is not the tensor that was committed; "
-                    f"remove {base.path} and run again"
-                )
+                remedy = f"remove {base.path} and run again" if base.index else "restore the root model"
+                raise IntegrityError(f"base {base.index}: {name} in {base.path} is not the tensor that was committed; {remedy}")
 
         return WarmBase(base, dtype=dtype, device=self.device, on_read=verify)
 

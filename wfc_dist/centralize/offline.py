@@ -13,7 +13,7 @@ from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import AnyDelta, concatenated, normalized
 from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Base
-from wfc_dist.runs.handle import open_run
+from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import is_url
 from wfc_dist.weights import base_chain, checkpoint, peft_folder
@@ -158,6 +158,24 @@ def _write_merged(root: Path, past: Sequence[Path], delta: Mapping[str, AnyDelta
     merged = apply.merged_modules(root, past, ordered, dtype)
     changed = ((f"{module}.weight", item.tensor) for module, item in merged)
     base_chain.write_standalone(root, out, dtype, changed, frozenset(names))
+
+
+def require_rebuilt(run: Run, base: int) -> None:
+    """Computes a base again from the root and the deltas, in memory, a few tensors at a time.
+
+    Raises:
+        IntegrityError: The result differs from the committed base.
+    """
+    torch.set_num_threads(1)  # as in a round, so that the bytes are the same
+    facts, before = run.base(base).facts, run.base(base - 1).facts
+    *past, last = [run.paths.delta(index) for index in range(1, base + 1)]
+    merged = apply.merged_modules(Path(run.base(0).facts["root"]), past, base_chain.read_delta(last), run.config.base.dtype)
+    hashes = {**before["tensors"], **{f"{module}.weight": item.sha256 for module, item in merged}}
+    if different := sorted(name for name, sha256 in hashes.items() if facts["tensors"].get(name) != sha256):
+        raise IntegrityError(
+            f"base {base} computed again from root and deltas differs from the committed one (first: {different[0]}); restore "
+            f"the deltas of {run.path} if they were changed, or use the libraries that made the run"
+        )
 
 
 def rebuild(run: str | Path, base: int, out: str | Path) -> Base:

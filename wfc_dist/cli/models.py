@@ -7,7 +7,7 @@ import typer
 
 import wfc_dist
 from wfc_dist import log
-from wfc_dist.errors import InputError
+from wfc_dist.errors import EXIT_FAILED, InputError
 from wfc_dist.merging import catalog
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, run.dir/run.name.")]
@@ -15,10 +15,29 @@ _SEED = "Seed for methods that sample (dare). Each round's seed is stored in its
 Out = Annotated[Path, typer.Option("--out", help="New folder; never written over.")]
 
 
+def verify(
+    run: Run,
+    repair: Annotated[bool, typer.Option("--repair", help="Make damaged parts anew, with the committed bytes.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also compute each base again from the root and the deltas.")] = False,
+) -> None:
+    """Read every byte of a run against its checksums. Exit code 1 if something stays damaged."""
+    log.quiet_libraries()
+    from wfc_dist.coordinator.verify import verify_run
+
+    found = verify_run(run, repair=repair, deep=deep)
+    for name in found.repaired:
+        typer.echo(f"repaired: {name}")
+    for name, message in found.damaged.items():
+        typer.echo(f"damaged: {name}: {message}")
+    typer.echo(f"{found.num_checked} parts read, {len(found.damaged)} damaged")
+    if found.damaged:
+        raise typer.Exit(EXIT_FAILED)
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to `app`."""
     app.command(epilog="\b\nMethods:\n" + catalog.listing())(average)
-    for command in (merge, rebuild, transcribe):
+    for command in (merge, rebuild, verify, transcribe):
         app.command()(command)
     app.command(name="try")(try_models)
 

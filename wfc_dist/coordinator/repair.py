@@ -15,16 +15,19 @@ from wfc_dist.storage import durable
 logger = logging.getLogger(__name__)
 
 
-def repair_rounds(store: RunStore, say: Callable[[str], None]) -> None:
+def repair_rounds(store: RunStore, say: Callable[[str], None], *, every_byte: bool = False) -> None:
     """Verifies the delta and the base of each committed round, and makes damaged ones anew.
 
-    Only the names and sizes of files are checked in bases before the last one: nothing is made from them.
+    Args:
+        store: The opened run, with its root.
+        say: Gets a line for each round that is made anew.
+        every_byte: Also hash the files of bases before the last one, from which nothing is made.
 
     Raises:
         IntegrityError: A part is damaged, and what it is made from, too; the message names both.
     """
-    for index in range(1, store.num_committed()):
-        if damage := store.damage(index):
+    for index in range(1, store.paths.last_base() + 1):
+        if damage := store.damage(index, every_byte=every_byte):
             say(f"{damage}; round {index} is averaged and merged anew")
             remake_round(store, index, damage)
 

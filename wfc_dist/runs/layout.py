@@ -129,6 +129,20 @@ class RunPaths:
         """Returns the folder of one tracker's files."""
         return self.tracking / tracker
 
+    def last_base(self) -> int:
+        """Returns the highest index of a base that has a manifest, or 0. A base before it may have lost its own."""
+        names = [path.parent.name for path in self.run_dir.glob(f"base-*/{durable.MANIFEST}")]
+        return max((index for name in names if (index := base_index(name)) is not None), default=0)
+
+    def all_adapters(self) -> list[Path]:
+        """Returns the folders of all committed adapters, in order of rounds and names."""
+        found = self.run_dir.glob(f"round-*/adapters/*/{durable.MANIFEST}")
+        return sorted(path.parent for path in found if ".tmp-" not in path.parent.name)
+
+    def all_checkpoints(self) -> list[Path]:
+        """Returns the folders of all committed checkpoints, in order of rounds, names and steps."""
+        return sorted(path.parent for path in self.run_dir.glob(f"round-*/training/*/step-*/{durable.MANIFEST}"))
+
     def slurm_jobs(self, round_index: int) -> Path:
         """Returns the folder of a round's small Slurm jobs."""
         return self.run_dir / "slurm" / _round_name(round_index)

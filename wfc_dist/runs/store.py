@@ -214,15 +214,19 @@ class RunStore:
         self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 
-    def num_committed(self) -> int:
-        """Returns the number of committed bases, including base 0."""
-        return first_uncommitted(self.paths)
+    def damage(self, index: int, *, every_byte: bool = False) -> IntegrityError | None:
+        """Returns what is wrong with the delta of a committed round or with its base; None if nothing is.
 
-    def damage(self, index: int) -> IntegrityError | None:
-        """Returns what is wrong with the delta of a committed round or with its base (see `base`); None if nothing is."""
+        Args:
+            index: Index of the round, 1-based.
+            every_byte: Also hash the files of a base that has a later one (see `base`).
+        """
         try:
             self._verified(self.paths.delta(index))
-            self.base(index)
+            if self.base(index) is None:
+                raise IntegrityError(f"{self.paths.base(index)} has lost its {durable.MANIFEST}")
+            if every_byte:
+                durable.verify_folder(self.paths.base(index), frozenset(self._shared_files(index, self.manifest(index))))
         except IntegrityError as error:
             return error
         return None

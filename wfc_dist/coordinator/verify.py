@@ -1,0 +1,128 @@
+"""Reads every byte of a run against its checksums, and makes anew what is damaged where that is possible."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from wfc_dist.centralize.offline import require_rebuilt
+from wfc_dist.coordinator.repair import repair_rounds
+from wfc_dist.errors import EXIT_INTERRUPTED, IntegrityError, WfcError
+from wfc_dist.evaluation.hypotheses import read_hypotheses
+from wfc_dist.progress import Display
+from wfc_dist.runs import layout
+from wfc_dist.runs.handle import Run, open_run
+from wfc_dist.runs.opening import opened_for_writing
+from wfc_dist.runs.root import ensure_root
+from wfc_dist.storage import durable
+from wfc_dist.weights import base_chain
+
+
+@dataclass
+class Verification:
+    """What a run was verified to hold.
+
+    Attributes:
+        num_checked: Number of folders and files that were read.
+        damaged: Path, relative to the run -> what is wrong and what to do.
+        repaired: Paths that were damaged and are intact now.
+    """
+
+    num_checked: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    repaired: list[str] = field(default_factory=list)
+
+
+def verify_run(run: str | Path, *, repair: bool = False, deep: bool = False, display: Display | None = None) -> Verification:
+    """Verifies all rounds of a run: records, the root model, bases, deltas, adapters, checkpoints, scores and hypotheses.
+
+    Args:
+        run: A run directory or its URL; with `repair` no other process may work on it.
+        repair: Make damaged parts anew, with the bytes that were committed.
+        deep: Also compute each base again from the root and the deltas.
+        display: Shows progress, on standard error by default.
+
+    Returns:
+        What was read, what is damaged, and what was repaired.
+
+    Raises:
+        InputError: There is no run.
+        RunLockedError: `repair`, and another process works on the run.
+    """
+    display = display or Display()
+    opened = open_run(run, with_weights=True)
+    found = _verify(opened, deep, display)
+    if repair and found.damaged:
+        before = found.damaged
+        _repair(opened, [opened.path / name for name in before], display)
+        found = _verify(opened, deep, display)
+        found.repaired = sorted(before.keys() - found.damaged.keys())
+    return found
+
+
+def _verify(run: Run, deep: bool, display: Display) -> Verification:
+    checks = list(_checks(run, deep))
+    found = Verification(len(checks))
+    with display.working(f"verifying {run.path}", len(checks), "parts") as told:
+        for number, (path, check) in enumerate(checks, start=1):
+            try:
+                check()
+            except WfcError as error:
+                found.damaged[path.relative_to(run.path).as_posix()] = error.message
+            told(number)
+    return found
+
+
+def _checks(run: Run, deep: bool) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Yields (path, what raises a WfcError if the path is damaged)."""
+    paths = run.paths
+    for record in (paths.config, paths.config_copy, paths.status):
+        if record != paths.config_copy or record.is_file():  # runs of earlier versions have no copy
+            yield record, partial(_verify_record, record)
+    yield paths.ledger, run.ledger
+    yield paths.base(0), partial(_verify_root, run)
+    for index in range(1, paths.last_base() + 1):
+        yield paths.delta(index), partial(durable.verify_folder, paths.delta(index))
+        yield paths.base(index), partial(durable.verify_folder, paths.base(index))
+        if deep:
+            yield paths.base(index), partial(require_rebuilt, run, index)
+    for folder in [*paths.all_adapters(), *paths.all_checkpoints()]:
+        yield folder, partial(durable.verify_folder, folder)
+    for scores in paths.all_scores():
+        yield scores, partial(_verify_record, scores)
+        for texts in sorted(scores.parent.glob("*.jsonl")):
+            yield texts, partial(read_hypotheses, texts)
+
+
+def _verify_record(path: Path) -> None:
+    remedy = "`wfc run` writes it anew"
+    try:
+        durable.read_sealed(path, remedy)
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} is missing; {remedy}") from error
+
+
+def _verify_root(run: Run) -> None:
+    base = run.base(0)
+    durable.verify_folder(run.paths.base(0))
+    base_chain.verify_root(Path(base.facts["root"]), base.facts["root_tensors"])
+
+
+def _repair(run: Run, damaged: Iterable[Path], display: Display) -> None:
+    """Opens the run for writing, which repairs its records, and makes rounds anew. Sets aside what `wfc run` makes again."""
+    paths, recorded = run.paths, layout.read_record(run.paths)
+    with opened_for_writing(run.config, recorded["data"], display.say) as store:
+        ensure_root(store)
+        repair_rounds(store, display.say, every_byte=True)
+        checkpoints, evaluated = (
+            paths.all_checkpoints(),
+            [file for scores in paths.all_scores() for file in scores.parent.iterdir()],
+        )
+        for path in damaged:
+            if path in checkpoints:
+                durable.remove_folder(path)  # the training goes on from the checkpoint before
+            elif path in evaluated:
+                path.unlink()  # `wfc run` decodes and scores again
+            elif path == paths.status:
+                store.status.write("interrupted", "the state was lost; the same command goes on", EXIT_INTERRUPTED)
+        store.ledger.record("repaired", paths=sorted(path.relative_to(run.path).as_posix() for path in damaged))
