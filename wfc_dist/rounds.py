@@ -108,14 +108,12 @@ def run_rounds(
     scorer.score(base)
     for datasets in rounds:
         adapters = store.finished_adapters(base)  # resume inside a round
-        next_base = store.base(base.index + 1)
-        is_new = next_base is None
+        next_base = known = store.base(base.index + 1)
         if next_base is None:
             adapters |= trainers.factorize(base, [name for name in datasets if name not in adapters])
-            staged = centralizer.centralize(base, [adapters[name] for name in datasets])
-            next_base = store.commit(staged)  # the round exists from here on
+            next_base = store.commit(centralizer.centralize(base, [adapters[name] for name in datasets]))  # the round exists
         scorer.score(base, [adapters[name] for name in datasets if name in adapters])  # a lost one is in its base already
-        if is_new:
+        if known is None:
             trainers.broadcast(next_base)
         scorer.score(next_base)
         base = next_base

@@ -127,7 +127,7 @@ def test_a_new_run_has_no_status_and_a_damaged_one_is_named(finished: Path, tmp_
     with pytest.raises(wfc_dist.InputError, match="no committed base yet"):
         run.base()
     run.paths.status.write_text('{"state": ')
-    with pytest.raises(wfc_dist.IntegrityError, match=r"status\.json is no status"):
+    with pytest.raises(wfc_dist.IntegrityError, match=r"status\.json is not JSON .*`wfc run` writes it anew"):
         run.status()
 
 

@@ -79,7 +79,7 @@ def _checks(run: Run, deep: bool) -> Iterator[tuple[Path, Callable[[], object]]]
     for record in (paths.config, paths.config_copy, paths.status):
         if record != paths.config_copy or record.is_file():  # runs of earlier versions have no copy
             yield record, partial(_verify_record, record)
-    yield paths.ledger, run.ledger
+    yield paths.ledger, partial(_verify_ledger, run)
     yield paths.base(0), partial(_verify_root, run)
     for index in range(1, paths.last_base() + 1):
         yield paths.delta(index), partial(durable.verify_folder, paths.delta(index))
@@ -102,6 +102,12 @@ def _verify_record(path: Path) -> None:
         raise IntegrityError(f"{path} is missing; {remedy}") from error
 
 
+def _verify_ledger(run: Run) -> None:
+    recorded = {line["round"] for line in run.ledger() if line["event"] == "base"}
+    if missing := [index for index in range(run.paths.last_base() + 1) if index not in recorded]:
+        raise IntegrityError(f"{run.paths.ledger} has lost the line of base {missing[0]}; `wfc run` writes it anew")
+
+
 def _verify_root(run: Run) -> None:
     base = run.base(0)
     durable.verify_folder(run.paths.base(0))
@@ -114,10 +120,8 @@ def _repair(run: Run, damaged: Iterable[Path], display: Display) -> None:
     with opened_for_writing(run.config, recorded["data"], display.say) as store:
         ensure_root(store)
         repair_rounds(store, display.say, every_byte=True)
-        checkpoints, evaluated = (
-            paths.all_checkpoints(),
-            [file for scores in paths.all_scores() for file in scores.parent.iterdir()],
-        )
+        checkpoints = paths.all_checkpoints()
+        evaluated = [file for scores in paths.all_scores() for file in scores.parent.iterdir()]
         for path in damaged:
             if path in checkpoints:
                 durable.remove_folder(path)  # the training goes on from the checkpoint before

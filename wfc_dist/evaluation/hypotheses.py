@@ -73,15 +73,15 @@ def cache_key(model_sha256: str, fingerprint: str, evaluate: EvaluateConfig) -> 
 def write_hypotheses(path: Path, header: Mapping[str, Any], hypotheses: Sequence[Hypothesis]) -> None:
     """Writes a header line and one line per hypothesis, atomically: a file that is there is complete.
 
-    The header gets the sha256 of the lines after it.
+    The header gets a checksum of itself and of the lines after it.
     """
     rows = "".join(json.dumps(window.as_row(), ensure_ascii=False) + "\n" for window in hypotheses)
-    first = dict(header) | {"num_hypotheses": len(hypotheses), "rows_sha256": _sha256(rows)}
-    durable.write_text(path, json.dumps(first, ensure_ascii=False) + "\n" + rows)
+    first = dict(header) | {"num_hypotheses": len(hypotheses)}
+    durable.write_text(path, json.dumps(first | {"checksum": _checksum(first, rows)}, ensure_ascii=False) + "\n" + rows)
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(header: Mapping[str, Any], rows: str) -> str:
+    return hashlib.sha256(f"{durable.sha256_json(header)}\n{rows}".encode()).hexdigest()
 
 
 def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
@@ -95,7 +95,7 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
         first, _, after = path.read_bytes().decode().partition("\n")
         header, rows = json.loads(first), [json.loads(line) for line in after.split("\n")[:-1]]
-        recorded = header.pop("rows_sha256", None)  # files of earlier versions have none
+        recorded = header.pop("checksum", None)  # files of earlier versions have none
         readable = header.get("schema") == SCHEMA_VERSION
         hypotheses = [Hypothesis.from_row(row) for row in rows if readable]
     except OSError as error:
@@ -108,8 +108,8 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         raise IntegrityError(
             f"{path} has {len(hypotheses)} of {header.get('num_hypotheses')} hypotheses; remove it and run again"
         )
-    if recorded not in (None, _sha256(after)):
-        raise IntegrityError(f"{path} is damaged: its lines do not have the sha256 of its header; remove it and run again")
+    if recorded not in (None, _checksum(header, after)):
+        raise IntegrityError(f"{path} is damaged: its content does not have its checksum; remove it and run again")
     return header, hypotheses
 
 

@@ -49,10 +49,13 @@ def test_the_bytes_of_a_file(tmp_path):
     unsorted = '{"num_beams": 1, "no_repeat_ngram_size": 0, "packing": false, "max_clips": null}'
     digest = hashlib.sha256(decoding.encode()).hexdigest()
     row = '{"id": "a", "parts": ["One colour."], "hypothesis": "1 color", "language": "en", "duration_s": 1.5}\n'
-    assert (tmp_path / "set.jsonl").read_text() == (
+    header = (
         f'{{"schema": 2, "model_sha256": "m", "fingerprint": "f", "decoding": {unsorted}, "decoding_sha256": "{digest}", '
-        f'"num_hypotheses": 1, "rows_sha256": "{hashlib.sha256(row.encode()).hexdigest()}"}}\n{row}'
+        '"num_hypotheses": 1'
     )
+    of_header = hashlib.sha256(json.dumps(json.loads(header + "}"), sort_keys=True).encode()).hexdigest()
+    checksum = hashlib.sha256(f"{of_header}\n{row}".encode()).hexdigest()
+    assert (tmp_path / "set.jsonl").read_text() == f'{header}, "checksum": "{checksum}"}}\n{row}'
     assert json.loads(decoding) == json.loads(unsorted)
 
 
