@@ -80,12 +80,15 @@ def plan(config: ConfigPath, overrides: Overrides = None, json: Json = False) ->
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
     log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
-    from wfc_dist.coordinator.checks import check
+    from wfc_dist.coordinator.checks import check_start
     from wfc_dist.coordinator.plan import plan_run
     from wfc_dist.reports.plan import plan_table
 
     settings = wfc_dist.load_config(config, overrides or [])
-    hours, console = check(settings).hours, terminal.console()
+    checked, console = check_start(settings), terminal.console()
+    hours = checked.hours
+    for warning in checked.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if json:
         _print_json("plan", plan_run(settings, hours))
         return

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wfc_dist import log
-from wfc_dist.backends.ray.cluster import connected, prepare_environment
+from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment
 from wfc_dist.config.schema import Config
-from wfc_dist.coordinator.checks import Checked, adapted_modules, check
-from wfc_dist.coordinator.notify import notify, require_notifier
+from wfc_dist.coordinator.checks import Checked, check_start
+from wfc_dist.coordinator.notify import notify
 from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
 from wfc_dist.progress import Display
@@ -25,7 +25,6 @@ from wfc_dist.runs.environment import describe_environment
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
-from wfc_dist.tracking.catalog import require_trackers
 from wfc_dist.tracking.follower import tracked
 
 if TYPE_CHECKING:
@@ -79,22 +78,23 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
     """
     display = display or Display()
     with StopOnSignal(display).caught() as signals:
-        checked = check(config)
-        adapted_modules(config)
-        require_notifier(config)
-        require_trackers(config)
-        if config.cluster.backend == "slurm":
-            from wfc_dist.backends.slurm.backend import check as check_slurm
-
-            check_slurm(config)
+        checked = check_start(config)
+        for warning in checked.warnings:
+            display.say(f"warning: {warning}")
         prepare_environment(config.cluster)  # before anything imports ray
-        with opened_for_writing(config, checked.fingerprints, display.say) as store:
+        with _joined(config), opened_for_writing(config, checked.fingerprints, display.say) as store:
             signals.store = store
             try:
                 return _run_locked(store, checked, display, work)
             finally:
                 signals.store = None
                 log.close()
+
+
+def _joined(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Connects to the running cluster of a configuration, so that one that refuses leaves no run directory behind."""
+    is_running = config.cluster.backend == "ray" and address_of(config.cluster) is not None
+    return connected(config.cluster) if is_running else contextlib.nullcontext()
 
 
 def _run_locked(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:

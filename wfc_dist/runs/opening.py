@@ -69,6 +69,40 @@ def locked(paths: RunPaths) -> Iterator[IO[str]]:
         yield file
 
 
+def require_openable(config: Config, fingerprints: Mapping[str, str]) -> None:
+    """Raises what `opened_for_writing` would raise, apart from the lock. Writes nothing.
+
+    Raises:
+        ConfigError: The run directory can't be made or is not a run, or the run has trained with another configuration or data.
+        InputError, StorageError: Object storage refuses access, or does not answer.
+    """
+    paths, url = RunPaths(config.run_dir()), config.run_url()
+    if url is not None:
+        objects = Objects(url)
+        _require_run_or_empty(objects, remote.read_run_id(objects))
+        return
+    _require_run_or_nothing(paths)
+    if has_record(paths):
+        _check_unchanged(paths, config, fingerprints, may_begin_anew=True)
+
+
+def _require_run_or_nothing(paths: RunPaths) -> None:
+    there = next(path for path in (paths.run_dir, *paths.run_dir.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is no folder"
+        raise ConfigError(f"{paths.run_dir} cannot be made: {there} {why}; choose another run.dir")
+    if paths.run_dir.is_dir() and not has_record(paths) and any(path.name != "lock" for path in paths.run_dir.iterdir()):
+        raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
+
+
+def _require_run_or_empty(objects: Objects, run_id: str | None) -> dict[str, int]:
+    """Returns name -> bytes of all objects. Raises ConfigError where there are some and none is a run's."""
+    names = objects.list()
+    if run_id is None and any(not name.startswith(f"{CONTROL}/") for name in names):
+        raise ConfigError(f"{objects.url} is not empty and not a run; choose another run.name or run.dir")
+    return names
+
+
 @contextlib.contextmanager
 def opened_for_writing(
     config: Config, fingerprints: Mapping[str, str], say: Callable[[str], None] = logger.warning
@@ -88,8 +122,7 @@ def opened_for_writing(
     paths, url = RunPaths(config.run_dir()), config.run_url()
     with contextlib.ExitStack() as stack:
         if url is None:
-            if paths.run_dir.is_dir() and not has_record(paths) and any(p.name != "lock" for p in paths.run_dir.iterdir()):
-                raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
+            _require_run_or_nothing(paths)
             stack.enter_context(locked(paths))
             yield _opened(paths, config, fingerprints, NO_MIRROR, lambda: None, say=say)
             return
@@ -102,9 +135,8 @@ def opened_for_writing(
 
 
 def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
-    run_id, names = remote.read_run_id(objects), objects.list()
-    if run_id is None and any(not name.startswith(f"{CONTROL}/") for name in names):
-        raise ConfigError(f"{objects.url} is not empty and not a run; choose another run.name or run.dir")
+    run_id = remote.read_run_id(objects)
+    names = _require_run_or_empty(objects, run_id)
     mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
     mirror.adopt()
     if run_id is not None:

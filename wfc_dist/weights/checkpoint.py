@@ -5,7 +5,8 @@ Here both are errors.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,18 +44,53 @@ def resolve_root(model: str, revision: str | None = None, use: Use = "train") ->
         folder = Path(model).resolve()
     else:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        try:
-            patterns = ["*.json", "*.txt", "*.safetensors"]
-            folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(
-                f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
-                "give a folder, or check the name, the network and HF_TOKEN"
-            ) from error
+        with _asking_the_hub(model):
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
     check(folder, use)
     return folder
+
+
+@contextmanager
+def _asking_the_hub(model: str) -> Iterator[None]:
+    """Turns what the hub's library raises into InputError."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
+            "give a folder, or check the name, the network and HF_TOKEN"
+        ) from error
+
+
+def local_root(model: str, revision: str | None = None) -> Path | None:
+    """Returns the folder of a root model that is whole on this machine, unchecked; None for another."""
+    if Path(model).is_dir():
+        return Path(model).resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+        is_whole = all(path.is_file() for path in base_chain.weight_map(folder).values())
+    except (LocalEntryNotFoundError, HFValidationError, InputError):
+        return None
+    return folder if is_whole else None
+
+
+def look_up_root(model: str, revision: str | None = None) -> None:
+    """Fetches the small files of a hub model, config.json and tokenizer.json, and checks the first.
+
+    Raises:
+        InputError: No such model on the hub, or none that can be trained.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with _asking_the_hub(model):
+        fetched = [Path(hf_hub_download(model, name, revision=revision)) for name in ("config.json", "tokenizer.json")]
+    _read_config(fetched[0].parent)
 
 
 def check(folder: Path, use: Use = "train") -> None:

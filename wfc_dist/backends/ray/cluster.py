@@ -48,8 +48,7 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         ConfigError: No cluster answers at the address, or the cluster refuses the token or runs other versions of Ray or Python.
     """
     address = address_of(cluster)
-    if address:
-        _check_reachable(address)
+    require_reachable(cluster)
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -74,8 +73,11 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Raises ConfigError when nobody answers at `address`, where Ray itself would try for minutes."""
+def require_reachable(cluster: ClusterConfig) -> None:
+    """Raises ConfigError when nobody answers at `cluster.address`, where Ray itself would try for minutes."""
+    address = address_of(cluster)
+    if address is None:
+        return
     if address.startswith("ray://"):
         raise ConfigError(
             f"cluster.address {address}: Ray Client connections are not supported; "

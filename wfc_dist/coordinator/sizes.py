@@ -1,0 +1,58 @@
+"""How large adapters and bases are, from the headers of the root model."""
+
+import math
+from dataclasses import dataclass
+
+from wfc_dist.config.schema import Config
+
+
+@dataclass(frozen=True)
+class WeightSizes:
+    """Parameters and bytes of adapters and bases.
+
+    Attributes:
+        num_adapted, num_tensors: Matrices that an adapter updates, and tensors of the root model.
+        num_trained: Parameters of one adapter that are trained.
+        adapter_bytes: One adapter, in float32.
+        gathered_bytes: All adapters of the largest round.
+        changed_bytes: Tensors of a new base that are written and broadcast.
+        root_bytes: Files of the root model, which every base shares.
+    """
+
+    num_adapted: int
+    num_tensors: int
+    num_trained: int
+    adapter_bytes: int
+    gathered_bytes: int
+    changed_bytes: int
+    root_bytes: int
+
+
+def weight_sizes(config: Config) -> WeightSizes | None:
+    """Returns the sizes of what a run trains and writes; None where the root model is not on this machine.
+
+    Raises:
+        ConfigError, InputError: Training would refuse `lora.target_modules` or the root model.
+    """
+    from wfc_dist.training import model  # loads torch, Transformers and PEFT
+    from wfc_dist.weights import base_chain, checkpoint
+
+    root = checkpoint.local_root(config.base.model, config.base.revision)
+    if root is None:
+        return None
+    adapted = model.adapted_modules(root, config.lora)
+    most_adapters = max(map(len, config.round_list()))
+    specs = base_chain.tensor_specs(root)
+    is_full, dtype = config.lora.variant == "full", config.base.dtype
+    num_stored = sum((min(shape) if is_full else config.lora.r) * sum(shape) for shape in adapted.values())
+    num_changed = sum(map(math.prod, adapted.values()))
+    own_bytes = sum(specs[f"{name}.weight"].size_bytes for name in adapted)
+    return WeightSizes(
+        num_adapted=len(adapted),
+        num_tensors=len(specs),
+        num_trained=num_changed if is_full else num_stored,  # an identity is stored beside a whole weight
+        adapter_bytes=4 * num_stored,
+        gathered_bytes=4 * num_stored * most_adapters,
+        changed_bytes=own_bytes if dtype == "auto" else num_changed * base_chain.DTYPES[dtype].itemsize,
+        root_bytes=sum(path.stat().st_size for path in set(base_chain.weight_map(root).values())),
+    )
