@@ -39,6 +39,8 @@ def page_of(path: str) -> str:
         return "index.md"
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
+    if path.endswith(".ipynb"):
+        return path.replace(".ipynb", ".md")
     return path if path.endswith(".md") else f"files/{path}.md"
 
 
@@ -71,6 +73,27 @@ def site_links(path: str, markdown: str) -> str:
     return "".join(part if index % 2 else LINK.sub(on_the_site, part) for index, part in enumerate(parts))
 
 
+def document(path: str) -> str:
+    """Returns the Markdown of a file of the repository: a document, a notebook, or a page that shows the file's text."""
+    if path.endswith(".md"):
+        return (REPO / path).read_text(encoding="utf-8")
+    return notebook(path) if path.endswith(".ipynb") else shown(path)
+
+
+def notebook(path: str) -> str:
+    """Returns a notebook as Markdown, with the texts and pictures that its cells have shown."""
+    parts = []
+    for cell in json.loads((REPO / path).read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                parts.append(f'<img alt="What the cell above draws" src="data:image/png;base64,{"".join(picture).strip()}">')
+            elif text := "".join(output.get("text", [])).rstrip():
+                parts.append(f"```text\n{text}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def shown(path: str) -> str:
     """Returns the page of a file that is no Markdown: its text."""
     language = SHOWN.get(Path(path).suffix, "text")
@@ -80,21 +103,18 @@ def shown(path: str) -> str:
 
 def outside(files: Files) -> Iterator[tuple[str, str]]:
     """Yields place and text of the pages that files outside docs/ make: those that the documents link to, and so on."""
-    docs = [file.src_uri for file in files.documentation_pages()]
-    waiting = [FRONT, "CHANGELOG.md", *(f"docs/{uri}" for uri in docs)]
+    waiting = [FRONT, "CHANGELOG.md", *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set(waiting)
     while waiting:
         path = waiting.pop()
-        is_document = path.endswith(".md")
         if not (REPO / path).is_file():
             continue  # mkdocs reports the link
-        text = (REPO / path).read_text(encoding="utf-8") if is_document else shown(path)
+        text = document(path)
+        links = set(linked(path, text)) if path.endswith((".md", ".ipynb")) else set()
         if not path.startswith("docs/"):
-            yield page_of(path), site_links(path, text) if is_document else text
-        if is_document:
-            new = set(linked(path, text)) - seen
-            seen |= new
-            waiting += sorted(name for name in new if name.endswith(".md") or not name.startswith("docs/"))
+            yield page_of(path), site_links(path, text) if path.endswith((".md", ".ipynb")) else text
+        waiting += sorted(name for name in links - seen if name.endswith(".md") or not name.startswith("docs/"))
+        seen |= links
 
 
 # The reference
@@ -113,7 +133,7 @@ def commands(command: click.Command, name: str = "wfc", level: int = 1) -> Itera
     yield re.sub(r"(?m)^ +", "", (command.help or "").split("\f")[0]) + "\n"
     options = [param for param in command.params if getattr(param, "help", None)]
     if options:
-        yield "| argument, option | default | |\n|---|---|---|"
+        yield "| argument, option | default | meaning |\n|---|---|---|"
         yield "\n".join(option_row(param) for param in options) + "\n"
     below = getattr(command, "commands", {})
     for short in below:

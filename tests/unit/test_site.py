@@ -2,6 +2,7 @@
 
 import html.parser
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ from browser import Visit
 REPO = Path(__file__).parents[2]
 LOOKED_AT = [("index.html", 390, "light"), ("index.html", 1400, "dark"), ("data.html", 390, "dark"), ("data.html", 1400, "light"),
              ("reference/python.html", 390, "light"), ("reference/python.html", 1400, "dark"),
-             ("reference/commands.html", 1400, "light"), ("results/demo.html", 390, "light")]  # fmt: skip
+             ("reference/commands.html", 1400, "light"), ("results/demo.html", 390, "light"),
+             ("concepts.html", 390, "light"), ("examples/notebook/round.html", 1400, "dark")]  # fmt: skip
 
 
 def build(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -132,6 +134,30 @@ def test_links_that_leave_the_folder_lead_to_pages_of_the_site(hooks: Any) -> No
     )
     assert hooks.site_links("README.md", "[a](docs/decisions) `[b](docs/x.md)`") == "[a](decisions/README.md) `[b](docs/x.md)`"
     assert hooks.site_links("docs/data.md", "```\n[a](../README.md)\n```\n") == "```\n[a](../README.md)\n```\n"
+
+
+def test_a_notebook_becomes_a_page_with_what_its_cells_have_shown(
+    hooks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [{"text": ["a\n", "b\n"]}, {"data": {"image/png": "aGk=\n"}}, {"data": {"text/plain": "<Figure>"}}]
+    cells = [{"cell_type": "markdown", "source": ["# T"]}, {"cell_type": "code", "source": ["f(1)"], "outputs": shown}]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setattr(hooks, "REPO", tmp_path)
+    assert hooks.document("n.ipynb") == (
+        "# T\n\n```python\nf(1)\n```\n\n```text\na\nb\n```\n\n"
+        '<img alt="What the cell above draws" src="data:image/png;base64,aGk=">\n'
+    )
+
+
+def test_the_picture_of_forgetting_shows_figures_of_the_study() -> None:
+    picture = (REPO / "docs" / "images" / "forgetting.svg").read_text(encoding="utf-8")
+    systems = (REPO / "docs" / "study" / "systems.md").read_text(encoding="utf-8")
+    drawn = re.findall(r'class="bold"[^>]*>([\w-]+)<.*?y="\d+">([\d.]+)</text>.*?y="\d+">([\d.]+)</text>', picture, re.S)
+    rows = {row[0]: row for row in (line.strip("| ").split(" | ") for line in systems.splitlines() if line.startswith("|"))}
+    assert [name for name, *_ in drawn] == ["untouched", "full", "mean-3"]
+    assert [(rows[name][2].split()[0], rows[name][3].split()[0]) for name, *_ in drawn] == [tuple(row[1:]) for row in drawn]
+    described = re.findall(r"[\d.]+\d", picture[picture.index("<desc") : picture.index("</desc>")])
+    assert described == [figure for row in drawn for figure in row[1:]]
 
 
 def test_what_a_page_loads_from_elsewhere_and_links_to_nothing_is_found(tmp_path: Path) -> None:
