@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from wfc_dist.config.messages import explain
 from wfc_dist.config.schema import Config
 from wfc_dist.config.training import leaves_run
+from wfc_dist.config.yaml_text import read_yaml, read_yaml_file
 from wfc_dist.errors import ConfigError
 from wfc_dist.storage import durable
 
@@ -21,7 +21,7 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
     key, separator, text = assignment.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {assignment!r} is not key.path=value, such as train.lr=1e-4")
-    assign(tree, key, yaml.safe_load(text))
+    assign(tree, key, read_yaml(text, f"override {key}"))
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -54,12 +54,7 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         ConfigError: Missing file, no YAML, no blocks.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    tree = read_yaml_file(path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected blocks such as run:, base:, datasets:, rounds:")
     for assignment in overrides:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
+from wfc_dist.config.yaml_text import read_yaml_file
 from wfc_dist.coordinator.checks import Checked, check
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.runs.layout import RunPaths, has_record, read_record
@@ -179,10 +178,7 @@ def _files(folder: Path) -> list[tuple[int, str, Path]]:
 
 
 def _read_block(path: Path) -> dict[str, Any]:
-    try:
-        block = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    block = read_yaml_file(path)
     if not isinstance(block, dict):
         raise ConfigError(f"{path}: expected the keys of one data set, such as source:, language:, splits:")
     return block

@@ -248,15 +248,12 @@ def entry_command(config: Path, working_dir: Path, overrides: Sequence[str]) -> 
 
 def read_runtime_env(file: Path | None, requirements: Path | None) -> dict[str, Any]:
     """Returns Ray's runtime_env from a YAML file and a requirements file. Raises ConfigError if a file is missing or invalid."""
-    import yaml
+    from wfc_dist.config.yaml_text import read_yaml_file
 
     for path in (file, requirements):
         if path and not path.is_file():
             raise ConfigError(f"{path} does not exist; give the path of an existing file")
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
+    found = read_yaml_file(file) if file else {}
     if not isinstance(found, dict):
         raise ConfigError(f"{file}: expected keys of Ray's runtime_env, such as pip: or image_uri:")
     return found | ({"pip": str(requirements)} if requirements else {})

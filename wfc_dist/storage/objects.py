@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from wfc_dist.errors import ConfigError, InputError, StorageError, require
 
 logger = logging.getLogger(__name__)
+_WITH_SECRET = re.compile(r"\s*[A-Za-z][\w+.-]*:/{1,3}[^/\s@]*:[^/\s]*@")
 T = TypeVar("T")
 RETRY_FOR_S = 120.0  # a longer outage ends the command; the same command resumes
 _NUM_AT_A_TIME = 8
@@ -37,6 +39,15 @@ _REFUSED = ("NoSuchBucket", "NoCredentialsError", "PartialCredentialsError", "To
 def is_url(text: str) -> bool:
     """Returns whether a run directory is a URL and not a path."""
     return "://" in text
+
+
+def require_no_secret(text: str, where: str) -> None:
+    """Raises ConfigError for a URL with a password or a key in it, which would reach logs and records. Never repeats it."""
+    if _WITH_SECRET.match(text):
+        raise ConfigError(
+            f"{where} is a URL with a password or a key in front of '@', which would reach files and logs; take it out, "
+            "and give it the way the service documents: for s3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        )
 
 
 def at_once(function: Callable[[Any], T], items: Any) -> list[T]:
@@ -70,6 +81,7 @@ def _options(protocol: str) -> dict[str, Any]:
 def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
+    require_no_secret(url, "the address of the run")
     require_file_system(url)
     protocol = url.partition("://")[0]
     try:

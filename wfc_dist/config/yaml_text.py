@@ -1,0 +1,92 @@
+"""YAML that people write, read strictly: what YAML itself passes over in silence is refused with its place."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode
+
+from wfc_dist.errors import ConfigError
+from wfc_dist.storage.objects import require_no_secret
+
+_MAX_VALUES = 100_000
+"""Values in one file. Aliases of aliases can make a short text larger than any memory."""
+_MAX_INTEGER = 2**63 - 1
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a block has twice: YAML keeps the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in first:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands in this block already, in line {first[key.value]}",
+                                           problem_mark=key.start_mark)  # fmt: skip
+            first[key.value] = key.start_mark.line + 1
+        return node
+
+
+def read_yaml_file(path: str | Path) -> Any:
+    """Returns what a YAML file holds.
+
+    Raises:
+        ConfigError: The file cannot be read, is not UTF-8, or is no YAML that `read_yaml` takes.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}, line {line}, is not UTF-8; save the file as UTF-8") from error
+    return read_yaml(text, str(path))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Returns what a YAML text holds. `where` names the text in messages.
+
+    Raises:
+        ConfigError: No YAML; a key twice in one block; nested too deep, or more values than any configuration has; a number
+            that is not finite or does not fit 64 bits; a URL with a password in it.
+    """
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        _check_values(tree, where)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deep, or a block is part of itself; write it out flat") from error
+    except ValueError as error:  # such as a date 2026-13-01
+        raise ConfigError(f"{where} is not YAML: {error}; put quotes around the value") from error
+    return tree
+
+
+def _check_values(tree: Any, where: str) -> None:
+    num_values = 0
+
+    def check(value: Any, key: str) -> None:
+        nonlocal num_values
+        num_values += 1
+        if num_values > _MAX_VALUES:
+            raise ConfigError(
+                f"{where} has more than {_MAX_VALUES} values, aliases written out; a configuration has a few hundred"
+            )
+        if isinstance(value, dict):
+            for name, item in value.items():
+                check(item, f"{key}.{name}" if key else str(name))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                check(item, f"{key}[{number}]")
+        elif isinstance(value, str):
+            require_no_secret(value, f"{where}: {key or 'the value'}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {key or 'the value'} is {value}; give a finite number")
+        elif isinstance(value, int) and abs(value) > _MAX_INTEGER:
+            raise ConfigError(f"{where}: {key or 'the value'} has {len(str(abs(value)))} digits; give a number below 2^63")
+
+    check(tree, "")
