@@ -8,7 +8,7 @@ BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo check format docs site test lint bench gpu study clean
+.PHONY: demo check format docs site test lint resolve bench gpu study clean
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -72,6 +72,14 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+resolve: .venv/dev
+	@# No distribution is downloaded whole: uv reads their metadata.
+	for python in 3.10 3.11 3.12 3.13 3.14; do \
+	  $(BIN)/uv pip compile --quiet --python-version $$python --extra dev --constraint constraints.txt -o /dev/null pyproject.toml && \
+	  $(BIN)/uv pip compile --quiet --python-version $$python --extra all -o /dev/null pyproject.toml && \
+	  echo "Python $$python: the dependencies resolve, pinned and newest" || exit 1; \
+	done
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("wfc_dist needs Python 3.10 or newer; set PYTHON=") if sys.version_info < (3, 10) else None'

@@ -25,10 +25,18 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live ta
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version, and those of the libraries.")] = False,
+) -> None:
     """Continual learning of speech models on clusters: factorize, centralize, broadcast, and the next round."""
     if version:
+        import platform
+
+        from wfc_dist.runs.environment import package_versions
+
         typer.echo(f"wfc_dist {wfc_dist.__version__}")
+        libraries = {name: found for name, found in package_versions().items() if name != "wfc-dist"}
+        typer.echo(", ".join(f"{name} {found}" for name, found in {"python": platform.python_version(), **libraries}.items()))
         raise typer.Exit
 
 

@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
     facts = {
         "command": command_line(sys.argv),
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": package_versions(),
         "commit": commit_of(Path(__file__).parents[2]),
         "system": platform.platform(),
         "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
@@ -31,6 +31,11 @@ def describe_environment() -> dict[str, Any]:
         "driver": driver(),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def package_versions() -> dict[str, str]:
+    """Returns name -> version of the packages on which the bytes of a result depend; those that are installed."""
+    return {name: found for name in _PACKAGES if (found := _version(name))}
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -275,4 +275,4 @@ def test_runtime_environments_are_ones_ray_accepts(tmp_path: Path) -> None:
         submit_ray.read_runtime_env(tmp_path / "list.yaml", None)
     with pytest.raises(ConfigError, match="does not exist"):
         submit_ray.read_runtime_env(None, tmp_path / "requirements.txt")
-    assert f"FROM rayproject/ray:{RAY[1]}-" in (LAUNCH / "Dockerfile").read_text()
+    assert f"REGISTRY/wfc-dist:ray{RAY[1]}" in (LAUNCH / "Dockerfile").read_text()
