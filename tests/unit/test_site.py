@@ -101,6 +101,8 @@ def test_it_has_the_documents_the_files_they_name_and_the_reference(site: Path) 
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html"}
     index = {name.replace("README.html", "index.html") for name in documents}
     assert index - pages == set() and {"slurm/index.html", "files/configs/example.yaml.html"} <= pages
+    front = (site / "index.html").read_text(encoding="utf-8")
+    assert 'src="images/round.svg"' in front and "+-- data set" not in front and "Two commands" in front
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert 'id="wfc-run"' in commands and 'id="wfc-config-show"' in commands and "--verbose" not in commands
     interface = (site / "reference" / "python.html").read_text(encoding="utf-8")
