@@ -42,6 +42,8 @@ def weight_map(folder: Path) -> dict[str, Path]:
         if not isinstance(index, dict) or not all(isinstance(file, str) and _SHARD.fullmatch(file) for file in index.values()):
             raise InputError(f"{folder / INDEX}: weight_map does not say which file holds which tensor; download it again")
         return {name: folder / file for name, file in sorted(index.items())}
+    if not folder.is_dir():
+        raise InputError(f"the model folder {folder} does not exist; restore it there")
     if not (folder / SINGLE).is_file():
         raise InputError(
             f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first: load a model that "

@@ -36,3 +36,8 @@ def test_a_delta_that_is_cut_off_is_refused(delta: Path, size: int) -> None:
 
 def test_a_whole_delta_is_read(delta: Path) -> None:
     assert torch.equal(base_chain.read_delta(delta)["a.b"].dense(), torch.ones(4, 3, dtype=torch.float64))
+
+
+def test_a_folder_that_is_gone_is_not_called_pickled(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the model folder .*/gone does not exist; restore it there"):
+        base_chain.weight_map(tmp_path / "gone")
