@@ -325,6 +325,13 @@ def test_the_page_shows_which_folder_may_import_which() -> None:
     assert shown == {name: " ".join(sorted(may.split())) for name, may in MAY_IMPORT.items()}
 
 
+def test_every_page_stands_in_the_navigation_of_the_site() -> None:
+    named = re.findall(r"(?:: |- )([\w./-]+(?:\.md|/))$", (REPO / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    pages = [path.relative_to(REPO / "docs").as_posix() for path in DOCUMENTS if path.is_relative_to(REPO / "docs")]
+    folders = tuple(name for name in named if name.endswith("/"))
+    assert [page for page in pages if page not in named and not page.startswith(folders)] == []
+
+
 def test_documents_that_the_code_names_exist() -> None:
     paths = [path for top in ("wfc_dist", "launch", "slurm", "configs", "benchmarks") for path in (REPO / top).rglob("*")]
     texts = [path.read_text(encoding="utf-8") for path in paths if path.suffix in (".py", ".sh", ".yaml")]
