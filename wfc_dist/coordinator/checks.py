@@ -15,6 +15,7 @@ from wfc_dist.coordinator.room import check_room
 from wfc_dist.data.audit import audit
 from wfc_dist.errors import ConfigError, require
 from wfc_dist.progress import counting
+from wfc_dist.runs.layout import is_reserved
 from wfc_dist.runs.opening import require_openable
 from wfc_dist.storage.objects import require_file_system
 from wfc_dist.tracking.catalog import require_trackers
@@ -80,6 +81,20 @@ def _precision_fits(config: Config) -> None:
         raise ConfigError("train.precision fp16 needs GPUs (cluster.gpus_per_worker); use fp32 or bf16 on CPUs")
 
 
+def _names_are_apart(config: Config) -> None:
+    """Refuses names of data sets that the run directory uses itself, and two that a file system may take for one."""
+    every = config.with_parts([*config.datasets])
+    seen: dict[str, str] = {}
+    for name in [*dict.fromkeys(every), *config.evaluate.protected]:
+        if is_reserved(name):
+            raise ConfigError(f"data set {name!r}: the run directory uses such names itself; choose another name")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ConfigError(
+                f"data sets {other!r} and {name!r} differ in case alone, and some file systems take them for one; rename one"
+            )
+
+
 def _run_dir_lasts(config: Config) -> None:
     if RAY_WORKING_DIRS in Path.cwd().parts:
         config.require_lasting_run_dir()
@@ -102,7 +117,7 @@ def _backend_takes_it(config: Config) -> None:
         check_slurm(config)
 
 
-OF_THE_FILE: tuple[Callable[[Config], None], ...] = (_precision_fits, _packages_are_there, _run_dir_lasts)
+OF_THE_FILE: tuple[Callable[[Config], None], ...] = (_precision_fits, _names_are_apart, _packages_are_there, _run_dir_lasts)
 CHECKS: tuple[Callable[[Config], None], ...] = (
     *OF_THE_FILE, require_notifier, require_trackers, _backend_takes_it,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,11 @@ def base_index(name: str) -> int | None:
     """Returns N of `base-NNNN`; None for any other name."""
     digits = name.removeprefix("base-")
     return int(digits) if digits.isdecimal() and name == base_name(int(digits)) else None
+
+
+def is_reserved(name: str) -> bool:
+    """Returns whether a data set of this name would collide with what a run directory uses itself."""
+    return re.fullmatch(r"base-\d+|interim-.*|.*\.tmp-.*|scores\.json|manifest\.json", name, re.IGNORECASE) is not None
 
 
 def adapter_place(folder: Path) -> tuple[Path, int] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import yaml
 from typer.testing import CliRunner
 
 from wfc_dist.cli.commands import app
@@ -94,6 +95,18 @@ def in_the_way(name: str) -> Change:
     return change
 
 
+def renamed(old: str, new: str) -> Change:
+    def change(root: Path) -> list[str]:
+        path = root / "config.yaml"
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree["datasets"] = {new if name == old else name: data for name, data in tree["datasets"].items()}
+        tree["rounds"] = [[new if name == old else name for name in names] for names in tree["rounds"]]
+        path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        return []
+
+    return change
+
+
 def overrides(*words: str) -> Change:
     return lambda root: [word.replace("ROOT", str(root)) for word in words]
 
@@ -119,6 +132,9 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "rows in no language": (rows_in("klingon"), "is no language of Whisper"),
     "rows in a language without a token": (without_token("es"), "<|es|>"),
     "a protected set that is gone": (overrides(PROTECTED), "ROOT/gone"),
+    "a name of the run directory": (renamed("b", "base-0002"), "data set 'base-0002': the run directory uses such names itself"),
+    "a name like unfinished work": (renamed("b", "b.tmp-1"), "data set 'b.tmp-1': the run directory uses"),
+    "names that differ in case alone": (renamed("b", "A"), "data sets 'a' and 'A' differ in case alone"),
     "fp16 without GPUs": (overrides("train.precision=fp16"), "fp16 needs GPUs"),
     "a notifier that is not there": (overrides("run.notify=no-such-program"), "there is no program 'no-such-program' here"),
     "a tracker that is not installed": (overrides("run.track=[wandb]"), "run.track: wandb is not installed here"),
