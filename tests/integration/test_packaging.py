@@ -1,6 +1,9 @@
 """The built package: wheel and sdist agree, carry what the repository has, and work alone, outside a checkout."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +18,8 @@ import tiny
 import wfc_dist
 
 REPO = Path(__file__).parents[2]
-OPTIONAL = ["deepspeed", "submitit", "s3fs", "gcsfs", "av", "ctranslate2", "faster_whisper"]
+WHISPER = REPO / "models" / "whisper-base"
+OPTIONAL = ["deepspeed", "submitit", "s3fs", "gcsfs", "av", "ctranslate2", "faster_whisper", "tensorboard", "gradio"]
 pytestmark = pytest.mark.slow
 Wfc = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -86,15 +90,36 @@ def test_the_sdist_builds_the_same_wheel_and_has_the_tests(sdist: Path, wheel: P
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of an environment of its own: the wheel, and the dependencies of this Python without any extra."""
-    folder = tmp_path_factory.mktemp("environment")
-    call(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
-    bin_folder = folder / "venv" / "bin"
-    call(sys.executable, "-m", "pip", "--python", bin_folder / "python", "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    bin_folder = environment(tmp_path_factory.mktemp("environment"), "--without-pip")
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        bin_folder / "python",
+        "install",
+        "--no-deps",
+        "--no-index",
+        wheel,
+        cwd=REPO.parent,
+    )
+    return bin_folder
+
+
+def environment(folder: Path, *options: str) -> Path:
+    """Makes an environment with the dependencies of this Python, but neither wfc_dist nor an extra; returns its programs."""
+    call(sys.executable, "-m", "venv", *options, folder / "venv", cwd=folder)
+    (folder / "dependencies").mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("wfc_dist", "__editable__", "_wfc_dist", "pip")):
+            (folder / "dependencies" / path.name).symlink_to(path)
     (own,) = (folder / "venv" / "lib").glob("python*/site-packages")
-    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # searched after its own packages
+    for path in own.glob("*setuptools*"):  # the venv's may be older than torch wants; the dependencies have another
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (own / "dependencies.pth").write_text(f"{folder / 'dependencies'}\n")  # searched after its own packages
     hidden = "".join(f"sys.modules[{package!r}] = None\n" for package in OPTIONAL)  # importing one raises
     (own / "sitecustomize.py").write_text(f"import sys\n{hidden}")
-    return bin_folder
+    return folder / "venv" / "bin"
 
 
 def test_it_is_the_wheel_that_is_imported(installed: Path, tmp_path: Path) -> None:
@@ -150,3 +175,37 @@ def test_what_needs_an_extra_names_it_in_one_line_and_starts_nothing(
     done = call(installed / "wfc", command, config, override, cwd=tmp_path, expected=2)
     assert f"pip install 'wfc-dist[{extra}]'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def few_clips(out: Path) -> None:
+    """Copies four clips of each split of the demo, and the clip that the page transcribes."""
+    for folder in (path for path in (REPO / "examples" / "demo" / "data").iterdir() if path.is_dir()):
+        (out / folder.name / "audio").mkdir(parents=True)
+        for manifest in folder.glob("*.jsonl"):
+            lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = lines[:4] + [line for line in lines[4:] if "agent-alreadyon.opus" in line]
+            (out / folder.name / manifest.name).write_text("".join(kept), encoding="utf-8")
+            for name in (json.loads(line)["audio_filepath"] for line in kept):
+                shutil.copyfile(folder / name, out / folder.name / name)
+
+
+@pytest.mark.skipif(not (WHISPER / "config.json").is_file(), reason="make test downloads whisper-base")
+def test_the_first_page_can_be_followed_word_for_word(wheel: Path, tmp_path: Path) -> None:
+    """Runs every line of the page in order, in an environment without wfc_dist and in an empty folder; there is little speech."""
+    page = (REPO / "docs" / "get-started.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S)
+    assert len(blocks) >= 6 and blocks[0].startswith("pip install wfc-dist\n")
+    bin_folder = environment(tmp_path)
+    few_clips(tmp_path / "sources" / "examples" / "demo" / "data")
+    (tmp_path / "empty").mkdir()
+    settings = {
+        "PATH": f"{bin_folder}:/usr/bin:/bin", "HOME": str(tmp_path), "MODEL": str(WHISPER), "SOURCES": str(tmp_path / "sources"),
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent), "PIP_CONFIG_FILE": "/dev/null",
+    }  # fmt: skip
+    command = ["bash", "-euo", "pipefail", "-xc", "".join(blocks)]
+    done = subprocess.run(command, cwd=tmp_path / "empty", env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"wfc_dist {wfc_dist.__version__}\n" in done.stdout and "Successfully installed wfc-dist" in done.stdout
+    left = tmp_path / "empty"
+    assert (left / "runs" / "first" / "report" / "index.html").is_file() and (left / "first-base" / "config.json").is_file()
+    assert list((left / "subtitles").glob("*.srt"))
