@@ -50,6 +50,7 @@ class WorkerSetup:
         name: Names the files there, such as gang-0-rank-1.
         mirror: How the run's files get to this node and from it.
         work_dir: The coordinator's working directory, from which relative paths of the configuration count.
+        run_name: Name of the run, for metrics.
     """
 
     world_size: int
@@ -61,6 +62,7 @@ class WorkerSetup:
     name: str
     mirror: AnyMirror = NO_MIRROR
     work_dir: str = ""
+    run_name: str = ""
 
 
 def adopt_work_dir(folder: str) -> None:

@@ -86,6 +86,7 @@ class Progress:
         lr: Learning rate of the last step.
         speech_seconds_per_second: Seconds of speech trained on per second of this attempt, summed over ranks.
         phase: What the trainer does, or does next.
+        data_wait_share: Share of the time of all attempts in which the training waited for its data, from 0 to 1.
     """
 
     step: int
@@ -94,6 +95,7 @@ class Progress:
     lr: float
     speech_seconds_per_second: float
     phase: Literal["train", "dev", "checkpoint"]
+    data_wait_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,9 @@ class _Training:
     def _tell(self, phase: Literal["train", "dev", "checkpoint"]) -> None:
         rate = (self.progress.speech_seconds - self.speech_before) / max(time.monotonic() - self.began, 1e-9)
         lr = lr_at(max(self.progress.step, 1), self.train)
-        self.on_progress(Progress(self.progress.step, self.train.max_steps, self.progress.loss, lr, rate, phase))
+        waited_s = self.progress.data_wait_s
+        share = waited_s / max(waited_s + self.progress.seconds, 1e-9)
+        self.on_progress(Progress(self.progress.step, self.train.max_steps, self.progress.loss, lr, rate, phase, share))
 
     def _evaluation_due(self) -> bool:
         every, step = self.train.eval_every, self.progress.step

@@ -20,6 +20,7 @@ from wfc_dist.backends.jobs import training_job
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet
 from wfc_dist.backends.ray.gangs import Gang
+from wfc_dist.backends.ray.metrics import RoundMetrics
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
@@ -74,6 +75,7 @@ class Factorization:
         self._queue = deque(self._trainings)
         self._running: dict[Gang, _Training] = {}
         self._progress = _ProgressPoll(display)
+        self._metrics = RoundMetrics(store.config.run.name, base.index + 1)
         self._fatal: BaseException | None = None
         self._stopping_s: float | None = None
 
@@ -160,6 +162,7 @@ class Factorization:
             decision = Decision.RESTART  # its node goes, or is gone: that is no failure of the adapter's
         else:
             training.num_failures += 1
+            self._metrics.failed(training.dataset)
             decision = decide(failure, training.num_failures, self._store.config.cluster.max_failures)
         name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
         reason, round_index = "node drained" if moved else one_line(cause), self._base.index + 1

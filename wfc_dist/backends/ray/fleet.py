@@ -177,7 +177,9 @@ class Fleet:
         places = plan_gangs(self._nodes, self._need, self._cluster.workers_per_trainer, missing, taken) if missing > 0 else []
         names, logs = {node.node_id: node.name for node in self._nodes}, str(self._store.log_dir())
         for nodes in places:
-            gang = Gang.start(self._num_started, nodes, self._cluster, logs, self._store.mirror)
+            gang = Gang.start(
+                self._num_started, nodes, self._cluster, logs, self._store.mirror, run_name=self._store.config.run.name
+            )
             self._num_started += 1
             self.gangs.append(gang)
             logger.info("trainer %d starts on %s", gang.index, ", ".join(names[node_id] for node_id in nodes))

@@ -13,13 +13,14 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wfc_dist.backends import net
+from wfc_dist.backends.ray.metrics import TrainerMetrics
 from wfc_dist.backends.ray.placement import Need
 from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import AnyMirror
-from wfc_dist.training.job import TrainingJob
+from wfc_dist.training.job import TrainingJob, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class WorkerLocation:
 class WorkerActor(Worker):
     """A `Worker` in a process of its own. Its calls run one after the other, apart from those of the group `status`."""
 
+    _metrics: TrainerMetrics | None = None
     progress: Any = ray.method(concurrency_group="status")(Worker.progress)
     decoded: Any = ray.method(concurrency_group="status")(Worker.decoded)
     request_stop: Any = ray.method(concurrency_group="status")(Worker.request_stop)
@@ -43,6 +45,13 @@ class WorkerActor(Worker):
         """Returns host and a free port for the gang's process group; called on world_rank 0."""
         host = ray.util.get_node_ip_address()
         return host, net.free_port(host)
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        """Trains one adapter, and tells Ray's metrics of it on world_rank 0."""
+        if self.setup.world_rank == 0:
+            metrics = self._metrics = self._metrics or TrainerMetrics(self.setup.run_name)
+            self.on_progress = lambda progress: metrics.update(job.dataset, progress)
+        return super().train(job)
 
     def join_here(self, endpoint: tuple[str, int]) -> WorkerLocation:
         """Joins the gang's process group over the interface of this node's address (see `join`), and says where it runs."""
@@ -88,7 +97,9 @@ class Gang:
         return self.locations[0].host if self.locations else "?"
 
     @classmethod
-    def start(cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror) -> "Gang":
+    def start(
+        cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror, *, run_name: str
+    ) -> "Gang":
         """Starts a gang on `nodes` (one id per worker) and returns at once; calls to its workers queue until they are up."""
         need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
         together = len(set(nodes)) == 1
@@ -109,6 +120,7 @@ class Gang:
                 name=f"gang-{index}-rank-{rank}",
                 mirror=mirror,
                 work_dir=os.getcwd(),
+                run_name=run_name,
             )
             for rank in range(len(nodes))
         ]
