@@ -52,6 +52,7 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/transcribing.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/report.py

@@ -13,7 +13,8 @@ from browser import SCHEMES, chromium, visiting
 
 REPO = Path(__file__).parents[1]
 PICTURES = REPO / "docs" / "images"
-CLIP, SAID = REPO / "examples" / "demo" / "data" / "es" / "audio" / "conf-roll-callcomplete.opus", "Rol de llamadas completo."
+CLIP = REPO / "examples" / "demo" / "data" / "es" / "audio" / "confbridge-dec-talk-vol-in.opus"
+SAID = "Para reducir el volumen de su habla hacia otros participantes..."
 
 
 def main() -> None:
@@ -43,8 +44,11 @@ def take(browser: Any, address: str, scheme: str, clip: Path, said: str) -> None
         page.locator("#texts .wfc-text").nth(1).wait_for(timeout=300_000)
         page.evaluate("document.activeElement.blur(); document.fonts.ready")
         page.mouse.move(0, 0)
+        last = page.locator("#texts .wfc-memory").bounding_box()
         path = PICTURES / f"try-{scheme}.png"
-        page.screenshot(path=path, full_page=True)
+        page.screenshot(
+            path=path, full_page=True, clip={"x": 0, "y": 0, "width": 1100, "height": last["y"] + last["height"] + 16}
+        )
         print(f"{path.relative_to(REPO)}: {path.stat().st_size / 1e3:.0f} kB")
 
 

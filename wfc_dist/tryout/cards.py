@@ -24,8 +24,8 @@ CSS = """
 .wfc-cards mark, .wfc-legend mark { background: none; color: inherit; border: 1px dashed currentColor; border-radius: 4px;
   padding: .1em .2em; }
 .wfc-error { border-left: 4px solid currentColor; padding: .25rem .75rem; font-weight: 600; color: var(--body-text-color); }
-.wfc-legend, .wfc-memory { font-size: .875rem; color: var(--body-text-color); }
-#clip time, #clip button, #clip button span { color: var(--body-text-color); }
+.wfc-legend, .wfc-memory { margin: .75rem 0 0; font-size: .875rem; color: var(--body-text-color); }
+#clip time, #clip button:not(.selected), #clip button span { color: var(--body-text-color); }
 .wfc-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 """
 _STATES = {"waiting": "waits for its turn", "loading": "is being loaded", "decoding": "is decoding"}

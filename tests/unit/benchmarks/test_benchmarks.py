@@ -61,7 +61,20 @@ def test_rows_with_other_columns_make_a_table() -> None:
 @pytest.mark.process
 @pytest.mark.parametrize(
     "name",
-    ["new_base", "average", "rounds", "overhead", "evaluation", "training", "loading", "scale", "audit", "report", "startup"],
+    [
+        "new_base",
+        "average",
+        "rounds",
+        "overhead",
+        "evaluation",
+        "training",
+        "loading",
+        "scale",
+        "audit",
+        "report",
+        "startup",
+        "transcribing",
+    ],
 )
 def test_every_benchmark_explains_itself(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
