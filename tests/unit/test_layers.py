@@ -37,9 +37,10 @@ MAY_IMPORT = {
     "compare": "coordinator backends evaluation data runs weights config merging storage log progress",
     "exporting": "evaluation data runs weights config storage log",
     "launch": "backends runs config",
+    "doctor": "tracking backends weights config storage",
     "tryout": "evaluation data runs weights config storage log",
     "reports": "exporting compare coordinator backends analysis evaluation runs data config storage log progress",
-    "cli": "launch tryout reports exporting compare coordinator backends analysis training evaluation centralize data runs"
+    "cli": "launch doctor tryout reports exporting compare coordinator backends analysis training evaluation centralize data runs"
     " weights config merging storage log progress",
     "__main__": "cli",
 }

@@ -7,8 +7,14 @@ from wfc_dist.errors import EXIT_FAILED, WfcError
 
 def main() -> None:
     """Entry point: errors become one message and an exit code."""
-    from wfc_dist.cli.commands import app
+    try:
+        from wfc_dist.cli.commands import app
+    except ImportError:  # a package of the command line's own is broken: the doctor needs none
+        if sys.argv[1:2] != ["doctor"]:
+            raise
+        from wfc_dist.doctor.run import main as diagnose
 
+        sys.exit(diagnose(sys.argv[2:]))
     try:
         app()
     except WfcError as error:

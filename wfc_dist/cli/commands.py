@@ -60,6 +60,19 @@ def run(config: ConfigPath, overrides: Overrides = None, plain: Plain = False) -
 
 
 @app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file: also looks at what it needs.")] = None,
+    overrides: Overrides = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    network: Annotated[bool, typer.Option("--network", help="Also ask the hub.")] = False,
+) -> None:
+    """Check packages, GPU, machine, Ray, Slurm, storage and model, and say what to do. Exit code 1 if something is a problem."""
+    from wfc_dist.doctor.run import diagnose
+
+    raise typer.Exit(diagnose(config, overrides or [], json=json, may_ask=network))
+
+
+@app.command()
 def stream(
     config: ConfigPath,
     inbox: Annotated[Path, typer.Option("--inbox", metavar="DIR", help="Watched folder of files NAME.yaml.")],
