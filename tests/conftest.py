@@ -24,6 +24,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def fresh_logging() -> None:
     """Takes back what an entry point called by an earlier test of this process set up."""
+    logging.disable(logging.NOTSET)
     logger = logging.getLogger("wfc_dist")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
+    logger.handlers = []
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "wfc_dist"]:
+        mine = logging.getLogger(name)
+        mine.disabled, mine.propagate = False, True
+        mine.setLevel(logging.NOTSET)

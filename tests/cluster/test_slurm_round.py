@@ -91,8 +91,8 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
     (tmp_path / "list").write_text(f"# a line for each run\nno.yaml\n{config} run.dir={tmp_path / 'two'} {' '.join(short)}\n")
     usual = ("--array=1-2", "--cpus-per-task=2", "--gpus-per-node=1")
     second = slurm.submit(ROUND.with_name("array.sh"), tmp_path / "list", options=usual, env=KNOBS, cwd=config.parent)
-    poll("it was submitted", lambda: "slurm.py: job " in (tmp_path / "launch.log").read_text(), 60)
-    first = (tmp_path / "launch.log").read_text().partition("slurm.py: job ")[2].partition(":")[0]
+    poll("it was submitted", lambda: "slurm: job " in (tmp_path / "launch.log").read_text(), 60)
+    first = (tmp_path / "launch.log").read_text().partition("slurm: job ")[2].partition(":")[0]
     jobs = {"one": first, "two": f"{second}_2"}
     logs = {first: f"wfc-tiny-{first}.out", jobs["two"]: f"wfc-{second}_2.out"}
     texts = {job: lambda name=name: (config.parent / "logs" / name).read_text() for job, name in logs.items()}

@@ -19,6 +19,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wfc_dist import InputError, IntegrityError, export, load_model
 from wfc_dist.runs.handle import Run, open_run
+from wfc_dist.runs.layout import RunPaths, read_record
 from wfc_dist.storage import durable
 from wfc_dist.weights.base_chain import hash_tensors, read_tensors, weight_map
 from wfc_dist.weights.hashing import content_sha256
@@ -161,10 +162,10 @@ def test_clips_that_are_named_are_used_and_bad_ones_are_refused(run: Run, tmp_pa
 
 def test_a_run_whose_data_is_gone_says_how_to_verify(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "copy", symlinks=True)
-    record = json.loads((tmp_path / "copy" / "config.json").read_text())
+    record = read_record(RunPaths(tmp_path / "copy"))
     for data in record["config"]["datasets"].values():
         data["source"] = str(tmp_path / "gone")
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(record))
+    durable.write_sealed(tmp_path / "copy" / "config.json", record)
     with pytest.raises(InputError, match=r"test sets cannot be read here .*--clip, or add --no-verify"):
         export(tmp_path / "copy", "safetensors", tmp_path / "out")
 

@@ -60,7 +60,9 @@ def test_whatever_is_printed_names_the_metrics(config: Path, output: str) -> Non
     assert "% WER, b " in output and "WER (CER: b, p) in percent" in output
     assert "a mean of error rates, CER and WER" in " ".join(output.split())
     assert "WER (CER: b, p) %" in table and all(f"{name} ({metric.upper()})" in table for name, metric in METRICS.items())
-    assert "WER (CER: b, p) in percent" in page and "<td>b (CER)</td>" in page and "<td>a (WER)</td>" in page
+    assert (
+        "WER (CER: b, p) in percent" in page and '<th scope="row">b (CER)</th>' in page and '<th scope="row">a (WER)</th>' in page
+    )
     assert json.loads((folder / "report" / "errors.json").read_text())["metric"] == METRICS
 
 

@@ -82,9 +82,9 @@ def _split(models: Sequence[ScoredModel], num_adapters: int) -> Iterable[list[Sc
 def _layout(matrix: ScoreMatrix, models: Sequence[ScoredModel], width: int) -> tuple[int, int]:
     """Returns how many adapters fit into one table, and how wide its names may be."""
     names = [*matrix.own, *matrix.protected]
-    cell = _BETWEEN + max(_SHORTEST_NAME, *(len(_cell(matrix, model, name)) for model in models for name in names))
+    cell = _BETWEEN + max([_SHORTEST_NAME, *(len(_cell(matrix, model, name)) for model in models for name in names)])
     bases = sum(model.kind == "base" for model in models)
-    longest = max(len("protected:"), *(len(set_title(matrix.config, name)) for name in names))
+    longest = max([len("protected:"), *(len(set_title(matrix.config, name)) for name in names)])
     name_width = min(longest, max(_SHORTEST_NAME, width - _EDGES - (bases + 1) * cell))
     num_adapters = (width - _EDGES - name_width) // cell - bases
     return max(1, min(_ADAPTERS_AT_ONCE, num_adapters)), name_width

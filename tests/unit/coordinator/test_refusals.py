@@ -160,7 +160,7 @@ def test_plan_and_run_refuse_with_one_message(fault: str, root: Path, monkeypatc
     monkeypatch.setenv("PATH", "/nowhere")  # no program of Slurm
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("wandb", "gcsfs") else find_spec(name))
     change, message = FAULTS[fault]
     words = [str(root / "config.yaml"), *change(root)]
     before = sorted((root / "runs").rglob("*"))
