@@ -56,7 +56,7 @@ def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str, nam
     made = plain_table(heading)
     made.add_column("test set", overflow="fold", max_width=name_width)
     for model in models:
-        widest = max(len(_cell(matrix, model, name)) for name in [*matrix.own, *matrix.protected])
+        widest = max([0, *(len(_cell(matrix, model, name)) for name in [*matrix.own, *matrix.protected])])
         made.add_column(escape(model.title), justify="right", overflow="fold", max_width=max(widest, _SHORTEST_NAME))
     for title, names in (("", matrix.own), ("protected:", matrix.protected)):
         if title and names:
