@@ -20,6 +20,7 @@ from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
 from wfc_dist.rounds import Adapter, Base
+from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.hashing import content_sha256
 
@@ -39,6 +40,11 @@ def make_adapter(
         state[f"base_model.model.{module}.lora_B.weight"] = 0.1 * torch.randn(SIZE, lora_r, generator=generator)
     sha256 = peft_folder.write_peft(folder, state, {"peft_type": "LORA", "r": lora_r, "lora_alpha": alpha, "bias": "none"})
     return Adapter(folder.name, str(folder), sha256, base.sha256, 1.0)
+
+
+def commit(folder: Path) -> None:
+    staged = folder.rename(folder.with_name(f"{folder.name}.tmp-1"))
+    durable.commit_folder(staged, folder, {})
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +157,8 @@ def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: Ce
     for seed, adapter in enumerate(found):
         add_curvature(Path(adapter.path), seed)
     offline.average([Path(found[3].path)], tmp_path / "past")
+    for folder in (Path(found[3].path), tmp_path / "past"):
+        commit(folder)
     chosen = replace(
         job, adapters=tuple(found[:3]), weights=(1.0, 2.0, 3.0), past_deltas=(str(tmp_path / "past"),), seed=7,
         previous_adapters=(found[3].path,),
@@ -182,6 +190,8 @@ def test_every_merge_method_writes_the_same_bytes_on_any_number_of_ranks(job: Ce
 def test_a_round_without_the_curvature_it_needs_names_the_adapter(job: CentralizeJob, tmp_path: Path) -> None:
     found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i) for i in range(2)]
     add_curvature(Path(found[0].path), 0)
+    for adapter in found:
+        commit(Path(adapter.path))
     chosen = replace(job, adapters=tuple(found), weights=(1.0, 1.0), delta_dir=str(tmp_path), base_dir=str(tmp_path))
     for changed in (
         replace(chosen, method="fisher"),
@@ -189,6 +199,30 @@ def test_a_round_without_the_curvature_it_needs_names_the_adapter(job: Centraliz
     ):
         with pytest.raises(InputError, match=r"/set1 has no curvature\.safetensors.*train\.curvature"):
             rank.centralize_rank(changed, collectives.Group())
+
+
+@pytest.mark.parametrize("kind", ["past", "previous"])
+@pytest.mark.parametrize("damage", ["flip", "no manifest"])
+def test_what_earlier_rounds_left_is_hashed_before_it_is_merged(
+    job: CentralizeJob, tmp_path: Path, kind: str, damage: str
+) -> None:
+    found = [make_adapter(tmp_path / "adapters" / f"set{i}", job.base, i) for i in range(2)]
+    add_curvature(Path(found[1].path), 1)
+    offline.average([Path(found[1].path)], tmp_path / "past")
+    folder, name = (tmp_path / "past", base_chain.DELTA) if kind == "past" else (Path(found[1].path), "curvature.safetensors")
+    for each in (Path(found[1].path), tmp_path / "past"):
+        commit(each)
+    if damage == "flip":
+        data = bytearray((folder / name).read_bytes())
+        data[-1] ^= 1
+        (folder / name).write_bytes(data)
+    else:
+        (folder / durable.MANIFEST).unlink()
+    changed = replace(job, adapters=(found[0],), weights=(1.0,), delta_dir=str(tmp_path), base_dir=str(tmp_path))
+    with pytest.raises(IntegrityError, match="sha256 of its manifest" if damage == "flip" else "never committed"):
+        rank.centralize_rank(
+            replace(changed, past_deltas=(str(tmp_path / "past"),), previous_adapters=(found[1].path,)), collectives.Group()
+        )
 
 
 def test_order_of_arrival_does_not_matter_order_of_data_sets_decides(job: CentralizeJob, tmp_path: Path) -> None:

@@ -298,8 +298,6 @@ def _verify(folders: Sequence[str], mirror: AnyMirror) -> None:
         IntegrityError: A folder is damaged. The next attempt of the run makes it anew where that is possible.
     """
     for folder in map(Path, folders):
-        if not durable.is_committed(folder):  # an adapter or a delta from outside of a run
-            continue
         try:
             durable.verify_folder(folder)
         except IntegrityError:
