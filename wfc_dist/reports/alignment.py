@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from wfc_dist.evaluation.alignment import align as align_tokens
 from wfc_dist.evaluation.hallucinations import invented_loops
-from wfc_dist.evaluation.metrics import TOKENIZERS, edits
+from wfc_dist.evaluation.metrics import TOKENIZERS
 
 EQUAL, SUBSTITUTION, DELETION, INSERTION, LOOP = KINDS = ("equal", "substitution", "deletion", "insertion", "loop")
 _SHOWN_LOOP = 2  # times that a loop is written out
-_OF_EDITS = {"substitute": SUBSTITUTION, "delete": DELETION, "insert": INSERTION}
+_KIND_OF = {"equal": EQUAL, "substitute": SUBSTITUTION, "delete": DELETION, "insert": INSERTION}
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,12 @@ def _in_loops(said: Sequence[str], written: Sequence[str]) -> set[int]:
 
 
 def _pieces(said: list[str], written: list[str], loops: set[int]) -> Iterator[Piece]:
-    at_said = at_written = 0
-    changes = [change for change in edits(said, written) if change[1] < change[2] or change[3]]
-    for kind, start, stop, num_inserted in [*changes, ("end", len(said), len(said), 0)]:
-        for token in said[at_said:start]:
-            yield Piece(EQUAL, token, token)
-        at_written += start - at_said
-        num_written = stop - start if kind == "substitute" else num_inserted if kind == "insert" else 0
-        places = range(at_written, at_written + num_written)
-        for token, place in itertools.zip_longest(said[start:stop], places):
-            new = "" if place is None else written[place]
-            yield Piece(LOOP if kind == "insert" and place in loops else _OF_EDITS[kind], token or "", new)
-        at_said, at_written = stop, at_written + num_written
+    place = 0
+    for stretch in align_tokens(said, written):
+        for token, new in itertools.zip_longest(stretch.said, stretch.written, fillvalue=""):
+            is_loop = stretch.kind == "insert" and place in loops
+            yield Piece(LOOP if is_loop else _KIND_OF[stretch.kind], token, new)
+            place += stretch.kind != "delete"
 
 
 def _shortened(pieces: Sequence[Piece]) -> Iterator[Piece]:

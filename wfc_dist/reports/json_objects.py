@@ -129,7 +129,7 @@ class TrainingPlanJson:
 
 @dataclass(frozen=True)
 class SizesJson:
-    """Parameters and bytes of adapters and bases (see `coordinator.plan.WeightSizes`)."""
+    """Parameters and bytes of adapters and bases (see `coordinator.sizes.WeightSizes`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     num_adapted: int
