@@ -1,6 +1,7 @@
 """The real trackers: what one attempt writes, the next one finds and goes on with."""
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,9 @@ def test_wandb_writes_an_offline_run_without_the_machines_facts(tmp_path: Path, 
     tracker.write(RUNS[0], [Point("dev/error", 2, 0.1)])
     tracker.close()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + 60
+    while len(wandb_rows(path)) < 3 and time.monotonic() < end:  # wandb's own process may write the file after `finish`
+        time.sleep(0.05)
     assert wandb_rows(path) == [
         {"step": "1", "train/loss": "0.5", "train/lr": "0.001"},
         {"step": "2", "train/loss": "0.25", "train/lr": "0.0005"},
