@@ -64,7 +64,7 @@ class _Fit:
     def _tried_before(self) -> dict[Mixture, dict[str, float]]:
         self._store.mirror.fetch_file(self._trials)
         mine, tried = [adapter.sha256 for adapter in self._adapters], {}
-        for line in durable.read_json_lines(self._trials, repair=True):
+        for line in durable.read_json_lines(self._trials, repair=True, sealed=True):
             if line["adapters"] == mine:
                 tried[Mixture(tuple(line["weights"]), line["scale"])] = line["rates"]
         return tried
@@ -130,7 +130,7 @@ class _Fit:
         line: dict[str, Any] = {"adapters": [adapter.sha256 for adapter in self._adapters]}
         line |= {"weights": mixture.weights, "scale": mixture.scale, "rates": rates}
         self._folder.mkdir(parents=True, exist_ok=True)
-        durable.append_line(self._trials, json.dumps(line))
+        durable.append_line(self._trials, json.dumps(durable.seal(line)))
         self._store.mirror.publish_file(self._trials)
 
     def _stacked(self, name: str, mixture: Mixture) -> Adapter:

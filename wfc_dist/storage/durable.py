@@ -8,6 +8,7 @@ checksum of their own, so a changed bit is noticed when they are read.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -17,6 +18,8 @@ from typing import Any
 
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import faults
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
@@ -71,6 +74,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `facts` with the schema version in front and the checksum of everything at the end."""
+    assert not facts.keys() & {_SCHEMA, _CHECKSUM}, "these keys are the seal's own"
     tree = {_SCHEMA: SCHEMA_VERSION, **json.loads(json.dumps(facts))}  # as they will be read: text keys, lists
     return tree | {_CHECKSUM: sha256_json(tree)}
 
@@ -143,22 +147,35 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     return whole.decode(errors="replace").split("\n")[:-1]  # not splitlines: a text may hold U+2028
 
 
-def read_json_lines(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
-    """Returns the objects of an append-only file of JSON lines (see `read_lines`).
+def read_json_lines(path: Path, *, repair: bool = False, sealed: bool = False) -> list[dict[str, Any]]:
+    """Returns the objects of an append-only file of JSON lines. Damaged lines are left out, with a warning.
 
-    Raises:
-        IntegrityError: A line is not a JSON object; the message says which.
+    Args:
+        path: The file; a missing one has no lines.
+        repair: See `read_lines`.
+        sealed: Each line was made by `seal`. Lines without a seal are those of an earlier version.
     """
-    rows = []
-    for number, line in enumerate(read_lines(path, repair=repair), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise IntegrityError(f"{path}, line {number}, is damaged ({error}); remove the line") from error
-        if not isinstance(row, dict):
-            raise IntegrityError(f"{path}, line {number}, is damaged: it holds no JSON object; remove the line")
-        rows.append(row)
-    return rows
+    rows = [_unsealed(line) if sealed else as_object(line) for line in read_lines(path, repair=repair)]
+    whole = [row for row in rows if row is not None]
+    if len(whole) < len(rows):
+        logger.warning("%s: %d of %d lines are damaged and left out", path, len(rows) - len(whole), len(rows))
+    return whole
+
+
+def _unsealed(line: str) -> dict[str, Any] | None:
+    try:
+        return unseal(line, "", "")
+    except IntegrityError:
+        return None
+
+
+def as_object(line: str) -> dict[str, Any] | None:
+    """Returns the JSON object of a line; None if the line is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def link(source: Path, target: Path) -> None:

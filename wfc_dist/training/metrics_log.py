@@ -17,7 +17,9 @@ def cut(path: Path, step: int, *, evaluated: bool) -> None:
     """
     kept = []
     for line in durable.read_lines(path, repair=True):
-        row = json.loads(line)
+        row = durable.as_object(line)
+        if row is None or not isinstance(row.get("step"), int):  # damaged: the page lacks a point
+            continue
         is_evaluation = "dev_loss" in row or "dev_error" in row
         if row["step"] < step or (row["step"] == step and (evaluated or not is_evaluation)):
             kept.append(line)

@@ -1,5 +1,6 @@
 """The commit protocol: whole or not there."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -89,3 +90,54 @@ def test_the_mode_of_a_file_of_lines_follows_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "lines").stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.parametrize("facts", [{}, {"a": [1, 2.5, None], "b": {"c": "ü\u2028"}}, {1: (2, 3)}, {"x": float("inf")}])
+def test_what_is_sealed_is_read_again(tmp_path: Path, facts) -> None:
+    durable.write_sealed(tmp_path / "x.json", facts)
+    assert durable.read_sealed(tmp_path / "x.json", "") == json.loads(json.dumps(facts))
+
+
+def test_every_changed_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
+    path, facts = tmp_path / "x.json", {"state": "done", "attempt": 12, "exit_code": None, "rate": 0.25}
+    durable.write_sealed(path, facts)
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        try:
+            assert durable.read_sealed(path, "do this") == facts, "a change of white space is none of the content"
+        except IntegrityError as error:
+            assert "do this" in error.message or "use the version of wfc_dist" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is not JSON"), ("[1]", "holds no JSON object"), ("\xff", "is not JSON"), ('{"schema": 9}', "has schema 9"),
+     ('{"checksum": "0"}', "does not have its checksum"), ('{"schema": 2, "a": 1}', "does not have its checksum")],
+)  # fmt: skip
+def test_what_is_not_sealed_is_refused_with_the_remedy(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(IntegrityError, match=message):
+        durable.read_sealed(tmp_path / "x.json", "do this")
+
+
+def test_files_of_before_are_read_unchecked(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"state": "done"}')
+    assert durable.read_sealed(tmp_path / "x.json", "") == {"state": "done"}
+
+
+def test_damaged_json_lines_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.jsonl").write_bytes('{"a": 1}\n{"a"\n[2]\n\xff\n{"a": 3}\n{"a": 4'.encode("latin-1"))
+    assert durable.read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"a": 3}]
+    assert "x.jsonl: 3 of 5 lines are damaged and left out" in caplog.text
+
+
+def test_damaged_sealed_lines_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.jsonl"
+    for number in range(3):
+        durable.append_line(path, json.dumps(durable.seal({"rate": number})))
+    path.write_text(path.read_text().replace('"rate": 1', '"rate": 7') + '{"rate": 3}\n')
+    assert durable.read_json_lines(path, sealed=True) == [{"rate": 0}, {"rate": 2}, {"rate": 3}]
+    assert "1 of 4 lines are damaged" in caplog.text

@@ -5,8 +5,8 @@ preemption or the time limit. Then the process asks the training for a checkpoin
 file of the run exists, the job is not requeued.
 """
 
-import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,6 +23,7 @@ from wfc_dist.backends import net
 from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
 from wfc_dist.storage import durable
 
+logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
@@ -215,12 +216,12 @@ class JobProcess:
         durable.append_line(Path(self.folder) / STARTS, json.dumps({"time_s": time.time(), **facts}))
 
     def _write(self, state: str, **facts: Any) -> None:
-        durable.write_json(Path(self.folder) / RESULT, {"state": state, **facts})
+        durable.write_sealed(Path(self.folder) / RESULT, {"state": state, **facts})
 
     def _write_failure(self, context: RankContext, error: BaseException) -> None:
         refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
         facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host}
-        durable.write_json(failed_file(Path(self.folder), context.world_rank), facts)
+        durable.write_sealed(failed_file(Path(self.folder), context.world_rank), facts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("folder", "stop_file", "payload", "max_requeues", "checkpoints")}
@@ -230,14 +231,22 @@ class JobProcess:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Returns the result that rank 0 of a job wrote at its end, or None."""
-    with contextlib.suppress(FileNotFoundError):
-        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return result
-    return None
+    """Returns the result that rank 0 of a job wrote at its end; None if there is none, or a damaged one."""
+    return _read(folder / RESULT)
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
     """Returns the recorded failure of a rank that refused, else that of the lowest rank; None if there is none."""
-    failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failed-*.json"))]
+    found = [_read(path) for path in sorted(folder.glob("failed-*.json"))]
+    failures = [failure for failure in found if failure is not None]
     return next((failure for failure in failures if failure["refused"]), failures[0] if failures else None)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return durable.read_sealed(path, "the job counts as one without a result")
+    except FileNotFoundError:
+        return None
+    except IntegrityError as error:
+        logger.warning("%s", error)
+        return None

@@ -8,7 +8,6 @@ RUN/slurm/round-0001/train-a-1/     the first job that trains a; the next one is
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.job_process import STARTS, JobProcess
 from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, IntegrityError
 from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,12 @@ def find(round_folder: Path, label: str) -> JobRecord | None:
     """Returns the last job with a label, or None."""
     for _, folder in reversed(_numbered(round_folder, label)):
         with contextlib.suppress(FileNotFoundError):
-            facts = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            facts = durable.as_object((folder / "job.json").read_text(encoding="utf-8", errors="replace"))
+            if facts is None or not {"name", "key", "job_id", "schema"} <= facts.keys():
+                raise IntegrityError(
+                    f"{folder / 'job.json'} is damaged, so that its job is not known; cancel the job, if `squeue --me` shows one "
+                    f"for {label}, remove {folder}, and run again"
+                )
             return JobRecord(folder, facts["name"], facts["key"], facts["job_id"], facts["schema"])
     return None
 

@@ -131,3 +131,11 @@ def test_a_request_to_stop_that_comes_early_is_passed_on() -> None:
     context.request_stop()
     context.call_on_stop(lambda: asked.append("stop"))
     assert asked == ["stop"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "done", "checksum": "0"}'])
+def test_a_damaged_result_or_failure_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
+    (tmp_path / job_process.RESULT).write_text(text)
+    (tmp_path / "failed-0.json").write_text(text)
+    assert read_result(tmp_path) is None and read_failure(tmp_path) is None
+    assert "the job counts as one without a result" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from wfc_dist.backends.slurm import submission
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config.cluster import ClusterConfig
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, IntegrityError
 
 GOLDEN = Path(__file__).parent / "golden" / "slurm-job.sh"
 
@@ -60,3 +60,11 @@ def test_the_environment_of_the_coordinators_own_job_is_hidden(monkeypatch: pyte
     with submission._outside_any_job():
         assert os.environ["SLURM_CONF"] == "/etc/site.conf" and "SLURM_NTASKS" not in os.environ
     assert os.environ["SLURM_NTASKS"] == "1"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\xff"])
+def test_a_damaged_record_of_a_job_says_what_to_do(tmp_path: Path, text: str) -> None:
+    folder = submission.prepare(tmp_path, "a", "key", "run").folder
+    (folder / "job.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(IntegrityError, match=r"job\.json is damaged.*cancel the job.*squeue --me.* for a, remove .*run again"):
+        submission.find(tmp_path, "a")
