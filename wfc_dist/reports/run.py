@@ -183,9 +183,9 @@ def _rounds(matrix: ScoreMatrix) -> Section:
 
 
 def _curves(run: Run, matrix: ScoreMatrix) -> Section:
-    parts = []
+    parts: list[Part] = []
     for index, names in enumerate(matrix.config.round_list(), start=1):
-        logged = {name: run.curve(index, name) for name in names}
+        logged = {name: run.curve(index, name, tell=lambda said: parts.append(Part(note=said))) for name in names}
         if curves := {name: rows for name, rows in logged.items() if rows}:
             waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
             note = f"share of the time that a trainer waited for data: {waits}" if waits else ""

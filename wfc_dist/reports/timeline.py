@@ -104,7 +104,10 @@ def read_attempts(run_dir: Path) -> dict[int, Timeline]:
         files.setdefault(attempt, {}).setdefault(process, []).extend(events)
     attempts = {}
     for attempt, events_of in sorted(files.items()):
-        first_s = min(event["time_s"] for events in events_of.values() for event in events)
+        moments = [event["time_s"] for events in events_of.values() for event in events]
+        if not moments:
+            continue  # nothing of this attempt is whole
+        first_s = min(moments)
         spans = [span for process, events in events_of.items() for span in _spans(process, events, first_s)]
         attempts[attempt] = Timeline(sorted(spans, key=lambda span: (span.start_s, -span.end_s, span.process)))
     return attempts

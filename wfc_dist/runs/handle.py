@@ -1,7 +1,8 @@
 """A run opened for reading: its configuration, bases, adapters, scores, ledger and state. Loads neither torch nor ray."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from wfc_dist.runs.records import read_ledger
 from wfc_dist.runs.remote import local_run, whole_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror, Mirror
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -208,9 +211,12 @@ class Run:
         folder = self.paths.checkpoints(round_index, dataset)
         return [step for step in layout.checkpoint_steps(folder) if durable.is_committed(layout.checkpoint(folder, step))]
 
-    def curve(self, round_index: int, dataset: str) -> list[dict[str, Any]]:
-        """Returns the rows of an adapter's metrics log: step, loss, dev_loss, ...; empty if there is no log."""
-        return durable.read_json_lines(self.paths.curve(round_index, dataset))
+    def curve(self, round_index: int, dataset: str, tell: Callable[[str], object] = logger.warning) -> list[dict[str, Any]]:
+        """Returns the rows of an adapter's metrics log: step, loss, dev_loss, ...; empty if there is no log.
+
+        Damaged lines are left out; `tell` is called with the number of them.
+        """
+        return durable.read_json_lines(self.paths.curve(round_index, dataset), tell=tell)
 
     def deltas(self) -> list[Path]:
         """Returns the folder of the averaged update of each committed round, in order."""

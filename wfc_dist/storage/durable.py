@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +147,21 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     return whole.decode(errors="replace").split("\n")[:-1]  # not splitlines: a text may hold U+2028
 
 
-def read_json_lines(path: Path, *, repair: bool = False, sealed: bool = False) -> list[dict[str, Any]]:
-    """Returns the objects of an append-only file of JSON lines. Damaged lines are left out, with a warning.
+def read_json_lines(
+    path: Path, *, repair: bool = False, sealed: bool = False, tell: Callable[[str], object] = logger.warning
+) -> list[dict[str, Any]]:
+    """Returns the objects of an append-only file of JSON lines. Damaged lines are left out, and it is told how many.
 
     Args:
         path: The file; a missing one has no lines.
         repair: See `read_lines`.
         sealed: Each line was made by `seal`. Lines without a seal are those of an earlier version.
+        tell: Called with one sentence if lines are damaged.
     """
     rows = [_unsealed(line) if sealed else as_object(line) for line in read_lines(path, repair=repair)]
     whole = [row for row in rows if row is not None]
     if len(whole) < len(rows):
-        logger.warning("%s: %d of %d lines are damaged and left out", path, len(rows) - len(whole), len(rows))
+        tell(f"{path}: {len(rows) - len(whole)} of {len(rows)} lines are damaged and left out")
     return whole
 
 

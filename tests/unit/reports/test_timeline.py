@@ -92,3 +92,11 @@ def test_files_without_phases_are_read_and_no_span_of_theirs_is_idle(tmp_path: P
     write_events(tmp_path, "coordinator", moments)
 
     assert read_attempts(tmp_path)[1].seconds("coordinator") == {"curvature": 1, "fitting": 1, "checkpoint": 1, OTHER: 1}
+
+
+def test_an_attempt_whose_events_are_all_damaged_is_left_out(tmp_path: Path) -> None:
+    write_events(tmp_path, "coordinator", [(0, "factorize.start", {"round": 1}), (9, "factorize.end", {"round": 1})])
+    write_events(tmp_path, "coordinator", [(0, "factorize.start", {"round": 1})], attempt=2)
+    (tmp_path / "round-0001" / "logs" / "attempt-2" / "events-coordinator.jsonl").write_text("{torn\n")
+
+    assert list(read_attempts(tmp_path)) == [1]
