@@ -4,6 +4,9 @@ import sys
 
 from wfc_dist.errors import EXIT_FAILED, WfcError
 
+_COMPLETION = {"--install-completion", "--show-completion"}
+"""Options that write a shell's completion, always of `wfc`: shells complete no `python -m wfc_dist`."""
+
 
 def main() -> None:
     """Entry point: errors become one message and an exit code."""
@@ -16,7 +19,7 @@ def main() -> None:
 
         sys.exit(diagnose(sys.argv[2:]))
     try:
-        app()
+        app(prog_name="wfc" if _COMPLETION.intersection(sys.argv[1:]) else None)
     except WfcError as error:
         print(f"wfc: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -13,7 +13,7 @@ from wfc_dist.cli.models import Run
 from wfc_dist.cli.names import Commands
 from wfc_dist.errors import EXIT_FAILED, InputError
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output (`wfc config schema --of COMMAND`).")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live table, for logs.")]
 

@@ -13,7 +13,22 @@ config_app = typer.Typer(
     cls=Commands, no_args_is_help=True, help="Show the configuration's reference or schema, or a resolved configuration."
 )
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.")]
+
+
+def _complete_override(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Returns what a shell offers for a `key.path=value`, with meanings of one line; typer reads [ as the begin of a style."""
+    import textwrap
+
+    from wfc_dist.config.completion import completions
+
+    found = completions(incomplete, ctx.params.get("overrides") or (), ctx.params.get("config") or ctx.params.get("on"))
+    return [(word, textwrap.shorten(meaning, 72, placeholder=" ...").replace("[", "\\[")) for word, meaning in found]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Such as train.lr=1e-4.", autocompletion=_complete_override),
+]
 
 
 def add_to(app: typer.Typer) -> None:

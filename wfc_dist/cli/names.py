@@ -25,7 +25,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Fails for an unknown command with the name of the one that is meant."""
         word, known = args[0], self.list_commands(ctx)
-        if word not in known and not word.startswith("-"):
+        if word not in known and not word.startswith("-") and not ctx.resilient_parsing:  # that is a shell's question
             other = OTHER_NAMES.get(word.lower(), "")
             ctx.fail(f"no such command: {word!r}{f'; did you mean {other!r}?' if other in known else nearest(word, known)}")
         return super().resolve_command(ctx, args)
