@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,29 @@ def test_stop_checkpoints_and_the_same_command_goes_on(finished: Path, tmp_path:
     (checkpoint,) = (folder / "round-0001" / "training" / "a").glob("step-*")
     assert int(checkpoint.name.removeprefix("step-")) > 0
     assert "checkpoint at" in wfc("status", folder).stdout
+
+
+def test_watching_ends_when_the_process_of_the_run_is_killed(finished: Path, tmp_path: Path) -> None:
+    folder, held, said = tmp_path / "runs" / "tiny", tmp_path / "held", tmp_path / "said"
+    process = start_wfc("run", finished, f"run.dir={tmp_path / 'runs'}", log=tmp_path / "log", WFC_HOLD_AT=f"train={held}")
+    watching = None
+    try:
+        assert wait_for(held, process)
+        watching = start_wfc("status", folder, "--watch", log=said)
+        with pytest.raises(subprocess.TimeoutExpired):
+            watching.wait(8)  # more than two looks: while the process lives, watching goes on
+        kill_tree(process)
+        assert watching.wait(60) == 1
+    finally:
+        kill_tree(process)
+        if watching is not None:
+            kill_tree(watching)
+    lines = said.read_text().splitlines()
+    assert lines[0].startswith("running") or "round 1" in lines[0]
+    assert f"attempt 1 is running by its records, but process {process.pid} on " in lines[-1]
+    assert lines[-1].endswith("the same `wfc run` goes on")
+    wfc("run", finished, f"run.dir={tmp_path / 'runs'}", "--plain")
+    assert "done" in wfc("status", folder, "--watch").stdout
 
 
 def test_config_show_and_schema_are_complete(finished: Path) -> None:

@@ -38,12 +38,25 @@ def take_lock(file: IO[str], folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        time.sleep(0.1)  # `is_locked` of a process that only looks has the lock for a moment
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise ConfigError(
             f"{folder}: its file system cannot lock files ({error.strerror}), so two processes could work on it at once; "
             "mount it with locks (Lustre: flock; NFS: with its lock service), or put run.dir elsewhere"
         ) from error
+
+
+def is_locked(paths: RunPaths) -> bool:
+    """Says whether a process holds the run's lock; also where that cannot be found out."""
+    try:
+        with open(paths.lock, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is held, or the file system has no locks
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -55,6 +55,10 @@ class ObjectLock:
     def _numbers(self) -> list[int]:
         return sorted(int(name.removeprefix(_PREFIX)) for name in self._objects.list(CONTROL) if name.startswith(_PREFIX))
 
+    def highest(self) -> str | None:
+        """Returns the name of the lock's object; None if no process has ever taken the lock."""
+        return f"{_PREFIX}{numbers[-1]}" if (numbers := self._numbers()) else None
+
     def _data(self) -> bytes:
         return json.dumps(self._facts, sort_keys=True).encode()
 
@@ -90,7 +94,7 @@ class ObjectLock:
         while seen is not None:
             facts = json.loads(seen)
             holder = f"`wfc run`, process {facts['pid']} on {facts['host']} since {facts['since']}"
-            if facts["released"] or time.monotonic() - since_s >= LEASE_S or _died_here(facts):
+            if _is_gone(facts, since_s):
                 if not facts["released"]:
                     say(f"took {self._objects.url} over from {holder}, which is gone")
                 return
@@ -120,6 +124,27 @@ class ObjectLock:
         """Releases the lock, so that the next process takes it without waiting."""
         self._facts["released"] = True
         self._objects.write(f"{_PREFIX}{self.number}", self._data())
+
+
+class Onlooker:
+    """Looks from outside whether the lock of a run on object storage is held. Writes nothing."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._lock, self._objects = ObjectLock(objects), objects
+        self._seen: bytes | None = None
+        self._since_s = 0.0
+
+    def sees_holder(self) -> bool:
+        """Returns whether a process holds the lock; also until LEASE_S without a renewal have passed."""
+        seen = self._objects.read(name) if (name := self._lock.highest()) else None
+        if seen != self._seen:
+            self._seen, self._since_s = seen, time.monotonic()
+        return seen is not None and not _is_gone(json.loads(seen), self._since_s)
+
+
+def _is_gone(facts: dict[str, Any], since_s: float) -> bool:
+    """Returns whether a lock that has not been renewed `since_s` (monotonic) has no holder."""
+    return facts["released"] or time.monotonic() - since_s >= LEASE_S or _died_here(facts)
 
 
 def _died_here(facts: dict[str, Any]) -> bool:

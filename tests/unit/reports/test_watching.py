@@ -9,9 +9,12 @@ import pytest
 import scored_runs
 from rich.console import Console
 
+from wfc_dist.errors import WfcError
 from wfc_dist.reports import as_json
 from wfc_dist.reports.watching import watch_run
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.opening import locked
 from wfc_dist.storage import durable
 
 TRAINING = {"dataset": "cs", "step": 5, "max_steps": 10, "loss": float("nan"), "host": "h", "left_s": None}
@@ -39,11 +42,21 @@ def test_it_shows_progress_until_the_run_ends(run_dir: Path, end: str, terminal:
         stands(run_dir, next(looks))
         return Run(run_dir)
 
-    watch_run(look, console, every_s=0.0)
+    with locked(RunPaths(run_dir)):
+        watch_run(look, console, every_s=0.0)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "round 1: training 2 adapters: 25 % of 20 steps, about 2 min left" in text and "cs on h: 50 % of 10 steps" in text
     assert end in text and list(looks) == []
     assert terminal or text.count("25 % of 20") == 1  # a line is said once
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("state", ["new", "running"])
+def test_a_run_that_nobody_holds_is_left_with_what_to_do(run_dir: Path, state: str, terminal: bool) -> None:
+    stands(run_dir, state)
+    console = Console(file=io.StringIO(), width=160, force_terminal=terminal)
+    with pytest.raises(WfcError, match=f"attempt 1 is {state} by its records, but its process is gone: .* `wfc run` goes on"):
+        watch_run(lambda: Run(run_dir), console, every_s=0.0)
 
 
 def test_ctrl_c_leaves(run_dir: Path) -> None:
