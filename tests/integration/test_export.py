@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from processes import wfc
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from wfc_dist import InputError, IntegrityError, export, load_model
+from wfc_dist import ConfigError, InputError, IntegrityError, export, load_model
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.layout import RunPaths, read_record
 from wfc_dist.storage import durable
@@ -127,6 +127,67 @@ def test_a_converter_of_whisper_cpp_gets_the_files_it_reads(run: Run, tmp_path: 
     with pytest.raises(InputError, match=r"failed with exit code 1:\nno such layer"):
         export(run.path, "ggml", tmp_path / "out", converter=tmp_path / "FAIL.py", verify=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["FAIL.py", "convert.py", "made"], "nothing is left"
+
+
+OPTIMUM = """import json, pathlib, sys
+from safetensors import safe_open
+assert sys.argv[1:3] == ["export", "onnx"] and sys.flags.isolated
+options, out = dict(zip(sys.argv[3:7:2], sys.argv[4:7:2])), pathlib.Path(sys.argv[7])
+assert options["--task"] == "automatic-speech-recognition-with-past"
+source = pathlib.Path(options["--model"])
+with safe_open(source / "model.safetensors", "numpy") as file:
+    assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F32"} and len(file.keys()) > 20
+assert "additional_special_tokens" in json.loads((source / "tokenizer_config.json").read_text())
+if "FAIL" in __file__: sys.exit("no such operator")
+for name in ("encoder_model.onnx", "decoder_model_merged.onnx", "preprocessor_config.json"): (out / name).write_text("made")
+if "MUTE" not in __file__: (out / "tokenizer.json").write_text("made")
+"""
+
+
+def make_environment(folder: Path, **distributions: str) -> Path:
+    """Makes an environment with a stand-in of optimum and the records of distributions; returns its optimum-cli."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text(str(Path(np.__file__).parents[1]))  # where safetensors is
+    for name, version in distributions.items():
+        (site / f"{name}-{version}.dist-info").mkdir()
+        (site / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: {version}\n")
+    (site / "optimum" / "commands").mkdir(parents=True)
+    (site / "optimum" / "commands" / "optimum_cli.py").write_text(OPTIMUM)
+    (folder / "bin" / "optimum-cli").write_text("")
+    return folder / "bin" / "optimum-cli"
+
+
+def test_optimum_gets_a_whole_float32_checkpoint_in_an_environment_of_its_own(run: Run, tmp_path: Path) -> None:
+    """The module stands in for optimum's command: it looks at the files it would read. The test below has the real one."""
+    versions = {"optimum_onnx": "0.1.7", "onnxruntime": "1.2.3"}
+    good, bad, mute = (make_environment(tmp_path / name, **versions) for name in ("good", "FAIL", "MUTE"))
+    done = wfc("export", run.path, "--to", "onnx", "--converter", good, "--out", tmp_path / "made", "--no-verify")
+    assert "by optimum-onnx 0.1.7, onnxruntime 1.2.3: not verified" in done.stderr
+    export(run.path, "onnx", tmp_path / "same", converter=good.with_name("python"), verify=False)
+    for folder in (tmp_path / "made", tmp_path / "same"):
+        assert {"README.md", "encoder_model.onnx", "tokenizer.json"} < {path.name for path in folder.iterdir()}
+    card = ModelCard.load(tmp_path / "made" / "README.md")
+    assert card.data.library_name == "onnx" and "ORTModelForSpeechSeq2Seq" in card.text
+
+    with pytest.raises(InputError, match=r"failed with exit code 1:\nno such operator"):
+        export(run.path, "onnx", tmp_path / "out", converter=bad, verify=False)
+    with pytest.raises(InputError, match=r"wrote no tokenizer\.json:"):
+        export(run.path, "onnx", tmp_path / "out", converter=mute, verify=False)
+    bare = make_environment(tmp_path / "bare", optimum_onnx="0.1.7")
+    (bare.parents[1] / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "parent.pth").unlink()
+    with pytest.raises(ConfigError, match=r"run `pip install 'optimum-onnx\[onnxruntime\]' accelerate` in that environment"):
+        export(run.path, "onnx", tmp_path / "out", converter=bare, verify=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"good", "FAIL", "MUTE", "bare", "made", "same"}, "nothing is left"
+
+
+@pytest.mark.skipif(
+    "WFC_OPTIMUM" not in os.environ, reason="set WFC_OPTIMUM to the optimum-cli of an environment, see docs/export.md"
+)
+def test_onnxruntime_writes_what_the_base_writes(run: Run, tmp_path: Path) -> None:
+    done = export(run.path, "onnx", tmp_path / "out", converter=os.environ["WFC_OPTIMUM"])
+    assert len(done.compared) == 4 and all(item.is_same for item in done.compared)
+    assert "onnxruntime " in done.made_by and "same text for 4 of them" in (done.folder / "README.md").read_text()
 
 
 def test_an_export_that_is_refused_leaves_the_folder_as_it_was(run: Run, tmp_path: Path) -> None:

@@ -33,13 +33,15 @@ def size_bytes(text: str) -> int:
 
 def export(
     run: Run,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="safetensors, ctranslate2 or ggml.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="safetensors, ctranslate2, ggml or onnx.")],
     out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
     base: Base = None,
     *,
     quantization: Annotated[str, typer.Option(help="ctranslate2: float32, float16, int8, int8_float16 or int8_float32.")] = "",
     shard_size: Annotated[str | None, typer.Option(help="safetensors: the most that a file holds, such as 2GB.")] = None,
-    converter: Annotated[Path | None, typer.Option(help="ggml: whisper.cpp's models/convert-h5-to-ggml.py.")] = None,
+    converter: Annotated[
+        Path | None, typer.Option(help="ggml: whisper.cpp's models/convert-h5-to-ggml.py; onnx: an optimum-cli.")
+    ] = None,
     clip: Annotated[list[Path] | None, typer.Option(metavar="AUDIO", help="Verify with this clip; repeatable.")] = None,
     language: Annotated[str | None, typer.Option(help="Whisper language code of the clips; detected by default.")] = None,
     verify: Annotated[bool, typer.Option(help="Transcribe clips before and after; by default of the run's test sets.")] = True,

@@ -1,7 +1,7 @@
 """The formats of `wfc export` by name, and what each of them takes."""
 
 from wfc_dist.errors import ConfigError, nearest
-from wfc_dist.exporting import ctranslate2_format, ggml_format, safetensors_format
+from wfc_dist.exporting import ctranslate2_format, ggml_format, onnx_format, safetensors_format
 from wfc_dist.exporting.formats import Format, Options
 from wfc_dist.runs.cards import TRANSFORMERS, Use
 
@@ -18,6 +18,20 @@ _FASTER_WHISPER = Use(
     ),
 )
 _WHISPER_CPP = Use("whisper.cpp", ("```sh", "whisper-cli -m ggml-model.bin -l auto -f speech.wav", "```"))
+_ONNX = Use(
+    "onnx",
+    (
+        "```python",
+        "from optimum.onnxruntime import ORTModelForSpeechSeq2Seq",
+        "from transformers import WhisperProcessor",
+        "",
+        'model = ORTModelForSpeechSeq2Seq.from_pretrained("this folder")',
+        'processor = WhisperProcessor.from_pretrained("this folder")',
+        "```",
+        "",
+        "`encoder_model.onnx` and `decoder_model_merged.onnx` suffice; the other two decoders are the parts of the merged one.",
+    ),
+)
 
 FORMATS = {
     "safetensors": Format(
@@ -31,21 +45,18 @@ FORMATS = {
     "ggml": Format(
         ("float16",), ggml_format.write, ggml_format.reader, _WHISPER_CPP, ("converter",)
     ),
+    "onnx": Format(
+        ("float32",), onnx_format.write, onnx_format.reader, _ONNX, ("converter",)
+    ),
 }  # fmt: skip
-_LEFT_OUT = {
-    "onnx": "optimum-onnx 0.1 needs Transformers before 4.58, this package needs 5; export safetensors, and in an environment of "
-    "its own run `optimum-cli export onnx --model DIR OUT`"
-}
 
 
 def resolve(name: str, options: Options) -> tuple[Format, Options]:
     """Returns a format and its complete options.
 
     Raises:
-        ConfigError: No such format, a format that is left out (says why), or an option that the format does not read.
+        ConfigError: No such format or quantization, or an option that the format does not read.
     """
-    if name in _LEFT_OUT:
-        raise ConfigError(f"--to {name}: {_LEFT_OUT[name]}")
     if name not in FORMATS:
         raise ConfigError(f"--to {name!r} is not {', '.join(FORMATS)}{nearest(name, FORMATS)}")
     found = FORMATS[name]

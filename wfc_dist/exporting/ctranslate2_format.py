@@ -27,7 +27,7 @@ def write(source: Path, out: Path, options: Options) -> str:
     return f"ctranslate2 {ctranslate2.__version__}"
 
 
-def reader(folder: Path) -> Reader:
+def reader(folder: Path, options: Options) -> Reader:
     """Loads the model with faster-whisper (see `formats.Format`). Raises ConfigError when faster-whisper is not installed."""
     try:
         from faster_whisper import WhisperModel

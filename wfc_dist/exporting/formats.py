@@ -18,7 +18,7 @@ class Options:
     Attributes:
         quantization: One of the format's; "" for its default.
         shard_size_bytes: The most that one file may hold; None for a single file.
-        converter: whisper.cpp's convert-h5-to-ggml.py.
+        converter: whisper.cpp's convert-h5-to-ggml.py, or the optimum-cli of an environment for ONNX.
     """
 
     quantization: str = ""
@@ -33,7 +33,7 @@ class Format:
     Attributes:
         quantizations: What `quantization` may be; the first one is the default.
         write: (checkpoint folder, empty folder, options) -> who made the files, such as "ctranslate2 4.8".
-        reader: (written folder) -> a function that transcribes with it.
+        reader: (written folder, options) -> a function that transcribes with it.
         use: Who loads it, and how, for its card.
         takes: The options it reads, besides `quantization`.
         is_exact: The tensors are the same, so that another text is an error.
@@ -41,7 +41,7 @@ class Format:
 
     quantizations: tuple[str, ...]
     write: Callable[[Path, Path, Options], str]
-    reader: Callable[[Path], Reader]
+    reader: Callable[[Path, Options], Reader]
     use: Use
     takes: tuple[str, ...] = ()
     is_exact: bool = False

@@ -77,7 +77,7 @@ _TRANSCRIBE = """if True:
 """
 
 
-def reader(folder: Path) -> Reader:
+def reader(folder: Path, options: Options) -> Reader:
     """Transcribes with whisper.cpp, in a process of its own: a model that it does not like ends the process.
 
     Raises ConfigError when whisper.cpp's Python package is not installed.

@@ -53,12 +53,12 @@ def export(
 
     Args:
         run: A run directory, or the URL of one.
-        to: safetensors, ctranslate2 or ggml.
+        to: safetensors, ctranslate2, ggml or onnx.
         out: Must not exist, or be empty.
         base: Index of the base; the last one by default.
         quantization: Of ctranslate2: float32 (default), float16, int8, int8_float16 or int8_float32.
         shard_size_bytes: Of safetensors: the most that one file holds; one file by default.
-        converter: Of ggml: whisper.cpp's models/convert-h5-to-ggml.py.
+        converter: Of ggml: whisper.cpp's models/convert-h5-to-ggml.py. Of onnx: the optimum-cli of an environment of its own.
         clips: Audio files of at most 30 s to verify with; by default the first clips of the run's test sets.
         language: Whisper's code of the language of `clips`; detected by default.
         verify: Whether clips are transcribed.
@@ -90,7 +90,8 @@ def export(
         )
     with durable.new_folder(Path(out), may_be_empty=True) as staged:
         made_by = chosen.write(found.path, staged, options)
-        compared = verification.compare(samples, safetensors_format.reader(found.path), chosen.reader(staged)) if samples else []
+        readers = [safetensors_format.reader(found.path, options), chosen.reader(staged, options)] if samples else []
+        compared = verification.compare(samples, *readers) if samples else []
         _require_exact(chosen, to, compared)
         copy = _about(to, options, made_by, compared)
         (staged / CARD).write_text(full_card(opened, found.index, copy, chosen.use), encoding="utf-8")

@@ -54,7 +54,7 @@ def _write_shards(source: Path, out: Path, size_bytes: int) -> None:
     (out / base_chain.INDEX).write_text(text + "\n", encoding="utf-8")
 
 
-def reader(folder: Path) -> Reader:
+def reader(folder: Path, options: Options) -> Reader:
     """Loads a checkpoint with Transformers (see `formats.Format`)."""
     model, processor, _ = load_model(folder)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from wfc_dist.cli.sharing import size_bytes
-from wfc_dist.errors import ConfigError
-from wfc_dist.exporting.catalog import resolve
+from wfc_dist.errors import ConfigError, InputError
+from wfc_dist.exporting import onnx_format
+from wfc_dist.exporting.catalog import FORMATS, resolve
 from wfc_dist.exporting.formats import Options
 from wfc_dist.exporting.safetensors_format import shards
 from wfc_dist.exporting.verification import Compared
@@ -18,7 +19,7 @@ from wfc_dist.weights.tensor_files import TensorSpec
     ("name", "options", "message"),
     [
         ("ctranslate", Options(), "did you mean 'ctranslate2'"),
-        ("onnx", Options(), r"needs Transformers before 4\.58"),
+        ("onnx", Options("int8"), "'int8': onnx takes float32"),
         ("ctranslate2", Options("int4"), "'int4': ctranslate2 takes float32 or float16 or int8"),
         ("safetensors", Options("int8"), "takes nothing: the tensors stay as they are"),
         ("ctranslate2", Options(shard_size_bytes=1), "--shard-size is not read by --to ctranslate2"),
@@ -31,8 +32,17 @@ def test_what_a_format_does_not_take_is_refused(name: str, options: Options, mes
 
 
 def test_the_first_quantization_is_the_default() -> None:
-    found = {name: resolve(name, Options())[1].quantization for name in ("safetensors", "ctranslate2", "ggml")}
-    assert found == {"safetensors": "", "ctranslate2": "float32", "ggml": "float16"}
+    found = {name: resolve(name, Options())[1].quantization for name in FORMATS}
+    assert found == {"safetensors": "", "ctranslate2": "float32", "ggml": "float16", "onnx": "float32"}
+
+
+def test_a_converter_that_is_missing_or_has_no_python_beside_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs --converter PATH: the optimum-cli of an environment with `pip install"):
+        onnx_format.write(tmp_path, tmp_path, Options())
+    (tmp_path / "optimum-cli").write_text("")
+    for name in ("optimum-cli", "python3"):
+        with pytest.raises(InputError, match=f"{name}: no such file, or no Python beside it"):
+            onnx_format.write(tmp_path, tmp_path, Options(converter=tmp_path / name))
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("500mb", 5 * 10**8), ("1.5 KB", 1500), ("7", 7)])
