@@ -1,5 +1,9 @@
 """Jobs of training and centralizing, made from the run store: every backend gets the same jobs, hence the same bytes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from wfc_dist.centralize.rank import CentralizeJob
 from wfc_dist.centralize.weights import asked_for
 from wfc_dist.config.datasets import DatasetConfig
@@ -59,11 +63,28 @@ def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     return tuple(str(store.paths.adapter(index, dataset)) for index, datasets in rounds for dataset in datasets)
 
 
-def previous_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
+def previous_adapters(store: RunStore, base: Base, method: str) -> tuple[str, ...]:
     """Returns the adapter folders of the round that made `base`, if the merge method needs them; none for base 0."""
-    if "previous" not in catalog.entry(store.config.centralize.method).needs or base.index == 0:
+    if "previous" not in catalog.entry(method).needs or base.index == 0:
         return ()
     return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.config.round_list()[base.index - 1])
+
+
+def merged_as(job: CentralizeJob, facts: Mapping[str, Any], store: RunStore) -> CentralizeJob:
+    """Returns a job that merges the way a committed base was merged, whatever the configuration says now.
+
+    Args:
+        job: From `centralize_job`.
+        facts: The manifest of the base, or its line in the ledger.
+        store: The opened run.
+    """
+    return replace(
+        job,
+        weights=tuple(facts["weights"][adapter.dataset] for adapter in job.adapters),
+        are_shares=True,
+        previous_adapters=previous_adapters(store, job.base, facts["method"]),
+        **{key: facts[key] for key in ("method", "options", "norm", "scale", "seed")},
+    )
 
 
 def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, interim: bool = False) -> CentralizeJob:
@@ -88,5 +109,5 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, inte
         options=settings.options,
         norm=settings.norm,
         seed=derived_seed(store.config.run.seed, "merge", base.index + 1),
-        previous_adapters=previous_adapters(store, base),
+        previous_adapters=previous_adapters(store, base, settings.method),
     )

@@ -41,6 +41,7 @@ class CentralizeJob:
         base: The base against which the adapters were trained.
         adapters: The adapters in data-set order, which is the order of summation.
         weights: One number per adapter, with any positive sum.
+        are_shares: The weights are the shares of a committed round, which a second division by their sum could round.
         method, options, norm: The values of the configuration.
         scale: The scale of this round.
         dtype: Data type of the new base; "auto" keeps that of the root.
@@ -71,6 +72,12 @@ class CentralizeJob:
     norm: str = "own"
     seed: int = 0
     previous_adapters: tuple[str, ...] = ()
+    are_shares: bool = False
+
+    def shares(self) -> dict[str, float]:
+        """Returns data set -> share of its adapter, in the order of summation. Raises InputError for weights without a sum."""
+        shares = list(self.weights) if self.are_shares else normalized(self.weights)
+        return dict(zip((adapter.dataset for adapter in self.adapters), shares, strict=True))
 
     def recipe(self) -> Recipe:
         """Returns the recipe that all modules share. Raises ConfigError for an option that the method does not have."""
@@ -246,7 +253,7 @@ def _write(
         "links": links,
         "written": {base_chain.CHANGED: update_sha256},
         **asdict(job.recipe()),  # method, options, norm, scale, seed
-        "weights": dict(zip([adapter.dataset for adapter in job.adapters], normalized(job.weights), strict=True)),
+        "weights": job.shares(),
         "adapters": {adapter.dataset: adapter.sha256 for adapter in job.adapters},
         "parent_sha256": job.base.sha256,
     }
@@ -316,11 +323,10 @@ def _average(
         base_chain.check_fits(Path(job.root), shapes)
     specs = apply.merged_specs(Path(job.root), modules, job.dtype)
     ordered = [name.removesuffix(".weight") for name in write_order(specs)]
-    shares = dict(zip((adapter.dataset for adapter in job.adapters), normalized(job.weights), strict=True))
     averaged = average_owned(
         loaded,
         {module: modules[module] for module in ordered},
-        shares,
+        job.shares(),
         group,
         recipe=job.recipe(),
         past_deltas=[Path(folder) for folder in job.past_deltas],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from wfc_dist.backends.jobs import centralize_job
+from wfc_dist.backends.jobs import centralize_job, merged_as
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.layout import read_base
@@ -41,12 +41,15 @@ def remake_round(store: RunStore, index: int, damage: IntegrityError) -> None:
     from wfc_dist.centralize import collectives
     from wfc_dist.centralize.rank import centralize_rank
 
-    recorded = store.recorded_sha256(index)
+    recorded = (store.recorded_base(index) or {}).get("sha256")
     before = read_base(store.paths.run_dir, index - 1)
     assert before is not None, f"base {index - 1} is committed"
     try:
-        adapters = [_adapter(store, before[0], name) for name in store.config.round_list()[index - 1]]
+        line = store.recorded_base(index) or {}
+        names = store.config.round_list()[index - 1]  # in the order of summation
+        adapters = [_adapter(store, before[0], name) for name in names if name in line.get("weights", names)]
         job = centralize_job(store, before[0], adapters)
+        job = merged_as(job, line, store) if "weights" in line else job  # the earliest versions recorded the sha256 only
         staged = centralize_rank(replace(job, past_deltas=job.past_deltas[: index - 1]), collectives.Group())
     except IntegrityError as error:
         raise IntegrityError(

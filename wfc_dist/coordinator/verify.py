@@ -13,6 +13,7 @@ from wfc_dist.progress import Display
 from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.opening import opened_for_writing
+from wfc_dist.runs.records import standing
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain
@@ -103,7 +104,7 @@ def _verify_record(path: Path) -> None:
 
 
 def _verify_ledger(run: Run) -> None:
-    recorded = {line["round"] for line in run.ledger() if line["event"] == "base"}
+    recorded = {line["round"] for line in standing(run.ledger()) if line["event"] == "base"}
     if missing := [index for index in range(run.paths.last_base() + 1) if index not in recorded]:
         raise IntegrityError(f"{run.paths.ledger} has lost the line of base {missing[0]}; `wfc run` writes it anew")
 

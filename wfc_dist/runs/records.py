@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,22 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     return [
         durable.unseal(text, f"{path}, line {number},", remedy) for number, text in enumerate(durable.read_lines(path), start=1)
     ]
+
+
+def standing(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the lines that still hold.
+
+    Those from before a run began anew do not, apart from base 0 if it stayed, nor do those of rounds that were rolled back.
+    """
+    held: list[dict[str, Any]] = []
+    for line in lines:
+        if line["event"] == "anew":
+            stays = not any(key.startswith("base.") for key in line.get("changed", ()))
+            held = [earlier for earlier in held if stays and earlier["event"] == "base"]
+        elif line["event"] == "rolled_back":
+            held = [earlier for earlier in held if earlier.get("round", 0) <= line["to"]]
+        held.append(dict(line))
+    return held
 
 
 def _is_whole(text: str) -> bool:

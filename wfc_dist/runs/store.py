@@ -14,7 +14,7 @@ from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.cards import base_card
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_record, request_stop
 from wfc_dist.runs.provenance import describe_adapter, describe_base
-from wfc_dist.runs.records import Fits, Ledger, StatusFile
+from wfc_dist.runs.records import Fits, Ledger, StatusFile, standing
 from wfc_dist.runs.root_model import CARD, describe_root
 from wfc_dist.runs.shared_cache import Pool, adapter_identity
 from wfc_dist.storage import durable
@@ -231,19 +231,14 @@ class RunStore:
             return error
         return None
 
-    def recorded_sha256(self, index: int) -> str | None:
-        """Returns the sha256 with which a base was committed, from the ledger; None if it was not committed."""
-        recorded: str | None = None
-        for line in self.ledger.lines():
-            if line["event"] == "anew":
-                recorded = None
-            elif line["event"] == "base" and line["round"] == index:
-                recorded = line["sha256"]
-        return recorded
+    def recorded_base(self, index: int) -> dict[str, Any] | None:
+        """Returns the line of the ledger with which a base was committed: sha256, weights, method; None if it was not."""
+        lines = [line for line in standing(self.ledger.lines()) if line["event"] == "base" and line["round"] == index]
+        return lines[-1] if lines else None
 
     def _require_recorded(self, index: int, sha256: str) -> None:
         """Raises IntegrityError where a base that later ones build on would be replaced by another one."""
-        recorded = self.recorded_sha256(index)
+        recorded = (self.recorded_base(index) or {}).get("sha256")
         if recorded not in (None, sha256) and durable.is_committed(self.paths.base(index + 1)):
             raise IntegrityError(
                 f"base {index} was committed with sha256 {str(recorded)[:12]}, and base {index + 1} builds on it; made anew, it "
@@ -291,7 +286,7 @@ class RunStore:
         there, and the later rounds are read, unless a line was damaged. So the work does not grow with the length of the run.
         """
         is_damaged = self.ledger.repair()
-        lines = self.ledger.lines()
+        lines = standing(self.ledger.lines())
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
         recorded = {line["round"] for line in lines if line["event"] == "base" and not is_damaged}
         last = first_uncommitted(self.paths) - 1

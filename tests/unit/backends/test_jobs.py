@@ -27,8 +27,8 @@ def make(tmp_path: Path, **centralize: object) -> Config:
 @pytest.mark.parametrize(("method", "expected"), [("ihr", ["z", "y"]), ("mean", []), ("fisher", [])])
 def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, method: str, expected: list[str]) -> None:
     with opened_for_writing(make(tmp_path, method=method), {}) as store:
-        assert jobs.previous_adapters(store, Base(0, "root", "0")) == ()
-        found = jobs.previous_adapters(store, Base(1, "base", "1"))
+        assert jobs.previous_adapters(store, Base(0, "root", "0"), method) == ()
+        found = jobs.previous_adapters(store, Base(1, "base", "1"), method)
         assert list(found) == [str(store.paths.adapter(1, name)) for name in expected]  # in the file's order
 
 
