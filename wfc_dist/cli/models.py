@@ -62,13 +62,13 @@ def average(
         raise InputError(f"--weights {weights!r} is not a list of numbers such as 0.5,0.3,0.2") from error
     typer.echo(
         wfc_dist.average(
-            adapters, out, method=method, options=_options(option or []), weights=numbers, norm=norm, scale=scale, seed=seed,
+            adapters, out, method=method, options=options_of(option or []), weights=numbers, norm=norm, scale=scale, seed=seed,
             past=past or [], previous=previous or [],
         )
     )  # fmt: skip
 
 
-def _options(assignments: list[str]) -> dict[str, float]:
+def options_of(assignments: list[str]) -> dict[str, float]:
     """Returns what `--option NAME=NUMBER` said."""
     try:
         return {name: float(number) for name, number in (word.split("=") for word in assignments)}

@@ -1,12 +1,15 @@
 """Tables of `wfc audit` and `wfc status`, and the tree of `wfc lineage`. Loads neither torch nor ray."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from wfc_dist.coordinator.garbage import Garbage
 from wfc_dist.data.audit import AuditReport
 from wfc_dist.progress import in_words
 from wfc_dist.reports.stream import stream_table
@@ -63,6 +66,14 @@ def status_table(run: Run) -> Group:
     return Group(head, *lines, table, *([arrivals] if arrivals else []))
 
 
+def garbage_table(run_dir: Path, found: Sequence[Garbage]) -> Table:
+    """Returns what a run does not need: path in the run, megabytes, and what it was."""
+    table = titled_table("not needed", "path", "MB", "what it was")
+    for item in found:
+        table.add_row(Text(item.path.relative_to(run_dir).as_posix()), f"{item.num_bytes / 1e6:,.1f}", item.why)
+    return table
+
+
 def progress_lines(run: Run) -> list[str]:
     """Returns how far the current phase of a running run is, and each of its trainings, in lines."""
     if (found := run.progress()) is None:
@@ -105,7 +116,11 @@ def lineage_tree(run: Run) -> Tree:
             adapter = run.adapter(base.index, dataset)
             hours, steps = (adapter.facts["hours"], adapter.facts["steps"]) if adapter else (0.0, "?")
             weight = base.facts["weights"][dataset]
-            branch.add(f"{dataset}: adapter {sha256[:12]}, weight {weight:.4f}, {hours:.2f} h, {steps} steps")
+            against = base.facts.get("grafted", {}).get(dataset)
+            branch.add(
+                f"{dataset}: adapter {sha256[:12]}, weight {weight:.4f}, {hours:.2f} h, {steps} steps"
+                + (f", trained against another base, {against[:12]}" if against else "")
+            )
     return tree
 
 

@@ -93,6 +93,7 @@ def adapter_card(config: Config, root: Root, learned: Learned, base_sha256: str,
         *_datasets(config, [learned]),
         *_section("Lineage", [
             f"- Base: {index}, sha256 of its tensors `{base_sha256}`.",
+            *([f"- It was trained against another base, `{facts['trained_against']}`."] if "trained_against" in facts else []),
             f"- Root: `{root.name}`{_at(root)}, sha256 of its tensors `{root.sha256}`.",
             f"- This adapter: sha256 of its tensors `{learned.sha256}`.",
         ]),
@@ -169,6 +170,10 @@ def _what_a_base_is(config: Config, root: Root, chain: Sequence[Mapping[str, Any
             f"- Adapters: {config.lora.described()}.",
             f"- Norm of the last update: {last['update_norm']:.6g}." if "update_norm" in last else "- Norm of the last update: ?",
             f"- Data type: {config.base.dtype} (auto is the root's own).",
+            *(
+                f"- Base {index} merges {dataset}, whose adapter was trained against another base, `{against}`."
+                for index, facts in enumerate(chain, start=1) for dataset, against in facts.get("grafted", {}).items()
+            ),
         ]),
     ]  # fmt: skip
 

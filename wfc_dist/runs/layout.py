@@ -29,6 +29,7 @@ class RunPaths:
         serving: Link to the base that a stream serves.
         report: Folder of the pages and tables for people.
         tracking: Folder of the trackers' files.
+        branch_config: The configuration of a branch, with which `wfc run` goes on.
         shared_marker: File written by the coordinator. A node that does not see this file does not share the run directory.
     """
 
@@ -38,7 +39,7 @@ class RunPaths:
         self.config_copy = run_dir / "config-copy.json"
         self.stop_file, self.lock, self.serving = run_dir / "stop", run_dir / "lock", run_dir / "serving"
         self.progress = run_dir / "progress.json"
-        self.tracking = run_dir / "tracking"
+        self.tracking, self.branch_config = run_dir / "tracking", run_dir / "config.yaml"
         self.report, self.shared_marker = run_dir / "report", run_dir / ".shared"
 
     def base(self, index: int) -> Path:
@@ -108,6 +109,19 @@ class RunPaths:
     def all_scores(self) -> list[Path]:
         """Returns the scores file of every model that was scored, in order of rounds and names."""
         return sorted(self.run_dir.glob(f"round-*/evaluation/*/{_SCORES}"))
+
+    def rolled_back(self, attempt: int) -> Path:
+        """Returns the folder to which an attempt moved the rounds after the base that it went back to."""
+        return self.run_dir / f"rolled-back-{attempt}"
+
+    def all_rolled_back(self) -> list[Path]:
+        """Returns the folders of rounds that were rolled back."""
+        return sorted(self.run_dir.glob("rolled-back-*"))
+
+    def all_aside(self) -> list[Path]:
+        """Returns unfinished work of attempts, and what was damaged and set aside, in order of paths."""
+        patterns = ("*.tmp-*", "*.damaged-*", "round-*/*.tmp-*", "round-*/*/*.tmp-*")
+        return sorted({path for pattern in patterns for path in self.run_dir.glob(pattern)})
 
     def logs(self, round_index: int, attempt: int) -> Path:
         """Returns the folder of one attempt's logs of a round."""
@@ -229,20 +243,26 @@ def open_logs(logs: Path, process: str) -> None:
     log.open_events(events_file(logs, process))
 
 
-def has_trained(paths: RunPaths) -> bool:
-    """Says whether anything of a run but base 0 and its scores would be lost or mistaken under another configuration.
+def has_trained(paths: RunPaths, after: int = 0) -> bool:
+    """Says whether anything of the rounds after base `after`, but scores, would be lost or mistaken under another configuration.
 
-    That is an adapter, a resumable state, a step in a metrics log, an update, an interim base, a fit, base 1, or a Slurm job,
-    which may still be queued.
+    That is an adapter, a resumable state, a step in a metrics log, an update, an interim base, a fit, a later base, or a Slurm
+    job, which may still be queued.
     """
-    run_dir = paths.run_dir
+    rounds = [path for path in paths.run_dir.glob("round-*") if path.name > _round_name(after)]
+    jobs = [path for path in paths.run_dir.glob("slurm/*/*") if path.parent.name > _round_name(after)]
     begun = ("training/*/step-*", "delta", "interim-*", "fit/*")
     return (
-        paths.base(1).exists() or any(run_dir.glob("slurm/*/*"))
-        or any(True for pattern in begun for _ in run_dir.glob(f"round-*/{pattern}"))
-        or any(path.stat().st_size for path in run_dir.glob("round-*/training-curves/*"))
-        or any(durable.is_committed(path) for path in run_dir.glob("round-*/adapters/*"))
+        paths.base(after + 1).exists() or bool(jobs)
+        or any(True for folder in rounds for pattern in begun for _ in folder.glob(pattern))
+        or any(path.stat().st_size for folder in rounds for path in folder.glob("training-curves/*"))
+        or any(durable.is_committed(path) for folder in rounds for path in folder.glob("adapters/*"))
     )  # fmt: skip
+
+
+def is_served(paths: RunPaths, folder: Path) -> bool:
+    """Returns whether a stream serves the base in `folder`."""
+    return paths.serving.is_symlink() and paths.serving.resolve() == folder.resolve()
 
 
 def request_stop(paths: RunPaths, reason: str) -> None:

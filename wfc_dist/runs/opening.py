@@ -169,7 +169,7 @@ def _opened(
     if has_record(paths):
         recorded, anew = _check_unchanged(paths, config, fingerprints, may_begin_anew=not isinstance(mirror, Mirror))
         attempt = int(recorded["attempt"]) + 1
-        more |= {key: recorded[key] for key in ("arrivals",) if key in recorded}
+        more |= {key: recorded[key] for key in ("arrivals", "rolled_back_to") if key in recorded}
     store = RunStore(paths, config, attempt, mirror, require_lock)
     if anew:
         if any(key.startswith("base.") for key in anew):
@@ -207,6 +207,8 @@ def _check_unchanged(
     other = sorted(key for key, value in recorded["data"].items() if fingerprints.get(key) != value)
     if may_begin_anew and "arrivals" not in recorded and not has_trained(paths):
         return recorded, [*changed, *(f"the data of {key}" for key in other)]
+    if (kept := recorded.get("rolled_back_to")) is not None and not has_trained(paths, kept):
+        changed = [key for key in changed if not _is_of_later_rounds(key, recorded["config"], config, kept)]
     if changed:
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
@@ -218,3 +220,13 @@ def _check_unchanged(
             "Restore it to go on, or choose another run.name for a new run"
         )
     return recorded, []
+
+
+def _is_of_later_rounds(key: str, recorded: Mapping[str, Any], config: Config, kept: int) -> bool:
+    """Says whether a changed key has no part in the first `kept` rounds, so that it may change after a rollback to them."""
+    block, _, rest = key.partition(".")
+    if block == "rounds":
+        return loading.parse(recorded).round_list()[:kept] == config.round_list()[:kept]
+    if block == "datasets":
+        return rest.partition(".")[0] not in recorded["datasets"]
+    return block in ("lora", "train", "centralize")
