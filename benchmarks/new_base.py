@@ -3,7 +3,8 @@
     python benchmarks/new_base.py [--model whisper-large-v3-turbo] [--dtype float16] [--repetitions 3]
 
 Each way runs in a fresh process that has torch (and PEFT) loaded before the clock starts; the files are in the page cache.
-- ours: read and verify K adapters, average, merge into the changed tensors, write, fsync, hash, commit.
+- ours: read and verify K adapters, average, merge into the changed tensors, write, fsync, hash, read back, commit.
+- ours, not read back: the same without reading back what was written, which shows what that costs.
 - cp: copy the whole checkpoint and fsync it, what any way that rewrites the checkpoint must do at least. No average, no hash.
 - peft: merge each adapter with PEFT into its own copy of the model, average the copies, save; in the checkpoint's data type.
 - peft, float32: the same with models loaded in float32, so that nothing is rounded before the end, as ours.
@@ -42,9 +43,10 @@ def recorded_hashes(root: Path) -> Any:
     return json.loads(known.read_text())
 
 
-def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+def ours(root: Path, adapters: list[Path], out: Path, is_read_back: bool = True) -> Callable[[], None]:
     from wfc_dist.centralize import apply, collectives
     from wfc_dist.centralize.rank import CentralizeJob, centralize_rank
+    from wfc_dist.centralize.readback import Sources, require_as_computed
     from wfc_dist.rounds import Adapter, Base
     from wfc_dist.storage import durable
     from wfc_dist.weights.hashing import content_sha256
@@ -65,8 +67,10 @@ def ours(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
         )  # fmt: skip
         result = centralize_rank(job, collectives.Group())
         assert result is not None
+        if is_read_back:
+            require_as_computed(result, Sources(root, root, (), "auto"), hashes)
         facts: dict[str, Any] = dict(result.facts)
-        durable.commit_folder(delta, out / "delta", {"round": 1})
+        durable.commit_folder(delta, out / "delta", {"round": 1}, known=facts["written"])
         links = {name: file_hashes[path] for name, path in facts["links"].items()}
         durable.commit_folder(staged, out / "base", facts, known=links | facts["written"])
 
@@ -108,7 +112,17 @@ def peft_in(dtype: str) -> Callable[[Path, list[Path], Path], Callable[[], None]
     return make
 
 
-WAYS = {"ours": ours, "cp": cp, "peft": peft_in("auto"), "peft, float32": peft_in("float32")}
+def not_read_back(root: Path, adapters: list[Path], out: Path) -> Callable[[], None]:
+    return ours(root, adapters, out, is_read_back=False)
+
+
+WAYS = {
+    "ours": ours,
+    "ours, not read back": not_read_back,
+    "cp": cp,
+    "peft": peft_in("auto"),
+    "peft, float32": peft_in("float32"),
+}
 
 
 def main() -> None:
@@ -121,7 +135,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "wfc-benchmark")
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.model == LANGUAGE_MODEL and set(options.ways) - {"ours", "cp"}:
+    if options.model == LANGUAGE_MODEL and set(options.ways) - {"ours", "ours, not read back", "cp"}:
         parser.error("--model 7b needs --ways ours cp: three models in memory are more than most machines have")
     folder, name = (
         options.folder,

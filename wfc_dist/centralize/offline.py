@@ -8,6 +8,7 @@ import torch
 
 from wfc_dist.centralize import apply, inputs
 from wfc_dist.centralize.exchange import same_modules
+from wfc_dist.centralize.readback import Sources, differing, rebuilt_hashes
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import AnyDelta, concatenated, normalized
@@ -169,9 +170,10 @@ def require_rebuilt(run: Run, base: int) -> None:
     torch.set_num_threads(1)  # as in a round, so that the bytes are the same
     facts, before = run.base(base).facts, run.base(base - 1).facts
     *past, last = [run.paths.delta(index) for index in range(1, base + 1)]
-    merged = apply.merged_modules(Path(run.base(0).facts["root"]), past, base_chain.read_delta(last), run.config.base.dtype)
-    hashes = {**before["tensors"], **{f"{module}.weight": item.sha256 for module, item in merged}}
-    if different := sorted(name for name, sha256 in hashes.items() if facts["tensors"].get(name) != sha256):
+    root = run.base(0).facts
+    sources = Sources(Path(root["root"]), Path(root["model_path"]), tuple(past), run.config.base.dtype)
+    recomputed = rebuilt_hashes(sources, base_chain.read_delta(last))
+    if different := differing({**before["tensors"], **recomputed}, facts["tensors"]):
         raise IntegrityError(
             f"base {base} computed again from root and deltas differs from the committed one (first: {different[0]}); restore "
             f"the deltas of {run.path} if they were changed, or use the libraries that made the run"

@@ -238,20 +238,20 @@ def _write(
             changed[f"{module}.weight"], squares[module] = item.sha256, (item.update_squared, item.lost_squared)
             yield f"{module}.weight", item.tensor
 
-    def write_delta() -> None:
+    def write_delta() -> str:
         with log.span("write_delta", phase="merging"):
-            base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
+            return base_chain.write_delta(Path(job.delta_dir), {module: item.delta for module, item in averaged.items()})
 
     with ThreadPoolExecutor(1) as writer, log.span("write_base", phase="merging"):
         delta_written = writer.submit(write_delta)  # the delta is written while modules are merged
         links, update_sha256 = base_chain.write_overlay(Path(job.shared), specs, tensors(), Path(job.base_dir))
-        delta_written.result()
+        delta_sha256 = delta_written.result()
     tensor_hashes = dict(job.tensor_hashes) | changed
     facts = diagnostics(averaged, dict(sorted(squares.items()))) | {
         "tensors": tensor_hashes,
         "changed": sorted(changed),
         "links": links,
-        "written": {base_chain.CHANGED: update_sha256},
+        "written": {base_chain.CHANGED: update_sha256, base_chain.DELTA: delta_sha256},
         **asdict(job.recipe()),  # method, options, norm, scale, seed
         "weights": job.shares(),
         "adapters": {adapter.dataset: adapter.sha256 for adapter in job.adapters},

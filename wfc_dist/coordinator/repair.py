@@ -40,6 +40,8 @@ def remake_round(store: RunStore, index: int, damage: IntegrityError) -> None:
     """
     from wfc_dist.centralize import collectives
     from wfc_dist.centralize.rank import centralize_rank
+    from wfc_dist.centralize.readback import require_as_computed
+    from wfc_dist.coordinator.reading_back import sources_of
 
     recorded = (store.recorded_base(index) or {}).get("sha256")
     before = read_base(store.paths.run_dir, index - 1)
@@ -51,11 +53,12 @@ def remake_round(store: RunStore, index: int, damage: IntegrityError) -> None:
         job = centralize_job(store, before[0], adapters)
         job = merged_as(job, line, store) if "weights" in line else job  # the earliest versions recorded the sha256 only
         staged = centralize_rank(replace(job, past_deltas=job.past_deltas[: index - 1]), collectives.Group())
+        assert staged is not None, "rank 0 gets the result"
+        require_as_computed(staged, sources_of(store, index), store.tensor_hashes(before[0]))
     except IntegrityError as error:
         raise IntegrityError(
             f"{damage.message}. It cannot be made anew: {error.message}. Restore one of the two from a backup, then run again"
         ) from error
-    assert staged is not None, "rank 0 gets the result"
     if staged.sha256 != recorded:
         raise IntegrityError(
             f"{damage.message}. Made anew from its adapters, base {index} has sha256 {staged.sha256[:12]}, the run committed "

@@ -164,9 +164,11 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
 
 def _parts(store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack) -> Parts:
     from wfc_dist.coordinator.fitting import FittedCentralizer
+    from wfc_dist.coordinator.reading_back import CheckedCentralizer
     from wfc_dist.evaluation.scoring import RunScorer
 
-    trainers, centralizer = _backend(store, checked, display, stack)
+    trainers, merger = _backend(store, checked, display, stack)
+    centralizer: Centralizer = CheckedCentralizer(store, merger, display.say)
     scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
     if store.config.centralize.is_fitted:
         centralizer = FittedCentralizer(store, centralizer, trainers, display.say)

@@ -206,7 +206,7 @@ class RunStore:
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         self._require_recorded(staged.index, staged.sha256)
         with log.span("commit_base", phase="merging"):
-            self._commit(Path(staged.delta_path), delta, {"round": staged.index})
+            self._commit_delta(staged)
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self.ledger.record_commit("base", staged.facts, round=staged.index, sha256=staged.sha256)
         self._prune(staged.index)
@@ -248,7 +248,7 @@ class RunStore:
     def replace_round(self, staged: StagedBase) -> None:
         """Replaces delta and base of a committed round by the same ones, made anew, and records that."""
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
-        self._commit(Path(staged.delta_path), delta, {"round": staged.index})
+        self._commit_delta(staged)
         self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
         self.ledger.record("remade", round=staged.index, sha256=staged.sha256)
 
@@ -261,6 +261,11 @@ class RunStore:
             self.ledger.record("interim", round=staged.index, **facts)
         shutil.rmtree(staged.delta_path, ignore_errors=True)
         return Base(base.index, str(final), staged.sha256, len(adapters))
+
+    def _commit_delta(self, staged: StagedBase) -> None:
+        self._commit(
+            Path(staged.delta_path), self.paths.delta(staged.index), {"round": staged.index}, staged.facts.get("written")
+        )
 
     def _commit_overlay(self, staged: StagedBase, final: Path, **more: Any) -> None:
         facts = {**staged.facts, "sha256": staged.sha256, **more}

@@ -50,6 +50,15 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_cached(path: Path) -> None:
+    """Asks the system to read a file that was flushed from the disk, not from memory, when it is read next."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `path` atomically: a reader sees either all old bytes or all new bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)

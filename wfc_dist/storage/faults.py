@@ -1,7 +1,8 @@
-"""Named points at which a test can hold a process in order to kill it there.
+"""Named points at which a test can hold a process, in order to kill it there, or to damage a file before it goes on.
 
 The environment variable `WFC_HOLD_AT=<point>[:<count>]=<file>` turns one point on; by default all are off. The first process that
-reaches the point writes its pid to <file> and waits. All other processes pass. So the test does not depend on timing.
+reaches the point writes its pid to <file> and waits for as long as the file is there. All other processes pass. So the test does
+not depend on timing.
 The points are the names of all `log.span`s and all names passed to `reached`.
 """
 
@@ -29,5 +30,5 @@ def reached(point: str) -> None:
     staged.write_text(str(os.getpid()))
     with contextlib.suppress(FileExistsError):
         os.link(staged, file)  # the file appears with its whole content
-        while True:
-            time.sleep(60)
+        while os.path.exists(file):
+            time.sleep(0.05)

@@ -175,8 +175,11 @@ def delta_from(module: str, names: Collection[str], get: Callable[[str], torch.T
     return ModuleDelta(get(f"{module}.lora_A"), get(f"{module}.lora_B"), coefficients)
 
 
-def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
-    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it; it is on the disk when it returns."""
+def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> str:
+    """Writes DIR/delta.safetensors, every module as `delta_tensors` names it, and returns the sha256 of the file.
+
+    The file is on the disk when it returns.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for module, item in delta.items():
         tensors |= delta_tensors(module, item)
@@ -184,7 +187,7 @@ def write_delta(out: Path, delta: Mapping[str, AnyDelta]) -> None:
     writer = TensorFileWriter(out / DELTA, specs)
     for name in write_order(specs):
         writer.write(name, tensors[name])
-    writer.close()
+    return writer.close()
 
 
 def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict[str, AnyDelta]:
