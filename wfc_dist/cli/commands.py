@@ -7,7 +7,7 @@ import typer
 
 import wfc_dist
 from wfc_dist import log
-from wfc_dist.cli import configuring, history, launching, models, sharing, terminal
+from wfc_dist.cli import configuring, history, launching, models, sharing, starting, terminal
 from wfc_dist.cli.configuring import ConfigPath, Overrides
 from wfc_dist.cli.models import Run
 from wfc_dist.cli.names import Commands
@@ -296,6 +296,7 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
 
 
 configuring.add_to(app)
+starting.add_to(app)
 models.add_to(app)
 sharing.add_to(app)
 history.add_to(app)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from wfc_dist.config.schema import Config
+from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.sizes import WeightSizes, weight_sizes
 from wfc_dist.errors import ConfigError
 from wfc_dist.runs.layout import RunPaths
@@ -90,13 +91,11 @@ def _memory_warnings(config: Config, sizes: WeightSizes, root: Path) -> list[str
     """Returns a warning where all trainers together need more than this machine has. Raises ConfigError where one does."""
     from wfc_dist.weights import base_chain
 
-    cluster, train = config.cluster, config.train
-    if train.strategy in ("zero2", "zero3"):
+    cluster = config.cluster
+    if config.train.strategy in ("zero2", "zero3"):
         return []  # what one worker holds depends on the others
     num_root = sum(math.prod(spec.shape) for spec in base_chain.tensor_specs(root).values())
-    # The base; of each factor the value and the gradient, of AdamW under ddp also two moments.
-    is_whole = train.strategy in ("ddp", "zero0") and train.optimizer == "adamw"
-    least = num_root * (4 if train.precision == "fp32" else 2) + sizes.num_trained * (16 if is_whole else 8)
+    least = least_bytes(config.train, num_root, sizes.num_trained)
     if cluster.gpus_per_worker:
         _check_gpu_memory(config, least)
         return []
@@ -118,6 +117,18 @@ def _memory_warnings(config: Config, sizes: WeightSizes, root: Path) -> list[str
     if needed <= memory:
         return []
     return [f"{most} trainers at a time hold {_gb(needed)} at least, this machine has {_gb(memory)}: lower cluster.max_trainers"]
+
+
+def least_bytes(train: TrainConfig, num_root: int, num_trained: int) -> int:
+    """Returns what a worker of a trainer holds at least, without activations.
+
+    Args:
+        train: How it is trained.
+        num_root: Parameters of the base.
+        num_trained: Those of the adapter. Of each there is the value and the gradient, of AdamW under ddp also two moments.
+    """
+    is_whole = train.strategy in ("ddp", "zero0") and train.optimizer == "adamw"
+    return num_root * (4 if train.precision == "fp32" else 2) + num_trained * (16 if is_whole else 8)
 
 
 def _check_gpu_memory(config: Config, least: int) -> None:

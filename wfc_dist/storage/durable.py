@@ -76,6 +76,25 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_new_text(path: Path, text: str) -> None:
+    """Writes a file that is not there yet, as UTF-8: no reader sees a part of it, and of two writers one fails.
+
+    Raises:
+        FileExistsError: Something is there already; it stays as it is.
+        OSError: The folder is missing or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, keys in the order given, atomically (see `write_text`)."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

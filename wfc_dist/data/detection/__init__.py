@@ -1,0 +1,1 @@
+"""Looks at a source of speech, and says how a configuration has to name it."""
