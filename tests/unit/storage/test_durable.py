@@ -141,3 +141,13 @@ def test_damaged_sealed_lines_are_left_out(tmp_path: Path, caplog: pytest.LogCap
     path.write_text(path.read_text().replace('"rate": 1', '"rate": 7') + '{"rate": 3}\n')
     assert durable.read_json_lines(path, sealed=True) == [{"rate": 0}, {"rate": 2}, {"rate": 3}]
     assert "1 of 4 lines are damaged" in caplog.text
+
+
+def test_a_new_file_is_written_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    durable.write_new_text(tmp_path / "a", "größe")
+    with pytest.raises(FileExistsError):
+        durable.write_new_text(tmp_path / "a", "other")
+    assert (tmp_path / "a").read_bytes() == "größe".encode()
+    with pytest.raises(FileNotFoundError):
+        durable.write_new_text(tmp_path / "gone" / "a", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

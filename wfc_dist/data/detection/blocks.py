@@ -77,15 +77,15 @@ def _needs_no_quoting(unit: Unit) -> bool:
     """Says whether a quotation mark in a table is a letter: as in Common Voice, or since the table cannot be read otherwise."""
     if unit.kind != "csv":
         return False
-    head = samples.records_of(unit, "none")[:1]
-    if head and {"client_id", "path", "sentence"} <= head[0].keys():
-        return True
     try:
-        samples.records_of(unit)
-    except InputError:
-        samples.records_of(unit, "none")
+        records = samples.records_of(unit)
+    except InputError as error:
+        try:
+            samples.records_of(unit, "none")
+        except InputError:
+            raise error from None
         return True
-    return False
+    return bool(records) and {"client_id", "path", "sentence"} <= records[0].keys()
 
 
 def _audio_key(unit: Unit, audio: str, record: columns.Record) -> dict[str, str]:

@@ -14,7 +14,7 @@ from wfc_dist.data.detection.facts import SplitFacts, facts_of
 from wfc_dist.data.detection.groups import Group, groups_of
 from wfc_dist.data.detection.names import language_in
 from wfc_dist.data.detection.roles import split_of, telling
-from wfc_dist.data.detection.units import Survey, Unit, survey
+from wfc_dist.data.detection.units import Survey, Unit, is_audio_name, survey
 from wfc_dist.data.readers.lines import text_lines
 from wfc_dist.errors import InputError
 
@@ -28,6 +28,9 @@ _FOREIGN = {
     "*.trans.txt": "LibriSpeech", "transcripts.txt": "MLS", "*.TextGrid": "Praat", "*.eaf": "ELAN", "*.srt": "subtitles",
     "*.vtt": "subtitles", "*.lab": "label files", "metadata.csv": "a table without a first line that names file_name",
 }  # fmt: skip
+_CODE_SWITCHING = ("cs", "csw")
+"""In the name of a file, train_cs.csv, that is code-switching as often as Czech."""
+_PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _MOST_NAMED = 6
 
 
@@ -73,6 +76,8 @@ def look(source: str) -> list[Corpus]:
     path = Path(source)
     if not path.exists():
         raise InputError(_not_there(source))
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{source} is neither a file nor a folder; name the folder of a corpus, or its manifest")
     if path.is_file():
         groups = [_with_file(path)]
     else:
@@ -87,6 +92,8 @@ def _not_there(source: str) -> str:
     if _HUB_ID.match(source):
         return f"{source}: there is no such folder, and the hub has not been asked"
     parent = Path(source).parent
+    if Path(source).is_symlink():
+        return f"{source} is a link to {Path(source).readlink()}, which is not there"
     there = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
     return f"{source}: there is no such file or folder" + (f"; {parent} has: {_some(there)}" if there else f", and no {parent}")
 
@@ -137,11 +144,15 @@ def _is_unit_of(unit: Unit, wanted: Path) -> bool:
 def _no_manifest(path: Path, found: Survey) -> str:
     if str(path) in found.others:
         return found.others[str(path)]
+    if is_audio_name(path.name):
+        return f"{path} is a recording; name its folder, or the table or manifest that has its transcript"
+    if path.suffix.lower() in _PACKED:
+        return f"{path} is packed; unpack it, and name the folder"
     try:
-        head = next(text_lines(path), (0, ""))[1]
+        head = next(text_lines(path), (0, ""))[1][:60]
     except InputError:
         head = ""
-    begins = f"; it begins with {head[:60]!r}" if head.strip() else ""
+    begins = f"; it begins with {head!r}" if head.strip() and head.isprintable() else ""
     return (
         f"{path} is no manifest, table, archive or data directory that names audio and texts{begins}. A table needs a first line "
         "with the names of its columns, such as audio,text; a manifest one JSON object a line with audio_filepath and text"
@@ -153,7 +164,7 @@ def _nothing_in(path: Path, found: Survey) -> str:
         return f"{path} is empty; name a folder with recordings and their transcripts"
     if found.others:
         first, *more = found.others.values()
-        return first + (f"; {len(more)} more files cannot be read" if more else "")
+        return first + (f"; {len(more)} more {'files' if len(more) > 1 else 'file'} cannot be read" if more else "")
     if found.num_audio:
         transcripts = _foreign(path)
         return (
@@ -195,7 +206,8 @@ def _corpus(group: Group, source: Path, *, is_only: bool) -> Corpus:
     block["splits"] = {split: unit.value for split, unit in splits.items()}
     corpus = Corpus(list(_words(group, source, is_only=is_only)), block, facts)
     corpus.passed_over = [str(unit.path) for unit in group.passed_over]
-    _add_language(corpus)
+    words = [word for word in reversed(group.key) if word.casefold() not in _CODE_SWITCHING]
+    _add_language(corpus, [*words, *reversed(group.first.above), *list(_words(group, source, is_only=True))[:2]])
     programs = samples.programs_of(group.first)
     if programs and "allow_pipes" not in block:
         corpus.todo.append(f"allow_pipes: its wav.scp starts {', '.join(programs)}; name what may be started, such as {programs}")
@@ -209,11 +221,11 @@ def _words(group: Group, source: Path, *, is_only: bool) -> Iterator[str]:
     yield from (name for name in (source if source.is_dir() else source.parent).resolve().parts[:0:-1] if split_of(name)[1])
 
 
-def _add_language(corpus: Corpus) -> None:
+def _add_language(corpus: Corpus, words: Sequence[str]) -> None:
     strange = sum((facts.strange for facts in corpus.facts.values()), Counter[str]())
     if not strange:
         return
-    corpus.language = language_in([*corpus.words[:3]])
+    corpus.language = language_in(words)
     corpus.language_by = "the name of its folder"
     labels = [label for label in strange if label]
     if corpus.language is None:
@@ -221,12 +233,18 @@ def _add_language(corpus: Corpus) -> None:
         corpus.todo.append(f"language: {said}, write Whisper's code such as es")
 
 
+def _is_same(one: Corpus, other: Corpus) -> bool:
+    if "train" not in one.facts or "train" not in other.facts:
+        return False
+    first, second = one.facts["train"].first, other.facts["train"].first
+    return 2 * len(first & second) > min(len(first), len(second))
+
+
 def _apart(corpora: list[Corpus]) -> list[Corpus]:
     """Returns the corpora without those whose train split begins with clips of one before: the same audio, written down twice."""
     kept: list[Corpus] = []
     for corpus in corpora:
-        first = corpus.facts["train"].first if "train" in corpus.facts else frozenset()
-        same = next((one for one in kept if "train" in one.facts and first & one.facts["train"].first), None)
+        same = next((one for one in kept if _is_same(one, corpus)), None)
         if same is None:
             kept.append(corpus)
         else:

@@ -24,6 +24,7 @@ _NUMBERED_PARQUET = re.compile(r"^(.+?)(-\d+-of-\d+)?\.parquet$")
 _TABLE = re.compile(r"\.(csv|tsv|tab)(\.gz)?$")
 _LINES = re.compile(r"\.(jsonl|json|ndjson)(\.gz)?$")
 _AUDIO_NAME = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})$", re.IGNORECASE)
+_AUDIO_PART = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(\W|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
@@ -73,10 +74,14 @@ class Survey:
 
 
 def survey(root: Path) -> Survey:
-    """Returns what lies in a folder and below it; hidden folders, and what is deeper than MAX_DEPTH, are not entered."""
+    """Returns what lies in a folder and below it; hidden folders, and what is deeper than MAX_DEPTH, are not entered.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
     found, beside = Survey(), []
     seen: set[tuple[int, int]] = set()
-    for place, folders, every in os.walk(root, followlinks=True):
+    for place, folders, every in os.walk(root, onerror=_refuse, followlinks=True):
         stat = os.stat(place)
         folder = Path(place)
         parts = folder.relative_to(root).parts
@@ -98,10 +103,18 @@ def survey(root: Path) -> Survey:
             found.units += _saved_units(root, folder) if whole == "saved" else [folder_unit(whole, root, folder)]
             folders[:] = [] if whole != "folder" else folders
             continue
+        if "wav.scp" in names:
+            found.others[str(folder / "wav.scp")] = (
+                f"{folder / 'wav.scp'} names audio, but no file text with transcripts is beside it"
+            )
         found.units += _files(root, folder, names, found)
     if not found.units:
         found.units += _beside(root, beside)
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"cannot read {error.filename}: {error.strerror or error}; check who may read it") from error
 
 
 def _is_entered(name: str) -> bool:
@@ -190,28 +203,44 @@ def _files(root: Path, folder: Path, names: list[str], found: Survey) -> Iterato
 
 def first_record(path: Path) -> dict[str, Any] | None:
     """Returns the first row of a table or a manifest; None where there is none. Raises InputError naming file and line."""
-    if _TABLE.search(path.name):
+    if not _TABLE.search(path.name):
+        return next((row for _, row in json_lines(path)), None)
+    try:
+        return next((row for _, row in table_rows(path)), None)
+    except InputError:
         return next((row for _, row in table_rows(path, "none")), None)
-    return next((row for _, row in json_lines(path)), None)
 
 
 def _kind_of_records(path: Path) -> Format | None:
     """Returns the format of a file of records, or None where its first row is no utterance."""
     if _TABLE.search(path.name):
-        record = first_record(path)
-        is_row = record is not None and any(map(is_audio_name, record.values())) and len(record) > 1
-        return "csv" if is_row else None
+        return "csv" if _is_table_of_clips(path) else None
     head = next(text_lines(path), (0, ""))[1].strip()
     if head[:1] == "[" or head == "{":
         raise InputError(f"{path} is one JSON value over several lines; write one object a line")
     record = first_record(path)
     if record is None:
-        return None
+        raise InputError(f"{path} has no rows")
     if "supervisions" in record or str(record.get("type", "")).endswith("Cut"):
         return "lhotse"
     if "recording_id" in record and "type" not in record and "sources" not in record:
         return "lhotse"
     return "jsonl" if any(map(is_audio_name, record.values())) and "sources" not in record else None
+
+
+def _is_table_of_clips(path: Path) -> bool:
+    record = first_record(path)
+    if record is None:
+        raise InputError(f"{path} has no rows below its first line")
+    if any(map(is_audio_name, record)):
+        raise InputError(
+            f"{path}: the first line names no columns ({next(iter(record))!r}, ...); write one above it, such as audio,text"
+        )
+    (head, first), is_narrow = next(iter(record.items())), len(record) == 1
+    other = next((mark for mark in ";|\t," if is_narrow and mark in head and _AUDIO_PART.search(first)), None)
+    if other is not None:
+        raise InputError(f"{path}: the columns are separated by {other!r}; a .csv has commas, a .tsv has tabs")
+    return not is_narrow and any(map(is_audio_name, record.values()))
 
 
 def _ranges(names: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from miniature_corpora import ascend, tunswitch
 from recordings import heard, tone, write, write_call, write_long
 from unit.data.readers.test_documented import CLIPS, MAKERS, documented, path_with_programs, write_clips, write_rows, write_table
 
@@ -164,6 +165,29 @@ def test_corpora_of_several_formats_are_data_sets_each():
     ]
 
 
+def test_tunswitch_is_two_data_sets_of_a_language_that_is_not_known():
+    tunswitch(Path.cwd())
+    found = look("TunSwitch")
+    assert [(one.words[0], one.language, one.splits["test"]) for one in found] == [
+        ("cs", None, "test_cs.csv"),
+        ("to", None, "test_to.csv"),
+    ]
+
+
+def test_ascend_has_quoted_tables():
+    ascend(Path.cwd())
+    assert only("ASCEND").todo == ["language: its rows say mixed, write Whisper's code such as es"]
+
+
+def test_a_program_that_is_not_known_is_left_to_the_user():
+    write_clips(Path("mine"))
+    Path("mine/wav.scp").write_text("".join(f"u{n} /opt/strange -x mine/{n}.wav |\n" for n in range(3)))
+    Path("mine/text").write_text("".join(f"u{n} words\n" for n in range(3)))
+    corpus = only("mine")
+    assert "allow_pipes" not in corpus.block and corpus.facts["train"].num_clips == 3
+    assert any("starts strange" in todo for todo in corpus.todo)
+
+
 # Columns
 
 
@@ -274,6 +298,41 @@ def test_one_json_value_over_several_lines():
     Path("mine").mkdir()
     Path("mine/train.json").write_text(json.dumps([{"audio": "a.wav", "text": "words"}], indent=1))
     with pytest.raises(InputError, match=r"train\.json is one JSON value over several lines; write one object a line"):
+        look("mine")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0.wav,guten tag\n1.wav,na so was\n", r"the first line names no columns .'0\.wav'"),
+        ("audio;text\n0.wav;guten tag\n", r"the columns are separated by ';'; a \.csv has commas"),
+        ("audio,text\n", "list.csv has no rows below its first line"),
+        ("audio,duration\n0.wav,1.0\n", "no column looks like transcripts; there is: audio, duration"),
+    ],
+)
+def test_tables_that_are_none_are_told(content, message):
+    write_clips(Path("mine"))
+    Path("mine/list.csv").write_text(content)
+    for source in ("mine", "mine/list.csv"):
+        with pytest.raises(InputError, match=message):
+            look(source)
+
+
+def test_recordings_packed_files_and_pipes_are_no_sources():
+    write_clips(Path("mine"))
+    Path("a.zip").write_bytes(b"PK")
+    os.mkfifo("pipe")
+    os.symlink("nowhere", "link")
+    for source, message in (("mine/0.wav", "is a recording"), ("a.zip", "unpack it"), ("pipe", "neither a file nor a folder"),
+                            ("link", "is a link to nowhere")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            look(source)
+
+
+def test_wav_scp_without_texts():
+    Path("mine").mkdir()
+    Path("mine/wav.scp").write_text("u a.wav\n")
+    with pytest.raises(InputError, match=r"wav\.scp names audio, but no file text"):
         look("mine")
 
 
