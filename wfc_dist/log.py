@@ -61,6 +61,28 @@ def _errors_only(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """Puts back at the end what `configure`, `quiet_libraries`, `set_context` and `open_events` change in this process."""
+    global _events_path
+    loggers = [logging.getLogger(name) for name in ("wfc_dist", *NOISY)]
+    before = [(logger.level, logger.propagate, list(logger.filters), list(logger.handlers)) for logger in loggers]
+    context, events_path = dict(_context), _events_path
+    shows_bars = "transformers" not in sys.modules or sys.modules["transformers"].utils.logging.is_progress_bar_enabled()
+    try:
+        yield
+    finally:
+        close()
+        for logger, (level, propagate, filters, handlers) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate, logger.filters, logger.handlers = propagate, filters, handlers
+        _context.clear()
+        _context.update(context)
+        _events_path = events_path
+        if shows_bars and "transformers" in sys.modules:
+            sys.modules["transformers"].utils.logging.enable_progress_bar()
+
+
 def set_context(**fields: Any) -> None:
     """Sets fields of every later line and event of this process, such as round, dataset, world_rank."""
     _context.update(fields)

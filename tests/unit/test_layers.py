@@ -12,9 +12,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "wfc_dist"
 SCRIPTS = [path for folder in ("launch", "benchmarks") for path in sorted((PACKAGE.parent / folder).rglob("*.py"))]
-EVERYBODYS = {"errors", "seeds", "rounds"}
+EVERYBODYS = {"errors", "seeds", "rounds", "caller"}
 MAY_IMPORT = {
     "errors": "",
+    "caller": "",
     "seeds": "",
     "rounds": "",
     "stream": "",

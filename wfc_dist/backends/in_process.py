@@ -41,6 +41,10 @@ class InProcessBackend:
         self._worker = Worker(setup)
         self._worker.join(("127.0.0.1", net.free_port("127.0.0.1")))
 
+    def shutdown(self) -> None:
+        """Leaves the process group."""
+        self._worker.leave()
+
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`."""
         self._worker.load_base(base, self._store.tensor_hashes(base), self._store.config.train)

@@ -31,7 +31,7 @@ from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 from wfc_dist.training.job import Progress, TrainingJob, TrainingResult
 from wfc_dist.training.trainer import train_adapter
-from wfc_dist.training.world import World, join_world
+from wfc_dist.training.world import World, join_world, leave_world
 from wfc_dist.weights.hashing import tensor_sha256
 from wfc_dist.weights.warm_base import WarmBase
 
@@ -105,6 +105,11 @@ class Worker:
         self.world = join_world(
             setup.world_size, setup.world_rank, setup.local_rank, *endpoint, device=self.device, threads=setup.threads
         )
+
+    def leave(self) -> None:
+        """Leaves the gang's process group."""
+        if self.world is not None:
+            leave_world(self.world)
 
     def load_base(self, base: Base, hashes: dict[str, str], train: TrainConfig, broadcast: Broadcast | None = None) -> str:
         """Loads and verifies `base`, and returns its sha256.

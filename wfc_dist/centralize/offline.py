@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from wfc_dist import caller
 from wfc_dist.centralize import apply, inputs
 from wfc_dist.centralize.exchange import same_modules
 from wfc_dist.centralize.readback import Sources, differing, rebuilt_hashes
@@ -70,7 +71,8 @@ def average(
     catalog.check_step(method, norm, scale)
     recipe = Recipe(method, catalog.resolved(method, options or {}), norm, scale, seed)
     shares = normalized(weights if weights is not None else [1.0] * len(folders))
-    delta = _averaged(folders, shares, recipe, list(map(Path, past)), list(map(Path, previous)))
+    with caller.put_back():
+        delta = _averaged(folders, shares, recipe, list(map(Path, past)), list(map(Path, previous)))
     with durable.new_folder(_local(out)) as staged:
         base_chain.write_delta(staged, delta)
     return Path(out)
@@ -146,7 +148,7 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
     delta = read_update(Path(update))
     folder = checkpoint.resolve_root(str(base), revision, "merge")
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
-    with durable.new_folder(_local(out)) as staged:
+    with durable.new_folder(_local(out)) as staged, caller.put_back():
         _write_merged(folder, [], delta, staged, dtype)
     return Path(out)
 
@@ -206,7 +208,7 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     wanted, root = opened.base(base), Path(opened.base(0).facts["root"])
     checkpoint.check(root, "merge")
     deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # bases in between may have been removed
-    with durable.new_folder(_local(out)) as staged:
+    with durable.new_folder(_local(out)) as staged, caller.put_back():
         delta = base_chain.read_delta(deltas[-1]) if deltas else {}
         _write_merged(root, deltas[:-1], delta, staged, opened.config.base.dtype)
         found = content_sha256(base_chain.hash_tensors(staged))

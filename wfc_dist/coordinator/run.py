@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wfc_dist import log
+from wfc_dist import caller, log
 from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
@@ -55,7 +55,8 @@ def all_rounds(parts: Parts) -> Base:
 def run(config: Config, display: Display | None = None, work: Callable[[Parts], Base] = all_rounds) -> Base:
     """Runs, or goes on with, all rounds of a configuration and returns the last base. Writes the run directory.
 
-    Signals are handled while it works, so that it must be called from the main thread: the first one checkpoints and stops.
+    In the main thread, the first signal checkpoints and stops the run. Python lets no other thread catch signals: there,
+    `wfc stop RUN` and the file RUN/stop do it. What the call changes for the whole process is put back at its end.
 
     Args:
         config: From `load_config`.
@@ -77,7 +78,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         2
     """
     display = display or Display()
-    with StopOnSignal(display).caught() as signals:
+    with caller.put_back(), log.put_back(), StopOnSignal(display).caught() as signals:
         checked = check_start(config)
         for warning in checked.warnings:
             display.say(f"warning: {warning}")
@@ -183,6 +184,7 @@ def _backend(
         from wfc_dist.backends.in_process import InProcessBackend
 
         here = InProcessBackend(store, display)
+        stack.callback(here.shutdown)
         return here, here
     if store.config.cluster.backend == "slurm":
         from wfc_dist.backends.slurm.backend import SlurmBackend

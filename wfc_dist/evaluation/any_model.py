@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from wfc_dist import caller
 from wfc_dist.config.schema import Config
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
@@ -57,7 +58,12 @@ def load_model(model: str | Path) -> LoadedModel:
         >>> load_model("runs/demo").folder
         PosixPath('runs/demo/base-0002')
     """
-    folder, adapter = _locate(str(model))
+    with caller.put_back():
+        return _loaded(str(model))
+
+
+def _loaded(name: str) -> LoadedModel:
+    folder, adapter = _locate(name)
     factors = peft_folder.read_factors(adapter) if adapter else {}  # before the base, which may be large
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
@@ -119,7 +125,12 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
         'wer'
     """
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    with caller.put_back():
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        return _scores(model, config)
+
+
+def _scores(model: str | Path, config: Config) -> dict[str, Score]:
     sets, settings = config.test_sets(), config.evaluate
     splits = {key: open_split(key, data, "test") for key, data in sets.items()}
     whisper, processor, folder = load_model(model)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wfc_dist import caller
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.exporting import catalog, safetensors_format, verification
 from wfc_dist.exporting.formats import Format, Options
@@ -88,7 +89,7 @@ def export(
         samples = (
             verification.samples_of_files(files, language) if files else verification.samples_of_run(opened.config, NUM_CLIPS)
         )
-    with durable.new_folder(Path(out), may_be_empty=True) as staged:
+    with durable.new_folder(Path(out), may_be_empty=True) as staged, caller.put_back():
         made_by = chosen.write(found.path, staged, options)
         readers = [safetensors_format.reader(found.path, options), chosen.reader(staged, options)] if samples else []
         compared = verification.compare(samples, *readers) if samples else []

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,11 +25,13 @@ class World:
         world_size: Number of processes.
         world_rank: Rank of this process; only rank 0 writes files.
         device: Where its tensors lie.
+        made_group: Whether this process had no default torch.distributed group before.
     """
 
     world_size: int = 1
     world_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    made_group: bool = False
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
         """Sums `values` over all ranks, in place, and returns them. Every rank must call it, in the same order."""
@@ -98,7 +101,8 @@ def join_world(
         torch.cuda.set_device(index)
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when anything imports DeepSpeed
-    if not dist.is_initialized():
+    makes_group = not dist.is_initialized()
+    if makes_group:
         backend, limit = "nccl" if kind == "cuda" else "gloo", timedelta(seconds=TIMEOUT_S)
         if world_size == 1:  # DeepSpeed needs a group even for one process; a store in memory needs no port
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
@@ -106,4 +110,15 @@ def join_world(
             address = f"tcp://{master_addr}:{master_port}"
             dist.init_process_group(backend, init_method=address, rank=world_rank, world_size=world_size, timeout=limit)
     torch.set_num_threads(threads)
-    return World(world_size, world_rank, torch.device(kind, index) if kind == "cuda" else torch.device("cpu"))
+    where = torch.device(kind, index) if kind == "cuda" else torch.device("cpu")
+    return World(world_size, world_rank, where, makes_group)
+
+
+def leave_world(world: World) -> None:
+    """Ends the default torch.distributed group if `join_world` made it. Every rank must call it.
+
+    A process that has used DeepSpeed keeps the group: DeepSpeed holds it in global variables, also for later engines.
+    """
+    deepspeed = sys.modules.get("deepspeed")
+    if world.made_group and dist.is_initialized() and not (deepspeed and deepspeed.comm.is_initialized()):
+        dist.destroy_process_group()

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -66,7 +67,8 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _connection_error(address, error) from error
-    signal.signal(signal.SIGTERM, on_term)  # ray.init takes it, to end the process at once
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python handles no signals, and ray.init takes none
+        signal.signal(signal.SIGTERM, on_term)  # ray.init takes it, to end the process at once
     try:
         yield
     finally:
