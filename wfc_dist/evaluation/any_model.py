@@ -11,7 +11,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from wfc_dist import caller
 from wfc_dist.config.schema import Config
 from wfc_dist.data.sources import open_split
-from wfc_dist.errors import InputError
+from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation import decoding
 from wfc_dist.evaluation.hypotheses import score_hypotheses
 from wfc_dist.evaluation.metrics import Score
@@ -78,8 +78,10 @@ def _locate(name: str) -> tuple[Path, Path | None]:
     folder = Path(name)
     if is_url(name):
         folder, mirror = local_run(name)
-        assert mirror is not None, "a URL has a mirror"
-        bring_base(mirror, Run(folder).base().index)
+        if mirror is None:  # a file:// URL
+            name = str(folder)
+        else:
+            bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
         folder = Path(newest_servable(folder).path)
         checkpoint.check(folder, "decode")
@@ -117,6 +119,7 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         Test set -> score, in the order of the configuration. A rate of 0.25 is 25 %.
 
     Raises:
+        ConfigError: The configuration has no test set.
         InputError: No such model, data that cannot be read or in a language that the model does not know, or a set without a
             reference token.
 
@@ -125,6 +128,11 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
         'wer'
     """
+    if not config.test_sets():
+        name = next(iter(config.datasets))
+        raise ConfigError(
+            f"the configuration has no test set to score on; set datasets.{name}.splits.test, or name sets in evaluate.protected"
+        )
     with caller.put_back():
         torch.set_num_threads(threads or os.cpu_count() or 1)
         return _scores(model, config)

@@ -12,7 +12,7 @@ from wfc_dist.runs.layout import request_stop, require_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.durable import MANIFEST
 from wfc_dist.storage.lock import STOP
-from wfc_dist.storage.mirror import OWN, Mirror, mirror_folder
+from wfc_dist.storage.mirror import CONTROL, OWN, Mirror, mirror_folder
 from wfc_dist.storage.objects import Objects, at_once, is_url
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,13 @@ def _remote_record(objects: Objects) -> dict[str, Any] | None:
         if data is None:
             continue
         try:
-            return durable.unseal(data, f"{objects.url}/{name}", "restore it from a backup")
+            tree = durable.unseal(data, f"{objects.url}/{name}", "restore it from a backup")
+            if "run_id" not in tree:
+                raise InputError(
+                    f"{objects.url} is a copy of a run directory, which only `wfc run` could have made a run on object storage; "
+                    "copy it to a folder, and give the folder"
+                )
+            return tree
         except IntegrityError as error:
             logger.warning("%s", error)
             damage = damage or error
@@ -133,20 +139,30 @@ def _is_training_of(name: str, rounds: Collection[str]) -> bool:
     return rest.startswith("training/") and first.removeprefix("round-") in rounds
 
 
+def _folder_named(text: str) -> Path | None:
+    """Returns the folder that a path or a file:// URL names; None for object storage, and for a run that is kept as there."""
+    if not is_url(text):
+        return Path(text)
+    kind, _, path = text.partition("://")
+    if kind not in ("file", "local") or not (folder := Path(path)).is_dir():
+        return None
+    return None if any(folder.glob(f"{CONTROL}/*")) else folder
+
+
 def local_run(text: str) -> tuple[Path, Mirror | None]:
     """Returns the folder of a run on this machine, with all small files up to date, and its mirror if the run has a URL.
 
     `text` is a run directory or its URL. Raises InputError if there is no run at the URL.
     """
-    if not is_url(text):
-        return Path(text), None
+    if (here := _folder_named(text)) is not None:
+        return here, None
     objects = Objects(text.rstrip("/"))
     tree = _remote_record(objects)
     if tree is None:
         raise InputError(f"{text} is not a run (it has no config.json); give the URL `run.dir/run.name`")
     cache_dir = tree["config"]["cluster"]["cache_dir"]
-    here = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's cache folder may be missing here
-    folder = mirror_folder(objects.url, here, tree["config"]["run"]["name"])
+    cache = cache_dir if cache_dir and Path(cache_dir).is_dir() else None  # the cluster's cache folder may be missing here
+    folder = mirror_folder(objects.url, cache, tree["config"]["run"]["name"])
     mirror = Mirror(folder, objects, tree["run_id"])
     with opening(folder) as is_live:
         if not is_live:  # if it is live, this machine writes the run and nothing elsewhere is newer
@@ -168,8 +184,8 @@ def whole_run(text: str) -> tuple[Path, Mirror | None]:
 
 def ask_to_stop(text: str, reason: str) -> None:
     """Asks the process that works on a run to checkpoint and stop. `text` is a run directory or its URL."""
-    if not is_url(text):
-        request_stop(require_run(Path(text)), reason)
+    if (folder := _folder_named(text)) is not None:
+        request_stop(require_run(folder), reason)
         return
     objects = Objects(text.rstrip("/"))
     if read_run_id(objects) is None:

@@ -84,6 +84,8 @@ def _open(url: str) -> tuple[Any, str]:
     require_no_secret(url, "the address of the run")
     require_file_system(url)
     protocol = url.partition("://")[0]
+    if protocol in ("http", "https"):
+        raise ConfigError(f"{url} can only be read; a run needs a folder, or object storage such as s3:// or gs://")
     try:
         file_system, path = fsspec.url_to_fs(url, **_options(protocol))
     except (ImportError, ValueError) as error:

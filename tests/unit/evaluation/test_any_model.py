@@ -16,7 +16,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import InputError
+from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation import any_model, decoding
 from wfc_dist.evaluation.transcribing import transcribe
 from wfc_dist.weights import peft_folder
@@ -203,3 +203,14 @@ def test_a_language_that_the_model_has_no_token_for_is_refused(folder: Path, spe
         with pytest.raises(InputError, match=rf"language '{language}' is none of Whisper's languages"):
             text_of(folder, speech, language)
     assert text_of(folder, speech, "English") == text_of(folder, speech)
+
+
+def test_a_configuration_without_test_sets_is_refused_with_the_key(folder: Path) -> None:
+    splits = {"source": "x", "splits": {"train": "t"}}
+    config = loading.parse({"run": {"name": "r"}, "base": {"model": "m"}, "datasets": {"es": splits}, "rounds": [["es"]]})
+    with pytest.raises(ConfigError, match=r"no test set to score on; set datasets\.es\.splits\.test, or name sets in evaluate\."):
+        any_model.evaluate(folder, config)
+
+
+def test_a_file_url_is_the_folder(folder: Path) -> None:
+    assert any_model.load_model(f"file://{folder}").folder == folder

@@ -11,6 +11,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, InputError, RunLockedError
 from wfc_dist.rounds import Base
+from wfc_dist.runs.handle import open_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.remote import ask_to_stop, local_run
 from wfc_dist.runs.store import RunStore
@@ -48,6 +49,38 @@ def train(store: RunStore, dataset: str, text: str = "weights") -> Path:
     shutil.rmtree(staged)
     store.commit_adapter(BASE, dataset, staged, {"sha256": dataset, "hours": 1.0, "steps": 3})
     return store.paths.adapter(1, dataset)
+
+
+@pytest.mark.parametrize("kind", ["file://", "local://"])
+def test_a_file_url_of_a_run_in_a_folder_is_the_folder(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "runs" / "r"
+    config = make(tmp_path, "one", run={"name": "r", "dir": str(tmp_path / "runs")})
+    with opened_for_writing(config, DATA) as store:
+        store.status.write("interrupted")
+    run = open_run(f"{kind}{folder}")
+    assert (run.path, run.url, run.status().state) == (folder, None, "interrupted")
+    ask_to_stop(f"{kind}{folder}", "enough")
+    assert run.paths.stop_file.read_text().strip() == "enough"
+    with pytest.raises(InputError, match="is not a run directory"):
+        open_run(f"{kind}{tmp_path}/runs")
+
+
+def test_a_run_copied_to_object_storage_by_hand_is_no_run_there(tmp_path: Path) -> None:
+    config = make(tmp_path, "one", run={"name": "r", "dir": str(tmp_path / "runs")})
+    with opened_for_writing(config, DATA):
+        pass
+    store = Objects("memory://copied/r")
+    store.write("config.json", (tmp_path / "runs" / "r" / "config.json").read_bytes())
+    with pytest.raises(InputError, match=r"memory://copied/r is a copy of a run directory.*; copy it to a folder"):
+        open_run("memory://copied/r")
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_an_address_that_can_only_be_read_is_no_place_for_runs(kind: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"{kind}://host/r can only be read; a run needs a folder, or object storage such as s3"
+    ):
+        open_run(f"{kind}://host/r")
 
 
 def test_another_machine_goes_on_with_what_was_published(tmp_path: Path, remote: Objects) -> None:
