@@ -206,6 +206,8 @@ def _meant(path: Sequence[str | int], model: type[BaseModel]) -> str:
     if OTHER_NAMES.get(word) not in names and not closest(word, names, cutoff=0.8):
         ours = {word, OTHER_NAMES.get(word)}
         elsewhere = [found for found in _paths(model) if found.rpartition(".")[2] in ours]
+        if len(path) == 1 and len(elsewhere) > 1:
+            return f"; did you mean {' or '.join(found for found in elsewhere if not found.startswith('evaluate.protected.'))}?"
         if elsewhere:
             # The least deep one, if possible in the block where the word stands.
             return f"; did you mean {min(elsewhere, key=lambda found: (found.count('.'), found.split('.')[0] != path[0]))}?"

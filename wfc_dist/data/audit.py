@@ -133,7 +133,7 @@ class _SplitAudit:
             if not self._tokens.knows(language):
                 found.append((findings.TOKEN, f"{row.where} (<|{language}|>)"))
         except InputError as error:
-            found.append((findings.LANGUAGE, str(error)))
+            found.append((findings.LANGUAGE, str(error).rpartition("; ")[0]))  # the finding says what to do
         if isinstance(recording, InputError):
             duration_s = row.duration_s or 0.0
             found.append((findings.MISSING, str(recording)))

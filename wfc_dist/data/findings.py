@@ -66,7 +66,9 @@ MISSING = Finding("error", "audio is missing or unreadable", "correct the manife
 SHORTER = Finding("error", "audio ends before the stated duration", "correct duration (and offset)")
 CHANNEL = Finding("error", "audio has no such channel", "correct channel, which counts from 0")
 EMPTY = Finding("error", "the text is empty", "write it, or take the rows out")
-LANGUAGE = Finding("error", "no language, or none that Whisper knows", "set language: for the data set, or lang in every row")
+LANGUAGE = Finding(
+    "error", "no language, or none that Whisper knows",
+    "set language: for the data set, or lang in every row, to a code such as en or es")  # fmt: skip
 TOKEN = Finding("error", "the base's tokenizer has no token of the language", "use a base that knows it, or set language:")
 LONG = Finding("warning", "longer than train.max_duration_s, left out", f"cut them, or raise the limit (at most {WINDOW_S})")
 SHORT = Finding("warning", "shorter than train.min_duration_s, left out", "nothing to do unless there are many")

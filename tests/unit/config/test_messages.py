@@ -46,7 +46,10 @@ def parsed(assignment: str) -> Any:
         ("train.patience=3", "train.early_stopping.patience"), ("cluster.partition=gpu", "cluster.slurm.partition"),
         ("run.sigma=1", "lora.prior.sigma"), ("output_dir=x", "run.dir"), ("Train={}", "'train'"), ("train.LR=1", "'lr'"),
         ("train.zero_stage=2", "'strategy'"), ("cluster.slurm.mem=4", "'mem_gb'"), ("train.Batch-Size=1", "'batch_size'"),
-        ("model=m", "base.model"), ("seed=1", "run.seed"), ("track=[wandb]", "run.track"), ("trian=[1]", "'train'"),
+        ("model=m", "base.model"), ("seed=1", "run.seed"), ("track=[wandb]", "run.track"),
+        ("language=es", "datasets.NAME.language or evaluate.language"),
+        ("lang=es", "datasets.NAME.language or evaluate.language"),
+        ("batch_size=8", "train.batch_size or evaluate.batch_size"), ("trian=[1]", "'train'"),
     ],
 )  # fmt: skip
 def test_an_unknown_key_names_the_one_that_is_meant(assignment: str, meant: str) -> None:

@@ -114,6 +114,16 @@ def test_errors_name_the_first_row(copy, split, changes, message):
         report.raise_for_errors()
 
 
+@pytest.mark.parametrize("language", ["klingon", None, "a; b"])
+def test_what_to_do_about_a_language_is_said_once(copy, language):
+    change(copy, "train", {"lang": language})
+    with pytest.raises(InputError) as refused:
+        audit(make_config(copy)).raise_for_errors()
+    line = refused.value.message.splitlines()[-1]
+    assert line.endswith("; set language: for the data set, or lang in every row, to a code such as en or es")
+    assert line.count("such as en or es") == line.count("set language:") == 1 and repr(language) * bool(language) in line
+
+
 def test_warnings_do_not_stop_anything(copy):
     text = json.loads((copy / "train.jsonl").read_text().splitlines()[3])["text"]
     change(copy, "train", {"text": "x" * 443}, {"text": "x" * 442}, {"audio_filepath": "audio/train-5.flac"})

@@ -72,7 +72,8 @@ def _rows_of(table: "datasets.Dataset", dataset: DatasetConfig, split_name: str)
     for index, (row, (path, size_bytes)) in enumerate(zip(light, facts, strict=True)):
         where = f"{dataset.source} ({split_name}) row {index}"
         if not size_bytes and not path:
-            raise InputError(f"{where}: neither audio bytes nor a path under {dataset.audio_column!r}; take the row out")
+            what = "no samples with a rate in whole Hz" if has_arrays else "neither audio bytes nor a path"
+            raise InputError(f"{where}: {what} under {dataset.audio_column!r}; take the row out")
         name = path or f"{index:06d}"
         audio: Callable[..., AudioRef]
         if size_bytes:
@@ -133,6 +134,11 @@ def _cell_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:
         yield from ((path, size or 0) for path, size in zip(paths, sizes, strict=True))
 
 
+def is_rate(rate_hz: Any) -> bool:
+    """Says whether a number of samples per second is one that a file can have: whole, and at most MAX_RATE_HZ."""
+    return isinstance(rate_hz, int | float) and 0 < rate_hz <= MAX_RATE_HZ and float(rate_hz).is_integer()
+
+
 def _array_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:
     """Yields (None, bytes as float32) of every cell of samples."""
     import pyarrow.compute as pc
@@ -141,4 +147,4 @@ def _array_facts(cells: "datasets.Dataset") -> Iterator[tuple[str | None, int]]:
         lengths = pc.list_value_length(pc.struct_field(batch.column(0), "array")).to_pylist()
         rates = pc.struct_field(batch.column(0), "sampling_rate").to_pylist()
         for length, rate in zip(lengths, rates, strict=True):
-            yield None, 4 * length if length and isinstance(rate, int | float) and 0 < rate <= MAX_RATE_HZ else 0
+            yield None, 4 * length if length and is_rate(rate) else 0

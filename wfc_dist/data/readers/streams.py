@@ -20,7 +20,7 @@ import numpy as np
 
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioFile, float_wav
-from wfc_dist.data.readers.cells import MAX_RATE_HZ, check_columns, media_columns, told
+from wfc_dist.data.readers.cells import check_columns, is_rate, media_columns, told
 from wfc_dist.data.rows import Columns, SourceRow, audio_paths
 from wfc_dist.errors import InputError
 
@@ -218,10 +218,10 @@ class _Spool:
 
     def _samples_wav(self, cell: dict[str, Any], index: int) -> bytes:
         samples, rate_hz = np.asarray(cell["array"]), cell["sampling_rate"]
-        if samples.ndim != 1 or samples.dtype.kind != "f" or not 0 < rate_hz <= MAX_RATE_HZ:
+        if samples.ndim != 1 or samples.dtype.kind != "f" or not is_rate(rate_hz):
             raise InputError(
                 f"{self._where(index)}: {self._dataset.audio_column!r} is no list of float samples of one channel with a rate in "
-                "Hz; write the audio to files"
+                "whole Hz; write the audio to files"
             )
         return float_wav(samples, rate_hz)
 

@@ -216,9 +216,10 @@ def test_audio_as_samples_is_streamed(tmp_path):
     [
         (samples(300, array=[[0.1, 0.2], [0.1, 0.2]]), "no list of float samples"),
         (samples(300, array=[1, 2, 3]), "no list of float samples"),
-        (samples(300, sampling_rate=0), "neither audio bytes nor a path"),
-        (samples(300, sampling_rate=1 << 40), "neither audio bytes nor a path"),
-        (samples(300, array=[0.0][:0]), "no list of float samples|neither audio bytes nor a path"),
+        (samples(300, sampling_rate=0), "no samples with a rate in whole Hz"),
+        (samples(300, sampling_rate=1 << 40), "no samples with a rate in whole Hz"),
+        (samples(300, sampling_rate=22050.5), "no samples with a rate in whole Hz"),
+        (samples(300, array=[0.0][:0]), "no list of float samples|no samples with a rate in whole Hz"),
         ({"bytes": None, "path": None}, "is not audio|neither audio bytes nor a path"),
         (7, "is not audio"),
     ],

@@ -163,10 +163,14 @@ def test_rows_without_audio_are_named(tmp_path):
         stream(tmp_path / "made")
 
 
-@pytest.mark.parametrize("cell", [([1] * 100, 16000), ([[0.1] * 50] * 2, 16000), ([0.1] * 100, -5), ([0.1] * 100, 2_000_000)])
+@pytest.mark.parametrize(
+    "cell", [([1] * 100, 16000), ([[0.1] * 50] * 2, 16000), ([0.1] * 100, -5), ([0.1] * 100, 2_000_000), ([0.1] * 100, 22050.5)]
+)
 @pytest.mark.parametrize("streaming", [True, False])
 def test_samples_that_are_no_floats_of_one_channel_are_refused(tmp_path, cell, streaming):
     rows = [{"audio": {"array": cell[0], "sampling_rate": cell[1]}, "text": "hello"}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(InputError, match=r"^set/train: .*(no list of float samples of one channel|neither audio bytes)"):
+    with pytest.raises(
+        InputError, match=r"^set/train: .*(no list of float samples of one channel|no samples with a rate in whole Hz)"
+    ):
         opened(tmp_path, "train", format="parquet", streaming=streaming)
