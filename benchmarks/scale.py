@@ -36,6 +36,7 @@ from wfc_dist.backends.ray.admission import Admission
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
 from wfc_dist.backends.ray.factorization import Factorization
 from wfc_dist.backends.ray.fleet import Fleet
+from wfc_dist.backends.ray.nodes import Nodes
 from wfc_dist.backends.ray.trainers import RayTrainers
 from wfc_dist.config import loading
 from wfc_dist.config.cluster import ClusterConfig
@@ -158,7 +159,7 @@ def run_all(store: RunStore, ray: SimulatedRay) -> Base:
     with ray.installed():
         admission = Admission(store.paths.run_dir, store.paths.shared_marker, root="", timeout_s=60)
         admission.require(ray.nodes)
-        fleet = Fleet(store, display.say, admission)
+        fleet = Fleet(store, display.say, Nodes(store, display, admission))
         centralizer = SimulatedCentralizer(store, ray, list(names), changed)
         trainers = RayTrainers(store, display, dict.fromkeys(store.config.datasets, 1.0), centralizer, fleet)  # type: ignore[arg-type]
         try:

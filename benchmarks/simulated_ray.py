@@ -10,16 +10,18 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from wfc_dist.backends import node_failures
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray import admission, factorization, fleet, gangs, trainers
+from wfc_dist.backends.ray import admission, factorization, fleet, gangs, nodes, trainers
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.errors import Interrupted
 from wfc_dist.rounds import Adapter, Base, StagedBase
@@ -29,6 +31,7 @@ from wfc_dist.weights import peft_folder
 from wfc_dist.weights.hashing import content_sha256
 
 START_S = 20.0
+LISTED_S = 60.0
 
 
 @dataclass(eq=False)
@@ -49,14 +52,22 @@ class SimulatedRay:
         num_nodes: Nodes of 8 CPUs and 1 GPU.
         train_s: Data set -> seconds on the simulated clock.
         lose_every: Every so-many-th training ends with its process, without a word; 0 for none.
+        broken: Host names of nodes on which no worker can start.
+        silent: Host name -> when the node loses its plug; Ray lists it for LISTED_S more.
 
     Attributes:
         calls: Messages to workers by method, and calls of Ray itself (`wait`, `refs waited for`, `get`).
         cpu_s: Processor seconds spent in here, which no coordinator would spend.
         trained: Data set -> how often its training came to an end.
+        starts: Host name -> how often a worker was started there.
     """
 
-    def __init__(self, num_nodes: int, train_s: Callable[[str], float], lose_every: int = 0) -> None:
+    def __init__(
+        self, num_nodes: int, train_s: Callable[[str], float], lose_every: int = 0, *, broken: Sequence[str] = (),
+        silent: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self._broken, self._silent = broken, silent
+        self.starts: Counter[str] = Counter()
         self.nodes = [Node(f"{i:056x}", f"node{i:05d}", 8, 1, f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}") for i in range(num_nodes)]
         self.calls: Counter[str] = Counter()
         self.trained: Counter[str] = Counter()
@@ -153,7 +164,24 @@ class SimulatedRay:
 
     def start_worker(self, node_id: str) -> "_Worker":
         """Returns a worker on a node."""
+        self.starts[self.name(node_id)] += 1
         return _Worker(self, node_id)
+
+    def name(self, node_id: str) -> str:
+        """Returns a node's host name."""
+        return f"node{int(node_id, 16):05d}"
+
+    def silent_since_s(self, node_id: str) -> float:
+        """Returns when a node loses its plug; infinity where it does not."""
+        return self._silent.get(self.name(node_id), float("inf"))
+
+    def is_broken(self, node_id: str) -> bool:
+        """Whether no worker can start on a node."""
+        return self.name(node_id) in self._broken
+
+    def listed(self) -> list[Node]:
+        """Returns the nodes that Ray lists: one without a plug for a while longer."""
+        return [node for node in self.nodes if self.now_s < self.silent_since_s(node.node_id) + LISTED_S]
 
     def train(self, worker: "_Worker", job: TrainingJob) -> Ref:
         """Trains one adapter on the simulated clock."""
@@ -168,20 +196,30 @@ class SimulatedRay:
             self.trained[job.dataset] += 1
             return _write_adapter(job)
 
+        end_s = self.silent_since_s(worker.node_id) - self.now_s
+        if end_s < self._train_s(job.dataset):
+            worker.alive = False
+            return self.later(end_s, make)
         return self.later(self._train_s(job.dataset), make)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["SimulatedRay"]:
         """Puts itself in the place of Ray and of the clock in the coordinator's modules."""
-        places = [(module, name) for module in (factorization, fleet, trainers, admission) for name in ("ray", "time")]
+        places = [
+            (module, name)
+            for module in (factorization, fleet, nodes, node_failures, trainers, admission)
+            for name in ("ray", "time")
+        ]
         with contextlib.ExitStack() as stack:
             for module, name in [*places, (gangs, "ray")]:
                 if hasattr(module, name):
                     stack.enter_context(mock.patch.object(module, name, self))
-            stack.enter_context(mock.patch.object(fleet, "alive_nodes", lambda: list(self.nodes)))
+            stack.enter_context(mock.patch.object(nodes, "alive_nodes", self.listed))
             stack.enter_context(mock.patch.object(gangs, "_REMOTE_WORKER", _Actor(self)))
             stack.enter_context(mock.patch.object(gangs, "placement_group", self._placement_group))
             stack.enter_context(mock.patch.object(gangs, "remove_placement_group", lambda group: None))
+            table = lambda group: {"bundles_to_node_id": {0: group}}  # noqa: E731
+            stack.enter_context(mock.patch.object(gangs, "placement_group_table", table))
             yield self
 
     def _placement_group(self, bundles: Sequence[object], *, _soft_target_node_id: str | None, **_options: Any) -> Any:
@@ -195,14 +233,17 @@ class _NodeFactsTask:
     """`admission.node_facts` on a node."""
 
     ray: SimulatedRay
+    node_id: str = ""
 
-    def options(self, **_options: Any) -> "_NodeFactsTask":
-        return self
+    def options(self, *, scheduling_strategy: Any) -> "_NodeFactsTask":
+        return replace(self, node_id=scheduling_strategy.node_id)
 
-    def remote(self, marker_file: str, _root: str) -> Ref:
+    def remote(self, marker_file: str, _root: str, _try_imports: bool) -> Ref:
         self.ray.calls["node_facts"] += 1
         marker = Path(marker_file).read_text() if marker_file else None
         facts = admission.NodeFacts("node", "10.0.0.1", "eth0", VERSIONS, marker, True)
+        if self.ray.now_s >= self.ray.silent_since_s(self.node_id):
+            return self.ray.later(float("inf"), lambda: None)
         return self.ray.later(0.1, lambda: facts)
 
 
@@ -253,8 +294,13 @@ class _Worker:
         return self.ray.later(0, lambda: ("10.0.0.1", 1))
 
     def _join_here(self, _endpoint: Ref) -> Ref:
-        host = f"host-{int(self.node_id, 16):05d}"
-        return self.ray.later(START_S, lambda: gangs.WorkerLocation(host, "10.0.0.1", "eth0", self.node_id))
+        def make() -> gangs.WorkerLocation:
+            if self.ray.is_broken(self.node_id):
+                raise RayTaskError("join_here", "", ImportError("libcudart.so.12: not found")).as_instanceof_cause()
+            return gangs.WorkerLocation(self.ray.name(self.node_id), "10.0.0.1", "eth0", self.node_id)
+
+        never = self.ray.now_s + START_S >= self.ray.silent_since_s(self.node_id)
+        return self.ray.later(float("inf") if never else START_S, make)
 
     def _load_base(self, base: Base, *_rest: Any) -> Ref:
         return self.ray.later(0, lambda: base.sha256)

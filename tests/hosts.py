@@ -11,6 +11,7 @@ disk is shared with this machine, as on a cluster with a common file system; /de
         host.signal(process, signal.SIGTERM)                # to the command; process.kill() ends it, too (with SIGKILL)
         host.kill()                                         # pulls the plug: the link first, then every process
         host.boot()                                         # back, same name and address, empty /dev/shm, old /tmp/ray
+        host.break_torch(); host.repair_torch()             # where `write_breakable_torch` wrote a folder of PYTHONPATH
     with Hosts(("head", "tail"), folder=...) ...            # sets of hosts coexist, each on a bridge and a subnet of its own
 
 Needs root, iproute2 and util-linux: `require()` skips the test where they are missing, and fails it under CI=true. Hosts die
@@ -40,6 +41,22 @@ mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf
 echo up
 while :; do sleep 3600 & wait $!; done
 """
+
+BROKEN = "/dev/shm/torch-is-broken"
+BREAKABLE_TORCH = f"""
+import os, sys
+if os.path.exists("{BROKEN}"):
+    raise ImportError("libcudart.so.12: cannot open shared object file: No such file or directory")
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["torch"]
+import torch
+"""
+
+
+def write_breakable_torch(folder: Path) -> None:
+    """Makes a folder for PYTHONPATH with a torch that is the real one, but for hosts on which it is broken."""
+    folder.mkdir()
+    (folder / "torch.py").write_text(BREAKABLE_TORCH)
 
 
 def missing(*programs: str) -> str:
@@ -140,6 +157,14 @@ class Host:
         assert self.up, f"{self.name} is down"
         enter = ["nsenter", "--target", str(self._pid), "--net", "--uts", "--ipc", "--mount", "--pid"]
         return [*enter, "--", "setpriv", "--pdeathsig", "KILL", *map(str, command)]
+
+    def break_torch(self) -> None:
+        """Makes torch fail to import, as a driver update or a damaged disk does; processes that have imported it go on."""
+        self.run(["touch", BROKEN]).check_returncode()
+
+    def repair_torch(self) -> None:
+        """Ends what `break_torch` began."""
+        self.run(["rm", "-f", BROKEN]).check_returncode()
 
     def run(
         self, command: Sequence[object], env: Mapping[str, str] = {}, timeout_s: float = 60

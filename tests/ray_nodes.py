@@ -3,6 +3,7 @@
     with RayNodes(("node1", "node2", "node3"), folder=tmp_path) as cluster:     # boots the hosts; no Ray runs yet
         cluster.start("node1", "node2")                     # the first is the head; returns when all have joined
         cluster.add("node3")                                # one more worker; may come at any time
+        cluster.hosts["node3"].break_torch()                # from now on no process there can import torch; repair_torch ends it
         cluster.url, cluster.address                        # http://HEAD:8265 for jobs, HEAD:6379 for drivers
         cluster.env                                         # token and address, as a user of the job API sets them
         cluster.hosts["node2"].run([...], env=cluster.node_env)         # a driver on a node
@@ -25,7 +26,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from hosts import Hosts
+from hosts import Hosts, write_breakable_torch
 
 START_TIMEOUT_S = 120
 OBJECT_STORE_BYTES = 150 * 2**20
@@ -43,11 +44,13 @@ class RayNodes:
         self.token = secrets.token_hex(32)
         auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._shim = folder / "shim"
         self.node_env = {**auth, **HEALTH, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
         self._auth = auth
 
     def __enter__(self) -> "RayNodes":
         self.hosts.__enter__()
+        write_breakable_torch(self._shim)
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -90,7 +93,8 @@ class RayNodes:
         host = self.hosts[name]
         command = ["ray", "start", *arguments, "--node-ip-address", host.ip, "--num-cpus", f"{num_cpus:g}",
                    "--object-store-memory", OBJECT_STORE_BYTES, "--disable-usage-stats"]  # fmt: skip
-        return host.start(command, env=self.node_env, log=self.log(name))
+        path = f"{self._shim}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+        return host.start(command, env={**self.node_env, "PYTHONPATH": path}, log=self.log(name))
 
     def _finish(self, name: str, process: "subprocess.Popen[str]") -> None:
         code = process.wait(START_TIMEOUT_S)

@@ -58,6 +58,7 @@ class Display:
 
     Attributes:
         keep: Gets a snapshot of the progress every few seconds, for who watches from elsewhere; an empty one after each phase.
+        left_out: Name -> reason of the nodes that get nothing now; the live table names them.
     """
 
     def __init__(self, plain: bool | None = None) -> None:
@@ -72,6 +73,7 @@ class Display:
         self._started_s = time.monotonic()
         self._paces: dict[str, Pace] = {}
         self.keep: Callable[[Mapping[str, Any]], None] | None = None
+        self.left_out: Mapping[str, str] = {}
         self._kept_s = 0.0
 
     def say(self, text: str) -> None:
@@ -180,6 +182,11 @@ class Display:
             steps = f"{progress.step}/{progress.max_steps}" + ("" if progress.phase == "train" else f" {progress.phase}")
             speed, left = f"{progress.speech_seconds_per_second:.1f}", in_words(self._left_s(dataset, progress)) or "-"
             table.add_row(dataset, bar, steps, f"{progress.loss:.3f}", speed, left, host)
+        if self.left_out:
+            table.caption = "\n".join(
+                f"left out: {name}: {reason}" for name, reason in sorted(self.left_out.items())[:MOST_NAMES]
+            )
+            table.caption_justify = "left"
         return table
 
 

@@ -157,6 +157,15 @@ def caught_on(run_dir: Path, attempt: int, before: Mapping[str, int] = MappingPr
     return {node: name for node, name in found.items() if before.get(name, 0) < step(run_dir, name) <= TRAIN["max_steps"] / 2}
 
 
+def break_node(cluster: RayNodes, node: str) -> None:
+    """Ends the trainer on a node, where no other can start from now on: torch cannot be imported there."""
+    cluster.hosts[node].break_torch()
+    find = "import pathlib; files = pathlib.Path('/proc').glob('[0-9]*/cmdline'); " \
+           "print(*[file.parent.name for file in files if file.read_bytes().startswith(b'ray::WorkerActor')])"  # fmt: skip
+    (pid,) = cluster.hosts[node].run([sys.executable, "-c", find]).stdout.split()
+    cluster.hosts[node].run(["kill", "-KILL", pid]).check_returncode()
+
+
 def test_stopped_and_submitted_again_while_nodes_join_and_die(
     cluster: RayNodes, project: Project, jobs: Jobs, tmp_path: Path
 ) -> None:
@@ -169,6 +178,10 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     first = jobs.start(sys.executable, "launch/submit_ray.py", "logs", "tiny", log=log_2)
     cluster.add("node3")
     until(lambda: "node3" in caught_on(run_dir, 1), first, log_2)
+    broken = caught_on(run_dir, 1)["node3"]
+    break_node(cluster, "node3")
+    until(lambda: ledger(run_dir, "node_left_out"), first, log_2)
+    cluster.hosts["node3"].repair_torch()
     again = jobs.ray_job("submit", "configs/tiny.yaml", *overrides_of(run_dir))
     stopped = jobs.ray_job("stop", run_dir)
     code = first.wait(60)
@@ -184,6 +197,12 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     assert "interrupted, `submit` goes on (exit code 75)" in status.stdout
     assert json.loads((run_dir / "status.json").read_text())["state"] == "interrupted"
 
+    failures, (left_out,) = ledger(run_dir, "failure"), ledger(run_dir, "node_left_out")
+    assert [(line["dataset"], line["host"], line["kind"]) for line in failures] == [(broken, "node3", "crashed")]
+    assert left_out["node"] == "node3" and left_out["reason"].endswith("libcudart.so.12: cannot open shared object file: "
+                                                                       "No such file or directory")  # fmt: skip
+    assert "node3 is left out for 1800 s: " in log_2.read_text()
+
     # what the README says, to the letter; Ray's command knows only 0 and 1
     log = tmp_path / "log-3"
     second = jobs.start(
@@ -197,7 +216,8 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
 
     adapters = trained_on(run_dir)
     assert Run(run_dir).base().sha256 == project.sha256
-    assert {line["dataset"] for line in ledger(run_dir, "failure")} == {lost}, "the others trained on"
+    gone = [(line["dataset"], line["kind"]) for line in ledger(run_dir, "failure") if line["attempt"] == 2]
+    assert gone == [(lost, "lost with its node")], "the others trained on"
     assert adapters[lost]["host"] != node and adapters[lost]["resumed_from"] > at_stop[lost]
     resumed = {name: line["resumed_from"] for name, line in adapters.items() if line["attempt"] == 2 and name not in (lost, "d")}
     assert resumed == {name: at_stop[name] for name in resumed}
@@ -292,20 +312,32 @@ def test_plan_shows_who_would_go_where_and_what_does_not_fit(cluster: RayNodes, 
     assert list(tmp_path.iterdir()) == [], "something was left behind"
 
 
-def test_relative_paths_are_the_coordinators_wherever_ray_was_started(cluster: RayNodes, project: Project) -> None:
+def test_relative_paths_are_the_coordinators_and_a_broken_node_costs_one_node(cluster: RayNodes, project: Project) -> None:
     shared = project.folder / "shared"
     tree = yaml.safe_load((project.folder / "configs" / "tiny.yaml").read_text())
-    tree |= {"base": {"model": "model"}, "rounds": [["a"]], "run": {"name": "tiny", "dir": "relative"}}
-    tree["datasets"] = {"a": tree["datasets"]["a"] | {"source": "a"}}
+    tree |= {"base": {"model": "model"}, "rounds": [["a", "b"]], "run": {"name": "tiny", "dir": "relative"}}
+    tree["datasets"] = {name: tree["datasets"][name] | {"source": name} for name in "ab"}
     (shared / "relative.yaml").write_text(yaml.safe_dump(tree))
-    run = ("run", "relative.yaml", "--plain", "train.max_steps=2", "cluster.backend=ray", f"cluster.address={cluster.address}")
+    run = ("run", "relative.yaml", "--plain", "train.max_steps=2")
+    on_ray = ("cluster.backend=ray", f"cluster.address={cluster.address}")
     assert Path.cwd() != shared, "Ray was started here"
+    if "node3" not in cluster.alive():
+        cluster.add("node3")
+    cluster.hosts["node3"].break_torch()
 
     command = ["env", "-C", shared, sys.executable, "-m", "wfc_dist", *run]
-    done = cluster.hosts["node1"].run(command, env=cluster.node_env, timeout_s=300)
+    done = cluster.hosts["node1"].run([*command, *on_ray], env=cluster.node_env, timeout_s=300)
+    cluster.hosts["node3"].repair_torch()
+    one = cluster.hosts["node1"].run([*command, "run.dir=one"], env=cluster.node_env, timeout_s=300)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert Run(shared / "relative" / "tiny").base().index == 1
+    assert done.returncode == one.returncode == 0, done.stdout + done.stderr + one.stderr
+    run_dir = shared / "relative" / "tiny"
+    assert Run(run_dir).base().sha256 == Run(shared / "one" / "tiny").base().sha256
+    (left_out,) = ledger(run_dir, "node_left_out")
+    said = f"node3 ({cluster.hosts['node3'].ip}) cannot import torch: ImportError: libcudart.so.12"
+    assert left_out["node"] == "node3" and said in left_out["reason"] and f"node3 is left out for 1800 s: {said}" in done.stderr
+    assert {line["host"] for line in ledger(run_dir, "adapter")} == {"node2"} and not ledger(run_dir, "failure")
+    assert ledger(run_dir, "base")[-1]["hosts"] == ["node1", "node2"]
 
 
 def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
-"""What to do about a failed gang: a pure function from failure to decision."""
+"""What to do about a failed gang or job: pure functions from failure to decision. `node_record` remembers what nodes did."""
 
+from dataclasses import dataclass, field
 from enum import Enum
 
 
 class Failure(Enum):
-    """Kinds of endings of a gang that made no adapter."""
+    """Kinds of endings of a gang or job that made no result. Each kind has a budget of its own."""
 
-    LOST = "lost"  # a process or a node died
-    REFUSED = "refused"  # the trainer said why; another attempt would fail likewise
-    STOPPED = "stopped"  # the gang was asked to stop, and has checkpointed
+    CRASHED = "crashed"  # a process died or raised at work, on a node that answers: counts for the adapter and for the node
+    EARLY = "failed at its start"  # the same before its first step: counts for the node
+    NODE_GONE = "lost with its node"  # the node was preempted, drains, is gone or silent: counts for nobody
+    REFUSED = "refused"  # the trainer said why (data, configuration, loss); another attempt would fail likewise
+    STOPPED = "stopped"  # it was asked to stop, and has checkpointed
 
 
 class Decision(Enum):
@@ -19,10 +22,31 @@ class Decision(Enum):
     WAIT = "wait"  # until the others have stopped, too
 
 
-def decide(failure: Failure, num_failures: int, max_failures: int) -> Decision:
-    """Returns what follows a gang's `num_failures`-th failure (1-based); a lost gang is replaced `max_failures` times."""
-    if failure is Failure.STOPPED:
-        return Decision.WAIT
-    if failure is Failure.LOST and num_failures <= max_failures:
-        return Decision.RESTART
-    return Decision.GIVE_UP
+@dataclass
+class Budget:
+    """The failures of one adapter, scoring or average.
+
+    An early failure counts for a node alone, unless the same work has failed on another node, too: then the work is to blame.
+
+    Attributes:
+        max_failures: So many failures of the work's own are made good.
+        num_failures: Failures of the work's own so far.
+    """
+
+    max_failures: int
+    num_failures: int = 0
+    _failed_on: set[str] = field(default_factory=set)
+
+    def decide(self, failure: Failure, node: str = "") -> Decision:
+        """Counts a failure on `node`, "" where it is not known, and returns what follows."""
+        if failure is Failure.STOPPED:
+            return Decision.WAIT
+        if failure is Failure.REFUSED:
+            return Decision.GIVE_UP
+        if failure is Failure.NODE_GONE:
+            return Decision.RESTART
+        elsewhere = bool(self._failed_on - {node})
+        self._failed_on.add(node)
+        if failure is Failure.CRASHED or elsewhere:
+            self.num_failures += 1
+        return Decision.RESTART if self.num_failures <= self.max_failures else Decision.GIVE_UP

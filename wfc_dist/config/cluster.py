@@ -60,7 +60,11 @@ class ClusterConfig(Strict):
     max_trainers: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Adapters that are trained at a time; by default as many as the cluster holds."""
     max_failures: Annotated[int, RESUME] = Field(3, ge=0)
-    """Lost gangs per adapter before the run gives up."""
+    """Failures of an adapter's own that are made good; those of nodes are counted apart, by node."""
+    node_failures: Annotated[int, RESUME] = Field(2, ge=1)
+    """Failures in a row after which a node gets no process for `node_rest_s`, while other nodes go on."""
+    node_rest_s: Annotated[float, RESUME] = Field(1800, gt=0)
+    """Seconds for which a node that fails is left out; then it is tried once, and the next rest is twice as long."""
     centralizer_ranks: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Processes of the average; one per node by default. Does not change a byte."""
     start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)

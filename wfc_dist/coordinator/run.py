@@ -194,12 +194,14 @@ def _backend(
     from wfc_dist.backends.ray.admission import admit
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
+    from wfc_dist.backends.ray.nodes import Nodes
     from wfc_dist.backends.ray.trainers import RayTrainers
 
     with log.span("start_ray", phase="loading"):
         stack.enter_context(connected(store.config.cluster))
-    fleet = Fleet(store, display.say, admit(store, display.say))
-    centralizer = RayCentralizer(store, fleet.nodes)
+    nodes = Nodes(store, display, admit(store, display.say))
+    fleet = Fleet(store, display.say, nodes)
+    centralizer = RayCentralizer(store, nodes)
     stack.callback(centralizer.shutdown)
     stack.callback(fleet.shutdown)
     return RayTrainers(store, display, checked.hours, centralizer, fleet), centralizer

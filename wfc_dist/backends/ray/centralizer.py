@@ -1,10 +1,10 @@
 """The centralizer on Ray: ranks in processes of their own, so that a dead trainer cannot break the collective."""
 
-import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from safetensors.torch import save
 
 from wfc_dist import log
 from wfc_dist.backends import net
-from wfc_dist.backends.failure_policy import Decision, decide
+from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray.failures import classify, one_line
+from wfc_dist.backends.ray.failures import classify, culprit, kind_of_crash, one_line
 from wfc_dist.backends.ray.fleet import POLL_S
+from wfc_dist.backends.ray.nodes import Fate, Nodes
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.backends.worker import Broadcast, adopt_work_dir
 from wfc_dist.centralize import collectives
@@ -69,6 +70,28 @@ class RankActor:
 _REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0)(RankActor)
 
 
+class _RankError(Exception):
+    """A rank failed.
+
+    Args:
+        rank: Its world rank.
+        cause: Its error.
+    """
+
+    def __init__(self, rank: int, cause: RayError) -> None:
+        super().__init__(rank, cause)
+        self.rank, self.cause = rank, cause
+
+
+def _error(ref: Any) -> RayError | None:
+    """Returns the error of a call that has ended; None when it has a value."""
+    try:
+        ray.get(ref)
+    except RayError as error:
+        return error
+    return None
+
+
 class RayCentralizer:
     """Averages on ranks spread over the nodes (see `rounds.Centralizer`).
 
@@ -76,12 +99,13 @@ class RayCentralizer:
 
     Args:
         store: The opened run.
-        nodes: Returns the nodes that may be used.
+        nodes: The nodes of the run, with what failed on each.
     """
 
-    def __init__(self, store: RunStore, nodes: Callable[[], list[Node]]) -> None:
-        self._store, self._usable = store, nodes
+    def __init__(self, store: RunStore, nodes: Nodes) -> None:
+        self._store, self._nodes = store, nodes
         self._ranks: list[Any] = []
+        self._hosts: list[Any] = []
         self._places: list[str] = []
         self._endpoint: Any = None
 
@@ -92,44 +116,70 @@ class RayCentralizer:
     def centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool = False) -> StagedBase:
         """See `rounds.Centralizer`; `interim` makes an interim base (see `stream`).
 
-        After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times.
+        After the loss of a rank all ranks are restarted, up to `cluster.max_failures` times; the failures of a rank's node before
+        its work count for the node alone.
         """
-        for num_failures in itertools.count(1):
+        budget = Budget(self._store.config.cluster.max_failures)
+        while True:
             try:
                 return self._once(base, adapters, interim)
             except Interrupted:
                 self.shutdown()  # the same adapters are averaged again later
                 raise
-            except RayError as error:
-                self.shutdown()
-                failure, cause = classify(error)
-                decision = decide(failure, num_failures, self._store.config.cluster.max_failures)
-                why = one_line(cause)
-                self._store.ledger.record("failure", round=base.index + 1, work="centralize", reason=why, decision=decision.value)
-                if decision is not Decision.RESTART:
-                    raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, why)) from error
-                logger.warning("round %d: a rank of the centralizer was lost (%s); the ranks start again", base.index + 1, why)
-        raise AssertionError("unreachable")
+            except _RankError as error:
+                self._fail(base, budget, error)
 
-    def _lost_too_often(self, base: Base, why: str) -> GangFailedError:
+    def _fail(self, base: Base, budget: Budget, error: "_RankError") -> None:
+        """Counts the failure of a rank. Raises the error of a rank that cannot go on; else the ranks can start again."""
+        failure, cause = classify(error.cause)
+        place, has_started = self._places[error.rank], self._has_started(error.rank)
+        self.shutdown()
+        if failure is Failure.CRASHED:
+            self._nodes.doubt([place])
+            fate = self._nodes.await_fate([place], self._pause)
+            failure = Failure.NODE_GONE if fate is Fate.GONE else kind_of_crash(cause, has_worked=has_started)
+        decision, why, name = budget.decide(failure, place), one_line(cause), self._nodes.name(place)
+        facts = {"host": name, "kind": failure.value, "reason": why, "decision": decision.value}
+        self._store.ledger.record("failure", round=base.index + 1, work="centralize", **facts)
+        if decision is not Decision.RESTART:
+            raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, name, why)) from error.cause
+        logger.warning("round %d: a rank of the centralizer failed on %s (%s); the ranks start again", base.index + 1, name, why)
+        if failure in (Failure.CRASHED, Failure.EARLY):
+            self._nodes.failed(place, why, at_start=failure is Failure.EARLY)
+
+    def _pause(self) -> None:
+        self._store.raise_if_stopped("while averaging")
+        time.sleep(POLL_S)
+
+    def _has_started(self, rank: int) -> bool:
+        """Whether a rank has answered at all: its libraries are loaded."""
+        try:
+            ray.get(self._hosts[rank], timeout=0)
+        except RayError:
+            return False
+        return True
+
+    def _lost_too_often(self, base: Base, node: str, why: str) -> GangFailedError:
         return GangFailedError(
             f"round {base.index + 1}: ranks of the centralizer were lost more than cluster.max_failures = "
-            f"{self._store.config.cluster.max_failures} times; the last: {why}; "
-            f"see centralizer-*.log under {self._store.log_dir()}"
+            f"{self._store.config.cluster.max_failures} times; the last on {node}: {why}; run the same command"
         )
 
     def _once(self, base: Base, adapters: Sequence[Adapter], interim: bool) -> StagedBase:
         self.prepare(len(adapters))
+        while not self._ranks and self._nodes.undecided():
+            self._pause()
+            self.prepare(len(adapters))
         if not self._ranks:
-            raise GangFailedError(
-                f"round {base.index + 1}: every node is draining, none is left for the average; the same command goes on"
-            )
+            draining = "every node is draining, none is left for the average; the same command goes on"
+            raise self._nodes.none_left() or Interrupted(f"round {base.index + 1}: {draining}")
         if self._endpoint is None:  # not earlier: the port must still be free when the ranks meet there
             self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters), interim=interim)
         with log.span("centralize", phase="merging", round=base.index + 1, num_ranks=len(self._ranks)):
             staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
-            staged = replace(staged, facts={**staged.facts, "hosts": ray.get([rank.host.remote() for rank in self._ranks])})
+            staged = replace(staged, facts={**staged.facts, "hosts": ray.get(self._hosts)})
+        self._nodes.worked(self._places)
         logger.info(
             "round %d: %d adapters averaged over %d ranks, %d matrices merged", base.index + 1, len(adapters), len(self._ranks),
             len(staged.facts["changed"]),
@@ -144,14 +194,22 @@ class RayCentralizer:
         waiting = refs
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
-            ray.get(done)
+            self._raise_culprit(refs, done)
             if waiting:
                 self._store.raise_if_stopped("while averaging")
         return ray.get(refs)  # type: ignore[no-any-return]
 
+    def _raise_culprit(self, refs: list[Any], done: list[Any]) -> None:
+        """Raises _RankError when a rank failed: before it could start, since the others need it, or else at its work."""
+        failed = [pair for pair in enumerate(refs) if pair[1] in done and _error(pair[1])]
+        if failed:
+            started, _ = ray.wait(self._hosts, num_returns=len(self._hosts), timeout=0)
+            calls = [pair for pair in enumerate(self._hosts) if pair[1] in started] + failed
+            raise _RankError(*culprit([(rank, error) for rank, ref in calls if (error := _error(ref))]))
+
     def prepare(self, num_adapters: int) -> None:
         """Starts the ranks unless they are up, and returns at once: they load their libraries while the trainers train."""
-        nodes = self._nodes()
+        nodes = self._staying()
         if self._ranks and set(self._places) <= {node.node_id for node in nodes}:
             return
         self.shutdown()
@@ -164,11 +222,14 @@ class RayCentralizer:
             environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
             actor = _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment)
             self._ranks.append(actor.remote(rank, world_size, str(self._store.log_dir()), self._store.mirror, os.getcwd()))
+        self._hosts = [rank.host.remote() for rank in self._ranks]
 
-    def _nodes(self) -> list[Node]:
+    def _staying(self) -> list[Node]:
         """Returns the nodes that are not draining, this one first; nothing can be started on a draining node."""
+        self._nodes.poll()
         here = ray.get_runtime_context().get_node_id()
-        staying = [node for node in self._usable() if not node.draining]
+        usable = self._nodes.free() or self._nodes.better_than_none()
+        staying = [node for node in usable if not node.draining]
         return sorted(staying, key=lambda node: (node.node_id != here, node.name))
 
     def changed(self, base: Base) -> Any:
@@ -182,4 +243,4 @@ class RayCentralizer:
         """Ends the ranks."""
         for rank in self._ranks:
             ray.kill(rank)
-        self._ranks, self._places, self._endpoint = [], [], None
+        self._ranks, self._hosts, self._places, self._endpoint = [], [], [], None

@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist.backends.failure_policy import Decision, decide
-from wfc_dist.backends.ray.failures import classify, one_line
-from wfc_dist.backends.ray.fleet import Fleet
+from wfc_dist.backends.failure_policy import Budget, Decision
+from wfc_dist.backends.ray.failures import one_line
+from wfc_dist.backends.ray.fleet import Fleet, Loss
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.errors import GangFailedError, WfcError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
@@ -40,7 +40,7 @@ class Decoding:
         self._store, self._fleet, self._load_base, self._on_done = store, fleet, load_base, on_done
         self._waiting = list(tasks)
         self._running: dict[Any, tuple[ScoreTask, Gang, Any]] = {}
-        self._num_lost = 0
+        self._budgets: dict[str, Budget] = {}  # by model
         self._told, self._num_done = told, 0
         self._shares: dict[Any, float] = {}
         self._asked: dict[Any, Any] = {}  # question -> key in _running
@@ -87,22 +87,26 @@ class Decoding:
         task, gang, _ = self._running[ref]
         try:
             hypotheses = ray.get(ref)
-        except RayError as error:
-            self._fail(gang, error)
+        except RayError:
+            self._lose(ref)
             return
         del self._running[ref]
+        self._fleet.worked(gang, to_the_end=True)
         self._num_done += len(task.sets)
         self._on_done(task, hypotheses)
 
-    def _fail(self, gang: Gang, error: BaseException) -> None:
-        failure, cause = classify(gang.root_cause(error))
-        lost = [key for key, (_, other, _) in self._running.items() if other is gang]
-        self._waiting = [self._running.pop(key)[0] for key in lost] + self._waiting
-        self._fleet.poll_nodes()
-        if not self._fleet.leaving(gang):
-            self._num_lost += 1
-            if decide(failure, self._num_lost, self._store.config.cluster.max_failures) is not Decision.RESTART:
-                failed = GangFailedError(f"scoring on {gang.host} failed: {one_line(cause)}")
-                raise cause if isinstance(cause, WfcError) else failed
-        logger.warning("a decoder on %s was lost (%s); other workers decode its test sets", gang.host, one_line(cause))
-        self._fleet.remove(gang)
+    def _lose(self, ref: Any) -> None:
+        """Gives the tasks of a gang back, one of whose workers failed at its task, and finds out whose failure that is."""
+        task, gang, _ = self._running[ref]
+        mine = [(key, worker) for key, (_, other, worker) in self._running.items() if other is gang]
+        last = {rank: key for rank, worker in enumerate(gang.workers) for key, busy in mine if busy is worker}
+        self._waiting = [self._running.pop(key)[0] for key, _ in mine] + self._waiting
+        self._fleet.lose(gang, last, lambda loss: self._fail(task, loss))
+
+    def _fail(self, task: ScoreTask, loss: Loss) -> None:
+        work = task.model_name()
+        budget = self._budgets.setdefault(work, Budget(self._store.config.cluster.max_failures))
+        if budget.decide(loss.failure, loss.node_id) is not Decision.RESTART:
+            failed = GangFailedError(f"scoring {work} on {loss.host} failed: {one_line(loss.cause)}")
+            raise loss.cause if isinstance(loss.cause, WfcError) else failed
+        logger.warning("a decoder on %s was lost (%s); other workers decode its test sets", loss.host, one_line(loss.cause))

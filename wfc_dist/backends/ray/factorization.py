@@ -15,10 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist.backends.failure_policy import Decision, Failure, decide
+from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.jobs import training_job
-from wfc_dist.backends.ray.failures import classify, one_line
-from wfc_dist.backends.ray.fleet import POLL_S, Fleet
+from wfc_dist.backends.ray.failures import one_line
+from wfc_dist.backends.ray.fleet import POLL_S, Fleet, Loss
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.metrics import RoundMetrics
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
@@ -41,15 +41,15 @@ class _Training:
         gang: Who trains; None while the data set waits for a gang, and after its last training.
         refs: What each rank of the gang will return.
         staged: Folder that gets the adapter.
-        num_failures: Failures that count for the policy.
+        budget: Its failures so far, and how many are made good.
         adapter: The committed adapter.
     """
 
     dataset: str
+    budget: Budget
     gang: Gang | None = None
     refs: list[Any] = field(default_factory=list)
     staged: str = ""
-    num_failures: int = 0
     adapter: Adapter | None = None
 
 
@@ -71,23 +71,23 @@ class Factorization:
         self._store, self._fleet, self._display, self._load_base = store, fleet, display, load_base
         self._on_training, self._begun = on_training, False
         self._base = base
-        self._trainings = [_Training(dataset) for dataset in queue]
+        self._trainings = [_Training(dataset, Budget(store.config.cluster.max_failures)) for dataset in queue]
         self._queue = deque(self._trainings)
+        self._in_doubt: list[_Training] = []
         self._running: dict[Gang, _Training] = {}
-        self._progress = _ProgressPoll(display)
+        self._progress = _ProgressPoll(display, lambda gang: fleet.worked(gang, to_the_end=False))
         self._metrics = RoundMetrics(store.config.run.name, base.index + 1)
         self._fatal: BaseException | None = None
         self._stopping_s: float | None = None
 
     def run(self) -> dict[str, Adapter]:
         """Returns the committed adapters. Raises Interrupted, or the error of a trainer that cannot go on."""
-        while self._queue or self._running:
+        while self._queue or self._running or self._in_doubt:
             if self._store.stop_reason() is not None:
                 self._fleet.request_stop()
                 if not self._running or self._stopped_for_too_long():
                     break
-            else:
-                self._fleet.tick()
+            elif self._tick():
                 self._start_idle()
                 if self._running and not self._begun:
                     self._begun = True
@@ -104,6 +104,15 @@ class Factorization:
         if len(adapters) < len(self._trainings):
             raise Interrupted(f"{self._store.stop_reason()}: every trainer has checkpointed, the same command goes on")
         return adapters
+
+    def _tick(self) -> bool:
+        """Lets the fleet take in what has changed. Returns whether the round can go on; else the trainings are asked to stop."""
+        try:
+            self._fleet.tick()
+        except (GangFailedError, Interrupted) as error:
+            self._fatal = error
+            self._store.stop(f"round {self._base.index + 1}: no trainer is left")
+        return self._fatal is None
 
     def _stopped_for_too_long(self) -> bool:
         """Whether trainers that were asked to stop hang: a step and a checkpoint may take as long as a start may take."""
@@ -134,12 +143,15 @@ class Factorization:
         done, waiting = ray.wait(training.refs, num_returns=len(training.refs), timeout=0)
         try:
             results = ray.get(done)
-        except RayError as error:
+        except RayError:
             self._end(training, gang)
-            self._fail(training, gang, error)
+            if self._store.stop_reason() is None:  # a gang lost while stopping is not replaced
+                self._in_doubt.append(training)
+                self._fleet.lose(gang, dict(enumerate(training.refs)), lambda loss: self._fail(training, gang, loss))
             return
         if not waiting:
             self._end(training, gang)
+            self._fleet.worked(gang, to_the_end=True)
             training.adapter = self._commit(training, gang, results)
 
     def _end(self, training: _Training, gang: Gang) -> None:
@@ -153,33 +165,27 @@ class Factorization:
             durable.await_files(staged, peft_folder.FILES)
         return self._store.commit_adapter(self._base, training.dataset, staged, asdict(results[0]) | {"host": gang.host})
 
-    def _fail(self, training: _Training, gang: Gang, error: BaseException) -> None:
-        failure, cause = classify(gang.root_cause(error))
-        if self._store.stop_reason() is not None:  # a gang lost while stopping is not replaced
-            return
-        self._fleet.poll_nodes()
-        if gang.stopping or (failure is Failure.LOST and self._fleet.leaving(gang)):
-            decision = Decision.RESTART  # its node goes, or is gone: that is no failure of the adapter's
-        else:
-            training.num_failures += 1
+    def _fail(self, training: _Training, gang: Gang, loss: Loss) -> None:
+        self._in_doubt.remove(training)
+        moved = gang.stopping and loss.failure is Failure.STOPPED
+        failure = Failure.NODE_GONE if moved else loss.failure
+        decision = training.budget.decide(failure, loss.node_id)
+        if failure is not Failure.NODE_GONE:
             self._metrics.failed(training.dataset)
-            decision = decide(failure, training.num_failures, self._store.config.cluster.max_failures)
-        name, moved = training.dataset, gang.stopping and failure is Failure.STOPPED
-        reason, round_index = "node drained" if moved else one_line(cause), self._base.index + 1
-        facts = {"dataset": name, "host": gang.host, "reason": reason, "decision": decision.value}
-        self._store.ledger.record("moved" if moved else "failure", round=round_index, **facts)
+        name, reason = training.dataset, "node drained" if moved else one_line(loss.cause)
+        facts = {"dataset": name, "host": loss.host, "kind": failure.value, "reason": reason, "decision": decision.value}
+        self._store.ledger.record("moved" if moved else "failure", round=self._base.index + 1, **facts)
         if decision is not Decision.RESTART:
-            self._give_up(name, gang, cause)
+            self._give_up(name, loss)
             return
-        logger.warning("%s: lost its trainer on %s (%s); goes on from its last checkpoint", name, gang.host, cause)
-        self._display.say(f"{name}: trainer on {gang.host} is gone; it goes on from its last checkpoint")
+        logger.warning("%s: lost its trainer on %s (%s); goes on from its last checkpoint", name, loss.host, loss.cause)
+        self._display.say(f"{name}: trainer on {loss.host} is gone; it goes on from its last checkpoint")
         self._queue.appendleft(training)
-        self._fleet.remove(gang)
 
-    def _give_up(self, dataset: str, gang: Gang, cause: BaseException) -> None:
-        where = f"round {self._base.index + 1}, {dataset}"
+    def _give_up(self, dataset: str, loss: Loss) -> None:
+        where, cause = f"round {self._base.index + 1}, {dataset}", loss.cause
         self._fatal = cause if isinstance(cause, WfcError) else GangFailedError(
-            f"{where}: the trainer on {gang.host} failed: {one_line(cause)}; "
+            f"{where}: the trainer on {loss.host} failed: {one_line(cause)}; "
             "see its log under logs/, then run the same command"
         )  # fmt: skip
         self._store.stop(f"{where} failed")  # the others checkpoint
@@ -188,8 +194,8 @@ class Factorization:
 class _ProgressPoll:
     """Asks a few trainers at a time, in turn, how far they are, and waits for none: `Factorization` finds the lost ones."""
 
-    def __init__(self, display: Display) -> None:
-        self._display = display
+    def __init__(self, display: Display, on_step: Callable[[Gang], None]) -> None:
+        self._display, self._on_step = display, on_step
         self._to_ask: deque[tuple[_Training, Gang]] = deque()
         self._asked: dict[Any, tuple[_Training, Gang]] = {}
         self._asked_s = float("-inf")
@@ -204,7 +210,10 @@ class _ProgressPoll:
         for ref in answered:
             training, gang = self._asked.pop(ref)
             with contextlib.suppress(RayError):
-                self._display.update(training.dataset, ray.get(ref), gang.host)
+                progress = ray.get(ref)
+                self._display.update(training.dataset, progress, gang.host)
+                if progress is not None:
+                    self._on_step(gang)
                 self._to_ask.append((training, gang))
         if time.monotonic() - self._asked_s < POLL_S:
             return

@@ -3,13 +3,15 @@
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wfc_dist.backends import net
@@ -21,6 +23,8 @@ from wfc_dist.config.training import TrainConfig
 from wfc_dist.rounds import Base
 from wfc_dist.storage.mirror import AnyMirror
 from wfc_dist.training.job import TrainingJob, TrainingResult
+
+NODE_ID = "ray.io/node-id"  # the label that Ray gives every node
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Gang:
         base: The base that its workers have loaded or have been asked to load.
         locations: Where the workers run; empty until the gang is ready.
         stopping: Whether the gang was asked to checkpoint and end.
+        lost: Whether a worker has failed; the gang gets no more work.
+        proven: Whether it has made a step, or finished any work. A gang that fails before has failed at its start.
+        started_s: When the gang was started, `time.monotonic`.
     """
 
     index: int
@@ -85,6 +92,9 @@ class Gang:
     locations: list[WorkerLocation] = field(default_factory=list)
     loading: list[Any] = field(default_factory=list)
     stopping: bool = False
+    lost: bool = False
+    proven: bool = False
+    started_s: float = field(default_factory=time.monotonic)
 
     @property
     def ready(self) -> bool:
@@ -98,16 +108,21 @@ class Gang:
 
     @classmethod
     def start(
-        cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror, *, run_name: str
-    ) -> "Gang":
-        """Starts a gang on `nodes` (one id per worker) and returns at once; calls to its workers queue until they are up."""
+        cls, index: int, nodes: Sequence[str], cluster: ClusterConfig, log_dir: str, mirror: AnyMirror, *, run_name: str,
+        avoid: Sequence[str] = (),
+    ) -> "Gang":  # fmt: skip
+        """Starts a gang on `nodes` (one id per worker) and returns at once; calls to its workers queue until they are up.
+
+        Ray may choose other nodes where those are taken, but none of `avoid`.
+        """
         need = Need(cluster.cpus_per_worker, cluster.gpus_per_worker, cluster.node_labels)
         together = len(set(nodes)) == 1
+        labels = dict(need.labels) | ({NODE_ID: f"!in({','.join(avoid)})"} if avoid else {})
         group = placement_group(
             [need.bundle() for _ in nodes],
             strategy="STRICT_PACK" if together else "PACK",
             _soft_target_node_id=nodes[0] if together else None,
-            bundle_label_selector=[dict(need.labels) for _ in nodes] if need.labels else None,
+            bundle_label_selector=[labels for _ in nodes] if labels else None,
         )
         setups = [
             WorkerSetup(
@@ -156,15 +171,28 @@ class Gang:
         self.loading = [worker.load_base.remote(base, hashes, train, broadcast) for worker in self.workers]
         return self.loading
 
-    def root_cause(self, error: BaseException) -> BaseException:
-        """Returns the error of loading the base, if that is what made a later call fail with `error`; else `error`."""
-        ready, _ = ray.wait(self.loading, num_returns=len(self.loading), timeout=0) if self.loading else ([], [])
-        for reference in ready:
-            try:
-                ray.get(reference)
-            except RayError as cause:
-                return cause
-        return error
+    def errors(self, last: Mapping[int, Any] = MappingProxyType({})) -> list[tuple[int, RayError]]:
+        """Returns (rank, error) of the workers that failed at their start, at loading the base, or at `last`: rank -> reference.
+
+        Where an earlier call of a rank failed, its later ones fail, too; the first error of a rank is its cause.
+        """
+        calls = [*enumerate(self.joining), *enumerate(self.loading), *last.items()]
+        ready, _ = ray.wait([ref for _, ref in calls], num_returns=len(calls), timeout=0)
+        answered, by_rank = set(ready), dict[int, RayError]()
+        for rank, ref in calls:
+            if ref in answered:
+                try:
+                    ray.get(ref)
+                except RayError as error:
+                    by_rank.setdefault(rank, error)
+        return list(by_rank.items())
+
+    def placed_on(self) -> list[str]:
+        """Returns the node ids of the workers, by rank, as Ray has placed them; [] before it has."""
+        if self.locations:
+            return self.places
+        bundles = placement_group_table(self.group).get("bundles_to_node_id", {})
+        return [bundles[rank] for rank in sorted(bundles)] if all(bundles.values()) else []
 
     def train(self, job: TrainingJob) -> list[Any]:
         """Queues the training of one adapter on every worker."""

@@ -107,4 +107,4 @@ def plan_live(config: Config) -> LivePlan:
             if marker is not None:
                 marker.unlink(missing_ok=True)
         numbers = {node_id: (float(left.get("CPU", 0)), float(left.get("GPU", 0))) for node_id, left in free.items()}
-        return plan_on(nodes, numbers, admission.refused, config)
+        return plan_on(nodes, numbers, admission.refused | admission.unable, config)

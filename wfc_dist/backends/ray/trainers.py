@@ -12,8 +12,8 @@ from wfc_dist import log
 from wfc_dist.backends.ray.centralizer import RayCentralizer
 from wfc_dist.backends.ray.decoding import Decoding
 from wfc_dist.backends.ray.factorization import Factorization
-from wfc_dist.backends.ray.failures import classify, one_line
-from wfc_dist.backends.ray.fleet import POLL_S, Fleet
+from wfc_dist.backends.ray.failures import one_line
+from wfc_dist.backends.ray.fleet import POLL_S, Fleet, Loss, first_silent
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
@@ -55,7 +55,8 @@ class RayTrainers:
         logger.info("base %d is on %s, every hash verified", base.index, ", ".join(hosts))
 
     def _received(self, gang: Gang, refs: list[Any]) -> bool:
-        end = time.monotonic() + self._store.config.cluster.start_timeout_s
+        limit_s = self._store.config.cluster.start_timeout_s
+        end = time.monotonic() + limit_s
         try:
             while time.monotonic() < end:
                 self._store.raise_if_stopped("during the broadcast")
@@ -63,11 +64,24 @@ class RayTrainers:
                 if not waiting:
                     ray.get(refs)
                     return True
-            logger.warning("trainer %d on %s did not load the base in time; it is replaced", gang.index, gang.host)
+            reason = f"did not load the base within cluster.start_timeout_s = {limit_s:g} s"
+            self._fleet.fail_start(gang, reason, first_silent(refs), hangs=True)
         except RayError as error:
-            why = one_line(classify(error)[1])
-            logger.warning("trainer %d: %s; it is replaced, the new one reads the base", gang.index, why)
-        self._fleet.remove(gang)
+            if self._is_sender_lost():
+                logger.warning("the base was not sent (%s); trainer %d reads it from its folder", one_line(error), gang.index)
+                gang.base, gang.loading = None, []
+            else:
+                self._fleet.lose(gang, {}, lambda loss: _say_replaced(gang, loss))
+        return False
+
+    def _is_sender_lost(self) -> bool:
+        """Whether the rank of the centralizer that sends the base has failed, which is no failure of those that receive it."""
+        if self._broadcast is None or self._broadcast[1] is None:
+            return False
+        try:
+            ray.wait([self._broadcast[1]], timeout=0)[0] and ray.get(self._broadcast[1])
+        except RayError:
+            return True
         return False
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
@@ -104,3 +118,8 @@ class RayTrainers:
             self._hashes = (base, self._store.tensor_hashes(base))
         offered = self._broadcast[1] if self._broadcast and self._broadcast[0] == base else None
         return gang.load_base(base, self._hashes[1], self._store.config.train, offered)
+
+
+def _say_replaced(gang: Gang, loss: Loss) -> None:
+    why = one_line(loss.cause)
+    logger.warning("trainer %d on %s: %s; it is replaced, the new one reads the base", gang.index, loss.host, why)

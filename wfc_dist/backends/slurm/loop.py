@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wfc_dist.backends.failure_policy import Decision, Failure, decide
+from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, root_cause
@@ -109,7 +109,7 @@ class JobLoop:
         self._waiting: list[JobSpec] = []
         self._active: dict[str, SubmittedJob] = {}
         self._stopped: set[str] = set()
-        self._failures: Counter[str] = Counter()
+        self._budgets: dict[str, Budget] = {}  # by label
         self._interruptions: Counter[str] = Counter()
         self._refusals, self._retry_s = 0, 0.0
         self._fatal: WfcError | None = None
@@ -280,9 +280,9 @@ class JobLoop:
         label = job.spec.label
         where = f"round {self._round}, {job.spec.title}: job {job.job_id}"
         cause = root_cause(where, job.record, state, failure, host)
-        kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.LOST
-        self._failures[label] += 1
-        decision = decide(kind, self._failures[label], self._cluster.max_failures)
+        kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.CRASHED
+        budget = self._budgets.setdefault(label, Budget(self._cluster.max_failures))
+        decision = budget.decide(kind, host)
         reason = f"{type(cause).__name__}: {cause}"[:300]
         self._record("failure", job, host=host, reason=reason, decision=decision.value)
         if decision is Decision.RESTART:

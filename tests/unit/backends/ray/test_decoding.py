@@ -82,7 +82,9 @@ def run(monkeypatch: pytest.MonkeyPatch, workers: list[Worker], clock: list[floa
         clock[0] += 1
 
     gang = Gang(workers)
-    fleet = SimpleNamespace(tick=lambda: None, ready=lambda: [gang], retire=lambda _: None, wait=wait)
+    fleet = SimpleNamespace(
+        tick=lambda: None, ready=lambda: [gang], retire=lambda _: None, wait=wait, worked=lambda *_, **__: None
+    )
     store = SimpleNamespace(raise_if_stopped=lambda _: None)
     tasks = [ScoreTask(Base(0, "b", "0"), None, {f"{n}a": DATA, f"{n}b": DATA}, EvaluateConfig()) for n in range(num_tasks)]
     told: list[float] = []

@@ -18,9 +18,9 @@ def raised(cause: Exception) -> RayError:
     [
         (raised(Interrupted("checkpointed")), Failure.STOPPED, Interrupted),
         (raised(TrainingError("loss is nan")), Failure.REFUSED, TrainingError),
-        (raised(IntegrityError("not the bytes")), Failure.LOST, IntegrityError),
-        (raised(OSError("disk")), Failure.LOST, OSError),
-        (RayActorError(), Failure.LOST, RayActorError),
+        (raised(IntegrityError("not the bytes")), Failure.CRASHED, IntegrityError),
+        (raised(OSError("disk")), Failure.CRASHED, OSError),
+        (RayActorError(), Failure.CRASHED, RayActorError),
     ],
 )
 def test_the_cause_says_what_kind_of_failure_it_is(error: RayError, failure: Failure, cause: type) -> None:
