@@ -137,6 +137,7 @@ def _dataset(proposal: Proposal, path: str, corpus: Corpus) -> dict[str, Any]:
         if "dev" not in corpus.splits:
             lines.append("No dev split was found. train.early_stopping needs one: hold clips back, add dev to splits.")
     lines += [f"Not read: {place}" for place in corpus.passed_over[:5]]
+    lines += corpus.notes
     lines += [f"SET THIS: {todo}" for todo in corpus.todo if not todo.startswith("language")]
     proposal.behind[path] = lines
     return block
@@ -144,8 +145,14 @@ def _dataset(proposal: Proposal, path: str, corpus: Corpus) -> dict[str, Any]:
 
 def _reasons(corpus: Corpus) -> dict[str, str]:
     hours = {split: facts.hours for split, facts in corpus.facts.items()}
-    told = [f"{split} {facts.num_clips} clips{_shown_hours(hours[split])}" for split, facts in corpus.facts.items()]
+    told = [
+        f"{split} {facts.num_clips} clips{_shown_hours(hours[split])}"
+        for split, facts in corpus.facts.items()
+        if facts.num_clips is not None
+    ]
     found = {"splits": ", ".join(told)}
+    if "[" in corpus.splits.get("test", ""):
+        found["splits"] += "; the source has one split, whose last rows are held back, whoever speaks in them"
     if corpus.block.get("time_unit") == "ms":
         found["time_unit"] = "by the true lengths of the recordings"
     if "strip_markup" in corpus.block.get("text", {}):
@@ -173,7 +180,8 @@ def _training(proposal: Proposal, corpora: Sequence[Corpus], machine: Machine, r
     """Returns the block `train`: windows by the memory, steps by the hours of speech."""
     has_gpu = bool(machine.gpu_bytes)
     precision = "bf16" if machine.has_bf16 else "fp32"
-    mean_s, hours = _mean_length_s(corpora), _mean_hours(corpora)
+    mean_s, known_hours = _mean_length_s(corpora), _mean_hours(corpora)
+    hours = known_hours or 1.0
     packing = mean_s is not None and mean_s < _SHORT_S
     windows = _windows(corpora, packing=packing)
     batch, why = _batch(proposal, machine, precision, root)
@@ -191,7 +199,7 @@ def _training(proposal: Proposal, corpora: Sequence[Corpus], machine: Machine, r
     device = "a GPU that has it" if has_gpu else "no GPU is here"
     cap = f"; {'no GPU is here, which' if not has_gpu else 'this'} keeps it at {most}" if wanted > most else ""
     reasons = {
-        "max_steps": f"about {seen:.1f} passes over a set's {hours:.2f} h{cap}",
+        "max_steps": (f"about {seen:.1f} passes over a set's {hours:.2f} h" if known_hours else "the hours are not known") + cap,
         "warmup_steps": "a share of max_steps",
         "batch_size": why,
         "gradient_accumulation": f"{batch * accumulation} windows a step",
@@ -205,21 +213,20 @@ def _training(proposal: Proposal, corpora: Sequence[Corpus], machine: Machine, r
     return train
 
 
-def _mean_hours(corpora: Sequence[Corpus]) -> float:
+def _mean_hours(corpora: Sequence[Corpus]) -> float | None:
     known = [hours for corpus in corpora if (hours := corpus.facts["train"].hours) is not None]
-    return sum(known) / len(known) if known else 1.0
+    return sum(known) / len(known) if known else None
 
 
 def _mean_length_s(corpora: Sequence[Corpus]) -> float | None:
-    facts = [corpus.facts["train"] for corpus in corpora]
-    known = [(one.hours, one.num_clips) for one in facts if one.hours and one.num_clips]
-    return 3600 * sum(hours for hours, _ in known) / sum(num for _, num in known) if known else None
+    known = [mean_s for corpus in corpora if (mean_s := corpus.facts["train"].mean_s)]
+    return sum(known) / len(known) if known else None
 
 
 def _windows(corpora: Sequence[Corpus], *, packing: bool) -> int:
     """Returns about how many windows one pass over a data set has, in the mean."""
     if packing:
-        return max(1, round(_mean_hours(corpora) * 3600 / PACKED_WINDOW_S))
+        return max(1, round((_mean_hours(corpora) or 1.0) * 3600 / PACKED_WINDOW_S))
     counted = [num for corpus in corpora if (num := corpus.facts["train"].num_clips)]
     return max(1, round(sum(counted) / len(counted))) if counted else 1000
 

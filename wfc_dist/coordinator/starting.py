@@ -45,9 +45,11 @@ def first_configuration(sources: Sequence[str], *, name: str = "", model: str = 
 
 def _is_known(corpus: Corpus, before: Sequence[Corpus]) -> bool:
     """Says whether a source brings what one before has brought: the same folder, or another split of its manifests."""
-    return any(
-        corpus.block["source"] == one.block["source"] and {*corpus.splits.values()} <= {*one.splits.values()} for one in before
-    )
+
+    def place(one: Corpus) -> list[object]:
+        return [one.block.get(key) for key in ("source", "subset", "data_dir")]
+
+    return any(place(corpus) == place(one) and {*corpus.splits.values()} <= {*one.splits.values()} for one in before)
 
 
 def write_configuration(proposal: Proposal, path: Path) -> Path:

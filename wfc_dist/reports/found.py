@@ -31,5 +31,6 @@ def found_table(corpora: Mapping[str, Corpus]) -> Group:
             lines.append(f"{name}: not read: {', '.join(shown)}{more}")
         if "train" in corpus.splits and "test" not in corpus.splits:
             lines.append(f"{name}: no test split was found, so that no base is scored on it")
+        lines += [f"{name}: {note}" for note in corpus.notes]
         lines += [f"{name}: still to be set: {todo}" for todo in corpus.todo]
     return Group(table, *map(Text, lines))

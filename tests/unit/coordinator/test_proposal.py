@@ -25,7 +25,8 @@ def here(tmp_path, monkeypatch):
 def corpus(
     name: str, *splits: str, hours: float | None = 1.0, clips: int = 1000, languages: str = "es", **block: object
 ) -> Corpus:
-    facts = {split: SplitFacts(clips, hours, languages=Counter(languages.split())) for split in splits}
+    mean_s = None if hours is None else 3600 * hours / clips
+    facts = {split: SplitFacts(clips, hours, mean_s=mean_s, languages=Counter(languages.split())) for split in splits}
     return Corpus([name, "data"], {"source": f"data/{name}", **block, "splits": {s: f"{s}.jsonl" for s in splits}}, facts)  # type: ignore[arg-type]
 
 

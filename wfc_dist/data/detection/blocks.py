@@ -19,7 +19,7 @@ from wfc_dist.errors import InputError
 
 _PROGRAMS = frozenset({"sph2pipe", "sox", "ffmpeg", "flac", "wav-copy", "cat", "opusdec", "mpg123"})
 """Programs that read audio and write it, which a configuration may allow; anything else its owner has to allow."""
-_RECORDS = ("jsonl", "csv", "folder", "parquet", "saved")
+_RECORDS = ("jsonl", "csv", "folder", *samples.IN_CELLS)
 _USUAL_AUDIO = ("audio_filepath", "audio", "path", "wav", "file_name", "file")
 _ALTERNATIVES = {"strip_markup": ["curly"]}
 
@@ -32,6 +32,7 @@ def block_of(group: Group) -> dict[str, Any]:
     """
     unit = group.first
     block: dict[str, Any] = {"source": str(unit.base)} | ({} if unit.kind == "jsonl" else {"format": unit.kind})
+    block |= dict(unit.options)
     if unit.kind in _RECORDS and not _has_texts_beside(unit):
         block |= _of_records(unit, block)
     elif unit.kind == "kaldi":
@@ -55,8 +56,7 @@ def _of_records(unit: Unit, block: Mapping[str, Any]) -> dict[str, Any]:
     where = str(unit.path)
     if not records:
         raise InputError(f"{where} has no rows; write them, or name another source")
-    in_cells = unit.kind in ("parquet", "saved")
-    if in_cells:
+    if unit.kind in samples.IN_CELLS:
         cells = samples.audio_cells(samples.cells_of(unit))
         audio = "audio" if "audio" in cells else next(iter(cells), None)
     else:
@@ -90,7 +90,7 @@ def _needs_no_quoting(unit: Unit) -> bool:
 
 def _audio_key(unit: Unit, audio: str, record: columns.Record) -> dict[str, str]:
     """Returns `audio_column` where a reader would take another column, or none."""
-    if unit.kind in ("parquet", "saved"):
+    if unit.kind in samples.IN_CELLS:
         return {} if audio == "audio" else {"audio_column": audio}
     if unit.kind == "folder":
         return {} if audio == "file_name" else {"audio_column": audio}
@@ -143,7 +143,7 @@ def _archives(unit: Unit) -> str:
 
 def _of_values(unit: Unit, block: dict[str, Any], records: Sequence[columns.Record]) -> dict[str, Any]:
     """Returns the keys `columns`, `time_unit` and `text` that the values of the first rows ask for."""
-    is_cut, is_table = unit.kind in ("parquet", "saved"), unit.kind == "csv" or (unit.kind == "folder" and _is_table(unit))
+    is_cut, is_table = unit.kind in samples.IN_CELLS, unit.kind == "csv" or (unit.kind == "folder" and _is_table(unit))
     named: dict[str, str | None] = {}
     language = columns.language_column(records)
     if language is not None and not columns.is_read_by_itself("language", language):

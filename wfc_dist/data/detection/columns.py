@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wfc_dist.config.datasets import Column
+from wfc_dist.data.detection.roles import split_of
 from wfc_dist.data.detection.units import is_audio_name
 from wfc_dist.data.languages import language_code
 from wfc_dist.data.rows import plain_number
@@ -22,6 +23,7 @@ _TIMES: dict[Column, tuple[str, ...]] = {
     "start": ("start", "begin", "start_time", "begin_time", "starttime", "segment_start", "onset", "tstart", "from"),
     "end": ("end", "stop", "until", "end_time", "stop_time", "endtime", "segment_end", "tend", "to"),
 }
+_MOST_SPLITS = 8
 _UNITS = {"_ms": "ms", "_msec": "ms", "_millis": "ms", "_s": "s", "_sec": "s", "_secs": "s", "_seconds": "s", "": ""}
 _READ = {"language": ("lang", "language"), "id": ("id",)}
 """The names under which a reader looks for a column by itself."""
@@ -69,6 +71,15 @@ def id_column(records: Sequence[Record]) -> str | None:
     for usual in _IDS:
         name = by_name.get(usual)
         if name is not None and len({row.get(name) for row in records if row.get(name)}) == len(records):
+            return name
+    return None
+
+
+def split_column(records: Sequence[Record]) -> str | None:
+    """Returns the column whose every value names a split, such as train or test, where several are named."""
+    for name in records[0]:
+        found = {split_of(row[name])[0] if isinstance(row.get(name), str) else None for row in records}
+        if len(found) > 1 and None not in found and len({row[name] for row in records}) <= _MOST_SPLITS:
             return name
     return None
 

@@ -9,6 +9,7 @@ from typing import Any
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.data.detection import samples, times
+from wfc_dist.data.detection.hub import num_rows_of
 from wfc_dist.data.detection.units import Unit
 from wfc_dist.data.languages import language_code
 from wfc_dist.data.readers.parquet import parquet_files
@@ -27,6 +28,7 @@ class SplitFacts:
         num_clips: Rows; None where they are not counted.
         hours: Of speech; None where it is not known.
         is_about: Whether the hours are estimated from a part of the rows.
+        mean_s: Seconds of a clip in the mean; None where no length is known.
         languages: Whisper's code -> rows.
         strange: Labels that are no language of Whisper, or "" for rows without one -> rows.
         num_missing: Rows whose audio file is not there, of those that were opened.
@@ -36,6 +38,7 @@ class SplitFacts:
     num_clips: int | None = 0
     hours: float | None = 0.0
     is_about: bool = False
+    mean_s: float | None = None
     languages: Counter[str] = field(default_factory=Counter)
     strange: Counter[str] = field(default_factory=Counter)
     num_missing: int = 0
@@ -43,12 +46,12 @@ class SplitFacts:
 
 
 def facts_of(unit: Unit, block: Mapping[str, Any]) -> SplitFacts:
-    """Returns the facts of a split; of rows in parquet files or of a saved data set those of the first rows.
+    """Returns the facts of a split; of rows that hold their audio those of the first rows, taken for the others.
 
     Raises:
         InputError: A row cannot be read; names file and line.
     """
-    if unit.kind in ("parquet", "saved"):
+    if unit.kind in samples.IN_CELLS:
         rows = samples.first_rows(unit, block)
         return _counted(rows, _num_rows(unit))
     if samples.programs_of(unit):
@@ -57,10 +60,12 @@ def facts_of(unit: Unit, block: Mapping[str, Any]) -> SplitFacts:
     return _counted(rows, len(rows))
 
 
-def _num_rows(unit: Unit) -> int:
+def _num_rows(unit: Unit) -> int | None:
     import datasets
     import pyarrow.parquet as pq
 
+    if unit.kind == "hub":
+        return num_rows_of(unit)
     if unit.kind == "saved":
         loaded = datasets.load_from_disk(unit.base)
         return len(loaded[unit.value] if isinstance(loaded, datasets.DatasetDict) else loaded)
@@ -68,7 +73,7 @@ def _num_rows(unit: Unit) -> int:
     return sum(pq.ParquetFile(file).metadata.num_rows for file in files)
 
 
-def _counted(rows: list[SourceRow], num_rows: int) -> SplitFacts:
+def _counted(rows: list[SourceRow], num_rows: int | None) -> SplitFacts:
     facts = SplitFacts(num_rows)
     files = [row.audio for row in rows[:20] if isinstance(row.audio, AudioFile)]
     facts.first = frozenset((str(Path(audio.path).resolve()), audio.first_byte, audio.offset_s) for audio in files)
@@ -86,8 +91,9 @@ def _counted(rows: list[SourceRow], num_rows: int) -> SplitFacts:
     known = [length for length in lengths if length is not None]
     total_s = sum(stated) + (sum(known) / len(known) * len(silent) if known else 0.0)
     num_known = len(stated) + (len(silent) if known else 0)
-    facts.hours = total_s / 3600 * (num_rows / num_known) if num_known else None
-    facts.is_about = len(heard) < len(silent) or len(rows) < num_rows
+    facts.mean_s = total_s / num_known if num_known else None
+    facts.hours = None if num_rows is None or facts.mean_s is None else facts.mean_s * num_rows / 3600
+    facts.is_about = len(heard) < len(silent) or len(rows) < (num_rows or 0)
     return facts
 
 

@@ -1,17 +1,17 @@
 """Looks at a source of speech, and returns the corpora in it as blocks of a configuration."""
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.config.datasets import SPLITS, SplitName
-from wfc_dist.data.detection import samples
+from wfc_dist.data.detection import columns, samples
 from wfc_dist.data.detection.blocks import block_of
 from wfc_dist.data.detection.facts import SplitFacts, facts_of
 from wfc_dist.data.detection.groups import Group, groups_of
+from wfc_dist.data.detection.hub import has_card, hub_groups, hub_id
 from wfc_dist.data.detection.names import language_in
 from wfc_dist.data.detection.roles import split_of, telling
 from wfc_dist.data.detection.units import Survey, Unit, is_audio_name, survey
@@ -23,7 +23,6 @@ LAYOUTS: dict[str, str] = {
     "parquet": "parquet", "webdataset": "WebDataset", "hub": "hub", "saved": "save_to_disk",
 }  # fmt: skip
 """Format -> what it is called in a table."""
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?$")
 _FOREIGN = {
     "*.trans.txt": "LibriSpeech", "transcripts.txt": "MLS", "*.TextGrid": "Praat", "*.eaf": "ELAN", "*.srt": "subtitles",
     "*.vtt": "subtitles", "*.lab": "label files", "metadata.csv": "a table without a first line that names file_name",
@@ -46,6 +45,7 @@ class Corpus:
         language_by: Where that was read.
         passed_over: Files beside it that are not read.
         todo: What the file must still be told, a sentence each.
+        notes: What its owner should know, a sentence each.
     """
 
     words: list[str]
@@ -55,6 +55,7 @@ class Corpus:
     language_by: str = ""
     passed_over: list[str] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def splits(self) -> dict[SplitName, str]:
@@ -68,12 +69,17 @@ class Corpus:
 
 
 def look(source: str) -> list[Corpus]:
-    """Returns the corpora of a folder or a file.
+    """Returns the corpora of a folder, of a file or of a data set on the hub, `org/name` or `org/name:subset`.
 
     Raises:
         InputError: There is none; says what was found, and what to do.
     """
     path = Path(source)
+    if (repository := _repository(source)) is not None:
+        name, subset = repository
+        names = [f"{Path(name).name}-{subset}" if subset else Path(name).name, *Path(name).parts[-2::-1]]
+        groups = hub_groups(name, subset)
+        return [_corpus(group, names, [subset, Path(name).name], is_only=len(groups) == 1) for group in groups]
     if not path.exists():
         raise InputError(_not_there(source))
     if not path.is_file() and not path.is_dir():
@@ -85,12 +91,22 @@ def look(source: str) -> list[Corpus]:
         if not found.units:
             raise InputError(_nothing_in(path, found))
         groups = _of_folder(path, found)
-    return _apart([_corpus(group, path, is_only=len(groups) == 1 and path.is_dir()) for group in groups])
+    is_only = len(groups) == 1 and path.is_dir()
+    names = [name for name in (path if path.is_dir() else path.parent).resolve().parts[:0:-1] if split_of(name)[1]]
+    return _apart([_corpus(group, names, names[:2], is_only=is_only) for group in groups])
+
+
+def _repository(source: str) -> tuple[str, str] | None:
+    """Returns (repository, configuration or "") of a source on the hub, or of a folder with a repository and its card."""
+    if Path(source).is_dir():
+        return (source.rstrip("/"), "") if has_card(Path(source)) else None
+    name, _, subset = source.rpartition(":")
+    if name and Path(name).is_dir():
+        return name, subset
+    return None if Path(source).exists() else hub_id(source)
 
 
 def _not_there(source: str) -> str:
-    if _HUB_ID.match(source):
-        return f"{source}: there is no such folder, and the hub has not been asked"
     parent = Path(source).parent
     if Path(source).is_symlink():
         return f"{source} is a link to {Path(source).readlink()}, which is not there"
@@ -191,7 +207,15 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
 
 
-def _corpus(group: Group, source: Path, *, is_only: bool) -> Corpus:
+def _corpus(group: Group, names: Sequence[str], saying: Sequence[str], *, is_only: bool) -> Corpus:
+    """Returns what is known of a corpus.
+
+    Args:
+        group: Its splits.
+        names: What its source may be called, the most telling first.
+        saying: Names of its source that may say the language.
+        is_only: Whether it is all that the source has, so that it is called after the source.
+    """
     block = block_of(group)
     splits = {split: group.splits[split] for split in SPLITS if split in group.splits}
     facts = {}
@@ -204,21 +228,25 @@ def _corpus(group: Group, source: Path, *, is_only: bool) -> Corpus:
             block["quoting"] = "none"
             facts[split] = facts_of(unit, block)
     block["splits"] = {split: unit.value for split, unit in splits.items()}
-    corpus = Corpus(list(_words(group, source, is_only=is_only)), block, facts)
+    own = [] if is_only else reversed(telling([*group.first.above, *group.key]))
+    corpus = Corpus([*own, *names], block, facts)
     corpus.passed_over = [str(unit.path) for unit in group.passed_over]
+    corpus.notes += _notes(group, block)
     words = [word for word in reversed(group.key) if word.casefold() not in _CODE_SWITCHING]
-    _add_language(corpus, [*words, *reversed(group.first.above), *list(_words(group, source, is_only=True))[:2]])
+    _add_language(corpus, [*words, *reversed(group.first.above), *saying])
     programs = samples.programs_of(group.first)
     if programs and "allow_pipes" not in block:
         corpus.todo.append(f"allow_pipes: its wav.scp starts {', '.join(programs)}; name what may be started, such as {programs}")
     return corpus
 
 
-def _words(group: Group, source: Path, *, is_only: bool) -> Iterator[str]:
-    """Yields what a corpus may be called: the words that tell it from others below the source, then the folders."""
-    if not is_only:
-        yield from reversed(telling([*group.first.above, *group.key]))
-    yield from (name for name in (source if source.is_dir() else source.parent).resolve().parts[:0:-1] if split_of(name)[1])
+def _notes(group: Group, block: Mapping[str, Any]) -> list[str]:
+    if group.first.kind not in ("jsonl", "csv") or len(group.splits) > 1:
+        return []
+    records = samples.records_of(group.first, block.get("quoting", "minimal"))
+    if (name := columns.split_column(records)) is None:
+        return []
+    return [f"the column {name} tells splits apart, but is not read, so that all rows are one split: write a file for each split"]
 
 
 def _add_language(corpus: Corpus, words: Sequence[str]) -> None:
@@ -226,7 +254,7 @@ def _add_language(corpus: Corpus, words: Sequence[str]) -> None:
     if not strange:
         return
     corpus.language = language_in(words)
-    corpus.language_by = "the name of its folder"
+    corpus.language_by = "the name of its configuration" if corpus.block.get("format") == "hub" else "the name of its folder"
     labels = [label for label in strange if label]
     if corpus.language is None:
         said = f"its rows say {_some(sorted(labels))}" if labels else "neither its rows nor its folder say it"

@@ -1,11 +1,13 @@
 """The first rows of a split, as records and through the reader that will read them, without a copy of a large corpus."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.config.datasets import DatasetConfig
+from wfc_dist.data.detection.hub import sample_of
 from wfc_dist.data.detection.units import Unit
 from wfc_dist.data.readers.archives import numbered
 from wfc_dist.data.readers.cells import cell_rows, told
@@ -17,7 +19,8 @@ from wfc_dist.data.sources import iter_rows
 from wfc_dist.errors import InputError
 
 NUM_RECORDS = 200
-_IN_CELLS = ("parquet", "saved")
+IN_CELLS = ("parquet", "saved", "hub")
+"""Formats whose rows hold their audio."""
 
 
 def records_of(unit: Unit, quoting: str = "minimal") -> list[dict[str, Any]]:
@@ -26,7 +29,7 @@ def records_of(unit: Unit, quoting: str = "minimal") -> list[dict[str, Any]]:
     Raises:
         InputError: The file cannot be read; names it.
     """
-    if unit.kind in _IN_CELLS:
+    if unit.kind in IN_CELLS:
         table = cells_of(unit)
         audio = [name for name, feature in table.features.items() if hasattr(feature, "decode_example") or _holds_audio(feature)]
         return [dict(row) for row in table.remove_columns(audio)]
@@ -49,10 +52,17 @@ def audio_cells(table: Any) -> list[str]:
     return [name for name, feature in table.features.items() if isinstance(feature, datasets.Audio) or _holds_audio(feature)]
 
 
+@lru_cache(maxsize=32)
 def cells_of(unit: Unit) -> Any:
-    """Returns the first rows of parquet files or of a saved data set as a `datasets.Dataset`. Raises InputError."""
+    """Returns the first rows of parquet files, of a saved data set or of one on the hub as a `datasets.Dataset`.
+
+    Raises:
+        InputError: They cannot be read.
+    """
     import datasets
 
+    if unit.kind == "hub":
+        return sample_of(unit)
     if unit.kind == "saved":
         with told(f"open {unit.base}", "it is no data set saved by save_to_disk, or a damaged one"):
             loaded = datasets.load_from_disk(unit.base)
@@ -71,7 +81,7 @@ def cells_of(unit: Unit) -> Any:
 
 def first_rows(unit: Unit, block: Mapping[str, Any], most: int = NUM_RECORDS) -> list[SourceRow]:
     """Returns the first rows of a split as a reader with the keys `block` sees them. Raises InputError."""
-    if unit.kind in _IN_CELLS:
+    if unit.kind in IN_CELLS:
         dataset = DatasetConfig(**block, splits={"train": unit.value})
         return list(islice(cell_rows(cells_of(unit), dataset, unit.value), most))
     return list(islice(rows_of(unit, block), most))

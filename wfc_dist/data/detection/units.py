@@ -39,6 +39,7 @@ class Unit:
         split: The split that its name stands for, or None.
         key: The words of its path below the base, without that of the split.
         above: The parts of the path from the folder that was searched to the base.
+        options: Further keys of the data set, such as those of a repository of the hub.
     """
 
     kind: Format
@@ -47,6 +48,7 @@ class Unit:
     split: SplitName | None
     key: tuple[str, ...]
     above: tuple[str, ...]
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def path(self) -> Path:

@@ -198,6 +198,16 @@ def test_unusual_columns_are_found_by_their_values():
     assert (corpus.block["audio_column"], corpus.block["text_column"]) == ("Aufnahme", "Wortlaut")
 
 
+def test_a_column_that_tells_splits_apart_is_told():
+    write_clips(Path("mine"))
+    rows = [{"audio": f"{n}.wav", "text": f"text {n}", "subset": name} for n, name in enumerate(("train", "train", "test"))]
+    write_rows(Path("mine/all.jsonl"), rows)
+    assert [note.split(",")[0] for note in only("mine").notes] == ["the column subset tells splits apart"]
+    write_rows(Path("mine/train.jsonl"), rows[:2])
+    write_rows(Path("mine/test.jsonl"), rows[2:])
+    assert only("mine").notes == []
+
+
 def test_columns_that_may_all_be_the_text_are_an_error():
     write_clips(Path("mine"))
     write_table(Path("mine/list.csv"), "audio,Deutsch,English", "N.wav,das ist Satz N,this is sentence N")
