@@ -1,6 +1,7 @@
 """One small Slurm job per adapter, on three real hosts: preempted, its coordinator killed, stopped; the same bytes."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from hosts import write_breakable_torch
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
 
@@ -139,6 +141,32 @@ def test_stop_checkpoints_running_jobs_and_empties_the_queue(
     assert starts(run_dir, f"train-{trained}-1") and not starts(run_dir, f"train-{waited}-1")
     assert len(list(run_dir.rglob(f"events-train-{trained}-rank-*.jsonl"))) == 2, "one process on each of two hosts"
     assert ledger(run_dir, "failure") == []
+
+
+@pytest.mark.slow
+def test_a_node_on_which_every_job_fails_is_excluded(slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm.use(monkeypatch)
+    config = tiny.make_config(shared, rounds=[["a"]], train={"max_steps": 2}, evaluate={"adapters": False, "max_clips": 1})
+    wfc("run", config, "--plain", f"run.dir={shared / 'one'}")
+    write_breakable_torch(shared / "shim")
+    path = f"{shared / 'shim'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+    slurm.hosts["node1"].break_torch()  # the first one that Slurm takes
+    try:
+        done = wfc("run", config, "--plain", "cluster.backend=slurm", "cluster.max_failures=0", PYTHONPATH=path)
+    finally:
+        slurm.hosts["node1"].repair_torch()
+
+    run_dir = shared / "runs" / "tiny"
+    assert Run(run_dir).base().sha256 == Run(shared / "one" / "tiny").base().sha256
+    reason = "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"
+    (left_out,) = ledger(run_dir, "node_left_out")
+    assert (left_out["node"], left_out["reason"]) == (
+        "node1",
+        reason,
+    ) and f"node1 is left out for 1800 s: {reason}" in done.stderr
+    assert [(line["host"], line["kind"]) for line in ledger(run_dir, "failure")] == [("node1", "failed at its start")] * 2
+    (adapter,) = ledger(run_dir, "adapter")
+    assert adapter["host"] != "node1" and slurm.info(adapter["slurm_job"])["ExcNodeList"] == "node1"
 
 
 @pytest.mark.slow

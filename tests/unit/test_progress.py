@@ -91,3 +91,11 @@ def test_trainings_have_times_left_in_lines_and_in_snapshots(display: Display, c
     assert (last["what"], last["done"], last["total"]) == ("round 1: training 2 adapters", 3, 20)
     assert last["trainings"] == [{"dataset": "a", "step": 3, "max_steps": 10, "loss": 0.5, "host": "h", "left_s": 210.0}]
     assert kept[-1] == {}
+
+
+def test_the_live_table_names_the_nodes_that_are_left_out(display: Display) -> None:
+    display.left_out = {"node3": "ImportError: libcudart.so.12"}
+    with display.training(1, ["a"]):
+        shown = io.StringIO()
+        Console(file=shown, width=100).print(display._table())
+    assert "left out: node3: ImportError: libcudart.so.12" in shown.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wfc_dist import log
 from wfc_dist.backends.jobs import centralize_job, training_job
+from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState
 from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec, SubmittedJob
@@ -49,6 +50,7 @@ class SlurmBackend:
     def __init__(self, store: RunStore, display: Display, hours: Mapping[str, float]) -> None:
         self._store, self._display, self._hours = store, display, hours
         self._cluster, self._num_gpus = store.config.cluster, int(store.config.cluster.gpus_per_worker)
+        self._failures = NodeFailures(store, display)
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`. No process outlives its job, so each job reads the base from its folder and verifies it."""
@@ -78,7 +80,7 @@ class SlurmBackend:
             log.span("factorize", phase="waiting for trainers", round=round_index),
             self._display.training(round_index, datasets),
         ):
-            loop = JobLoop(self._store, round_index, self._display.say, commit, show)
+            loop = JobLoop(self._store, round_index, self._display.say, commit, self._failures, on_poll=show)
             loop.run([self._training(base, name) for name in queue])
         return adapters
 
@@ -110,7 +112,9 @@ class SlurmBackend:
             facts={"work": "centralize"},
         )
         with log.span("centralize", phase="merging", round=base.index + 1):
-            JobLoop(self._store, base.index + 1, self._display.say, lambda _, result: results.append(result)).run([spec])
+            JobLoop(self._store, base.index + 1, self._display.say, lambda _, result: results.append(result), self._failures).run(
+                [spec]
+            )
         return StagedBase(**results[0].value["staged"])
 
     def num_decoders(self) -> int:
@@ -135,7 +139,7 @@ class SlurmBackend:
         first = tasks[0]
         round_index = first.base.index + 1 if first.adapter else max(first.base.index, 1)
         with self._display.working(work_of(tasks), num_sets(tasks), "sets") as told:
-            loop = JobLoop(self._store, round_index, self._display.say, hand_over)
+            loop = JobLoop(self._store, round_index, self._display.say, hand_over, self._failures)
             loop.run([self._scoring(label, task) for label, task in by_label.items()])
 
     def _scoring(self, label: str, task: ScoreTask) -> JobSpec:

@@ -107,6 +107,21 @@ def partitions() -> list[Partition]:
     return list(by_name.values())
 
 
+def node_names(wanted: str | None) -> list[str]:
+    """Returns the nodes of the partitions `wanted`, names separated by commas; of the default partition for None.
+
+    Nodes that are down or draining are among them: they may come back while a job waits.
+    """
+    names = wanted or ",".join(part.name for part in partitions() if part.is_default)
+    chosen = [f"--partition={names}"] if names else []
+    return sorted(set(call("sinfo", "--noheader", "--Node", "--format=%N", *chosen).split()))
+
+
+def host_names(expression: str) -> list[str]:
+    """Returns the nodes of a host list of Slurm, such as node[1-3,7]; none for ""."""
+    return call("scontrol", "show", "hostnames", expression).split() if expression else []
+
+
 def check_partition(wanted: str | None, time_min: float | None, site: Sequence[Partition]) -> None:
     """Checks that jobs can go to one of the partitions `wanted`, for `time_min` minutes.
 

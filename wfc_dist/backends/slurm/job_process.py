@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-RESULT, STARTS = "result.json", "starts.jsonl"
+RESULT, STARTS, BEGAN = "result.json", "starts.jsonl", "began.json"
 POLL_S = 0.5
 FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ephemeral ports of the system, and below those of slurm/round.sh
 
@@ -44,6 +44,7 @@ class RankContext:
         endpoint: Address and port at which the ranks meet: the first node of the job, and a port derived from the job id.
         stop_requested: Set when a checkpoint is requested.
         on_stop: Called when a checkpoint is requested.
+        on_begin: Called once, when the work of this rank comes to its first step.
     """
 
     world_size: int
@@ -53,6 +54,13 @@ class RankContext:
     endpoint: tuple[str, int]
     stop_requested: threading.Event = field(default_factory=threading.Event)
     on_stop: Callable[[], None] | None = None
+    on_begin: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """Notes that the work has come to its first step. A job that fails before has failed at its start."""
+        on_begin, self.on_begin = self.on_begin, None
+        if on_begin:
+            on_begin()
 
     def request_stop(self) -> None:
         """Requests a checkpoint from the payload."""
@@ -139,7 +147,9 @@ class JobProcess:
         context = rank_context()
         failed_file(folder, context.world_rank).unlink(missing_ok=True)
         if context.world_rank == 0:
-            (folder / RESULT).unlink(missing_ok=True)
+            for name in (RESULT, BEGAN):
+                (folder / name).unlink(missing_ok=True)
+            context.on_begin = lambda: durable.write_json(folder / BEGAN, {"time_s": time.time(), "host": context.host})
             if Path(self.stop_file).exists():  # the queue started this job on the nodes of a stopped one
                 self._write("stopped", reason="the run was asked to stop before the job began")
                 sys.exit(os.EX_TEMPFAIL)  # not 0, so that srun ends the other ranks, which wait for rank 0
@@ -220,7 +230,8 @@ class JobProcess:
 
     def _write_failure(self, context: RankContext, error: BaseException) -> None:
         refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
-        facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host}
+        facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host,
+                 "node": os.environ.get("SLURMD_NODENAME", "")}  # fmt: skip
         durable.write_sealed(failed_file(Path(self.folder), context.world_rank), facts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
+from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
-from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, root_cause
+from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, judge
+from wfc_dist.backends.slurm.exclusion import excluded
 from wfc_dist.backends.slurm.job_process import JobProcess, Payload, read_failure, read_result
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.backends.slurm.watching import Watch
-from wfc_dist.errors import GangFailedError, InputError, Interrupted, WfcError
+from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
 POLL_S = 1.0
 RETRY_S, MAX_REFUSALS = 30.0, 20
+MOST_BLIND = 2
+"""Nodes that do not see the run directory, before any job has got somewhere, after which the directory is not shared at all."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,23 @@ class JobLoop:
         round_index: Index of the round (1-based).
         say: Called with a message at each change of a job.
         on_done: Called with each result.
+        failures: What failed on which node in this attempt; new jobs keep off the nodes that are left out.
         on_poll: Called with each job and its state in every iteration, to show progress.
     """
 
     def __init__(
         self, store: RunStore, round_index: int, say: Callable[[str], None], on_done: Callable[[JobSpec, JobResult], None],
-        on_poll: Callable[[SubmittedJob, JobState | None], None] | None = None,
+        failures: NodeFailures, *, on_poll: Callable[[SubmittedJob, JobState | None], None] | None = None,
     ) -> None:  # fmt: skip
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
-        self._cluster = store.config.cluster
+        self._cluster, self._failures = store.config.cluster, failures
         self._folder = store.paths.slurm_jobs(round_index).resolve()
         self._watch = Watch()
         self._waiting: list[JobSpec] = []
         self._active: dict[str, SubmittedJob] = {}
         self._stopped: set[str] = set()
         self._budgets: dict[str, Budget] = {}  # by label
+        self._blind: set[str] = set()
         self._interruptions: Counter[str] = Counter()
         self._refusals, self._retry_s = 0, 0.0
         self._fatal: WfcError | None = None
@@ -171,9 +177,13 @@ class JobLoop:
             stop_file, slurm = str(self._store.paths.stop_file.resolve()), self._cluster.slurm
             process = JobProcess(str(prepared.folder), stop_file, spec.make_payload(), slurm.max_requeues, spec.checkpoints)
             try:
-                record = submission.submit(prepared, process, self._cluster, spec.resources)
+                keep_off = excluded(self._failures, self._cluster)
+                record = submission.submit(prepared, process, self._cluster, spec.resources, keep_off)
             except SlurmError as error:
                 self._refused(prepared, error)
+                return
+            except (GangFailedError, Interrupted) as error:
+                self._stop_for(error, f"round {self._round}: no node is left")
                 return
             self._waiting.pop(0)
             self._refusals = 0
@@ -224,6 +234,7 @@ class JobLoop:
             return False  # an earlier coordinator has committed or removed the folders
         self._note_starts(job)
         self._active.pop(job.spec.label, None)
+        self._failures.worked([state.nodes] if (state := self._watch.state(job.record.name)) else [])
         self._on_done(job.spec, JobResult(result["value"], result["host"], job.job_id, job.num_requeues))
         self._tell(job, f"done on {result['host']}")
         return True
@@ -279,19 +290,29 @@ class JobLoop:
     def _failed(self, job: SubmittedJob, state: JobState, failure: dict[str, Any] | None, host: str) -> None:
         label = job.spec.label
         where = f"round {self._round}, {job.spec.title}: job {job.job_id}"
-        cause = root_cause(where, job.record, state, failure, host)
-        kind = Failure.REFUSED if isinstance(cause, InputError) or (failure and failure["refused"]) else Failure.CRASHED
-        budget = self._budgets.setdefault(label, Budget(self._cluster.max_failures))
-        decision = budget.decide(kind, host)
-        reason = f"{type(cause).__name__}: {cause}"[:300]
-        self._record("failure", job, host=host, reason=reason, decision=decision.value)
+        ending = judge(where, job.record, state, failure, host)
+        kind, at_once = ending.kind, ending.is_blind and self._is_alone_blind(ending.node)
+        kind = Failure.EARLY if at_once else kind
+        decision = self._budgets.setdefault(label, Budget(self._cluster.max_failures)).decide(kind, ending.node)
+        reason = f"{type(ending.cause).__name__}: {ending.cause}"[:300]
+        self._record("failure", job, host=host, kind=kind.value, reason=reason, decision=decision.value)
         if decision is Decision.RESTART:
-            logger.warning("%s: job %s on %s failed (%s); a new one goes on", label, job.job_id, host, cause)
+            logger.warning("%s: job %s on %s failed (%s); a new one goes on", label, job.job_id, host, ending.cause)
             self._tell(job, f"failed on {host}: {reason}; a new job goes on")
+            self._failures.failed(ending.node, ending.why, at_start=kind is Failure.EARLY, at_once=at_once)
             self._waiting.insert(0, job.spec)
             return
-        self._give_up(job, cause)
+        self._give_up(job, ending.cause)
+
+    def _is_alone_blind(self, node: str) -> bool:
+        """Whether others see the run directory that `node` does not see, as far as is known: then one bad node costs one."""
+        self._blind.add(node)
+        return node != "" and (self._failures.has_worked or len(self._blind) < MOST_BLIND)
 
     def _give_up(self, job: SubmittedJob, cause: WfcError) -> None:
+        self._stop_for(cause, f"round {self._round}, {job.spec.title} failed")
+
+    def _stop_for(self, cause: WfcError, reason: str) -> None:
+        """Asks all jobs to stop, which checkpoint, before `run` raises the first such error."""
         self._fatal = self._fatal or cause
-        self._store.stop(f"round {self._round}, {job.spec.title} failed")  # the others checkpoint
+        self._store.stop(reason)

@@ -64,6 +64,7 @@ class TrainPayload:
         """See `Payload`."""
         worker = self.settings.worker(context)
         worker.load_base(self.job.base, dict(self.settings.hashes), self.job.train)
+        worker.on_progress = lambda progress: context.begin()
         return {"training": asdict(worker.train(self.job)), "folders": [self.job.output_dir]}
 
 
@@ -79,6 +80,7 @@ class ScorePayload:
         """See `Payload`."""
         worker = self.settings.worker(context)
         worker.load_base(self.task.base, dict(self.settings.hashes), self.train)
+        worker.on_decoded = lambda share: context.begin()
         decoded = worker.score(self.task)
         return {"hypotheses": {name: [asdict(row) for row in rows] for name, rows in decoded.items()}, "folders": []}
 
@@ -98,6 +100,7 @@ class CentralizePayload:
 
         prepare_rank(self.log_dir, context.world_rank)
         group = collectives.join(context.world_rank, context.world_size, *context.endpoint)
+        context.begin()
         try:
             staged = centralize_rank(self.job, group)
         finally:

@@ -3,6 +3,7 @@
 RUN/slurm/round-0001/train-a-1/     the first job that trains a; the next one is train-a-2
   job.json                          key and unique name in Slurm, written before sbatch is called; after it, the id
   starts.jsonl                      a line per start and per requeue, with the host
+  began.json                        written at the first step of its work, with the host
   result.json, failed-<rank>.json   how the job ended
   batch.log, submitit/              what the job printed; submitit's script and its pickles, which only submitit reads
 """
@@ -14,14 +15,14 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
-from wfc_dist.backends.slurm.job_process import STARTS, JobProcess
+from wfc_dist.backends.slurm.job_process import BEGAN, STARTS, JobProcess
 from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig
 from wfc_dist.errors import ConfigError, IntegrityError
 from wfc_dist.storage import durable
@@ -31,6 +32,7 @@ SCHEMA_VERSION = 2
 """Schema of job.json and of the pickled classes of a job. A job with another schema cannot start."""
 EXIT_NOT_SHARED = 66
 LAYOUT = ("nodes", "ntasks-per-node")
+TAIL_BYTES = 4096
 WARNING_S = 120
 """Seconds before the time limit at which a job is warned. A job with a short limit is warned after two thirds of it."""
 
@@ -98,6 +100,21 @@ class JobRecord:
         """Returns the starts and requeues that the job has recorded."""
         return durable.read_json_lines(self.folder / STARTS)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the last start of the job has come to the first step of its work."""
+        return (self.folder / BEGAN).exists()
+
+    def last_words(self) -> str:
+        """Returns the last line that a process of the job printed, or else its script; "" where there is none."""
+        logs = sorted((self.folder / "submitit").glob("*_log.*"), key=lambda path: path.stat().st_mtime)
+        for path in (*reversed(logs), self.folder / "batch.log"):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+                if lines := file.read().decode(errors="replace").strip().splitlines():
+                    return lines[-1].strip()
+        return ""
+
 
 def find(round_folder: Path, label: str) -> JobRecord | None:
     """Returns the last job with a label, or None."""
@@ -129,8 +146,8 @@ def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecor
     return record
 
 
-def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) -> dict[str, Any]:
-    """Returns the parameters that submitit needs for a job, from `cluster` and `cluster.slurm`.
+def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, exclude: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the parameters that submitit needs for a job, from `cluster` and `cluster.slurm`; it keeps off the nodes `exclude`.
 
     The batch script first looks for the folder of the job. If the node does not see the folder, the script exits with code 66.
     """
@@ -161,6 +178,8 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) 
             other[option] = value
         elif resources.spread:
             chosen[option.replace("-", "_")] = int(value)
+    if exclude:
+        other["exclude"] = ",".join([*([str(other["exclude"])] if "exclude" in other else []), *exclude])
     if (total := chosen["nodes"] * chosen["ntasks_per_node"]) != resources.num_tasks:
         raise ConfigError(
             f"cluster.slurm.parameters: nodes x ntasks-per-node = {total}, "
@@ -171,11 +190,11 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources) 
     return chosen | {"additional_parameters": other}
 
 
-def _executor(cluster: ClusterConfig, record: JobRecord, resources: Resources) -> Any:
+def _executor(cluster: ClusterConfig, record: JobRecord, resources: Resources, exclude: Sequence[str] = ()) -> Any:
     from submitit import SlurmExecutor
 
     executor = SlurmExecutor(record.folder / "submitit", max_num_timeout=cluster.slurm.max_requeues)
-    executor.update_parameters(**parameters(cluster, record, resources))
+    executor.update_parameters(**parameters(cluster, record, resources, exclude))
     return executor
 
 
@@ -204,11 +223,16 @@ def test_only(cluster: ClusterConfig, folder: Path, does: str, resources: Resour
         ) from error
 
 
-def submit(record: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources) -> JobRecord:
-    """Submits a prepared job. Writes and returns its record with the id. Raises SlurmError if sbatch refuses the job."""
+def submit(
+    record: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources, exclude: Sequence[str] = ()
+) -> JobRecord:  # fmt: skip
+    """Submits a prepared job that keeps off the nodes `exclude`.
+
+    Writes and returns its record with the id. Raises SlurmError if sbatch refuses the job.
+    """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = _executor(cluster, record, resources)
+    executor = _executor(cluster, record, resources, exclude)
     try:
         with _outside_any_job():
             job = executor.submit(process)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wfc_dist.backends.ray.admission import NodeFacts, place_marker, refusal, versions
+from wfc_dist.backends.ray.admission import NodeFacts, import_error, place_marker, refusal, versions
 
 HERE = {"python": "3.11.7", "torch": "2.13.0"}
 GOOD = NodeFacts("node1", "10.0.0.1", "eth0", HERE, "token", True)
@@ -39,3 +39,10 @@ def test_every_marker_is_another(tmp_path: Path) -> None:
 def test_versions_name_what_makes_the_bytes() -> None:
     assert {"python", "torch", "transformers", "peft"} <= versions().keys()
     assert "+" not in versions()["torch"]
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_driver.py").write_text("def load():\n    raise OSError('libcudart.so.12: cannot open')\nload()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert import_error(("json", "broken_driver")) == "broken_driver: OSError: libcudart.so.12: cannot open"
+    assert import_error(("json",)) == ""

@@ -60,6 +60,22 @@ def test_a_finished_job_leaves_its_result_and_does_not_work_twice(tmp_path: Path
 
 
 @pytest.mark.usefixtures("in_job")
+def test_a_job_notes_that_its_work_has_begun_and_forgets_it_at_its_next_start(tmp_path: Path) -> None:
+    def payload(context: RankContext) -> dict[str, Any]:
+        began.append((tmp_path / job_process.BEGAN).exists())
+        context.begin()
+        context.begin()
+        raise OSError("disk")
+
+    began: list[bool] = []
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk"):
+            make_process(tmp_path, payload)()
+        assert json.loads((tmp_path / job_process.BEGAN).read_text())["host"]
+    assert began == [False, False]
+
+
+@pytest.mark.usefixtures("in_job")
 @pytest.mark.parametrize(
     ("error", "refused"), [(ConfigError("no"), True), (IntegrityError("bytes"), False), (OSError("disk"), False)]
 )

@@ -1,13 +1,14 @@
 """The Slurm backend's event loop, with Slurm's answers played and jobs written by hand."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 
+from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, job_process, loop, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import EXIT_NOT_SHARED, root_cause
@@ -17,6 +18,7 @@ from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config import loading
 from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
+from wfc_dist.progress import Display
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.store import RunStore
 
@@ -34,12 +36,16 @@ class Site:
         self.submitted: list[str] = []
         self.cancelled: list[tuple[str, bool]] = []
         self.refuse = 0
+        self.nodes = ["node1", "node2", "node3"]
+        self.excluded: list[list[str]] = []
 
-    def submit(self, prepared: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources) -> JobRecord:
+    def submit(self, prepared: JobRecord, process: JobProcess, cluster: ClusterConfig, resources: Resources,
+               exclude: Sequence[str] = ()) -> JobRecord:  # fmt: skip
         if self.refuse:
             self.refuse -= 1
             raise SlurmError("sbatch: Unable to contact slurm controller")
         self.submitted.append(prepared.folder.name)
+        self.excluded.append(list(exclude))
         job = JobRecord(prepared.folder, prepared.name, prepared.key, str(100 + len(self.submitted)))
         job.write()
         self.play(job, len(self.submitted))
@@ -51,6 +57,9 @@ class Site:
     def set(self, job: JobRecord, state: str, nodes: str = "node1") -> None:
         self.states[job.name] = JobState(str(job.job_id), state, nodes, "")
 
+    def begin(self, job: JobRecord) -> None:
+        (job.folder / job_process.BEGAN).touch()
+
     def start(self, job: JobRecord, host: str = "node1", restarts: int = 0) -> None:
         with open(job.folder / job_process.STARTS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"start": restarts, "host": host}) + "\n")
@@ -61,10 +70,10 @@ class Site:
         value = {"folders": [], "said": job.folder.name}
         (job.folder / job_process.RESULT).write_text(json.dumps({"state": "done", "value": value, "host": "node1"}))
 
-    def fail(self, job: JobRecord, error: str, *, refused: bool, state: str = "FAILED") -> None:
-        self.start(job)
-        self.set(job, state)
-        facts = {"refused": refused, "error": error, "message": "what happened", "host": "node1"}
+    def fail(self, job: JobRecord, error: str, *, refused: bool, state: str = "FAILED", node: str = "node1") -> None:
+        self.start(job, node)
+        self.set(job, state, node)
+        facts = {"refused": refused, "error": error, "message": "what happened", "host": node, "node": node}
         (job.folder / "failed-0.json").write_text(json.dumps(facts))
 
 
@@ -73,6 +82,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site()
     monkeypatch.setattr(client, "states", lambda names: {name: site.states[name] for name in names if name in site.states})
     monkeypatch.setattr(client, "remembered", lambda job_id: None)
+    monkeypatch.setattr(client, "node_names", lambda partition: site.nodes)
+    monkeypatch.setattr(client, "host_names", lambda expression: expression.split(",") if expression else [])
     monkeypatch.setattr(client, "exit_code", lambda job_id: EXIT_NOT_SHARED)
     monkeypatch.setattr(client, "cancel", lambda job_id, pending_only=False: site.cancelled.append((job_id, pending_only)))
     monkeypatch.setattr(submission, "submit", site.submit)
@@ -98,7 +109,8 @@ def make_spec(name: str, key: str = "key") -> JobSpec:
 
 def run_loop(store: RunStore, *names: str, key: str = "key", say: Callable[[str], None] = print) -> dict[str, JobResult]:
     results: dict[str, JobResult] = {}
-    jobs = JobLoop(store, 1, say, lambda spec, result: results.update({spec.title: result}))
+    failures = NodeFailures(store, Display(plain=True))
+    jobs = JobLoop(store, 1, say, lambda spec, result: results.update({spec.title: result}), failures)
     jobs.run([make_spec(name, key) for name in names])
     return results
 
@@ -188,7 +200,11 @@ def test_a_lost_job_is_replaced_and_written_down(site: Site, store: RunStore) ->
     ("error", "raised", "num_jobs"), [("TrainingError", TrainingError, 1), ("RuntimeError", GangFailedError, 2)]
 )
 def test_what_cannot_be_made_good_stops_the_others(site: Site, store: RunStore, error: str, raised: type, num_jobs: int) -> None:
-    site.play = lambda job, number: site.fail(job, error, refused=error == "TrainingError")  # type: ignore[method-assign]
+    def play(job: JobRecord, number: int) -> None:
+        site.begin(job)
+        site.fail(job, error, refused=error == "TrainingError")
+
+    site.play = play  # type: ignore[method-assign]
     with pytest.raises(raised, match="what happened"):
         run_loop(store, "a")
     assert len(site.submitted) == num_jobs and store.stop_reason() == "round 1, a failed"
@@ -258,3 +274,58 @@ def test_a_node_that_does_not_see_the_run_directory_is_named(site: Site, tmp_pat
     job = submission.prepare(tmp_path, "train-a", "key", "run")
     cause = root_cause("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
     assert isinstance(cause, InputError) and "not visible on node3" in cause.message and str(job.folder) in cause.message
+
+
+def test_a_node_on_which_every_start_fails_is_excluded_and_the_others_go_on(site: Site, store: RunStore) -> None:
+    def play(job: JobRecord, number: int) -> None:
+        if "node1" in site.excluded[-1]:
+            site.finish(job)
+        else:
+            site.fail(job, "ImportError", refused=False)
+
+    site.play = play  # type: ignore[method-assign]
+    run_loop(store, "a", "b")
+    assert [nodes for nodes in site.excluded if nodes] == [["node1"]] * 2
+    kinds = {line["kind"] for line in ledger(store) if line["event"] == "failure"}
+    (left_out,) = [line for line in ledger(store) if line["event"] == "node_left_out"]
+    assert kinds == {"failed at its start"}, "max_failures is 1, but these are the node's"
+    assert (left_out["node"], left_out["reason"]) == ("node1", "ImportError: what happened") and left_out["until"]
+
+
+def test_when_no_node_is_left_each_is_named_with_the_last_line_of_its_log(site: Site, store: RunStore) -> None:
+    def play(job: JobRecord, number: int) -> None:
+        node = next(node for node in site.nodes if node not in site.excluded[-1])
+        (job.folder / "batch.log").write_text(f"module load cuda\nno module on {node}\n\n")
+        site.set(job, "FAILED", node)
+        site.start(job, node)
+
+    site.play, site.nodes = play, ["node1"]  # type: ignore[method-assign]
+    with pytest.raises(GangFailedError, match=r"no node is left .*: node1: no module on node1. Repair a node"):
+        run_loop(store, "a")
+    assert site.submitted == ["train-a-1", "train-a-2"] and store.stop_reason() is not None
+
+
+def test_one_node_that_does_not_see_the_run_directory_costs_one_node(site: Site, store: RunStore) -> None:
+    def play(job: JobRecord, number: int) -> None:
+        site.set(job, "FAILED", f"node{number}") if number <= num_blind else site.finish(job)
+
+    site.play, num_blind = play, 1  # type: ignore[method-assign]
+    run_loop(store, "a")
+    assert site.excluded == [[], ["node1"]]
+    num_blind = 9
+    site.submitted, site.excluded = [], []
+    with pytest.raises(InputError, match="not visible on node2"):
+        run_loop(store, "b")
+    assert site.submitted == ["train-b-1", "train-b-2"]
+
+
+def test_a_job_that_somebody_cancels_again_and_again_is_no_failure_of_a_node(site: Site, store: RunStore) -> None:
+    site.play = lambda job, number: site.set(job, "CANCELLED")  # type: ignore[method-assign]
+    monkey = client.exit_code
+    client.exit_code = lambda job_id: None  # type: ignore[assignment]
+    try:
+        with pytest.raises(GangFailedError, match="ended CANCELLED"):
+            run_loop(store, "a")
+    finally:
+        client.exit_code = monkey
+    assert {line["kind"] for line in ledger(store)} == {"crashed"} and len(site.submitted) == 2

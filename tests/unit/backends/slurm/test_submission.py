@@ -68,3 +68,25 @@ def test_a_damaged_record_of_a_job_says_what_to_do(tmp_path: Path, text: str) ->
     (folder / "job.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(IntegrityError, match=r"job\.json is damaged.*cancel the job.*squeue --me.* for a, remove .*run again"):
         submission.find(tmp_path, "a")
+
+
+def test_nodes_that_are_left_out_are_excluded_beside_those_of_the_user() -> None:
+    job, by_user = JobRecord(Path("/x"), "name", "key"), {"slurm": {"parameters": {"exclude": "node[7-9]"}}}
+    for tree, exclude, expected in (
+        (by_user, ["node1", "node3"], "node[7-9],node1,node3"), (by_user, [], "node[7-9]"),
+        ({}, ["node1"], "node1"), ({}, [], None),
+    ):  # fmt: skip
+        cluster = ClusterConfig.model_validate(tree)
+        chosen = submission.parameters(cluster, job, submission.trainer_resources(cluster), exclude)
+        assert chosen["additional_parameters"].get("exclude") == expected
+
+
+def test_the_last_words_are_those_of_the_process_or_else_of_its_script(tmp_path: Path) -> None:
+    job = JobRecord(tmp_path, "name", "key")
+    assert job.last_words() == ""
+    (tmp_path / "batch.log").write_text("no module cuda\n\n")
+    (tmp_path / "submitit").mkdir()
+    (tmp_path / "submitit" / "7_0_log.out").touch()
+    assert job.last_words() == "no module cuda"
+    (tmp_path / "submitit" / "7_0_log.out").write_text("x" * 9000 + "\nTraceback\nImportError: libcudart\n")
+    assert job.last_words() == "ImportError: libcudart"
