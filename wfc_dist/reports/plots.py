@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wfc_dist.analysis.module_names import place_of
 from wfc_dist.evaluation.metrics import Score
@@ -205,6 +206,7 @@ def curves_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         if dev := [(row["step"], row["dev_loss"]) for row in rows if "dev_loss" in row]:
             axes.plot(*zip(*dev, strict=True), "o-", color=RED, markersize=3.5, linewidth=1, label="dev")
         axes.set(title=name, xlabel="step", ylabel="loss")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return as_svg(figure)

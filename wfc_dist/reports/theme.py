@@ -22,7 +22,7 @@ DARK: Mapping[str, str] = {
 }  # fmt: skip
 """Name -> value of the CSS variable of this name; better and worse are red, green and blue."""
 _NAMES = {
-    "#ffffff": "paper", INK: "ink", GREY: "grey", SOFT: "grid", "#eeeeee": "grid",
+    "#ffffff": "paper", INK: "ink", GREY: "grey", SOFT: "grid", "#eeeeee": "grid", "#d9d9d9": "line",
     **{color: f"series-{number}" for number, color in enumerate(CYCLE)},
 }  # fmt: skip
 _COLOR = re.compile(r"#[0-9a-f]{6}\b")

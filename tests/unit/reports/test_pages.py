@@ -108,6 +108,17 @@ def test_the_keyboard_skips_to_the_content_and_reaches_what_scrolls(page, visit)
     assert shown.evaluate(scrolled) == 0
 
 
+def test_a_phone_shows_what_is_said_of_a_table_without_scrolling(page, visit):
+    shown = visit(page, 390).page
+    cut = """[...document.querySelectorAll('.still')].filter(element => element.getClientRects().length
+        && element.getBoundingClientRect().right > document.documentElement.clientWidth).map(element => element.textContent)"""
+    assert shown.locator(".still").count() > 0 and shown.evaluate(cut) == []
+    assert (
+        shown.evaluate("""[...document.querySelectorAll('pre')].filter(pre => pre.scrollWidth > pre.clientWidth + 1).length""")
+        == 0
+    )
+
+
 def test_plots_follow_the_scheme(page, visit):
     text = "getComputedStyle(document.querySelector('svg:not(.painted, .drawing) text')).fill"
     fills = {scheme: visit(page, 800, scheme).page.evaluate(text) for scheme in ("light", "dark")}
