@@ -370,6 +370,47 @@ def test_errors_say_what_to_do(cluster: RayNodes, project: Project, tmp_path: Pa
     assert "missing: node7." in said
 
 
+DOCTOR = """if True:
+    import sys
+    from pathlib import Path
+    from wfc_dist.config.loading import load_config
+    from wfc_dist.doctor.sites import check_ray
+    for line in check_ray(load_config(Path(sys.argv[1]), sys.argv[2:])):
+        print(line.state, "|", line.topic, "|", line.what)
+"""
+
+
+def test_the_doctor_asks_every_node(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
+    def doctor(*overrides: str) -> list[list[str]]:
+        command = [sys.executable, "-c", DOCTOR, project.folder / "configs" / "tiny.yaml", "cluster.backend=ray"]
+        given = (f"cluster.address={cluster.address}", f"run.dir={tmp_path / 'runs'}", *overrides)
+        done = cluster.hosts["node1"].run([*command, *given], env=cluster.node_env, timeout_s=150)
+        return [line.split(" | ") for line in done.stdout.splitlines()]
+
+    num_nodes, (healthy,) = len(cluster.alive()), doctor()
+    # node3 comes back with another torch, as it says; every node has a /dev/shm of its own
+    (tmp_path / "other" / "torch-1.2.3.dist-info").mkdir(parents=True)
+    (tmp_path / "other" / "torch-1.2.3.dist-info" / "METADATA").write_text("Name: torch\nVersion: 1.2.3\n")
+    paths, usual = [str(tmp_path / "other"), *filter(None, [os.environ.get("PYTHONPATH")])], dict(cluster.node_env)
+    cluster.kill("node3", boot=True)
+    cluster.node_env["PYTHONPATH"] = os.pathsep.join(paths)
+    try:
+        cluster.add("node3")
+    finally:
+        cluster.node_env = usual
+    other = doctor()
+    (tmp_path / "other" / "wfc_dist").mkdir()
+    (tmp_path / "other" / "wfc_dist" / "__init__.py").write_text("raise ImportError('there is no wfc_dist here')")
+    hidden = doctor("run.dir=/dev/shm/runs")
+
+    assert healthy[:2] == ["ok", "ray"] and f"runs tasks: {num_nodes} nodes, " in healthy[2] and "with a token" in healthy[2]
+    assert [line[:2] for line in other] == [["ok", "ray"], ["problem", "ray node"]], other
+    assert f"node3 ({cluster.hosts['node3'].ip}) runs other versions: torch 1.2.3 (here " in other[1][2]
+    assert "node2" in hidden[1][2] and "does not see the run directory /dev/shm/runs" in hidden[1][2]
+    assert "node3" in hidden[2][2] and "cannot run wfc_dist: " in hidden[2][2], hidden
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"], "something was left behind"
+
+
 def test_another_version_of_ray_is_refused(cluster: RayNodes, project: Project, tmp_path: Path) -> None:
     # Simulated: the head is this Ray, told to call itself another. What it writes and how drivers compare is Ray's own.
     script = "import ray; ray.__version__ = '2.59.0'; from ray.scripts.scripts import main; main()"

@@ -16,6 +16,9 @@ from hosts import write_breakable_torch
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
 
+from wfc_dist.config.loading import load_config
+from wfc_dist.doctor.findings import Finding
+from wfc_dist.doctor.sites import check_slurm
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
 
@@ -190,3 +193,37 @@ def test_what_cannot_work_is_said(slurm: SlurmCluster, shared: Path, monkeypatch
     assert "no partition 'gpu'; partitions here: debug (default), high" in partition.stderr
     assert "Slurm would not take a job that trains, 1 x (4096 CPU): sbatch: " in too_large.stderr
     assert "not visible on node" in hidden.stderr and folder in hidden.stderr
+
+
+@pytest.mark.slow
+def test_the_doctor_knows_the_site_and_the_nodes_that_take_no_jobs(
+    slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.use(monkeypatch)
+    path = tiny.make_config(shared, rounds=[["a"]], cluster={"backend": "slurm"})
+
+    def told(*overrides: str) -> dict[tuple[str, str], Finding]:
+        return {(line.topic, line.state): line for line in check_slurm(load_config(path, overrides), path, overrides)}
+
+    healthy, elsewhere = told(), told("cluster.slurm.partition=gpu")
+    slurm.kill_node("node2")
+    slurm.set_node("node3", "drain")
+    slurm.run("scontrol", "update", "PartitionName=debug", "MaxTime=90")
+    try:
+        some, too_long = told("cluster.slurm.time_min=90"), told("cluster.slurm.time_min=91")
+        slurm.set_node("node1", "drain")
+        none = told("cluster.slurm.partition=debug")
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=debug", "MaxTime=UNLIMITED")
+        for name in ("node1", "node3"):
+            slurm.set_node(name, "resume")
+
+    assert "partitions: debug (up, default), high (up)" in healthy["slurm", "ok"].what
+    assert healthy["partition debug", "ok"].what == "no time limit; nodes that take jobs: 3 idle; gpu:2"
+    assert healthy["slurm jobs", "ok"].what == "Slurm would take them" and not any("problem" in key for key in healthy)
+    assert "there is no partition 'gpu'; partitions here: debug (default), high" in elsewhere["slurm jobs", "problem"].what
+    assert some["partition debug", "ok"].what == "at most 90 min a job; nodes that take jobs: 1 idle; gpu:2"
+    said = some["partition debug", "warning"].what
+    assert "node2 is down" in said and "node3 is drained (test)" in said and ("slurm jobs", "ok") in some
+    assert "a time limit of 91 min is above partition debug's 90 min" in too_long["slurm jobs", "problem"].what
+    assert "nodes that take jobs: none" in none["partition debug", "problem"].what and ("slurm jobs", "problem") in none

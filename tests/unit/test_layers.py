@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "launch": "backends runs config",
     "doctor": "tracking backends weights config storage",
     "tryout": "evaluation data runs weights config storage log",
-    "reports": "exporting compare coordinator backends analysis evaluation runs data config storage log progress",
+    "reports": "doctor exporting compare coordinator backends analysis evaluation runs data config storage log progress",
     "cli": "launch doctor tryout reports exporting compare coordinator backends analysis training evaluation centralize data runs"
     " weights config merging storage log progress",
     "__main__": "cli",

@@ -1,11 +1,13 @@
-"""A line of `wfc doctor`, and how all lines are shown."""
+"""A line of `wfc doctor`, and how all lines are shown. `--json` prints these classes: they are its schema (docs/json.md)."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 State = Literal["ok", "warning", "problem"]
+_STRICT = {"extra": "forbid"}
+"""As pydantic's ConfigDict; the doctor starts where pydantic is broken."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,25 @@ class Finding:
         advice: What to do; "" where nothing is to be done.
     """
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
     state: State
     topic: str
     what: str
-    advice: str = ""
+    advice: str
+
+
+@dataclass(frozen=True)
+class DoctorJson:
+    """`wfc doctor --json`; `healthy` if nothing is a problem."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    healthy: bool
+    findings: list[Finding]
 
 
 def ok(topic: str, what: str) -> Finding:
     """Returns a line that needs nothing."""
-    return Finding("ok", topic, what)
+    return Finding("ok", topic, what, "")
 
 
 def warning(topic: str, what: str, advice: str = "") -> Finding:
@@ -59,7 +71,7 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """Returns one JSON object: healthy, and the findings."""
-    return json.dumps({"healthy": is_healthy(findings), "findings": [asdict(finding) for finding in findings]}, indent=1)
+    return json.dumps(asdict(DoctorJson(is_healthy(findings), list(findings))), indent=1)
 
 
 def is_healthy(findings: Sequence[Finding]) -> bool:

@@ -18,19 +18,20 @@ ROOMY_BYTES, TIGHT_BYTES = 20 * 2**30, 2 * 2**30
 SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "cifs", "smb", "9p", "afs", "panfs", "wekafs")
 
 
-def check_machine(run_dir: Path, *, is_url: bool, wants_gpu: bool) -> Iterator[Finding]:
+def check_machine(run_dir: Path, *, is_url: bool, wants_gpu: bool, must_share: bool = False) -> Iterator[Finding]:
     """Yields a line for each part of the machine.
 
     Args:
         run_dir: Where runs will be; need not exist.
         is_url: Whether the runs are on object storage, and `run_dir` is the mirror of one.
         wants_gpu: Whether the configuration asks for GPUs.
+        must_share: Whether other nodes must see `run_dir`, and nobody asks them.
     """
     yield from _processor()
     yield from _torch(wants_gpu=wants_gpu)
     yield _memory()
     yield _home()
-    yield from _folder(run_dir, is_url=is_url)
+    yield from _folder(run_dir, is_url=is_url, must_share=must_share and not is_url)
 
 
 def _processor() -> Iterator[Finding]:
@@ -113,7 +114,8 @@ def _home() -> Finding:
                        "set HF_HOME and cluster.cache_dir to folders that can be written")  # fmt: skip
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """Returns a folder, or the nearest folder above it that is there."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -131,8 +133,8 @@ def _kind(folder: Path) -> str:
     return best[1]
 
 
-def _folder(run_dir: Path, *, is_url: bool) -> Iterator[Finding]:
-    folder = _existing(run_dir)
+def _folder(run_dir: Path, *, is_url: bool, must_share: bool) -> Iterator[Finding]:
+    folder = existing(run_dir)
     topic, key = ("mirror", "cluster.cache_dir") if is_url else ("run directory", "run.dir")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".wfc-doctor-") as file:
@@ -142,8 +144,13 @@ def _folder(run_dir: Path, *, is_url: bool) -> Iterator[Finding]:
                       f"set {key} to a folder that can be written, on a file system with locks")  # fmt: skip
         return
     kind, free = _kind(folder), shutil.disk_usage(folder).free
-    shared = "shared between nodes" if kind.startswith(SHARED) else "of this machine only, as it seems"
-    yield ok(topic, f"{folder}: files can be made and locked; {kind or 'unknown file system'}, {shared}")
+    is_shared = kind.startswith(SHARED)
+    shared = "shared between nodes" if is_shared else "of this machine only, as it seems"
+    what = f"{folder}: files can be made and locked; {kind or 'unknown file system'}, {shared}"
+    if must_share and not is_shared:
+        yield warning(topic, what, f"every node must see it; set {key} to a shared file system or object storage")
+    else:
+        yield ok(topic, what)
     what = f"{free / 2**30:.1f} GiB are free in {folder}"
     if free < TIGHT_BYTES:
         yield problem("disk", what, f"make room, or set {key} elsewhere")

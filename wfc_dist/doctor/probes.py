@@ -78,20 +78,41 @@ def torch_facts() -> None:
         assert float((a @ a).sum()) == 512
 
 
-def ray_nodes(address: str) -> None:
-    """Joins the Ray cluster at an address, or starts a node here for ""; tells of its nodes, and runs a task."""
+def ray_nodes(address: str, folder: str, run_dir: str, root: str) -> None:
+    """Joins the Ray cluster at an address, or starts a node here for ""; tells of its nodes, and of those that a run refuses.
+
+    Args:
+        address: Of the cluster.
+        folder: A folder that every node must see as this one does; "" where they need not share one. Gets a file for a moment.
+        run_dir: The run directory, for messages.
+        root: Folder of the root model that every node must see; "" where it is none.
+    """
+    import os
+    import uuid
+    from pathlib import Path
+
     from wfc_dist.backends.ray.cluster import alive_nodes, connected, prepare_environment
     from wfc_dist.config.cluster import ClusterConfig
 
     cluster = ClusterConfig(address=address or None)
     prepare_environment(cluster)
+    marker = Path(folder) / f".wfc-doctor-{uuid.uuid4().hex}" if folder else None
     with connected(cluster):
         import ray
 
-        _tell([{"name": node.name, "cpus": node.cpus, "gpus": node.gpus, "draining": node.draining} for node in alive_nodes()])
-        told: Any = ray.remote(num_cpus=0)(lambda: 42)
-        assert ray.get(told.remote(), timeout=60) == 42
-        _tell(ray.__version__)
+        from wfc_dist.backends.ray.admission import Admission
+
+        nodes = alive_nodes()
+        _tell([{"name": node.name, "cpus": node.cpus, "gpus": node.gpus, "draining": node.draining} for node in nodes])
+        try:
+            admission = Admission(Path(run_dir), marker, root=root, timeout_s=60)
+            admission.query([node for node in nodes if not node.draining])
+            admission.collect_replies(60)
+        finally:
+            if marker:
+                marker.unlink(missing_ok=True)
+        has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+        _tell({"version": ray.__version__, "has_token": has_token, "refused": sorted(admission.refused.values())})
 
 
 def objects(url: str) -> None:

@@ -33,9 +33,8 @@ def findings(path: Path | None, overrides: Sequence[str], *, may_ask: bool) -> I
             yield problem("configuration", f"cannot be read ({in_one_line(repr(error))})", "see the packages above")
     yield from _guarded("machine", lambda: _machine(config))
     if config is None or config.cluster.backend == "ray":
-        yield from _guarded("ray", lambda: _sites().check_ray(config.cluster.address if config else None))
-    is_wanted = config is not None and config.cluster.backend == "slurm"
-    yield from _guarded("slurm", lambda: _sites().check_slurm(path if config else None, overrides, is_wanted=is_wanted))
+        yield from _guarded("ray", lambda: _sites().check_ray(config))
+    yield from _guarded("slurm", lambda: _sites().check_slurm(config, path, overrides))
     if config is not None:
         yield from _guarded("configuration", lambda: _sites().check_config(config, may_ask=may_ask))
     else:
@@ -51,7 +50,10 @@ def _machine(config: Any) -> Iterator[Finding]:
 
     if config is None:
         return check_machine(Path.cwd(), is_url=False, wants_gpu=False)
-    return check_machine(config.run_dir(), is_url=config.run_url() is not None, wants_gpu=config.cluster.gpus_per_worker > 0)
+    return check_machine(
+        config.run_dir(), is_url=config.run_url() is not None, wants_gpu=config.cluster.gpus_per_worker > 0,
+        must_share=config.cluster.backend == "slurm",
+    )  # fmt: skip
 
 
 def _guarded(topic: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

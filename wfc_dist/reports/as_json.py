@@ -1,6 +1,7 @@
-"""What `--json` prints: one object for each of status, plan, audit, lineage, evaluate and compare, and its JSON schema.
+"""What `--json` prints: one object for each of status, plan, audit, lineage, evaluate, compare and doctor, and its JSON schema.
 
-The classes are in `json_objects`: `schema_of` makes the schema of them. Loads neither torch nor ray.
+The classes are in `json_objects`, and the doctor's in `doctor.findings`: `schema_of` makes the schema of them. Loads neither
+torch nor ray.
 """
 
 import json
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.plan import RunPlan
 from wfc_dist.data.audit import AuditReport
+from wfc_dist.doctor.findings import DoctorJson
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.json_objects import (
     AdapterJson,
@@ -38,7 +40,7 @@ from wfc_dist.runs.handle import Run
 
 _OF_COMMANDS: dict[str, type] = {
     "status": StatusJson, "plan": PlanJson, "audit": AuditJson, "lineage": LineageJson, "evaluate": EvaluateJson,
-    "compare": CompareJson,
+    "compare": CompareJson, "doctor": DoctorJson,
 }  # fmt: skip
 COMMANDS = tuple(_OF_COMMANDS)
 """The commands that take `--json`."""
