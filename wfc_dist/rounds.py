@@ -64,7 +64,7 @@ class Trainers(Protocol):
         """Brings `base` to every warm trainer, which verifies its hashes."""
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
-        """Trains one adapter per data set against `base`, in parallel; commits each adapter as soon as it is done."""
+        """Trains and commits one adapter per data set against `base`, in parallel. One that keeps failing is left out."""
 
 
 class Centralizer(Protocol):
@@ -83,6 +83,9 @@ class RoundStore(Protocol):
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
         """Returns the committed, verified adapters trained against `base`, by data set."""
 
+    def quorum(self, base: Base, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> Sequence[Adapter]:
+        """Returns the adapters of a round, in the order of its data sets. Raises the error of a missing one if too many are."""
+
     def commit(self, staged: StagedBase) -> Base:
         """Commits the next base: the round exists from then on."""
 
@@ -97,12 +100,7 @@ class Scorer(Protocol):
 def run_rounds(
     rounds: Sequence[Sequence[str]], store: RoundStore, trainers: Trainers, centralizer: Centralizer, scorer: Scorer
 ) -> Base:
-    """Runs all rounds, or goes on where an earlier call ended, and returns the last base.
-
-    Args:
-        rounds: Data-set names of each round, in the order of summation.
-        store, trainers, centralizer, scorer: Implementations of the verbs.
-    """
+    """Runs all rounds (data sets in the order of summation), or goes on where an earlier call ended; returns the last base."""
     base = store.base(0)
     assert base is not None, "base 0 is committed when a run is opened"
     scorer.score(base)
@@ -111,7 +109,8 @@ def run_rounds(
         next_base = known = store.base(base.index + 1)
         if next_base is None:
             adapters |= trainers.factorize(base, [name for name in datasets if name not in adapters])
-            next_base = store.commit(centralizer.centralize(base, [adapters[name] for name in datasets]))  # the round exists
+            present = store.quorum(base, datasets, adapters)  # all of them, unless the configuration asks for less
+            next_base = store.commit(centralizer.centralize(base, present))  # the round exists, and who is in it is settled
         scorer.score(base, [adapters[name] for name in datasets if name in adapters])  # a lost one is in its base already
         if known is None:
             trainers.broadcast(next_base)

@@ -60,7 +60,8 @@ def run_stream(
     _score_what_a_crash_left(base, store, scorer)
     learned: list[Adapter] = []
     for name in arrivals.since(every * base.index):
-        learned.append(store.finished_adapters(base).get(name) or trainers.factorize(base, [name])[name])
+        finished = store.finished_adapters(base)
+        learned += store.quorum(base, [name], finished if name in finished else trainers.factorize(base, [name]))
         if len(learned) < every:
             newest = store.interim(base, learned)
             newest = newest or store.commit_interim(base, learned, centralizer.centralize_interim(base, learned))

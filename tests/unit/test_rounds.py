@@ -1,9 +1,11 @@
 """The algorithm over fakes that crash anywhere: the same call goes on, nothing finished is done again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wfc_dist.rounds import Adapter, Base, StagedBase, run_rounds
 
@@ -11,6 +13,10 @@ ROUNDS = [["a", "b", "c"], ["d", "e"]]
 
 
 class Crash(Exception):
+    pass
+
+
+class Missing(Exception):
     pass
 
 
@@ -23,6 +29,8 @@ class World:
     scored: set[tuple[int, str]] = field(default_factory=set)
     done: list[str] = field(default_factory=list)
     crash_at: int = -1
+    failing: frozenset[str] = frozenset()
+    quorum_of: int = 99
 
     def act(self, what: str) -> None:
         if len(self.done) == self.crash_at:
@@ -39,8 +47,16 @@ class World:
         made = {}
         for name in datasets[::-1]:  # the last one finishes first
             self.act(f"train {name} on {base.sha256}")
+            if name in self.failing:
+                continue
             made[name] = self.adapters[base.sha256, name] = Adapter(name, name, name, base.sha256, 1.0)
         return made
+
+    def quorum(self, base: Base, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> list[Adapter]:
+        present = [adapters[name] for name in datasets if name in adapters]
+        if len(present) < min(self.quorum_of, len(datasets)):
+            raise Missing
+        return present
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         self.act("centralize")
@@ -89,3 +105,43 @@ def test_a_finished_run_does_nothing() -> None:
     before = [what for what in world.done if not what.startswith("broadcast")]
     run_rounds(ROUNDS, world, world, world, world)
     assert [what for what in world.done if not what.startswith("broadcast")] == before
+
+
+def attempt(world: World, crash_at: int = -1) -> str | None:
+    """Runs until the end, a crash or a missing quorum; returns the sha256 of the last base if the run ended well."""
+    world.crash_at = len(world.done) + crash_at if crash_at >= 0 else -1
+    try:
+        return run_rounds(ROUNDS, world, world, world, world).sha256
+    except (Crash, Missing):
+        return None
+
+
+NAMES = [name for names in ROUNDS for name in names]
+ATTEMPTS = st.lists(st.tuples(st.frozensets(st.sampled_from(NAMES)), st.integers(1, 3), st.integers(0, 25)), max_size=6)
+
+
+@given(attempts=ATTEMPTS)
+def test_who_is_in_a_base_is_settled_once_and_nothing_finished_is_done_again(
+    attempts: list[tuple[frozenset[str], int, int]],
+) -> None:
+    world, seen = World(), dict[int, str]()
+    for failing, quorum_of, crash_at in [*attempts, (frozenset(), 99, -1)]:
+        world.failing, world.quorum_of = failing, quorum_of
+        ended = attempt(world, crash_at)
+        for index, base in world.bases.items():
+            assert seen.setdefault(index, base.sha256) == base.sha256, "a committed base never changes"
+            merged = base.sha256.split("+")[index] if index else ""
+            assert list(merged) == sorted(merged) and (not index or merged), "in the order of the data sets, and at least one"
+            assert all((base_sha, name) in world.adapters for base_sha, name in merged_into(base, index))
+    assert ended == world.bases[2].sha256, "when nothing fails any more, the run ends"
+    trained = [what for what in world.done if what.startswith("train")]
+    for sha256, name in world.adapters:
+        assert trained.count(f"train {name} on {sha256}") >= 1
+    committed = [what for what in world.done if what == "commit"]
+    assert len(committed) == 2
+
+
+def merged_into(base: Base, index: int) -> list[tuple[str, str]]:
+    """Returns (sha256 of the base before, data set) of each adapter that the last round of a base has merged."""
+    before, _, merged = base.sha256.rpartition("+")
+    return [(before, name) for name in merged] if index else []

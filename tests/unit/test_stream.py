@@ -1,6 +1,6 @@
 """The online algorithm over fakes that crash anywhere: something is always served, nothing finished is done again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -48,6 +48,9 @@ class World:
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
         return {name: adapter for (sha256, name), adapter in self.adapters.items() if sha256 == base.sha256}
+
+    def quorum(self, base: Base, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> list[Adapter]:
+        return [adapters[name] for name in datasets]
 
     def factorize(self, base: Base, datasets: Sequence[str]) -> dict[str, Adapter]:
         assert not base.num_pending, "nothing is trained against an interim base"

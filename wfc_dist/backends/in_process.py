@@ -1,6 +1,7 @@
 """Trainers and centralizer in this process, one job after the other: the same jobs and the same bytes as on Ray."""
 
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.worker import Worker, WorkerSetup
 from wfc_dist.centralize import collectives
 from wfc_dist.centralize.rank import centralize_rank
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, IntegrityError, Interrupted, WfcError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
@@ -57,7 +58,17 @@ class InProcessBackend:
                 self.broadcast(base)
                 job = training_job(self._store, base, dataset)
                 self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
-                result = self._worker.train(job)
+                try:
+                    result = self._worker.train(job)
+                except Interrupted:
+                    raise
+                except WfcError as error:
+                    if isinstance(error, IntegrityError):
+                        raise
+                    self._store.quarantine.add(base.index + 1, dataset, error, traceback.format_exc(), "here")
+                    self._display.say(f"{dataset}: failed and is quarantined; the others go on")
+                    self._worker.warm = None  # the base is read again
+                    continue
                 facts = asdict(result) | {"host": "here"}
                 adapters[dataset] = self._store.commit_adapter(base, dataset, Path(job.output_dir), facts)
         return adapters

@@ -59,15 +59,15 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
 
 def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     """Returns the folders of all adapters that are in `base`, round by round; all are committed."""
-    rounds = enumerate(store.config.round_list()[: base.index], start=1)
-    return tuple(str(store.paths.adapter(index, dataset)) for index, datasets in rounds for dataset in datasets)
+    rounds = range(1, base.index + 1)
+    return tuple(str(store.paths.adapter(index, dataset)) for index in rounds for dataset in store.merged_in(index))
 
 
 def previous_adapters(store: RunStore, base: Base, method: str) -> tuple[str, ...]:
     """Returns the adapter folders of the round that made `base`, if the merge method needs them; none for base 0."""
     if "previous" not in catalog.entry(method).needs or base.index == 0:
         return ()
-    return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.config.round_list()[base.index - 1])
+    return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.merged_in(base.index))
 
 
 def merged_as(job: CentralizeJob, facts: Mapping[str, Any], store: RunStore) -> CentralizeJob:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from wfc_dist.config.messages import explain
 from wfc_dist.config.schema import Config
-from wfc_dist.config.training import leaves_run
+from wfc_dist.config.training import leaves
 from wfc_dist.config.yaml_text import read_yaml, read_yaml_file
 from wfc_dist.errors import ConfigError
 from wfc_dist.storage import durable
@@ -95,7 +95,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the keys whose values differ between two dumped configurations, without those a resume may change."""
     before, after = _flat(dict(old)), _flat(dict(new))
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [key for key in keys if not leaves_run(key, Config)]
+    return [key for key in keys if not leaves("resume", key, Config)]
 
 
 def config_hash(config: Config) -> str:

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from wfc_dist.config.messages import unknown_key
 from wfc_dist.config.schema import Config
-from wfc_dist.config.training import leaves_run
+from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError
 
 NAME = "NAME"
@@ -39,6 +39,7 @@ class Key:
         origin: Where the default comes from, in the letters of `ORIGINS`; "" where the default says nothing about the method.
         meaning: In sentences.
         may_change: Whether another attempt of a run may have another value.
+        may_help: Whether it may after an attempt that has failed, for the round that failed and those after it.
     """
 
     path: str
@@ -47,6 +48,14 @@ class Key:
     origin: str
     meaning: str
     may_change: bool
+    may_help: bool
+
+    @property
+    def change(self) -> str:
+        """Returns when another attempt of a run may change it, in a sentence; "" where it never may."""
+        if self.may_help:
+            return "A resume may change it after a round has failed."
+        return "A resume may change it." if self.may_change else ""
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ def _key(path: str, field: FieldInfo, told: _Field) -> Key:
     else:
         shown = None if default is PydanticUndefined else _as_yaml(default)
     meaning = told.meaning or next((inspect.cleandoc(kind.__doc__ or "") for kind, _ in _models(field.annotation)), "")
-    may_change = leaves_run(path, Config)
-    return Key(path, _takes(field.annotation, field.metadata), shown, told.origin, meaning, may_change)
+    changes = [leaves(mark, path, Config) for mark in ("resume", "remedy")]
+    return Key(path, _takes(field.annotation, field.metadata), shown, told.origin, meaning, *changes)
 
 
 @cache
@@ -193,7 +202,7 @@ def as_text(chosen: Sequence[Block], width: int) -> str:
             default = "required" if key.default is None else f"default {key.default}"
             head = f"{key.path}: {key.takes.replace('`', '')}; {default}{f'  {key.origin}' if key.origin else ''}"
             lines += ["", *_wrapped(head, width, "    "), *(f"    {line}" for line in _wrapped(key.meaning, width - 4, ""))]
-            lines += ["    A resume may change it."] if key.may_change else []
+            lines += [f"    {key.change}"] if key.change else []
     return "\n".join([*lines[1:], "", *_wrapped(f"Where a default comes from: {ORIGINS}.", width, "")])
 
 
@@ -216,7 +225,7 @@ def as_markdown(chosen: Sequence[Block]) -> str:
             default = (
                 f"`{key.default}` {key.origin}".strip() if key.default not in (None, DEFAULTS) else key.default or "required"
             )
-            meaning = _linked(" ".join(key.meaning.split())) + (" **A resume may change it.**" if key.may_change else "")
+            meaning = _linked(" ".join(key.meaning.split())) + (f" **{key.change}**" if key.change else "")
             cells = [f"`{key.path.rpartition('.')[2]}`", key.takes, default, meaning]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.config.datasets import DatasetConfig, Name
-from wfc_dist.config.training import RESUME, Leaves, LoraConfig, Strict, TrainConfig
+from wfc_dist.config.training import REMEDY, RESUME, Leaves, LoraConfig, Strict, TrainConfig
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.merging import catalog
 from wfc_dist.merging.curvature import NEEDED, choices_with
@@ -82,9 +82,13 @@ class CentralizeConfig(Strict):
     """`fitted` searches for those of the least dev error, mean over the round's data sets (`mean` only)."""
     norm: Literal["own", "mean"] = "own"
     """`mean` gives each module's update the Frobenius norm that `mean` would have there: methods compared at equal step."""
-    scale: Annotated[float, Field(gt=0)] | Literal["inverse_task", "fitted"] = 1.0
+    scale: Annotated[Annotated[float, Field(gt=0)] | Literal["inverse_task", "fitted"], REMEDY] = 1.0
     """Factor of the update; `inverse_task` is 1/(t + 1) in round t (FTA, arXiv 2210.15282, where the model that is adapted has
     learned task 1), `fitted` as with weights."""
+
+    quorum: Annotated[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None, REMEDY] = None
+    """So many data sets of a round, or that share of them, make a base without those that diverge or keep failing, for good; by
+    default all are needed (docs/gates.md)."""
 
     @field_validator("method")
     @classmethod

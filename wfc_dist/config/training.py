@@ -15,8 +15,9 @@ from wfc_dist.merging.curvature import MEASURED, Choice
 
 USUAL_WARMUP_STEPS, USUAL_WARMUP = 200, 0.1
 """Steps that warm up where a configuration says nothing, and the share of a training that is not longer than that."""
+_STEPS_OR_SHARE = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 _POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,3}")
-Mark = Literal["resume", "state", "adapter", "figures"]
+Mark = Literal["resume", "remedy", "state", "adapter", "figures"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,17 @@ class Leaves:
     """Marks a field by what a change of the field leaves as it is.
 
     Attributes:
-        marks: resume: what a run computes, so that the field may change between two attempts of the run. state: the meaning of a
-            checkpoint, so that an interrupted training goes on from the checkpoint. adapter: the bytes of an adapter, so that
-            another run takes the adapter from the pool. figures: the figures of a base, so that the systems of a comparison may
-            differ in the field.
+        marks: resume: what a run computes, so that the field may change between two attempts of the run. remedy: what is
+            committed, so that the field may change after an attempt has failed, for the round that failed and those after it.
+            state: the meaning of a checkpoint, so that an interrupted training goes on from the checkpoint. adapter: the bytes of
+            an adapter, so that another run takes the adapter from the pool. figures: the figures of a base, so that the systems
+            of a comparison may differ in the field.
     """
 
     marks: tuple[Mark, ...]
 
 
-RESUME = Leaves(("resume",))
+RESUME, REMEDY = Leaves(("resume",)), Leaves(("remedy",))
 
 
 def marked(model: type[BaseModel], mark: Mark, prefix: str = "") -> frozenset[str]:
@@ -51,9 +53,9 @@ def marked(model: type[BaseModel], mark: Mark, prefix: str = "") -> frozenset[st
     return frozenset(keys)
 
 
-def leaves_run(path: str, model: type[BaseModel]) -> bool:
-    """Says whether a key, such as datasets.es.licence, may change between two attempts of a run."""
-    return any(fnmatchcase(f"{path}.", f"{key}.*") for key in marked(model, "resume"))
+def leaves(mark: Mark, path: str, model: type[BaseModel]) -> bool:
+    """Says whether a key, such as datasets.es.licence, carries a mark, or stands in a block that does."""
+    return any(fnmatchcase(f"{path}.", f"{key}.*") for key in marked(model, mark))
 
 
 class Strict(BaseModel):
@@ -179,26 +181,29 @@ class TrainConfig(Strict):
 
     max_steps: int = Field(2000, ge=1)  # [H]; [C] trains up to 100 epochs
     """Optimizer steps of one adapter."""
-    lr: float = Field(1e-3, gt=0)  # [C]
+    lr: Annotated[float, REMEDY] = Field(1e-3, gt=0)  # [C]
     """The highest learning rate, which the warm-up ends at."""
     weight_decay: float = Field(5e-4, ge=0)  # [C]
     """Decoupled weight decay of AdamW; with sgd added to the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the mean gradient and of the mean square."""
-    max_grad_norm: float = Field(1.0, gt=0)  # [H] Transformers' default
+    max_grad_norm: Annotated[float, REMEDY] = Field(1.0, gt=0)  # [H] Transformers' default
     """A gradient with a larger norm is scaled down to it."""
+    max_update_ratio: Annotated[float | None, Leaves(("remedy", "state", "adapter"))] = Field(None, gt=0)
+    """An adapter whose update has a larger norm than this share of the norm of the weights that it changes has diverged, and its
+    data set has failed; there is no limit by default."""
     optimizer: Literal["adamw", "sgd"] = "adamw"  # [C]
     """`sgd` has no momentum and needs strategy ddp; with schedule inverse_step it is the online running average."""
     schedule: Literal["inverse_sqrt", "inverse_step", "cosine", "constant"] = "inverse_sqrt"  # [C]
     """How the learning rate falls after the warm-up (docs/training.md has the formulas)."""
-    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = USUAL_WARMUP_STEPS  # [H]; 2000 in [C]
+    warmup_steps: Annotated[_STEPS_OR_SHARE, REMEDY] = USUAL_WARMUP_STEPS  # [H]; 2000 in [C]
     """Steps in which the learning rate rises to `lr`: a number, or a share of `max_steps` such as 0.1. Where it is left out and
     `max_steps` is not more than 200, a tenth of them."""
     batch_size: int = Field(8, ge=1)  # [C] windows per worker and micro-batch
     """Windows of 30 s in one micro-batch of one worker."""
     gradient_accumulation: int = Field(2, ge=1)  # [C]
     """Micro-batches of one optimizer step."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # [C] bf16; fp32 runs everywhere
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], REMEDY] = "fp32"  # [C] bf16; fp32 runs everywhere
     """Numbers inside the model: bf16 and fp16 are autocast; the factors, their gradients and moments stay float32."""
     strategy: Annotated[Literal["ddp", "zero0", "zero1", "zero2", "zero3"], Leaves(("state",))] = "ddp"
     """What is split over the workers of a trainer: ddp nothing, zero0 to zero3 by DeepSpeed (docs/training.md)."""

@@ -40,6 +40,8 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
         raise ConfigError(f"run.dir {config.run.dir}: a stream needs a folder, not object storage")
     if config.centralize.is_fitted:
         raise ConfigError("centralize: a stream serves every interim base at once, without a fit; give weights and scale")
+    if config.centralize.quorum is not None:
+        raise ConfigError("centralize.quorum: a stream waits for each data set; leave it out")
     if config.cluster.max_trainers is None:  # one data set is trained at a time
         tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
     paths = RunPaths(config.run_dir())

@@ -117,6 +117,8 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
         store.status.write("failed", str(error), code)
         logger.exception("failed")
+        with contextlib.suppress(WfcError, OSError):  # the error itself is what counts
+            store.ledger.record("failed", round=store.current_round(), reason=f"{type(error).__name__}: {error}"[:300])
         notify(store.config, "failed", str(error), code)
         raise
     finally:

@@ -1,7 +1,7 @@
 """The matrix R[t][j] of a run: the error of base t on test set j, with every single adapter beside its base."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from wfc_dist.config.schema import Config
@@ -51,11 +51,13 @@ class ScoreMatrix:
         config: The run's configuration: which set was learned in which round, which are protected, the metric.
         bases: Base index -> its scores.
         adapters: (round, data set) -> its scores, in the order of the rounds.
+        missing: Round -> data sets that its base was made without.
     """
 
     config: Config
     bases: Mapping[int, ScoredModel]
     adapters: Mapping[tuple[int, str], ScoredModel]
+    missing: Mapping[int, Collection[str]] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -76,8 +78,11 @@ class ScoreMatrix:
         return self._learned(min(self.last, len(self.config.round_list())))
 
     def _learned(self, num_rounds: int) -> dict[str, int]:
-        rounds = range(1, num_rounds + 1)
-        return {name: index for index in rounds for name in self.config.learned_in(index) if name in self._own_sets}
+        rounds = enumerate(self.config.round_list()[:num_rounds], start=1)
+        present = {index: [name for name in names if name not in self.missing.get(index, ())] for index, names in rounds}
+        return {
+            name: index for index, names in present.items() for name in self.config.with_parts(names) if name in self._own_sets
+        }
 
     @property
     def _own_sets(self) -> list[str]:
@@ -101,7 +106,7 @@ class ScoreMatrix:
 
 
 def _scores(model: ModelScores) -> dict[str, Score]:
-    known = {field.name for field in fields(Score)}
+    known = {item.name for item in fields(Score)}
     try:
         return {name: Score(**{key: value for key, value in facts.items() if key in known}) for name, facts in model.sets.items()}
     except (TypeError, AttributeError) as error:
@@ -127,4 +132,5 @@ def read_matrix(run_dir: Path) -> ScoreMatrix:
             adapters[key] = ScoredModel("adapter", *key, model.path.parent, _scores(model))
     order = {(index, name): None for index, names in enumerate(config.round_list(), start=1) for name in names}
     ordered = {key: adapters[key] for key in [*order, *(key for key in adapters if key not in order)] if key in adapters}
-    return ScoreMatrix(config, dict(sorted(bases.items())), ordered)
+    missing = {base.index: tuple(base.missing) for base in run.bases if base.missing}
+    return ScoreMatrix(config, dict(sorted(bases.items())), ordered, missing)

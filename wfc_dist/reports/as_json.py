@@ -80,6 +80,8 @@ def _progress(run: Run) -> ProgressJson | None:
 def _adapter(run: Run, round_index: int, dataset: str) -> AdapterJson:
     if (adapter := run.adapter(round_index, dataset)) is not None:
         return AdapterJson(dataset, "committed", adapter.sha256, int(adapter.facts["steps"]), None)
+    if (base := run.find_base(round_index)) is not None and dataset in base.missing:
+        return AdapterJson(dataset, "missing", None, None, None)
     steps = run.checkpoints(round_index, dataset)
     return AdapterJson(dataset, "training" if steps else "waiting", None, None, steps[0] if steps else None)
 
@@ -98,6 +100,7 @@ def lineage_json(run: Run) -> LineageJson:
             BaseJson(
                 base.index, str(base.path), base.sha256, root.get("model"), root.get("revision"), made_of, facts.get("method"),
                 facts.get("scale"), facts.get("update_norm"), facts.get("exactness_gap"), facts.get("update_loss"),
+                dict(base.missing),
             )
         )  # fmt: skip
     return LineageJson(str(run.path), bases)

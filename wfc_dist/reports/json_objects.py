@@ -10,11 +10,14 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class AdapterJson:
-    """An adapter of a round; `sha256` and `steps` once it is committed, `checkpoint_step` while it is in training."""
+    """An adapter of a round; `sha256` and `steps` once it is committed, `checkpoint_step` while it is in training.
+
+    One that is missing is of a data set that the round's base was made without.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     dataset: str
-    state: Literal["committed", "training", "waiting"]
+    state: Literal["committed", "training", "waiting", "missing"]
     sha256: str | None
     steps: int | None
     checkpoint_step: int | None
@@ -89,7 +92,10 @@ class MadeOfJson:
 
 @dataclass(frozen=True)
 class BaseJson:
-    """A committed base; `model` and `revision` are those of the root, all after `adapters` those of other bases."""
+    """A committed base; `model` and `revision` are those of the root, all after `adapters` those of other bases.
+
+    `missing` says why the base was made without a data set of its round.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     index: int
@@ -103,6 +109,7 @@ class BaseJson:
     update_norm: float | None
     exactness_gap: float | None
     update_loss: float | None
+    missing: dict[str, str]
 
 
 @dataclass(frozen=True)

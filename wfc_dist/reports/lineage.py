@@ -123,4 +123,6 @@ def _table(run: Run, rounds: Sequence[_Round]) -> HtmlTable:
             hours = f"{adapter.facts['hours']:.2f}" if adapter else "-"
             weight = f"{weights[name]:.4f}" if name in weights else "-"
             rows.append([Cell(name), Cell(sha256, css="wrap"), Cell(hours), Cell(weight)])
+        missing = each.after.missing if each.after else {}
+        rows += [[Cell(name), Cell(f"missing: {why}", css="wrap"), Cell("-"), Cell("-")] for name, why in missing.items()]
     return HtmlTable(["adapter of", "sha256", "hours", "weight"], rows, left=True)

@@ -62,7 +62,7 @@ def status_table(run: Run) -> Group:
     if not is_short and current < len(rounds):
         table.add_row(f"{current + 1} to {len(rounds)}", f"{sum(map(len, rounds[current:]))} sets", "to come", "", "-")
     arrivals = stream_table(run)
-    lines = [Text(line) for line in progress_lines(run)]
+    lines = [Text(line) for line in (*progress_lines(run), *_set_aside(run))]
     return Group(head, *lines, table, *([arrivals] if arrivals else []))
 
 
@@ -72,6 +72,16 @@ def garbage_table(run_dir: Path, found: Sequence[Garbage]) -> Table:
     for item in found:
         table.add_row(Text(item.path.relative_to(run_dir).as_posix()), f"{item.num_bytes / 1e6:,.1f}", item.why)
     return table
+
+
+def _set_aside(run: Run) -> list[str]:
+    """Returns which data sets bases were made without, and which the last attempt has set aside, with the reasons."""
+    lines = [f"base {base.index} was made without {name}: {why}" for base in run.bases for name, why in base.missing.items()]
+    ledger, now = run.ledger(), (run.status().attempt, run.num_bases)
+    return lines + [
+        f"round {line['round']} waits for {line['dataset']}: {line['reason']}"
+        for line in ledger if line["event"] == "quarantined" and (line["attempt"], line["round"]) == now
+    ]  # fmt: skip
 
 
 def progress_lines(run: Run) -> list[str]:
@@ -103,6 +113,8 @@ def _counts(run: Run, round_index: int, names: Sequence[str]) -> str:
 def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
     if (adapter := run.adapter(round_index, dataset)) is not None:
         return adapter.sha256[:12], str(adapter.facts["steps"])
+    if (base := run.find_base(round_index)) is not None and dataset in base.missing:
+        return "missing", "quarantined"
     steps = run.checkpoints(round_index, dataset)
     return ("in training", f"checkpoint at {steps[0]}") if steps else ("-", "0")
 
@@ -121,6 +133,8 @@ def lineage_tree(run: Run) -> Tree:
                 f"{dataset}: adapter {sha256[:12]}, weight {weight:.4f}, {hours:.2f} h, {steps} steps"
                 + (f", trained against another base, {against[:12]}" if against else "")
             )
+        for dataset, why in base.missing.items():
+            branch.add(Text(f"{dataset}: missing, {why}"))
     return tree
 
 

@@ -171,6 +171,10 @@ def _what_a_base_is(config: Config, root: Root, chain: Sequence[Mapping[str, Any
             f"- Norm of the last update: {last['update_norm']:.6g}." if "update_norm" in last else "- Norm of the last update: ?",
             f"- Data type: {config.base.dtype} (auto is the root's own).",
             *(
+                f"- Base {index} was made without {dataset}, whose training failed."
+                for index, facts in enumerate(chain, start=1) for dataset in facts.get("missing", {})
+            ),
+            *(
                 f"- Base {index} merges {dataset}, whose adapter was trained against another base, `{against}`."
                 for index, facts in enumerate(chain, start=1) for dataset, against in facts.get("grafted", {}).items()
             ),

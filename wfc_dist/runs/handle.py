@@ -42,6 +42,12 @@ class RunBase:
         sha256_by_dataset: Mapping[str, str] = self.facts.get("adapters", {})
         return sha256_by_dataset
 
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Returns data set -> why this base was made without it (`centralize.quorum`); empty if all of its round are in it."""
+        why_by_dataset: Mapping[str, str] = self.facts.get("missing", {})
+        return why_by_dataset
+
 
 @dataclass(frozen=True)
 class RunAdapter:

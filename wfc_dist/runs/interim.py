@@ -38,7 +38,7 @@ class StreamStore:
     def __init__(self, store: RunStore, arrived_s: dict[str, float]) -> None:
         self._store, self._arrived_s = store, arrived_s
         self.base, self.finished_adapters = store.base, store.finished_adapters
-        self.commit, self.commit_interim = store.commit, store.commit_interim
+        self.commit, self.commit_interim, self.quorum = store.commit, store.commit_interim, store.quorum
         lines = store.ledger.lines()
         self._told = {(line["base"], line["num_pending"]) for line in lines if line["event"] == "served"}
 

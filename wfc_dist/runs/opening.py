@@ -16,9 +16,11 @@ from typing import IO, Any
 
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
+from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.layout import RunPaths, has_record, has_trained, read_record, request_stop
+from wfc_dist.runs.layout import RunPaths, first_uncommitted, has_record, has_trained, read_record, request_stop
+from wfc_dist.runs.records import standing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
@@ -166,9 +168,11 @@ def _opened(
     more: dict[str, Any] = {"run_id": mirror.run_id} if isinstance(mirror, Mirror) else {}
     attempt = 1
     anew: list[str] = []
+    remedy: dict[str, list[Any]] = {}
     if has_record(paths):
         recorded, anew = _check_unchanged(paths, config, fingerprints, may_begin_anew=not isinstance(mirror, Mirror))
         attempt = int(recorded["attempt"]) + 1
+        remedy = {} if anew else _remedy(recorded, config)
         more |= {key: recorded[key] for key in ("arrivals", "rolled_back_to") if key in recorded}
     store = RunStore(paths, config, attempt, mirror, require_lock)
     if anew:
@@ -179,6 +183,8 @@ def _opened(
     record_config(store, fingerprints, more)
     paths.stop_file.unlink(missing_ok=True)
     store.reconcile()
+    if remedy:
+        store.ledger.record("changed", round=store.current_round(), keys=remedy)
     return store
 
 
@@ -209,6 +215,8 @@ def _check_unchanged(
         return recorded, [*changed, *(f"the data of {key}" for key in other)]
     if (kept := recorded.get("rolled_back_to")) is not None and not has_trained(paths, kept):
         changed = [key for key in changed if not _is_of_later_rounds(key, recorded["config"], config, kept)]
+    if has_failed(paths):
+        changed = [key for key in changed if not leaves("remedy", key, Config)]
     if changed:
         raise ConfigError(
             f"{paths.run_dir} was started with another configuration; changed: {', '.join(changed)}. "
@@ -220,6 +228,26 @@ def _check_unchanged(
             "Restore it to go on, or choose another run.name for a new run"
         )
     return recorded, []
+
+
+def _remedy(recorded: Mapping[str, Any], config: Config) -> dict[str, list[Any]]:
+    """Returns key -> its value before and now, for each key that is changed because a round has failed."""
+    before, now = loading.parse(recorded["config"]).model_dump(mode="json"), config.model_dump(mode="json")
+    keys = [key for key in loading.changed_keys(before, now) if leaves("remedy", key, Config)]
+    return {key: [_at(before, key), _at(now, key)] for key in keys}
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def has_failed(paths: RunPaths) -> bool:
+    """Returns whether an attempt has failed in the round that comes next, so that its remedy may change the configuration."""
+    index = first_uncommitted(paths)
+    lines = standing(durable.read_json_lines(paths.ledger, sealed=True))
+    return any(line["event"] == "failed" and line["round"] == index for line in lines)
 
 
 def _is_of_later_rounds(key: str, recorded: Mapping[str, Any], config: Config, kept: int) -> bool:

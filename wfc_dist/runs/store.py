@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.cards import base_card
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_record, request_stop
 from wfc_dist.runs.provenance import describe_adapter, describe_base
+from wfc_dist.runs.quarantine import Quarantine
 from wfc_dist.runs.records import Fits, Ledger, StatusFile, standing
 from wfc_dist.runs.root_model import CARD, describe_root
 from wfc_dist.runs.shared_cache import Pool, adapter_identity
@@ -52,6 +54,7 @@ class RunStore:
         self.paths, self.config, self.attempt, self.mirror = paths, config, attempt, mirror
         self.pool = Pool(Path(config.run.pool)) if config.run.pool else None
         self.ledger, self.status = Ledger(paths.ledger, mirror, attempt), StatusFile(paths, mirror, attempt)
+        self.quarantine = Quarantine(self.ledger, config.centralize.quorum)
         self.fits = Fits(paths, mirror, self.ledger, are_asked_for=config.centralize.is_fitted)
         self._require_lock = require_lock
         self._current_round = 1
@@ -201,8 +204,24 @@ class RunStore:
         final = self.paths.interim(index, num_pending) if num_pending else self.paths.base(index)
         return durable.staging_path(self.paths.delta(index), self.attempt), durable.staging_path(final, self.attempt)
 
+    def quorum(self, base: Base, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> list[Adapter]:
+        """See `rounds.RoundStore`: `centralize.quorum` of them must be there. Raises the error of who is missing."""
+        return self.quarantine.present(base.index + 1, datasets, adapters)
+
+    def merged_in(self, index: int) -> list[str]:
+        """Returns the data sets of a round (1-based) whose adapters are in its base, in order; all if that has no base yet."""
+        entry, names = read_base(self.paths.run_dir, index), self.config.round_list()[index - 1]
+        return [name for name in names if entry is None or name not in entry[1].get("missing", {})]
+
+    def _with_missing(self, staged: StagedBase) -> StagedBase:
+        """Returns a staged base whose facts say which data sets of the round are not in it, and why; nothing if all are."""
+        names, recorded = self.config.round_list()[staged.index - 1], self.recorded_base(staged.index) or {}
+        missing = recorded.get("missing") or self.quarantine.missing(staged.index, names, staged.facts["adapters"])
+        return replace(staged, facts={**staged.facts, "missing": missing}) if missing else staged
+
     def commit(self, staged: StagedBase) -> Base:
         """Commits a round: its delta, then its base, then the line in the ledger. Then removes its checkpoints."""
+        staged = self._with_missing(staged)
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         self._require_recorded(staged.index, staged.sha256)
         with log.span("commit_base", phase="merging"):
@@ -247,6 +266,7 @@ class RunStore:
 
     def replace_round(self, staged: StagedBase) -> None:
         """Replaces delta and base of a committed round by the same ones, made anew, and records that."""
+        staged = self._with_missing(staged)
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         self._commit_delta(staged)
         self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())

@@ -14,7 +14,7 @@ from wfc_dist import log
 from wfc_dist.data.batching import Batch, TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
-from wfc_dist.training import curvature, metrics_log, state
+from wfc_dist.training import curvature, divergence, metrics_log, state
 from wfc_dist.training import model as models
 from wfc_dist.training.checkpoints import Checkpoints
 from wfc_dist.training.dev import DevSet
@@ -272,10 +272,12 @@ class _Training:
         measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
         adapter = chosen | models.fixed_factors(self.model)
+        divergence.check_finite(adapter, self.job.where())
         if self.writes:
             output = Path(self.job.output_dir)
             output.mkdir(parents=True, exist_ok=True)  # without shared storage the coordinator has made it on another node
             peft_folder.write_peft(output, adapter, models.adapter_config(self.model))
+            divergence.check_size(output, self.warm, self.train.max_update_ratio, self.job.where())
             if measured:
                 curvature.write(output, measured)
             self.uploads.finish(output)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from wfc_dist.errors import InputError
 from wfc_dist.merging.curvature import FIELDS, Curvature, shape_of
-from wfc_dist.merging.factors import Factors, concatenated
+from wfc_dist.merging.factors import Factors, concatenated, ratio_of_norms, squared_norm_of, squared_sum
 from wfc_dist.weights import adapter_config
 from wfc_dist.weights.hashing import content_sha256, tensor_sha256
 from wfc_dist.weights.tensor_files import read_header, save_tensors
@@ -209,3 +209,12 @@ def folder_sha256(folder: Path) -> str:
     """Returns the identity of the adapter in a PEFT folder."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         return adapter_sha256({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+
+
+def update_ratio(folder: Path, tensors: Mapping[str, torch.Tensor]) -> float:
+    """Returns ||update|| / ||W|| (Frobenius, float64) over the modules of an adapter; `tensors` are those of its base by name."""
+    updates = weights = 0.0
+    for module, factors in read_factors(folder).items():
+        updates += squared_norm_of(concatenated([factors], [1.0]))
+        weights += squared_sum(tensors[f"{module}.weight"].double())
+    return ratio_of_norms(updates, weights)

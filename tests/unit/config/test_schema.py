@@ -9,7 +9,7 @@ import yaml
 from wfc_dist.compare import settings as compare_settings
 from wfc_dist.compare import sweep
 from wfc_dist.config import loading
-from wfc_dist.config.schema import Config
+from wfc_dist.config.schema import CentralizeConfig, Config
 from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import ConfigError
 
@@ -131,9 +131,12 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
         "evaluate.protected.*.licence",
         *(f"cluster.{key}" for key in cluster.split()),
     }
-    checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy"
+    remedies = "lr warmup_steps precision max_grad_norm max_update_ratio"
+    assert marked(TrainConfig, "remedy") == set(remedies.split())
+    assert marked(CentralizeConfig, "remedy") == {"scale", "quorum"}
+    checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy max_update_ratio"
     assert marked(TrainConfig, "state") == set(checkpoints.split())
-    assert marked(TrainConfig, "adapter") == {"checkpoint_every", "loader_workers", "replay"}
+    assert marked(TrainConfig, "adapter") == {"checkpoint_every", "max_update_ratio", "loader_workers", "replay"}
     assert marked(Config, "figures") == {"evaluate.adapters", "evaluate.batch_size", "evaluate.interim"}
 
 

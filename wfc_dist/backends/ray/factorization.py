@@ -81,7 +81,10 @@ class Factorization:
         self._stopping_s: float | None = None
 
     def run(self) -> dict[str, Adapter]:
-        """Returns the committed adapters. Raises Interrupted, or the error of a trainer that cannot go on."""
+        """Returns the committed adapters, without those of data sets that are quarantined.
+
+        Raises Interrupted, or GangFailedError where no trainer can go on.
+        """
         while self._queue or self._running or self._in_doubt:
             if self._store.stop_reason() is not None:
                 self._fleet.request_stop()
@@ -101,7 +104,8 @@ class Factorization:
             late = ", ".join(f"{training.dataset} on {gang.host}" for gang, training in self._running.items())
             raise Interrupted(f"{self._store.stop_reason()}: no checkpoint in time of {late}; the same command goes on before it")
         adapters = {training.dataset: training.adapter for training in self._trainings if training.adapter is not None}
-        if len(adapters) < len(self._trainings):
+        is_aside = [self._store.quarantine.holds(self._base.index + 1, training.dataset) for training in self._trainings]
+        if len(adapters) + sum(is_aside) < len(self._trainings):
             raise Interrupted(f"{self._store.stop_reason()}: every trainer has checkpointed, the same command goes on")
         return adapters
 
@@ -184,11 +188,12 @@ class Factorization:
 
     def _give_up(self, dataset: str, loss: Loss) -> None:
         where, cause = f"round {self._base.index + 1}, {dataset}", loss.cause
-        self._fatal = cause if isinstance(cause, WfcError) else GangFailedError(
+        error = cause if isinstance(cause, WfcError) else GangFailedError(
             f"{where}: the trainer on {loss.host} failed: {one_line(cause)}; "
             "see its log under logs/, then run the same command"
         )  # fmt: skip
-        self._store.stop(f"{where} failed")  # the others checkpoint
+        self._store.quarantine.add(self._base.index + 1, dataset, error, loss.trace, loss.host)
+        self._display.say(f"{dataset}: failed on {loss.host} and is quarantined; the others go on")
 
 
 class _ProgressPoll:

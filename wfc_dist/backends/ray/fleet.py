@@ -35,12 +35,14 @@ class Loss:
         cause: The error of the worker that made the gang fail.
         node_id: Ray's id of that worker's node.
         host: Its host name.
+        trace: The traceback of that worker.
     """
 
     failure: Failure
     cause: BaseException
     node_id: str
     host: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Fleet:
                 failure = Failure.NODE_GONE if fate is Fate.GONE else kind_of_crash(cause, has_worked=gang.proven)
             self._lost.remove(lost)
             self.remove(gang)
-            loss = Loss(failure, cause, gang.places[rank], gang.locations[rank].host)
+            loss = Loss(failure, cause, gang.places[rank], gang.locations[rank].host, str(error))
             lost.settle(loss)
             if failure in (Failure.EARLY, Failure.CRASHED):
                 self.nodes.failed(loss.node_id, one_line(cause), at_start=failure is Failure.EARLY)

@@ -14,7 +14,7 @@ from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec, SubmittedJ
 from wfc_dist.backends.slurm.payloads import CentralizePayload, ScorePayload, TrainPayload, WorkerSettings
 from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, WfcError
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, work_of
 from wfc_dist.progress import Display
@@ -75,12 +75,18 @@ class SlurmBackend:
             progress = curves[job.spec.title].progress() if running else None
             self._display.update(job.spec.title, progress, job.host if running else job.told)
 
+        def quarantine(job: SubmittedJob, error: WfcError, trace: str) -> None:
+            self._store.quarantine.add(round_index, job.spec.title, error, trace, job.host)
+            self._display.say(f"{job.spec.title}: failed on {job.host or 'no node'} and is quarantined; the others go on")
+
         queue = sorted(datasets, key=lambda name: -self._hours.get(name, 0.0))  # stable: equals keep the configured order
         with (
             log.span("factorize", phase="waiting for trainers", round=round_index),
             self._display.training(round_index, datasets),
         ):
-            loop = JobLoop(self._store, round_index, self._display.say, commit, self._failures, on_poll=show)
+            loop = JobLoop(
+                self._store, round_index, self._display.say, commit, self._failures, on_poll=show, on_failed=quarantine
+            )  # fmt: skip
             loop.run([self._training(base, name) for name in queue])
         return adapters
 

@@ -101,13 +101,16 @@ class JobLoop:
         on_done: Called with each result.
         failures: What failed on which node in this attempt; new jobs keep off the nodes that are left out.
         on_poll: Called with each job and its state in every iteration, to show progress.
+        on_failed: Called with a job that cannot go on, its error and its traceback; the others go on. By default they stop.
     """
 
     def __init__(
         self, store: RunStore, round_index: int, say: Callable[[str], None], on_done: Callable[[JobSpec, JobResult], None],
         failures: NodeFailures, *, on_poll: Callable[[SubmittedJob, JobState | None], None] | None = None,
+        on_failed: Callable[[SubmittedJob, WfcError, str], None] | None = None,
     ) -> None:  # fmt: skip
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
+        self._on_failed = on_failed
         self._cluster, self._failures = store.config.cluster, failures
         self._folder = store.paths.slurm_jobs(round_index).resolve()
         self._watch = Watch()
@@ -302,14 +305,17 @@ class JobLoop:
             self._failures.failed(ending.node, ending.why, at_start=kind is Failure.EARLY, at_once=at_once)
             self._waiting.insert(0, job.spec)
             return
-        self._give_up(job, ending.cause)
+        self._give_up(job, ending.cause, (failure or {}).get("traceback", ""))
 
     def _is_alone_blind(self, node: str) -> bool:
         """Whether others see the run directory that `node` does not see, as far as is known: then one bad node costs one."""
         self._blind.add(node)
         return node != "" and (self._failures.has_worked or len(self._blind) < MOST_BLIND)
 
-    def _give_up(self, job: SubmittedJob, cause: WfcError) -> None:
+    def _give_up(self, job: SubmittedJob, cause: WfcError, trace: str = "") -> None:
+        if self._on_failed:
+            self._on_failed(job, cause, trace)
+            return
         self._stop_for(cause, f"round {self._round}, {job.spec.title} failed")
 
     def _stop_for(self, cause: WfcError, reason: str) -> None:

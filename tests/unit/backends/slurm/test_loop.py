@@ -74,6 +74,7 @@ class Site:
         self.start(job, node)
         self.set(job, state, node)
         facts = {"refused": refused, "error": error, "message": "what happened", "host": node, "node": node}
+        facts["traceback"] = "its traceback"
         (job.folder / "failed-0.json").write_text(json.dumps(facts))
 
 
@@ -209,6 +210,23 @@ def test_what_cannot_be_made_good_stops_the_others(site: Site, store: RunStore, 
         run_loop(store, "a")
     assert len(site.submitted) == num_jobs and store.stop_reason() == "round 1, a failed"
     assert ledger(store)[-1]["decision"] == "give up"
+
+
+def test_a_failed_training_lets_the_others_go_on(site: Site, store: RunStore) -> None:
+    def play(job: JobRecord, number: int) -> None:
+        if job.folder.name.startswith("train-a"):
+            site.fail(job, "TrainingError", refused=True)
+        else:
+            site.finish(job)
+
+    site.play = play  # type: ignore[method-assign]
+    failed, done = [], []
+    loop = JobLoop(
+        store, 1, print, lambda spec, _: done.append(spec.title), NodeFailures(store, Display(plain=True)),
+        on_failed=lambda job, error, trace: failed.append((job.spec.title, error.message, trace)),
+    )  # fmt: skip
+    loop.run([make_spec("a", "key"), make_spec("b", "key")])
+    assert failed == [("a", "what happened", "its traceback")] and done == ["b"] and store.stop_reason() is None
 
 
 def test_an_interruption_is_no_failure(site: Site, store: RunStore) -> None:
