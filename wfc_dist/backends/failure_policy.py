@@ -18,7 +18,7 @@ class Decision(Enum):
     """What the coordinator does about a failure."""
 
     RESTART = "restart"  # only this adapter, from its last checkpoint; the others train on
-    GIVE_UP = "give up"  # the others checkpoint and stop, the run fails
+    GIVE_UP = "give up"  # a data set is quarantined while the others finish; other work ends the run
     WAIT = "wait"  # until the others have stopped, too
 
 
