@@ -232,7 +232,8 @@ class JobProcess:
     def _write_failure(self, context: RankContext, error: BaseException) -> None:
         refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
         facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host,
-                 "node": os.environ.get("SLURMD_NODENAME", ""), "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
+                 "node": os.environ.get("SLURMD_NODENAME", ""),
+                 "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
         durable.write_sealed(failed_file(Path(self.folder), context.world_rank), facts)
 
     def __getstate__(self) -> dict[str, Any]:
