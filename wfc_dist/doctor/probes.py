@@ -112,7 +112,8 @@ def ray_nodes(address: str, folder: str, run_dir: str, root: str) -> None:
             if marker:
                 marker.unlink(missing_ok=True)
         has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-        _tell({"version": ray.__version__, "has_token": has_token, "refused": sorted(admission.refused.values())})
+        refused = sorted((admission.refused | admission.unable).values())
+        _tell({"version": ray.__version__, "has_token": has_token, "refused": refused})
 
 
 def objects(url: str) -> None:

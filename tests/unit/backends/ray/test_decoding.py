@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
+from wfc_dist.backends.failure_policy import Failure
 from wfc_dist.backends.ray import decoding
 from wfc_dist.backends.ray.decoding import Decoding
+from wfc_dist.backends.ray.fleet import Loss
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.schema import EvaluateConfig
+from wfc_dist.errors import GangFailedError
 from wfc_dist.evaluation.scoring import ScoreTask
 from wfc_dist.rounds import Base
 
@@ -106,3 +109,55 @@ def test_a_question_to_a_lost_worker_is_passed_over(monkeypatch: pytest.MonkeyPa
     clock = [100.0]
     told, done = run(monkeypatch, [Worker(clock, dies_s=0.0), Worker(clock)], clock, num_tasks=2)
     assert len(done) == 2 and told[-1] == 4
+
+
+@dataclass
+class DyingWorker(Worker):
+    """A worker of which the first `num_lost` tasks are lost."""
+
+    num_lost: int = 0
+
+    @property
+    def score(self) -> Any:
+        def remote(task: ScoreTask) -> Ref:
+            self.num_lost -= 1
+            return Ref(RayActorError() if self.num_lost >= 0 else {name: [] for name in task.sets}, self.clock[0])
+
+        return SimpleNamespace(remote=remote)
+
+
+@pytest.mark.parametrize(
+    ("losses", "given_up"),
+    [
+        ([(Failure.EARLY, "x")] * 5, False),
+        ([(Failure.NODE_GONE, "x"), (Failure.NODE_GONE, "y")] * 3, False),
+        ([(Failure.CRASHED, "x")], False),
+        ([(Failure.CRASHED, "x")] * 2, True),
+        ([(Failure.EARLY, "x"), (Failure.EARLY, "y"), (Failure.EARLY, "y")], True),
+    ],
+)
+def test_a_lost_task_is_decoded_again_and_failures_of_nodes_are_not_those_of_the_model(
+    monkeypatch: pytest.MonkeyPatch, losses: list[tuple[Failure, str]], given_up: bool
+) -> None:
+    clock, left, done = [0.0], list(losses), []
+    monkeypatch.setattr(decoding, "ray", FakeRay(clock))
+    monkeypatch.setattr(decoding.time, "monotonic", lambda: clock[0])
+    gang = Gang([DyingWorker(clock, num_lost=len(losses))])
+
+    def lose(lost: Gang, last: dict[int, Ref], settle: Any) -> None:
+        assert lost is gang and list(last) == [0]
+        failure, node = left.pop(0)
+        settle(Loss(failure, ImportError("torch"), node, f"host-{node}"))
+
+    fleet = SimpleNamespace(tick=lambda: None, ready=lambda: [gang], retire=lambda _: None, wait=lambda _: None, lose=lose,
+                            worked=lambda *_, **__: None)  # fmt: skip
+    cluster = SimpleNamespace(max_failures=1)
+    store = SimpleNamespace(raise_if_stopped=lambda _: None, config=SimpleNamespace(cluster=cluster))
+    task = ScoreTask(Base(0, "b", "0"), None, {"a": DATA}, EvaluateConfig())
+    loop = Decoding(store, fleet, lambda *_: None, [task], lambda task, _: done.append(task), told=lambda _: None)  # type: ignore[arg-type]
+    if given_up:
+        with pytest.raises(GangFailedError, match=r"scoring base-0000 on host-. failed: ImportError: torch"):
+            loop.run()
+    else:
+        loop.run()
+        assert done == [task] and not left
