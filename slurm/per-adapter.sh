@@ -14,7 +14,7 @@
 #SBATCH --cpus-per-task=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=logs/%x-%j.out
+#SBATCH --output=logs/wfc-coordinator-%j.out
 #SBATCH --signal=B:USR1@60
 # shellcheck disable=SC2317 # a function that a trap calls
 set -u
@@ -22,7 +22,13 @@ restarts=${SLURM_RESTART_COUNT:-0} wfc='' again=''
 say() { echo "per-adapter.sh: $(date +%FT%T) $*"; }
 [ -n "${SLURM_JOB_ID:-}" ] || { say "this is a batch script: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
 [ $# -ge 1 ] || { say "usage: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
-eval "${WFC_SETUP:-}"
+setup() { # the user's lines may read unset variables, as module and conda do, and leave set -e behind
+    trap 'say "WFC_SETUP ended the job at: ${WFC_SETUP:-}" >&2' EXIT
+    set +u; eval "${WFC_SETUP:-}"; local code=$?; set +e -u; trap - EXIT
+    return $code
+}
+setup; code=$? # not `setup || ...`, which would switch off a set -e of the user's
+[ $code = 0 ] || { say "WFC_SETUP failed with exit code $code: $WFC_SETUP"; exit 2; }
 
 on_warning() { # SIGKILL, because on any other signal wfc would stop the jobs
     again=yes interrupted=yes

@@ -5,6 +5,7 @@
 # Environment variables set the rest (sbatch hands yours on):
 #   WFC_PYTHON         Python that has wfc_dist, on every node              default: python
 #   WFC_SETUP          shell lines before anything starts, such as "module load cuda; source /shared/venv/bin/activate"
+#   WFC_CONTAINER      words before WFC_PYTHON, such as "apptainer exec --nv /shared/wfc.sif"; default: no container
 #   WFC_MAX_REQUEUES   how often the job puts itself back after a warning   default: 20
 #   WFC_RAY_TMP        folder for Ray's sockets and logs, one on each node  default: /tmp; its path must be short
 #   WFC_INTERFACE      network interface that Ray, gloo and NCCL use, such as ib0; default: that of the node's host name
@@ -12,14 +13,16 @@
 #   WFC_RAY_LOGS       where Ray's logs are copied to                       default: RUN/logs/ray
 #
 # Warning signal (USR1: before the time limit, or on preemption): every trainer checkpoints, then the job requeues itself.
+# A node that is lost costs its trainers; if it is the first one, Slurm requeues the job.
 # SIGTERM: every trainer checkpoints, then the job ends. Without any signal a start goes on from what the run directory holds.
 #SBATCH --job-name=wfc
 #SBATCH --nodes=3
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
+#SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=logs/%x-%j.out
+#SBATCH --output=logs/wfc-%j.out
 #SBATCH --signal=B:USR1@300
 # shellcheck disable=SC2317 # functions that traps and other nodes call
 set -u
@@ -47,7 +50,8 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
     if [ "$SLURM_PROCID" != 0 ]; then # a worker that asks before the head is there gives up
         for _ in {1..240}; do (exec 4<>"/dev/tcp/$WFC_HEAD/$WFC_PORT") 2>/dev/null && break; sleep 0.5; done
     fi
-    (trap - TERM; exec "$WFC_PYTHON" -m ray.scripts.scripts start "${where[@]}" --node-ip-address="$address" --block \
+    # shellcheck disable=SC2086 # the container's words
+    (trap - TERM; exec ${WFC_CONTAINER:-} "$WFC_PYTHON" -m ray.scripts.scripts start "${where[@]}" --node-ip-address="$address" --block \
         --temp-dir="$WFC_TMP" --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
         --object-store-memory=$((WFC_STORE_MB << 20)) --dashboard-agent-listen-port=0 --disable-usage-stats \
         >"$WFC_TMP/ray-start.log" 2>&1 </dev/null) &
@@ -71,12 +75,20 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
 # -- what is known before anything starts ---------------------------------------------------------------------------------
 [ -n "${SLURM_JOB_ID:-}" ] || die "this is a batch script: sbatch slurm/round.sh CONFIG [key.path=value ...]" 2
 [ $# -ge 1 ] || die "usage: sbatch slurm/round.sh CONFIG [key.path=value ...]" 2
-eval "${WFC_SETUP:-}"
+[ "${SLURM_HET_SIZE:-1}" -le 1 ] || die "this is a heterogeneous job, whose parts Ray cannot share; sbatch it without ':'" 2
+setup() { # the user's lines may read unset variables, as module and conda do, and leave set -e behind
+    trap 'say "WFC_SETUP ended the job at: ${WFC_SETUP:-}" >&2' EXIT
+    set +u; eval "${WFC_SETUP:-}"; local code=$?; set +e -u; trap - EXIT
+    return $code
+}
+setup; code=$? # not `setup || ...`, which would switch off a set -e of the user's
+[ $code = 0 ] || die "WFC_SETUP failed with exit code $code: $WFC_SETUP" 2
+read -ra container <<<"${WFC_CONTAINER:-}"
 export WFC_PYTHON=${WFC_PYTHON:-python} WFC_JOB=$SLURM_JOB_ID-$restarts WFC_STORE_MB=${WFC_OBJECT_STORE_MB:-2048}
 job=$SLURM_JOB_ID # as scontrol takes it: in an array one task's SLURM_JOB_ID is that of the whole array
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 config=$1; shift
-run_dir=$("$WFC_PYTHON" -c '
+run_dir=$("${container[@]}" "$WFC_PYTHON" -c '
 import sys
 from wfc_dist import errors
 from wfc_dist import load_config
@@ -128,7 +140,7 @@ unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH
 [ -z "${WFC_INTERFACE:-}" ] || export GLOO_SOCKET_IFNAME=$WFC_INTERFACE NCCL_SOCKET_IFNAME=$WFC_INTERFACE
 say "job $SLURM_JOB_ID, start $((restarts + 1)), on ${nodes[*]}; Ray at $WFC_HEAD:$WFC_PORT; run $run_dir"
 # One step on all nodes. No --cpus-per-task: each task then gets all that the job has on its node, and is not bound to less.
-options=(--overlap --kill-on-bad-exit=0 --wait=0)
+options=(--overlap --kill-on-bad-exit=0 --wait=0 --no-kill)
 scontrol show config | grep -q '^TaskPlugin .*affinity' && options+=(--cpu-bind=none)
 exec 3> >(env -u SLURM_CPUS_PER_TASK -u SRUN_CPUS_PER_TASK srun "${options[@]}" --nodes=${#nodes[@]} --ntasks=${#nodes[@]} \
     --ntasks-per-node=1 bash -c "$(declare -f node_address ray_node); ray_node")
@@ -142,9 +154,9 @@ done
 # -- the run --------------------------------------------------------------------------------------------------------------
 code=75
 if [ -z "$warned" ]; then
-    names=$(IFS=,; echo "${nodes[*]}")
-    "$WFC_PYTHON" -m wfc_dist run --plain "$config" cluster.backend=ray cluster.address="$WFC_HEAD:$WFC_PORT" \
-        cluster.wait_for_nodes="[$names]" "$@" 3>&- &
+    names=$(printf '"%s",' "${nodes[@]}") # quoted: a host may be called 007
+    "${container[@]}" "$WFC_PYTHON" -m wfc_dist run --plain "$config" cluster.backend=ray cluster.address="$WFC_HEAD:$WFC_PORT" \
+        cluster.wait_for_nodes="[${names%,}]" "$@" 3>&- &
     wfc=$!
     await $wfc
     code=$?

@@ -153,10 +153,15 @@ def test_one_job_survives_everything_and_ends_with_the_same_bytes(slurm: SlurmCl
     (tmp_path / "other.sh").write_text("#!/bin/bash\n")
     other = slurm.submit(tmp_path / "other.sh", options=["--nodes=3", "--exclusive", "--partition=high", "--output=/dev/null"])
     slurm.wait(other, "COMPLETED", timeout_s=60)
-    # 4. a node loses its power in round 2, when three adapters are finished
+    # 4. a node loses its power in round 2, when three adapters are finished: the run goes on without it
     trained(restart=3, round_index=2)
-    slurm.kill_node("node2")
-    slurm.boot_node("node2")
+    slurm.kill_node("node3")
+    trained(restart=3, round_index=2)
+    assert slurm.info(job)["JobState"] == "RUNNING" and slurm.info(job)["Restarts"] == "3", "the job ended with the node"
+    slurm.boot_node("node3")
+    # then the first node, and with it the coordinator: Slurm requeues the job
+    slurm.kill_node("node1")
+    slurm.boot_node("node1")
     # 5. the controller is restarted; the job does not notice
     trained(restart=4, round_index=2)
     slurm.restart_controller()

@@ -16,7 +16,7 @@ class SlurmConfig(Strict):
     """What the site wants to know of the small jobs of `backend: slurm`; None leaves it to the site's defaults."""
 
     partition: str | None = None
-    """The partition of the jobs."""
+    """The partition of the jobs; by default that of SBATCH_PARTITION, as SBATCH_ACCOUNT and SBATCH_QOS for the next two keys."""
     account: str | None = None
     """The account that is charged."""
     qos: str | None = None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wfc_dist import caller, log
-from wfc_dist.backends.ray.cluster import address_of, connected, prepare_environment
+from wfc_dist.backends.ray.cluster import address_of, connected, named_address, prepare_environment
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
 from wfc_dist.coordinator.notify import notify
@@ -82,6 +82,8 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         checked = check_start(config)
         for warning in checked.warnings:
             display.say(f"warning: {warning}")
+        if config.cluster.backend == "ray" and not config.cluster.address and address_of(config.cluster):
+            display.say(f"the cluster is the one at {named_address(config.cluster)}")
         prepare_environment(config.cluster)  # before anything imports ray
         with _joined(config), opened_for_writing(config, checked.fingerprints, display.say) as store:
             signals.store = store

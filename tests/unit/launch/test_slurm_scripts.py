@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from wfc_dist import load_config
+
 pytestmark = pytest.mark.process
 
 SLURM = Path(__file__).parents[3] / "slurm"
@@ -122,7 +124,7 @@ def test_the_exit_code_is_that_of_wfc_and_nothing_is_requeued_without_a_warning(
     assert calls(place) == "" and (place / "srun.ended").exists()
     arguments = (place / "wfc.args").read_text()
     assert "config.yaml cluster.backend=ray cluster.address=127.0.0.1:" in arguments
-    assert "cluster.wait_for_nodes=[node1,node2] train.lr=1e-4" in arguments, "what the user says comes last and wins"
+    assert 'cluster.wait_for_nodes=["node1","node2"] train.lr=1e-4' in arguments, "what the user says comes last and wins"
 
 
 def test_the_token_is_fresh_and_on_no_command_line(place: Path) -> None:
@@ -153,6 +155,12 @@ def test_a_requeued_job_that_was_finished_ends_at_once(place: Path) -> None:
         ([], {}, "usage: sbatch slurm/round.sh CONFIG"),
         (["config.yaml"], {"SLURM_JOB_ID": ""}, "this is a batch script: sbatch"),
         (["config.yaml"], {"WFC_RAY_TMP": "/a/folder/with/a/very/long/name/on/scratch"}, "too long for Ray's sockets"),
+        (["config.yaml"], {"SLURM_HET_SIZE": "2"}, "heterogeneous job, whose parts Ray cannot share"),
+        (
+            ["config.yaml"],
+            {"WFC_SETUP": "module() { return 3; }; module load cuda"},
+            "WFC_SETUP failed with exit code 3: module()",
+        ),
         (["config.yaml"], {"WFC_INTERFACE": "nonsense0"}, "this node has no address of its own; set WFC_INTERFACE"),
     ],
 )
@@ -162,6 +170,56 @@ def test_mistakes_are_told_before_anything_starts(
     process = start(place, *arguments, **environment)
     assert process.wait(30) == 2
     assert said in (place / "out").read_text() and not (place / "srun.args").exists()
+
+
+@pytest.mark.parametrize("script", ["round.sh", "per-adapter.sh"])
+def test_a_setup_may_read_unset_variables_and_leave_options_behind(place: Path, script: str) -> None:
+    setup = 'set -euo pipefail; set +u; test "$NO_SUCH_VARIABLE" = ""'
+    process = start(place, "config.yaml", script=script, WFC_SETUP=setup, WFC_MAX_REQUEUES="3")
+    await_file(place / "wfc.started", process)
+    process.send_signal(signal.SIGUSR1)  # `wait` and what follows return codes above 0
+    assert process.wait(30) in (75, 137)
+    assert calls(place) == f"requeue {os.getpid()}\n"
+
+
+@pytest.mark.parametrize("script", ["round.sh", "per-adapter.sh"])
+def test_a_setup_that_ends_the_shell_is_named(place: Path, script: str) -> None:
+    assert start(place, "config.yaml", script=script, WFC_SETUP="set -e; false; echo more").wait(30) == 1
+    assert "WFC_SETUP ended the job at: set -e; false; echo more" in (place / "out").read_text()
+
+
+def test_everything_runs_in_the_container(place: Path) -> None:
+    (place / "go").write_text("0")
+    (place / "bin" / "container").write_text('#!/bin/bash\n[ "$1 $2" = "exec my.sif" ] && IN_CONTAINER=yes exec "${@:3}"\n')
+    (place / "bin" / "container").chmod(0o755)
+    assert start(place, "config.yaml", WFC_CONTAINER="container exec my.sif").wait(30) == 0
+    assert "IN_CONTAINER=yes" in (place / "wfc.env").read_text()
+    assert 'exec ${WFC_CONTAINER:-} "$WFC_PYTHON" -m ray.scripts.scripts start' in (SLURM / "round.sh").read_text()
+
+
+def test_a_host_may_be_called_by_a_number(place: Path) -> None:
+    (place / "go").write_text("0")
+    (place / "bin" / "scontrol").write_text('#!/bin/bash\n[ "$1" = show ] && echo 007 && echo 1e3\n')
+    assert start(place, "config.yaml").wait(30) == 0
+    said = next(word for word in (place / "wfc.args").read_text().split() if "wait_for_nodes" in word)
+    assert load_config(place / "config.yaml", [said]).cluster.wait_for_nodes == ["007", "1e3"]
+
+
+def test_the_words_of_a_line_may_be_quoted_and_the_scripts_path_may_have_blanks(place: Path) -> None:
+    scripts = place / "my scripts"
+    shutil.copytree(SLURM, scripts)
+    shutil.copy(place / "config.yaml", place / "my config.yaml")
+    (place / "list").write_text('\'my config.yaml\' "run.notify=say done" train.lr=1e-4\n"my config.yaml run.name=x\n')
+    (place / "go").write_text("0")
+    command = f"{scripts / 'array.sh'} list"  # as scontrol shows it
+    assert start(place, "list", script="array.sh", SLURM_ARRAY_TASK_ID="1", SCRIPT=command).wait(30) == 0, (
+        place / "out"
+    ).read_text()
+    arguments = (place / "wfc.args").read_text()
+    assert "run --plain my config.yaml cluster.backend=ray" in arguments
+    assert arguments.rstrip().endswith("run.notify=say done train.lr=1e-4")
+    assert start(place, "list", script="array.sh", SLURM_ARRAY_TASK_ID="2", SCRIPT=command).wait(30) == 2
+    assert "line 2 of list has an open quote" in (place / "out").read_text()
 
 
 def test_a_task_of_an_array_runs_its_line(place: Path) -> None:

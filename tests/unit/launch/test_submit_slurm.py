@@ -34,12 +34,12 @@ def test_commands_are_the_golden_ones() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("script", ["round.sh", "per-adapter.sh"])
-def test_the_scripts_it_submits_are_there_and_requeue(script: str) -> None:
+@pytest.mark.parametrize(("script", "output"), [("round.sh", "wfc-%j"), ("per-adapter.sh", "wfc-coordinator-%j")])
+def test_the_scripts_it_submits_are_there_and_requeue(script: str, output: str) -> None:
     path = REPO / "slurm" / script
     text = path.read_text()
     subprocess.run(["bash", "-n", str(path)], check=True)
-    for flag in ("--requeue", "--open-mode=append", "--output=logs/%x-%j.out", "--signal=B:USR1@"):
+    for flag in ("--requeue", "--open-mode=append", f"--output=logs/{output}.out", "--signal=B:USR1@"):
         assert f"#SBATCH {flag}" in text
 
 

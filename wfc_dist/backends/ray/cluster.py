@@ -25,6 +25,13 @@ def address_of(cluster: ClusterConfig) -> str | None:
     return cluster.address or os.environ.get("RAY_ADDRESS")
 
 
+def named_address(cluster: ClusterConfig) -> str:
+    """Returns the address of the running cluster with where it comes from, for messages."""
+    if cluster.address:
+        return f"cluster.address {cluster.address}"
+    return f"RAY_ADDRESS={address_of(cluster)} of the environment (unset it to use this machine, or set cluster.address)"
+
+
 def prepare_environment(cluster: ClusterConfig) -> None:
     """Sets environment variables that Ray reads at import; the embedded node listens on the loopback address only."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -82,7 +89,7 @@ def require_reachable(cluster: ClusterConfig) -> None:
         return
     if address.startswith("ray://"):
         raise ConfigError(
-            f"cluster.address {address}: Ray Client connections are not supported; "
+            f"{named_address(cluster)}: Ray Client connections are not supported; "
             "start the run inside the cluster with `ray job submit --working-dir . -- wfc run CONFIG`"
         )
     host, _, port = address.rpartition(":")
@@ -93,7 +100,7 @@ def require_reachable(cluster: ClusterConfig) -> None:
             pass
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"no Ray cluster answers at cluster.address {address} ({error}); "
+            f"no Ray cluster answers at {named_address(cluster)} ({error}); "
             "is it up (`ray status`), and is this the address of its GCS, by default port 6379?"
         ) from error
 

@@ -31,7 +31,7 @@ def check(config: Config) -> None:
     if cluster.gpus_per_worker != int(cluster.gpus_per_worker):
         raise ConfigError("cluster.backend slurm assigns whole GPUs: cluster.gpus_per_worker must be a whole number")
     client.require_slurm("cluster.backend=ray (any Ray cluster, or this machine), or in_process")
-    client.check_partition(cluster.slurm.partition, cluster.slurm.time_min, client.partitions())
+    client.check_partition(submission.asked_of_site(cluster.slurm, "partition"), cluster.slurm.time_min, client.partitions())
     with tempfile.TemporaryDirectory(prefix="wfc-") as folder:
         submission.test_only(cluster, Path(folder), "trains", submission.trainer_resources(cluster))
         submission.test_only(cluster, Path(folder), "scores", submission.decoder_resources(cluster))

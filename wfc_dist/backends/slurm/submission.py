@@ -23,7 +23,7 @@ from typing import Any
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.job_process import BEGAN, STARTS, JobProcess
-from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig
+from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig, SlurmConfig
 from wfc_dist.errors import ConfigError, IntegrityError
 from wfc_dist.storage import durable
 
@@ -35,6 +35,8 @@ LAYOUT = ("nodes", "ntasks-per-node")
 TAIL_BYTES = 4096
 WARNING_S = 120
 """Seconds before the time limit at which a job is warned. A job with a short limit is warned after two thirds of it."""
+
+_FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,12 @@ def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecor
     return record
 
 
+def asked_of_site(slurm: SlurmConfig, key: str) -> str | None:
+    """Returns the partition, account or qos of `cluster.slurm`; else of the variable that sbatch reads; else None."""
+    configured: str | None = getattr(slurm, key)
+    return configured if configured is not None else os.environ.get(_FROM_ENVIRONMENT[key])
+
+
 def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, exclude: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the parameters that submitit needs for a job, from `cluster` and `cluster.slurm`; it keeps off the nodes `exclude`.
 
@@ -169,7 +177,7 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, 
     }
     if slurm.mem_gb is not None:
         chosen["mem"] = f"{math.ceil(slurm.mem_gb * 1024)}M"
-    chosen |= {key: value for key in ("partition", "account", "qos") if (value := getattr(slurm, key)) is not None}
+    chosen |= {key: value for key in _FROM_ENVIRONMENT if (value := asked_of_site(slurm, key)) is not None}
     # A job ends silently if its node cannot open the output file.
     other: dict[str, Any] = {"requeue": True, "output": "/dev/null"}
     for key, value in slurm.parameters.items():

@@ -30,6 +30,16 @@ def test_an_address_nobody_answers_is_refused_at_once() -> None:
         pass
 
 
+@pytest.mark.process
+def test_an_address_left_in_the_environment_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with (
+        pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:1 of the environment \(unset it"),
+        connected(ClusterConfig()),
+    ):
+        pass
+
+
 def test_ray_client_addresses_are_refused_with_the_other_way() -> None:
     with pytest.raises(ConfigError, match="ray job submit"), connected(ClusterConfig(address="ray://head:10001")):
         pass

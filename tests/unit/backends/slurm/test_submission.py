@@ -26,6 +26,15 @@ def test_the_rendered_job_is_the_golden_one() -> None:
     assert _make_sbatch_string("python -m submitit", job.folder / "submitit", **chosen) == GOLDEN.read_text()
 
 
+def test_what_sbatch_reads_from_the_environment_reaches_the_jobs_unless_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "long")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "speech")
+    monkeypatch.delenv("SBATCH_QOS", raising=False)
+    cluster = ClusterConfig.model_validate({"slurm": {"partition": "short"}})
+    chosen = submission.parameters(cluster, JobRecord(Path("/x"), "name", "key"), submission.trainer_resources(cluster))
+    assert (chosen["partition"], chosen["account"], chosen.get("qos")) == ("short", "speech", None)
+
+
 def test_the_trainers_layout_is_theirs_alone() -> None:
     cluster = ClusterConfig.model_validate(
         {"workers_per_trainer": 4, "slurm": {"parameters": {"nodes": 2, "ntasks_per_node": 2}}}
