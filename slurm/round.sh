@@ -70,6 +70,15 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
             sort -rn | head -n 100 | while read -r _ log; do tail -c 1000000 "$log" >"$target/${log##*/}"; done
     fi
     rm -rf "$WFC_TMP"
+    [ "$SLURM_PROCID" = 0 ] || requeue_without_first_node
+}
+
+requeue_without_first_node() { # with --no-kill, Slurm leaves a job alone even if the node of its batch script is lost
+    local state
+    for _ in {1..120}; do # until Slurm knows (SlurmdTimeout); it adds * to the state of a node that does not answer
+        state=$(scontrol show node "$WFC_HEAD_NODE" | grep -o 'State=[^ ]*')
+        case $state in *DOWN*) scontrol requeue "$WFC_JOB_ID"; return;; *\**) sleep 5;; *) return;; esac
+    done
 }
 
 # -- what is known before anything starts ---------------------------------------------------------------------------------
@@ -135,7 +144,8 @@ WFC_PORT=$((20000 + 2 * ((SLURM_JOB_ID * 7 + restarts) % 5000))) # below the por
 while (exec 4<>"/dev/tcp/$WFC_HEAD/$WFC_PORT") 2>/dev/null; do WFC_PORT=$((WFC_PORT + 2)); done # of another job
 # A fresh token for each start, in the environment: other users of the nodes can read a command line, but not that.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
-export WFC_HEAD WFC_PORT RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export WFC_HEAD WFC_HEAD_NODE=${nodes[0]} WFC_JOB_ID=$job
+export WFC_PORT RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH
 [ -z "${WFC_INTERFACE:-}" ] || export GLOO_SOCKET_IFNAME=$WFC_INTERFACE NCCL_SOCKET_IFNAME=$WFC_INTERFACE
 say "job $SLURM_JOB_ID, start $((restarts + 1)), on ${nodes[*]}; Ray at $WFC_HEAD:$WFC_PORT; run $run_dir"
@@ -143,7 +153,7 @@ say "job $SLURM_JOB_ID, start $((restarts + 1)), on ${nodes[*]}; Ray at $WFC_HEA
 options=(--overlap --kill-on-bad-exit=0 --wait=0 --no-kill)
 scontrol show config | grep -q '^TaskPlugin .*affinity' && options+=(--cpu-bind=none)
 exec 3> >(env -u SLURM_CPUS_PER_TASK -u SRUN_CPUS_PER_TASK srun "${options[@]}" --nodes=${#nodes[@]} --ntasks=${#nodes[@]} \
-    --ntasks-per-node=1 bash -c "$(declare -f node_address ray_node); ray_node")
+    --ntasks-per-node=1 bash -c "$(declare -f node_address ray_node requeue_without_first_node); ray_node")
 srun=$!
 for _ in {1..240}; do
     (exec 4<>"/dev/tcp/$WFC_HEAD/$WFC_PORT") 2>/dev/null && break

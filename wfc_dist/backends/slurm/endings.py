@@ -7,8 +7,8 @@ from wfc_dist import errors
 from wfc_dist.backends.failure_policy import Failure
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import JobState
-from wfc_dist.backends.slurm.submission import EXIT_NOT_SHARED, JobRecord
-from wfc_dist.errors import GangFailedError, InputError, IntegrityError, WfcError
+from wfc_dist.backends.slurm.submission import EXIT_NOT_PRIVATE, EXIT_NOT_SHARED, PICKLES, JobRecord
+from wfc_dist.errors import ConfigError, GangFailedError, InputError, IntegrityError, WfcError
 
 INTERRUPTED = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL")
 SETTLE_S = {"PREEMPTED": 30.0, "NODE_FAIL": 30.0, "UNKNOWN": 30.0}
@@ -35,6 +35,11 @@ def root_cause(where: str, job: JobRecord, state: JobState, failure: dict[str, A
         return InputError(
             f"{where}: the run directory is not visible on {host}, where {job.folder} was not found; "
             f"choose a run.dir that all nodes share, or keep off the node with cluster.slurm.parameters: {{exclude: {host}}}"
+        )
+    if not job.starts() and client.exit_code(str(job.job_id)) == EXIT_NOT_PRIVATE:
+        return ConfigError(
+            f"{where}: {job.folder / PICKLES}, whose pickles a job loads, belongs to another user, or others may write it; "
+            "look who changed it, and choose a run.dir that only you can write"
         )
     words = job.last_words()
     said = f"; its last words: {words}; " if words else " without saying why; "
@@ -72,7 +77,7 @@ def judge(where: str, job: JobRecord, state: JobState, failure: dict[str, Any] |
     # Damaged files, somebody's scancel and too little memory are the same on any node.
     is_own = isinstance(cause, IntegrityError) or state.state in ("CANCELLED", "OUT_OF_MEMORY")
     kind = Failure.CRASHED if job.has_begun or is_own or not node else Failure.EARLY
-    if isinstance(cause, InputError) or (failure and failure["refused"]):
+    if isinstance(cause, InputError | ConfigError) or (failure and failure["refused"]):
         kind = Failure.REFUSED
     return Ending(cause, kind, node, why, is_blind)
 

@@ -30,7 +30,9 @@ from wfc_dist.storage import durable
 logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 2
 """Schema of job.json and of the pickled classes of a job. A job with another schema cannot start."""
-EXIT_NOT_SHARED = 66
+EXIT_NOT_SHARED, EXIT_NOT_PRIVATE = 66, 67
+PICKLES = "submitit"
+"""Name of the folder, in that of a job, to which submitit writes its submission as a pickle."""
 LAYOUT = ("nodes", "ntasks-per-node")
 TAIL_BYTES = 4096
 WARNING_S = 120
@@ -109,7 +111,7 @@ class JobRecord:
 
     def last_words(self) -> str:
         """Returns the last line that a process of the job printed, or else its script; "" where there is none."""
-        logs = sorted((self.folder / "submitit").glob("*_log.*"), key=lambda path: path.stat().st_mtime)
+        logs = sorted((self.folder / PICKLES).glob("*_log.*"), key=lambda path: path.stat().st_mtime)
         for path in (*reversed(logs), self.folder / "batch.log"):
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
@@ -143,6 +145,7 @@ def prepare(round_folder: Path, label: str, key: str, run_name: str) -> JobRecor
     last = max((number for number, _ in _numbered(round_folder, label)), default=0)
     folder = round_folder / f"{label}-{last + 1}"
     folder.mkdir(parents=True)
+    (folder / PICKLES).mkdir(mode=0o700)  # a job unpickles what lies there
     record = JobRecord(folder, f"wfc-{run_name}-{round_folder.name}-{label}-{secrets.token_hex(4)}", key)
     record.write()
     return record
@@ -157,9 +160,10 @@ def asked_of_site(slurm: SlurmConfig, key: str) -> str | None:
 def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, exclude: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the parameters that submitit needs for a job, from `cluster` and `cluster.slurm`; it keeps off the nodes `exclude`.
 
-    The batch script first looks for the folder of the job. If the node does not see the folder, the script exits with code 66.
+    The batch script, which Slurm keeps, first looks for the folder of the job, and ends with EXIT_NOT_SHARED if the node does not
+    see it. It ends with EXIT_NOT_PRIVATE if anyone else owns, or may write, the folder whose pickles the job loads.
     """
-    slurm, folder = cluster.slurm, record.folder
+    slurm, folder, pickles = cluster.slurm, record.folder, shlex.quote(str(record.folder / PICKLES))
     chosen: dict[str, Any] = {
         "job_name": record.name,
         "time": slurm.time_min,
@@ -172,12 +176,13 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, 
         "setup": [
             f"test -f {shlex.quote(str(folder / 'job.json'))} || exit {EXIT_NOT_SHARED}",
             f"exec >>{shlex.quote(str(folder / 'batch.log'))} 2>&1",
+            f'[ -O {pickles} ] && [ -z "$(find {pickles} -maxdepth 0 -perm /022)" ] || exit {EXIT_NOT_PRIVATE}',
             *slurm.setup,
         ],
     }
     if slurm.mem_gb is not None:
         chosen["mem"] = f"{math.ceil(slurm.mem_gb * 1024)}M"
-    chosen |= {key: value for key in _FROM_ENVIRONMENT if (value := asked_of_site(slurm, key)) is not None}
+    chosen |= {key: asked for key in _FROM_ENVIRONMENT if (asked := asked_of_site(slurm, key)) is not None}
     # A job ends silently if its node cannot open the output file.
     other: dict[str, Any] = {"requeue": True, "output": "/dev/null"}
     for key, value in slurm.parameters.items():
@@ -201,7 +206,7 @@ def parameters(cluster: ClusterConfig, record: JobRecord, resources: Resources, 
 def _executor(cluster: ClusterConfig, record: JobRecord, resources: Resources, exclude: Sequence[str] = ()) -> Any:
     from submitit import SlurmExecutor
 
-    executor = SlurmExecutor(record.folder / "submitit", max_num_timeout=cluster.slurm.max_requeues)
+    executor = SlurmExecutor(record.folder / PICKLES, max_num_timeout=cluster.slurm.max_requeues)
     executor.update_parameters(**parameters(cluster, record, resources, exclude))
     return executor
 
@@ -263,7 +268,7 @@ def adopt(record: JobRecord) -> JobRecord:
     state = client.states([record.name]).get(record.name)
     if state is None:
         return record
-    if (record.folder / "submitit" / f"{state.job_id}_submitted.pkl").exists():
+    if (record.folder / PICKLES / f"{state.job_id}_submitted.pkl").exists():
         adopted = replace(record, job_id=state.job_id)
         adopted.write()
         return adopted

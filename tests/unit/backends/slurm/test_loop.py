@@ -17,7 +17,7 @@ from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config import loading
 from wfc_dist.config.cluster import ClusterConfig
-from wfc_dist.errors import GangFailedError, InputError, Interrupted, TrainingError
+from wfc_dist.errors import ConfigError, GangFailedError, InputError, Interrupted, TrainingError
 from wfc_dist.progress import Display
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.store import RunStore
@@ -178,7 +178,7 @@ def test_a_job_whose_id_was_never_written_down_is_found_or_cancelled(site: Site,
     whole, orphan = (submission.prepare(tmp_path, f"train-{name}", "key", "run") for name in "ab")
     for job, number in ((whole, "7"), (orphan, "8")):
         site.states[job.name] = JobState(number, "PENDING", "", "Priority")
-    (whole.folder / "submitit").mkdir()
+    (whole.folder / "submitit").mkdir(exist_ok=True)
     (whole.folder / "submitit" / "7_submitted.pkl").touch()
 
     assert submission.adopt(whole).job_id == "7"
@@ -347,3 +347,11 @@ def test_a_job_that_somebody_cancels_again_and_again_is_no_failure_of_a_node(sit
     finally:
         client.exit_code = monkey
     assert {line["kind"] for line in ledger(store)} == {"crashed"} and len(site.submitted) == 2
+
+
+def test_a_folder_of_pickles_that_others_may_write_is_named(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "exit_code", lambda job_id: submission.EXIT_NOT_PRIVATE)
+    job = submission.prepare(tmp_path, "train-a", "key", "run")
+    cause = root_cause("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
+    assert isinstance(cause, ConfigError)
+    assert f"{job.folder}/submitit, whose pickles a job loads, belongs to another user, or others may write it" in cause.message

@@ -1,6 +1,7 @@
 """What a job asks of Slurm, and the folder that remembers it."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,19 @@ def test_the_last_words_are_those_of_the_process_or_else_of_its_script(tmp_path:
     job = JobRecord(tmp_path, "name", "key")
     assert job.last_words() == ""
     (tmp_path / "batch.log").write_text("no module cuda\n\n")
-    (tmp_path / "submitit").mkdir()
+    (tmp_path / "submitit").mkdir(exist_ok=True)
     (tmp_path / "submitit" / "7_0_log.out").touch()
     assert job.last_words() == "no module cuda"
     (tmp_path / "submitit" / "7_0_log.out").write_text("x" * 9000 + "\nTraceback\nImportError: libcudart\n")
     assert job.last_words() == "ImportError: libcudart"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("mode", "code"), [(0o700, 0), (0o755, 0), (0o775, 67), (0o777, 67)])
+def test_a_job_loads_no_pickle_from_a_folder_that_others_may_write(tmp_path: Path, mode: int, code: int) -> None:
+    job = submission.prepare(tmp_path / "my run", "train-a", "key", "run")
+    assert (job.folder / submission.PICKLES).stat().st_mode & 0o777 == 0o700
+    (job.folder / submission.PICKLES).chmod(mode)
+    cluster = ClusterConfig()
+    setup = submission.parameters(cluster, job, submission.trainer_resources(cluster))["setup"]
+    assert subprocess.run(["bash", "-c", "\n".join(setup)], check=False).returncode == code

@@ -21,6 +21,7 @@
 # setup
 test -f '/shared/my run/slurm/round-0001/train-a-1/job.json' || exit 66
 exec >>'/shared/my run/slurm/round-0001/train-a-1/batch.log' 2>&1
+[ -O '/shared/my run/slurm/round-0001/train-a-1/submitit' ] && [ -z "$(find '/shared/my run/slurm/round-0001/train-a-1/submitit' -maxdepth 0 -perm /022)" ] || exit 67
 module load cuda
 
 # command
