@@ -41,7 +41,7 @@ node_address() { # not loopback, which Debian gives the host name; with several 
 
 ray_node() { # starts Ray; ends it when standard input is closed, which happens at the latest when the batch script is gone
     trap '' TERM # Slurm's, to all at once: Ray answers it by itself, this shell stays to clean up
-    local address where ray log target
+    local address where ray log target word ended=''
     address=$(node_address)
     where=(--address="$WFC_HEAD:$WFC_PORT")
     # port 0: the system chooses one that is free, so that several jobs on this node can't meet
@@ -57,7 +57,7 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
         >"$WFC_TMP/ray-start.log" 2>&1 </dev/null) &
     ray=$!
     while kill -0 "$ray" 2>/dev/null; do
-        read -rt 1 _ || [ $? -gt 128 ] || break # above 128: nothing said within a second
+        if read -rt 1 word; then ended=$word; else [ $? -gt 128 ] || break; fi # above 128: nothing said within a second
     done
     kill "$ray" 2>/dev/null || { echo "Ray on $(hostname) ended by itself:"; tail -n 20 "$WFC_TMP/ray-start.log"; }
     for _ in {1..20}; do kill -0 "$ray" 2>/dev/null || break; sleep 0.5; done
@@ -70,14 +70,16 @@ ray_node() { # starts Ray; ends it when standard input is closed, which happens 
             sort -rn | head -n 100 | while read -r _ log; do tail -c 1000000 "$log" >"$target/${log##*/}"; done
     fi
     rm -rf "$WFC_TMP"
-    [ "$SLURM_PROCID" = 0 ] || requeue_without_first_node
+    [ -n "$ended" ] || [ "$SLURM_PROCID" = 0 ] || requeue_without_first_node
 }
 
-requeue_without_first_node() { # with --no-kill, Slurm leaves a job alone even if the node of its batch script is lost
+requeue_without_first_node() { # with --no-kill, Slurm takes a lost node out of the job and does not ask what ran there
     local state
-    for _ in {1..120}; do # until Slurm knows (SlurmdTimeout); it adds * to the state of a node that does not answer
-        state=$(scontrol show node "$WFC_HEAD_NODE" | grep -o 'State=[^ ]*')
-        case $state in *DOWN*) scontrol requeue "$WFC_JOB_ID"; return;; *\**) sleep 5;; *) return;; esac
+    for _ in {1..120}; do # until Slurm knows (SlurmdTimeout)
+        state=$(squeue -h -j "$WFC_JOB_ID" -o '%T %N')
+        [ "${state%% *}" = RUNNING ] || return
+        scontrol show hostnames "${state#* }" | grep -qx "$WFC_HEAD_NODE" || { scontrol requeue "$WFC_JOB_ID"; return; }
+        sleep 5
     done
 }
 
@@ -183,6 +185,7 @@ if [ "$warned" = USR1 ] && { [ $code = 75 ] || [ $code = 138 ]; }; then
         say "not requeued: WFC_MAX_REQUEUES=${WFC_MAX_REQUEUES:-20} is reached; the same sbatch command goes on"
     fi
 fi
+(trap '' PIPE; echo ended >&3) 2>/dev/null # by itself, not with this node
 exec 3>&- # ends Ray on every node
 until wait $srun; ! kill -0 $srun 2>/dev/null; do :; done
 exit $code
