@@ -38,6 +38,14 @@ class InputError(WfcError, ValueError):
     exit_code = EXIT_USAGE
 
 
+class NotFiniteError(InputError):
+    """The result of a merge is not finite."""
+
+
+class GateError(WfcError):
+    """A merge does not pass `centralize.gate`; nothing was committed."""
+
+
 class RunLockedError(WfcError):
     """Another process is working on the run directory."""
 

@@ -97,7 +97,7 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, inte
         adapters=tuple(adapters),
         weights=mixture.weights,
         method=settings.method,
-        scale=mixture.scale,
+        scale=mixture.scale * store.scale_factor,
         dtype=store.config.base.dtype,
         root=root["root"],
         shared=root["model_path"],

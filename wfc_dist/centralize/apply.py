@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from wfc_dist.config.cluster import MAX_MERGE_THREADS
-from wfc_dist.errors import InputError
+from wfc_dist.errors import NotFiniteError
 from wfc_dist.merging.factors import ROWS, AnyDelta, chain_sum_rows, squared_sum
 from wfc_dist.weights import base_chain
 from wfc_dist.weights.hashing import tensor_sha256
@@ -91,7 +91,7 @@ def merged_modules(
         dtype: Data type of the result; "auto" keeps that of the root.
 
     Raises:
-        InputError: A module of the result is not finite.
+        NotFiniteError: A module of the result is not finite.
     """
     where = base_chain.weight_map(root)
 
@@ -102,7 +102,7 @@ def merged_modules(
         wanted = root_OI.dtype if dtype == "auto" else base_chain.DTYPES[dtype]
         tensor, update, lost = merge_module(root_OI, past, averaged[module], wanted)
         if not math.isfinite(update + lost):
-            raise InputError(f"{module} of the new base is not finite; lower centralize.scale or train.lr")
+            raise NotFiniteError(f"{module} of the new base is not finite; lower centralize.scale or train.lr")
         return MergedModule(tensor, tensor_sha256(tensor), update, lost)
 
     with threads() as pool:

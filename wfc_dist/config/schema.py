@@ -71,6 +71,27 @@ class BaseModelConfig(Strict):
     """The number format of the bases; `auto` keeps that of the root model."""
 
 
+class GateConfig(Strict):
+    """What a merge must pass before its base is committed, beside being finite (docs/gates.md)."""
+
+    max_update_ratio: float | None = Field(None, gt=0)
+    """The largest norm of the update, as a share of the norm of the weights that it changes; no limit by default."""
+    max_growth: float | None = Field(None, gt=0)
+    """The largest norm of the update, as a multiple of the largest of the rounds before; no limit by default."""
+    canaries: list[str] = Field(default_factory=list)
+    """Test sets that may not get worse from the base before; none by default."""
+    max_worse: float = Field(0.05, ge=0)
+    """A canary set is worse if its error grows by more than this (0.05 is 5 points) and the interval of the change is above 0."""
+    action: Literal["stop", "scale", "leave_one_out"] = "stop"
+    """What follows a bad merge: the run stops; the scale is halved, at most three times; or the best merge without one data set
+    that passes is taken."""
+
+    @property
+    def is_on(self) -> bool:
+        """Says whether there is anything to judge a merge by, or to do about one that is not finite."""
+        return bool(self.canaries) or self.action != "stop" or (self.max_update_ratio, self.max_growth) != (None, None)
+
+
 class CentralizeConfig(Strict):
     """How adapters become one update: delta = scale * method(adapters, weights); docs/merging.md has every method's formula."""
 
@@ -90,6 +111,8 @@ class CentralizeConfig(Strict):
     """So many data sets of a round, or that share of them, make a base without those that diverge or keep failing, for good; by
     default all are needed (docs/gates.md)."""
 
+    gate: Annotated[GateConfig, REMEDY] = GateConfig()
+
     @field_validator("method")
     @classmethod
     def _method_exists(cls, method: str) -> str:
@@ -105,7 +128,7 @@ class CentralizeConfig(Strict):
 
     @model_validator(mode="after")
     def _step_is_the_methods_own(self) -> "CentralizeConfig":
-        catalog.check_step(self.method, self.norm, self.scale)
+        catalog.check_step(self.method, self.norm, self.scale if self.gate.action != "scale" else "smaller")
         return self
 
     @model_validator(mode="after")
@@ -226,6 +249,19 @@ class Config(Strict):
         for name in sorted({name for names in self.round_list() for name in names}) if why else ():
             if "dev" not in self.datasets[name].splits:
                 raise ValueError(f"datasets.{name}.splits: {why} needs a dev split")
+        return self
+
+    @model_validator(mode="after")
+    def _canaries_are_scored(self) -> "Config":
+        known, canaries = self.test_sets(), self.centralize.gate.canaries
+        for name in canaries:
+            if name not in known:
+                raise ValueError(f"centralize.gate.canaries: {name!r} is no test set{nearest(name, known)}")
+        if canaries and not self.evaluate.bootstrap_samples:
+            raise ValueError("centralize.gate.canaries: they are judged by intervals, set evaluate.bootstrap_samples above 0")
+        if canaries and is_url(self.run.dir):
+            raise ValueError("centralize.gate.canaries: a base is decoded before it is committed, which needs a run.dir that all "
+                             "nodes share, not object storage")  # fmt: skip
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,8 @@ def grown_config(path: Path, overrides: list[str]) -> tuple[Config, int]:
         raise ConfigError("centralize: a stream serves every interim base at once, without a fit; give weights and scale")
     if config.centralize.quorum is not None:
         raise ConfigError("centralize.quorum: a stream waits for each data set; leave it out")
+    if config.centralize.gate.is_on:
+        raise ConfigError("centralize.gate: a stream serves every interim base at once, without a gate; leave it out")
     if config.cluster.max_trainers is None:  # one data set is trained at a time
         tree["cluster"] = {**(tree.get("cluster") or {}), "max_trainers": 1}
     paths = RunPaths(config.run_dir())

@@ -169,6 +169,7 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
 
 def _parts(store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack) -> Parts:
     from wfc_dist.coordinator.fitting import FittedCentralizer
+    from wfc_dist.coordinator.gating import GatedCentralizer
     from wfc_dist.coordinator.reading_back import CheckedCentralizer
     from wfc_dist.evaluation.scoring import RunScorer
 
@@ -177,6 +178,8 @@ def _parts(store: RunStore, checked: Checked, display: Display, stack: contextli
     scorer = RunScorer(store, trainers, checked.test_hours, checked.fingerprints, display.say)
     if store.config.centralize.is_fitted:
         centralizer = FittedCentralizer(store, centralizer, trainers, display.say)
+    if store.config.centralize.gate.is_on:
+        centralizer = GatedCentralizer(store, centralizer, scorer, display.say)
     return Parts(store, checked, display, trainers, centralizer, scorer)
 
 

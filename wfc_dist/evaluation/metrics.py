@@ -221,6 +221,13 @@ def interval(draws: npt.NDArray[np.float64], value: float, confidence: float) ->
     return min(float(low), value), max(float(high), value)
 
 
+def difference(before: Counts, after: Counts, *, samples: int, confidence: float, seed: int = 1) -> Difference:
+    """Returns rate(after) - rate(before) over the same clips, with its paired bootstrap interval (see `score`)."""
+    rates = bootstrap_rates([before, after], samples, seed)
+    value = after.rate - before.rate
+    return Difference(value, *interval(rates[1] - rates[0], value, confidence))
+
+
 def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float = 0.95, seed: int = 1) -> Score:
     """Returns rate = (S + D + I) / reference length over the whole set, with a bootstrap percentile interval over clips.
 

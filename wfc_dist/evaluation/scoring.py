@@ -13,7 +13,15 @@ from wfc_dist import log
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import IntegrityError
-from wfc_dist.evaluation.hypotheses import Hypothesis, cache_key, find_hypotheses, score_hypotheses, write_hypotheses
+from wfc_dist.evaluation.hypotheses import (
+    Hypothesis,
+    cache_key,
+    count_hypotheses,
+    find_hypotheses,
+    score_hypotheses,
+    write_hypotheses,
+)
+from wfc_dist.evaluation.metrics import Difference, difference
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.layout import scored_as
@@ -118,6 +126,26 @@ class RunScorer:
             return
         none: list[Adapter | None] = [None]
         models = [ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none]
+        self._decode(models)
+        for task in models:
+            self._summarize(task)
+
+    def changes(self, before: Base, after: Base, names: Sequence[str]) -> dict[str, Difference]:
+        """Returns test set -> what a base changes against another one, with its interval. `after` need not be committed."""
+        config = self._store.config
+        sets, evaluate = {name: config.test_sets()[name] for name in names}, config.evaluate
+        tasks = [ScoreTask(base, None, sets, evaluate) for base in (before, after)]
+        for task in tasks:
+            self._decode([task])
+        spelling, found = spelling_table(Path(before.path)), {}
+        for name, data in sets.items():
+            kept = [self._kept(task, name) for task in tasks]
+            counts = [count_hypotheses(texts, evaluate.of(data), spelling) for texts in kept if texts is not None]
+            found[name] = difference(*counts, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence)
+        return found
+
+    def _decode(self, models: Sequence[ScoreTask]) -> None:
+        """Decodes what has not been decoded."""
         unscored = [{name: data for name, data in task.sets.items() if self._kept(task, name) is None} for task in models]
         missing = [replace(task, sets=sets) for task, sets in zip(models, unscored, strict=True) if sets]
         if missing:
@@ -125,10 +153,8 @@ class RunScorer:
             self._say(f"scoring {names} ({num_sets(missing)} sets to decode)")
             num_each = math.ceil(self._decoders.num_decoders() / len(missing))
             tasks = [part for task in missing for part in task.split(num_each, self._hours)]
-            with log.span("score", phase="scoring", base_index=base.index, num_tasks=len(tasks)):
+            with log.span("score", phase="scoring", base_index=missing[0].base.index, num_tasks=len(tasks)):
                 self._decoders.decode(tasks, self._write)
-        for task in models:
-            self._summarize(task)
 
     def _wanted(self, base: Base, adapter: Adapter | None) -> dict[str, DatasetConfig]:
         """Returns the sets that a model is scored on: all, or fewer for bases in between, as `evaluate.interim` says."""

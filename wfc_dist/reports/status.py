@@ -135,6 +135,9 @@ def lineage_tree(run: Run) -> Tree:
             )
         for dataset, why in base.missing.items():
             branch.add(Text(f"{dataset}: missing, {why}"))
+        for trial in base.facts.get("gate", {}).get("trials", ()):
+            said = "; ".join(trial["findings"]) or f"passed, the update is {trial['update_ratio']:.3g} times the weights"
+            branch.add(Text(f"gate, {trial['what']}: {said}"))
     return tree
 
 

@@ -41,6 +41,10 @@ class RunStore:
         attempt: Number of this attempt, from 1.
         mirror: Publishes each commit if the run is on object storage.
         require_lock: Raises RunLockedError if another process has taken the run over. It is called before each commit.
+
+    Attributes:
+        staged: A base that is decoded before it is committed; None most of the time.
+        scale_factor: Factor of the scale of the next merge, which the gate lowers.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class RunStore:
         self.fits = Fits(paths, mirror, self.ledger, are_asked_for=config.centralize.is_fitted)
         self._require_lock = require_lock
         self._current_round = 1
+        self.staged: StagedBase | None = None
+        self.scale_factor = 1.0
 
     def base(self, index: int) -> Base | None:
         """Returns a committed base, or None. Raises IntegrityError if its files are damaged.
@@ -126,7 +132,9 @@ class RunStore:
         return entry[1]
 
     def tensor_hashes(self, base: Base) -> dict[str, str]:
-        """Returns tensor name -> sha256 of a committed base or interim base."""
+        """Returns tensor name -> sha256 of a committed base or interim base, or of the one in `staged`."""
+        if self.staged is not None and base.path == self.staged.path:
+            return dict(self.staged.facts["tensors"])
         manifest = durable.read_manifest(Path(base.path)) if base.num_pending else self.manifest(base.index)
         assert manifest is not None, f"{base.path} is committed"
         return dict(manifest["tensors"])
@@ -213,15 +221,16 @@ class RunStore:
         entry, names = read_base(self.paths.run_dir, index), self.config.round_list()[index - 1]
         return [name for name in names if entry is None or name not in entry[1].get("missing", {})]
 
-    def _with_missing(self, staged: StagedBase) -> StagedBase:
-        """Returns a staged base whose facts say which data sets of the round are not in it, and why; nothing if all are."""
+    def _with_record(self, staged: StagedBase) -> StagedBase:
+        """Returns a staged base whose facts say which data sets of the round are not in it, and what the gate said of it."""
         names, recorded = self.config.round_list()[staged.index - 1], self.recorded_base(staged.index) or {}
-        missing = recorded.get("missing") or self.quarantine.missing(staged.index, names, staged.facts["adapters"])
-        return replace(staged, facts={**staged.facts, "missing": missing}) if missing else staged
+        missing = self.quarantine.missing(staged.index, names, staged.facts["adapters"]) | staged.facts.get("missing", {})
+        kept = {"missing": recorded.get("missing") or missing, "gate": recorded.get("gate") or staged.facts.get("gate")}
+        return replace(staged, facts={**staged.facts, **{key: value for key, value in kept.items() if value}})
 
     def commit(self, staged: StagedBase) -> Base:
         """Commits a round: its delta, then its base, then the line in the ledger. Then removes its checkpoints."""
-        staged = self._with_missing(staged)
+        staged = self._with_record(staged)
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         self._require_recorded(staged.index, staged.sha256)
         with log.span("commit_base", phase="merging"):
@@ -266,7 +275,7 @@ class RunStore:
 
     def replace_round(self, staged: StagedBase) -> None:
         """Replaces delta and base of a committed round by the same ones, made anew, and records that."""
-        staged = self._with_missing(staged)
+        staged = self._with_record(staged)
         delta, final = self.paths.delta(staged.index), self.paths.base(staged.index)
         self._commit_delta(staged)
         self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())

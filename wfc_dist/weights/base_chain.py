@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from wfc_dist.errors import InputError, IntegrityError
-from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta
+from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, squared_sum
 from wfc_dist.storage import durable
 from wfc_dist.weights.companions import copy_companions
 from wfc_dist.weights.hashing import tensor_sha256
@@ -218,6 +218,11 @@ def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict
             return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
     except SafetensorError as error:
         raise InputError(f"{folder / DELTA} is no delta: {error}; make one with `wfc average`") from error
+
+
+def squared_norm_of(folder: Path, names: Iterable[str]) -> float:
+    """Returns the sum of ||W||^2 (Frobenius, float64) over tensors of a checkpoint folder, one in memory at a time."""
+    return sum(squared_sum(tensor.double()) for _, tensor in read_tensors(folder, names))
 
 
 def tensor_specs(folder: Path) -> dict[str, TensorSpec]:

@@ -261,3 +261,15 @@ def test_shares_of_a_set_sum_to_the_set_whatever_is_in_them():
     assert [int(whole.errors.sum()), int(whole.lengths.sum())] == [4, 2]
     with pytest.raises(InputError, match="none of the 1 references has a token"):
         metrics.count(references[:1], written[:1], "wer")
+
+
+def test_a_difference_is_paired_and_one_clip_proves_nothing() -> None:
+    references = [("one two",), ("three four",), ("five six",), ("seven eight",)]
+    right = metrics.count(references, ["one two", "three four", "five six", "seven eight"], "wer")
+    wrong = metrics.count(references, ["x y", "x y", "x y", "seven eight"], "wer")
+    found = metrics.difference(right, wrong, samples=200, confidence=0.95)
+    assert found.difference == 0.75 and 0 < found.low < 0.75 < found.high <= 1 and found.verdict == "worse"
+    assert metrics.difference(wrong, right, samples=200, confidence=0.95).verdict == "improved"
+    assert metrics.difference(right, right, samples=200, confidence=0.95) == (0, 0, 0)
+    one = [metrics.count(references[:1], [text], "wer") for text in ("one two", "x y")]
+    assert metrics.difference(*one, samples=200, confidence=0.95).verdict == "unchanged"

@@ -103,12 +103,13 @@ class SlurmBackend:
         )
 
     def _worker_settings(self, base: Base, name: str) -> WorkerSettings:
-        hashes = self._store.manifest(base.index)["tensors"]
+        hashes = self._store.tensor_hashes(base)
         return WorkerSettings(hashes, self._cluster.threads_per_worker, self._num_gpus, str(self._store.log_dir()), name)
 
     def centralize(self, base: Base, adapters: Sequence[Adapter]) -> StagedBase:
         """See `rounds.Centralizer`. Submits one job of `cluster.centralizer_ranks` processes."""
         results: list[JobResult] = []
+        errors: list[WfcError] = []
         spec = JobSpec(
             label="centralize",
             title="centralize",
@@ -118,9 +119,12 @@ class SlurmBackend:
             facts={"work": "centralize"},
         )
         with log.span("centralize", phase="merging", round=base.index + 1):
-            JobLoop(self._store, base.index + 1, self._display.say, lambda _, result: results.append(result), self._failures).run(
-                [spec]
-            )
+            JobLoop(
+                self._store, base.index + 1, self._display.say, lambda _, result: results.append(result), self._failures,
+                on_failed=lambda _, error, __: errors.append(error),
+            ).run([spec])  # fmt: skip
+        if errors:
+            raise errors[0]
         return StagedBase(**results[0].value["staged"])
 
     def num_decoders(self) -> int:
