@@ -13,6 +13,7 @@ import tiny
 from processes import wfc
 from ray_nodes import RayNodes
 from s3_server import BUCKET, s3_server
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wfc_dist.runs.handle import Run
 from wfc_dist.storage.objects import Objects
@@ -33,6 +34,17 @@ def checkpoints(remote: Objects) -> dict[str, int]:
             dataset, step = name.split("/")[2:4]
             found[dataset] = max(found.get(dataset, 0), int(step.removeprefix("step-")))
     return found
+
+
+def tracked(remote: Objects, folder: Path, name: str) -> dict[str, list[tuple[int, float]]]:
+    """Returns the published curves of TensorBoard of a training of round 1, or of `bases`."""
+    for published in remote.list("tracking/tensorboard"):
+        (folder / published).parent.mkdir(parents=True, exist_ok=True)
+        (folder / published).write_bytes(remote.read(published) or b"")
+    place = folder / "tracking" / "tensorboard" / (name if name == "bases" else f"round-0001/{name}")
+    events = EventAccumulator(str(place), size_guidance={"scalars": 0})
+    events.Reload()
+    return {key: [(event.step, event.value) for event in events.Scalars(key)] for key in events.Tags()["scalars"]}
 
 
 def until(what: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
@@ -57,7 +69,7 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
         cluster.node_env.update(s3.environment)  # as an instance's role gives every node its rights
         cluster.start("node1", "node2", "node3")
         overrides = [f"run.dir=s3://{BUCKET}/runs", f"cluster.cache_dir={CACHE}", "cluster.backend=ray"]
-        overrides += [f"cluster.address={cluster.address}", "cluster.wait_for_nodes=3"]
+        overrides += [f"cluster.address={cluster.address}", "cluster.wait_for_nodes=3", "run.track=[tensorboard]"]
         command = [sys.executable, "-m", "wfc_dist", "run", config, *overrides, "--plain"]
         log = tmp_path / "log-1"
         first = cluster.hosts["node1"].start(command, env=cluster.node_env, log=log)
@@ -77,6 +89,8 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
         bases = [line["sha256"] for line in ledger(remote, "base")]
         adapters = {line["dataset"]: line for line in ledger(remote, "adapter")}
         status = json.loads(remote.read("status.json") or b"")
+        curves = {name: tracked(remote, tmp_path / "tracking", name) for name in ("a", "b", "c")}
+        scored = tracked(remote, tmp_path / "tracking", "bases")
         logs = {name.split("/")[-1] for name in remote.list() if "/logs/attempt-2/" in name}
 
     assert bases[-1] == expected and len(bases) == 3
@@ -84,6 +98,8 @@ def test_three_hosts_share_nothing_but_object_storage(tmp_path: Path, monkeypatc
     assert len(hosts_used) >= 2 and hosts_used <= {"node1", "node2", "node3"}
     assert len(ledger_lines := list(adapters)) == 4, ledger_lines
     assert at_stop and {name: adapters[name]["resumed_from"] for name in at_stop} == at_stop, "they went on from there"
+    assert all([step for step, _ in found["train/loss"]] == list(range(1, 61)) for found in curves.values()), curves
+    assert all([step for step, _ in points] == [0, 1, 2] for points in scored.values()) and len(scored) == 4
     assert status["state"] == "done" and status["host"] == "node3"
     assert len(listed[2]) == 4 and len(listed[1]) < 4, "only the coordinator's host has everything"
     assert {"coordinator.log", "gang-0-rank-0.log", "gang-1-rank-0.log", "gang-2-rank-0.log"} <= logs

@@ -15,6 +15,7 @@ import tiny
 from hosts import write_breakable_torch
 from processes import kill_tree, start_wfc, wfc
 from slurm_cluster import SlurmCluster
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wfc_dist.config.loading import load_config
 from wfc_dist.doctor.findings import Finding
@@ -72,7 +73,7 @@ def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
     wfc("run", config, "--plain", f"run.dir={shared / 'one'}")
     expected = Run(shared / "one" / "tiny").base().sha256
     run_dir, log = shared / "runs" / "tiny", shared / "log"
-    command = (config, "cluster.backend=slurm", ALONE, "cluster.centralizer_ranks=2")
+    command = (config, "cluster.backend=slurm", ALONE, "cluster.centralizer_ranks=2", "run.track=[tensorboard]")
 
     process = start_wfc("run", "--plain", *command, log=log)
     try:
@@ -113,6 +114,10 @@ def test_preempted_jobs_and_a_killed_coordinator_end_with_the_same_bytes(
     for line in adapters.values():
         assert slurm.history(line["slurm_job"])[-1]["State"] == "COMPLETED"
     assert len(list(run_dir.rglob("events-centralizer-*.jsonl"))) == 2
+    for name in "abc":  # whoever coordinated
+        events = EventAccumulator(str(run_dir / "tracking" / "tensorboard" / "round-0001" / name), size_guidance={"scalars": 0})
+        events.Reload()
+        assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 81)), name
 
 
 @pytest.mark.slow
