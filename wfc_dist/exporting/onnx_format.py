@@ -46,9 +46,8 @@ def write(source: Path, out: Path, options: Options) -> str:
     python = _python(options)
     made_by = _run([str(python), "-I", "-c", _VERSIONS])
     if made_by.returncode:
-        raise ConfigError(
-            f"--converter {options.converter}: run `{_INSTALL}` in that environment; {made_by.stderr[-500:].strip()}"
-        )
+        said = (made_by.stderr.splitlines() or [f"exit code {made_by.returncode}"])[-1]
+        raise ConfigError(f"--converter {options.converter}: run `{_INSTALL}` in that environment ({said})")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.onnx-") as scratch:
         base_chain.write_standalone(source, Path(scratch), "float32")  # which is what the graph is made of
         _name_special_tokens(Path(scratch) / "tokenizer_config.json")
