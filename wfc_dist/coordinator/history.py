@@ -274,6 +274,8 @@ class _Builder:
         """Commits the adapters of one round of the old run and their merge; returns the new base."""
         from wfc_dist.centralize import collectives
         from wfc_dist.centralize.rank import centralize_rank
+        from wfc_dist.centralize.readback import require_as_computed
+        from wfc_dist.coordinator.reading_back import sources_of
 
         adapters = [self._copied(base, name, merge.round_index) for name in merge.datasets]
         facts, job = self.old.base(merge.round_index).facts, centralize_job(self.store, base, adapters)
@@ -284,6 +286,7 @@ class _Builder:
             job = merged_as(job, {**facts, "weights": shares}, self.store)
         staged = centralize_rank(job, collectives.Group())
         assert staged is not None, "rank 0 gets the result"
+        require_as_computed(staged, sources_of(self.store, base.index + 1), self.store.tensor_hashes(base))
         against = {adapter.dataset: _trained_against(adapter) for adapter in adapters}
         if grafted := {name: sha256 for name, sha256 in against.items() if sha256}:
             staged = replace(staged, facts={**staged.facts, "grafted": grafted})
