@@ -4,6 +4,7 @@ The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or i
 """
 
 import difflib
+import errno
 import importlib.util
 from collections.abc import Iterable
 
@@ -95,3 +96,31 @@ def nearest(word: str, words: Iterable[str]) -> str:
     known = list(words)
     found = closest(word, known)
     return f"; did you mean {found!r}?" if found else f"; there are: {', '.join(sorted(known))}"
+
+
+def explain_os(error: OSError) -> str:
+    """Returns one line about a file or folder that could not be read or written, and what to do."""
+    what = f"{error.filename2 or error.filename}: {error.strerror}"
+    return f"{what}; free space there, and run the same command again" if _is_full(error) else f"{what}; give another place"
+
+
+def exit_code_of(error: Exception) -> int:
+    """Returns the exit code of `wfc` for an error that ended it; that of a full disk says that trying again can help."""
+    if isinstance(error, WfcError):
+        return error.exit_code
+    if not isinstance(error, OSError) or error.filename is None:
+        return EXIT_FAILED
+    if _is_full(error):
+        return EXIT_INTERRUPTED
+    return EXIT_USAGE if error.errno in _PLACES else EXIT_FAILED
+
+
+_PLACES = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
+    errno.ELOOP,
+}  # fmt: skip
+"""What the system says of a place that cannot be used."""
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -8,7 +8,7 @@ import tiny
 import torch
 from processes import wfc
 
-from wfc_dist import load_config, open_run, run
+from wfc_dist import load_config, merge, open_run, run
 from wfc_dist.coordinator import history
 from wfc_dist.coordinator.garbage import collect_garbage
 from wfc_dist.coordinator.verify import verify_run
@@ -16,6 +16,7 @@ from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.weights import base_chain, peft_folder
+from wfc_dist.weights.hashing import content_sha256
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,11 @@ def test_after_a_rollback_later_rounds_may_change_and_earlier_ones_may_not(old: 
     shutil.rmtree(old.paths.delta(1))
     changed("rounds=[[a,b],[e],[c,d]]", "centralize.scale=0.5")
     assert verify_run(old.path, deep=True).damaged == {}, "round 1 is made anew with the scale that it had"
+
+
+def test_an_update_can_be_merged_into_base_0_which_is_a_pointer(old: Run, tmp_path: Path) -> None:
+    merged = merge(old.paths.base(0), old.paths.delta(1), tmp_path / "merged")
+    assert content_sha256(base_chain.hash_tensors(merged)) == old.base(1).sha256
 
 
 def test_garbage_is_shown_then_freed_and_the_run_stays_whole(old: Run) -> None:

@@ -15,6 +15,7 @@ from wfc_dist.merging import catalog
 from wfc_dist.merging.factors import AnyDelta, concatenated, normalized
 from wfc_dist.merging.recipe import Recipe, merged_update
 from wfc_dist.rounds import Base
+from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import is_url
@@ -146,7 +147,8 @@ def merge(base: str | Path, update: str | Path, out: str | Path, *, revision: st
     if dtype != "auto" and dtype not in base_chain.DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown; give auto, float32, float16 or bfloat16")
     delta = read_update(Path(update))
-    folder = checkpoint.resolve_root(str(base), revision, "merge")
+    pointed_to = layout.model_pointed_to(Path(base)) if Path(base).is_dir() else None  # base 0 of a run
+    folder = checkpoint.resolve_root(str(pointed_to or base), revision, "merge")
     base_chain.check_fits(folder, {name: item.shape for name, item in delta.items()})
     with durable.new_folder(_local(out)) as staged, caller.put_back():
         _write_merged(folder, [], delta, staged, dtype)

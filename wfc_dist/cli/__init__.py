@@ -2,7 +2,7 @@
 
 import sys
 
-from wfc_dist.errors import EXIT_FAILED, WfcError
+from wfc_dist.errors import EXIT_FAILED, WfcError, exit_code_of, explain_os
 
 _COMPLETION = {"--install-completion", "--show-completion"}
 """Options that write a shell's completion, always of `wfc`: shells complete no `python -m wfc_dist`."""
@@ -23,5 +23,10 @@ def main() -> None:
     except WfcError as error:
         print(f"wfc: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"wfc: {explain_os(error)}", file=sys.stderr)
+        sys.exit(exit_code_of(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_FAILED)

@@ -48,7 +48,7 @@ def config_schema(
     from wfc_dist.reports import as_json
 
     if of not in (None, *as_json.COMMANDS):
-        raise InputError(f"--of {of!r} is no command with --json{nearest(str(of), as_json.COMMANDS)}")
+        raise InputError(f"--of {of!r} is no command whose JSON has a schema{nearest(str(of), as_json.COMMANDS)}")
     typer.echo(json.dumps(as_json.schema_of(of) if of else reference.json_schema(), indent=1))
 
 

@@ -114,12 +114,13 @@ def transcribe(
     targets = [None if out is None else out / name for name in output_names(found, kind)] if out else [None] * len(found)
     if out is None and len(found) > 1 and kind not in ("txt", "json"):
         raise InputError(f"--format {kind} of {len(found)} recordings: name a folder with --out")
+    for folder in {target.parent for target in targets if target is not None}:
+        folder.mkdir(parents=True, exist_ok=True)  # an error is told before anything is decoded
     with seconds_bar() as told:
         paths = [path for path, _ in found]
         said = wfc_dist.transcribe(model, paths, language=language, task=task, timestamps=times, told=told)  # type: ignore[arg-type]
         for transcript, target in zip(said, targets, strict=True):
             if target is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 write_text(target, transcript.written_as(kind))
             elif kind == "txt" and len(found) > 1:
                 typer.echo(f"{transcript.path}\t{transcript.text}")

@@ -42,4 +42,6 @@ def init(
     written = write_configuration(proposal, out or Path(f"{proposal.name}.yaml"))
     typer.echo(f"written: {written}")
     quoted = shlex.quote(str(written))
-    typer.echo(f"next:\n  wfc audit {quoted} --show 20\n  wfc plan {quoted}\n  wfc run {quoted}")
+    is_open = any(corpus.is_silent and not corpus.language for corpus in proposal.corpora.values())
+    first = f"  set what {quoted} marks with SET THIS\n" if is_open else ""
+    typer.echo(f"next:\n{first}  wfc audit {quoted} --show 20\n  wfc plan {quoted}\n  wfc run {quoted}")

@@ -17,7 +17,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
 from wfc_dist.coordinator.notify import notify
 from wfc_dist.coordinator.signals import StopOnSignal
-from wfc_dist.errors import EXIT_FAILED, Interrupted, WfcError
+from wfc_dist.errors import Interrupted, WfcError, exit_code_of
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Base, Centralizer, Scorer, Trainers, run_rounds
 from wfc_dist.runs import layout
@@ -116,7 +116,7 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         notify(store.config, "stopped", error.message, error.exit_code)
         raise
     except Exception as error:
-        code = error.exit_code if isinstance(error, WfcError) else EXIT_FAILED
+        code = exit_code_of(error)
         store.status.write("failed", str(error), code)
         logger.exception("failed")
         with contextlib.suppress(WfcError, OSError):  # the error itself is what counts

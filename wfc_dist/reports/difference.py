@@ -1,5 +1,8 @@
 """The tables of `wfc diff`: tensors that moved, and errors side by side."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,14 +22,30 @@ def tables(found: Difference, num_shown: int) -> list[Table]:
         tensors.add_row(f"and {len(found.moved) - num_shown} more", "", "")
     if not found.scores:
         return [tensors]
-    errors = plain_table("error in percent, with its interval", "- stands for a set on which a model was not scored")
-    for column in ("test set", "metric", "A", "B"):
+    notes = ["- stands for a set on which a model was not scored"]
+    if others := [name for name, pair in found.scores.items() if not _is_same_set(pair)]:
+        notes.append(
+            f"the clips, or the words counted in them, are others in A than in B, so do not compare: {', '.join(others)}"
+        )
+    errors = plain_table("error in percent, with its interval", "; ".join(notes))
+    for column in ("test set", "metric", "clips", "A", "B"):
         errors.add_column(column)
     for name, pair in found.scores.items():
-        metric = next(score["metric"] for score in pair if score is not None)
+        metrics, clips = (_each(pair, key) for key in ("metric", "num_clips"))
         rates = ["-" if score is None else f"{100 * score['rate']:.1f} {between(score['low'], score['high'])}" for score in pair]
-        errors.add_row(escape(name), metric, *(escape(rate.rstrip()) for rate in rates))
+        errors.add_row(escape(name), metrics, clips, *(escape(rate.rstrip()) for rate in rates))
     return [tensors, errors]
+
+
+def _is_same_set(pair: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Returns whether two scores count the same: metric, clips, and tokens of the references. A missing one differs from none."""
+    counted = {tuple(score[key] for key in ("metric", "num_clips", "reference_length")) for score in pair if score is not None}
+    return len(counted) == 1
+
+
+def _each(pair: Sequence[Mapping[str, Any] | None], key: str) -> str:
+    """Returns a field of two scores: once where it is the same, else of A / of B."""
+    return " / ".join(dict.fromkeys(str(score[key]) for score in pair if score is not None))
 
 
 def _how_far(item: Moved) -> tuple[str, str]:

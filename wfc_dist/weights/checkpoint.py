@@ -60,7 +60,7 @@ def _asking_the_hub(model: str) -> Iterator[None]:
         yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"base.model: {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
+            f"the model {model!r} is no folder and the hub did not give it ({type(error).__name__}); "
             "give a folder, or check the name, the network and HF_TOKEN"
         ) from error
 

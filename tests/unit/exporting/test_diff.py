@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,18 @@ def test_the_table_shows_as_many_as_asked_for(models: tuple[Path, Path]) -> None
     change(models[1], **{NAME: torch.ones(size), ZERO: torch.ones(load_file(models[0] / "model.safetensors")[ZERO].shape)})
     (table,) = tables(diff(*models), 1)
     assert table.row_count == 2 and list(table.columns[0].cells)[-1] == "and 1 more"
+
+
+def score(num_clips: int, reference_length: int) -> dict[str, object]:
+    return {"metric": "wer", "rate": 0.25, "low": 0.1, "high": 0.4, "num_clips": num_clips, "reference_length": reference_length}
+
+
+def test_errors_on_other_clips_are_not_put_side_by_side_without_a_word(models: tuple[Path, Path]) -> None:
+    scores = {"es": [score(4, 33), score(24, 136)], "fr": [score(4, 33), score(4, 33)], "it": [None, score(4, 33)]}
+    errors = tables(replace(diff(*models), scores=scores), 1)[1]
+    rows = list(zip(*(column.cells for column in errors.columns), strict=True))
+    assert [row[:3] for row in rows] == [("es", "wer", "4 / 24"), ("fr", "wer", "4"), ("it", "wer", "4")]
+    assert str(errors.caption).endswith("so do not compare: es")
 
 
 def test_what_is_no_model_is_refused(models: tuple[Path, Path], tmp_path: Path) -> None:

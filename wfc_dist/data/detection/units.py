@@ -241,7 +241,9 @@ def _is_table_of_clips(path: Path) -> bool:
     (head, first), is_narrow = next(iter(record.items())), len(record) == 1
     other = next((mark for mark in ";|\t," if is_narrow and mark in head and _AUDIO_PART.search(first)), None)
     if other is not None:
-        raise InputError(f"{path}: the columns are separated by {other!r}; a .csv has commas, a .tsv has tabs")
+        raise InputError(
+            f"{path}: the columns are separated by {other!r}; a .csv has commas, a .tsv has tabs: save it as one of these"
+        )
     return not is_narrow and any(map(is_audio_name, record.values()))
 
 
