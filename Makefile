@@ -1,6 +1,7 @@
 # make demo: two rounds on real speech, on this machine. make bench: docs/performance.md, measured again.
 # make format, make check: while you write. make docs: generated pages, and what they say. make test: all tests.
 # make site: the documentation as pages in build/site, without a network.
+# make chaos: random faults in small runs, and what became of each.
 # make study: docs/study.md, from the packages that hold the speech to the page.
 # All install what they need into .venv.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo check format docs site test lint resolve bench gpu study clean
+.PHONY: demo check format docs site test lint resolve bench gpu study chaos clean
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -68,6 +69,10 @@ study: .venv/installed $(MODEL)/config.json
 	$(BIN)/wfc compare configs/compare-open-speech-variants.yaml
 	$(BIN)/wfc analyze runs/open-speech/runs/mean-3-seed1
 	$(BIN)/python examples/open-speech/study.py --take runs/open-speech runs/open-speech-variants
+
+chaos: .venv/dev
+	@echo "Random faults in small runs, in process and on Ray: 40 of each take half an hour on 2 cores. FAULTS=200 makes more."
+	PYTHONPATH=tests:benchmarks $(BIN)/python tests/chaos.py --faults $(or $(FAULTS),40) --backend in_process ray
 
 lint: .venv/dev
 	$(BIN)/ruff check .
