@@ -8,7 +8,7 @@ import tiny
 import torch
 from processes import wfc
 
-from wfc_dist import load_config, merge, open_run, run
+from wfc_dist import load_config, merge, open_run, rebuild, run
 from wfc_dist.coordinator import history
 from wfc_dist.coordinator.garbage import collect_garbage
 from wfc_dist.coordinator.verify import verify_run
@@ -188,3 +188,19 @@ def test_the_commands_say_what_was_and_was_not_undone(old: Run) -> None:
     assert "left out: d of round 2" in said
     assert f"wfc run {old.path.parent / 'tiny-without-d' / 'config.yaml'}" in said
     assert "trained against bases" not in wfc("forget", old.path, "e").stdout
+
+
+def test_a_moved_run_without_its_root_makes_the_root_anew_and_is_whole(old: Run, config: Path, tmp_path: Path) -> None:
+    moved, root, away = tmp_path / "moved", config.parent / "model", config.parent / "away"
+    sha256 = old.base(0).sha256
+    shutil.copytree(old.path, moved, symlinks=True)
+    root.rename(away)
+    try:
+        assert "restore it there, or see docs/run-directory.md" in verify_run(moved).damaged["base-0000"]
+        made = rebuild(moved, 0, moved / "root")
+        assert made.sha256 == sha256 == content_sha256(base_chain.hash_tensors(moved / "root"))
+        assert verify_run(moved, deep=True).damaged == {}
+        merged = merge(moved / "base-0000", moved / "round-0001" / "delta", tmp_path / "merged")
+        assert content_sha256(base_chain.hash_tensors(merged)) == old.base(1).sha256
+    finally:
+        away.rename(root)

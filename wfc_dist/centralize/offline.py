@@ -184,6 +184,17 @@ def require_rebuilt(run: Run, base: int) -> None:
         )
 
 
+def _restore_root(run: Run, out: Path) -> None:
+    """Writes the root model of a run, which is not on this machine, from the first base that shares its files."""
+    root = run.base(0).facts
+    sharing = next((base for base in run.bases[1:] if base.facts.get("links")), None)
+    if sharing is None or root["root_tensors"] != root["tensors"]:
+        why = "no base shares its files" if sharing is None else "its bases share the files of a cast copy"
+        raise InputError(f"{run.path}: the root model {root['root']} is not on this machine, and {why}; copy the model there")
+    base_chain.restore_root(run.paths.base(sharing.index), sharing.facts["links"], out)
+    base_chain.verify_root(out, root["root_tensors"])
+
+
 def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     """Computes a base again from the root and the deltas, bit for bit. Writes the complete checkpoint `out`.
 
@@ -208,6 +219,10 @@ def rebuild(run: str | Path, base: int, out: str | Path) -> Base:
     if not isinstance(base, int):
         raise InputError(f"base {base!r} is not an index of a base; give 0, 1, ...")
     wanted, root = opened.base(base), Path(opened.base(0).facts["root"])
+    if base == 0 and not root.is_dir():
+        with durable.new_folder(_local(out)) as staged:
+            _restore_root(opened, staged)
+        return Base(0, str(out), wanted.sha256)
     checkpoint.check(root, "merge")
     deltas = [opened.paths.delta(index) for index in range(1, base + 1)]  # bases in between may have been removed
     with durable.new_folder(_local(out)) as staged, caller.put_back():

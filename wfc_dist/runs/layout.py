@@ -315,15 +315,23 @@ def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
     manifest = durable.read_manifest(folder)
     if manifest is None:
         return None
-    for key in {"root", "model_path"} & manifest.keys():  # in a mirror, paths are relative to the run
-        manifest[key] = str(run_dir / manifest[key])
+    for key in {"root", "model_path"} & manifest.keys():
+        manifest[key] = str(_model_there(run_dir, manifest[key]))
     return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest
+
+
+def _model_there(run_dir: Path, recorded: str) -> Path:
+    """Returns where a model that base 0 names is: in a mirror, paths are relative to the run; a moved run may bring it along."""
+    if (place := run_dir / recorded).is_dir():
+        return place
+    copies = (run_dir / base_name(0), run_dir / "root") if place.name == base_name(0) else (run_dir / "root",)
+    return next((copy for copy in copies if copy.is_dir()), place)
 
 
 def model_pointed_to(folder: Path) -> Path | None:
     """Returns the model to which the folder of base 0 points; None if the folder is not such a pointer."""
     target = (durable.read_manifest(folder) or {}).get("model_path")
-    return folder.parent / target if target else None  # relative in a mirror
+    return _model_there(folder.parent, target) if target else None
 
 
 def first_uncommitted(paths: RunPaths, start: int = 0) -> int:

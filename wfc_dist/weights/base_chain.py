@@ -43,7 +43,9 @@ def weight_map(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder / INDEX}: weight_map does not say which file holds which tensor; download it again")
         return {name: folder / file for name, file in sorted(index.items())}
     if not folder.is_dir():
-        raise InputError(f"the model folder {folder} does not exist; restore it there")
+        raise InputError(
+            f"the model folder {folder} does not exist; restore it there, or see docs/run-directory.md if it is the root of a run"
+        )
     if not (folder / SINGLE).is_file():
         raise InputError(
             f"{folder} holds neither {SINGLE} nor {INDEX}; pickled weights are not read, convert them first: load a model that "
@@ -117,6 +119,25 @@ def write_overlay(
     text = json.dumps({"metadata": {"total_size": sizes}, "weight_map": index}, indent=1, sort_keys=True)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")
     return links, sha256
+
+
+def restore_root(base: Path, links: Mapping[str, str], out: Path) -> None:
+    """Writes the checkpoint of the root from a base that shares its files, as links to them where that is possible.
+
+    Args:
+        base: A base's folder, made by `write_overlay`.
+        links: Name of each of the root's files in `base` -> its name in the root.
+        out: An existing, empty folder.
+    """
+    copy_companions(base, out)
+    where: dict[str, str] = {}
+    for link, name in sorted(links.items()):
+        durable.link(base / link, out / name)
+        with open_tensors(out / name) as file:
+            where |= dict.fromkeys(file.keys(), name)
+    if set(where.values()) != {SINGLE}:
+        text = json.dumps({"metadata": {}, "weight_map": dict(sorted(where.items()))}, indent=1)
+        (out / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
 def write_standalone(
