@@ -93,7 +93,7 @@ class RayNodes:
         host = self.hosts[name]
         command = ["ray", "start", *arguments, "--node-ip-address", host.ip, "--num-cpus", f"{num_cpus:g}",
                    "--object-store-memory", OBJECT_STORE_BYTES, "--disable-usage-stats"]  # fmt: skip
-        path = f"{self._shim}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+        path = ":".join(filter(None, [self.node_env.get("PYTHONPATH"), str(self._shim), os.environ.get("PYTHONPATH")]))
         return host.start(command, env={**self.node_env, "PYTHONPATH": path}, log=self.log(name))
 
     def _finish(self, name: str, process: "subprocess.Popen[str]") -> None:

@@ -94,7 +94,7 @@ def test_two_jobs_on_the_same_nodes_each_train_three_adapters_on_three_hosts(
     poll("it was submitted", lambda: "slurm: job " in (tmp_path / "launch.log").read_text(), 60)
     first = (tmp_path / "launch.log").read_text().partition("slurm: job ")[2].partition(":")[0]
     jobs = {"one": first, "two": f"{second}_2"}
-    logs = {first: f"wfc-tiny-{first}.out", jobs["two"]: f"wfc-{second}_2.out"}
+    logs = {first: f"wfc-{first}.out", jobs["two"]: f"wfc-{second}_2.out"}
     texts = {job: lambda name=name: (config.parent / "logs" / name).read_text() for job, name in logs.items()}
     for job in jobs.values():
         slurm.wait(job, "COMPLETED", timeout_s=400)
