@@ -49,7 +49,7 @@ def test_bash_completes_files_itself_where_nothing_is_offered(tmp_path: Path) ->
 
 def test_completion_is_installed_for_new_shells_and_always_of_wfc(tmp_path: Path) -> None:
     home, python = tmp_path, shlex.quote(sys.executable)
-    bash(f"{python} -m wfc_dist --install-completion", home)
+    bash(f"{python} -m wfc_dist --install-completion && true", home)  # alone, it would replace the shell that is asked for
     assert bash("source ~/.bashrc; complete -p wfc", home) == ["complete -o default -F _wfc_completion wfc"]
 
 

@@ -176,7 +176,8 @@ def test_options_come_from_files_and_overrides_and_keep_other_defaults() -> None
     assert catalog.resolved(settings.method, settings.options) == {"lr": 0.7, "momentum": 0.5}
     assert loading.parse(tree({"scale": "inverse_task"})).centralize.scale == "inverse_task"
     assert loading.parse(tree({})).centralize.model_dump() == {
-        "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0,
+        "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0, "quorum": None,
+        "gate": {"max_update_ratio": None, "max_growth": None, "canaries": [], "max_worse": 0.05, "action": "stop"},
     }  # fmt: skip
 
 
