@@ -81,7 +81,7 @@ lint: .venv/dev
 
 resolve: .venv/dev
 	@# No distribution is downloaded whole: uv reads their metadata.
-	for python in 3.10 3.11 3.12 3.13 3.14; do \
+	for python in 3.10.16 3.11.11 3.12.8 3.13.1 3.14.0; do \
 	  $(BIN)/uv pip compile --quiet --python-version $$python --extra dev --constraint constraints.txt -o /dev/null pyproject.toml && \
 	  $(BIN)/uv pip compile --quiet --python-version $$python --extra all -o /dev/null pyproject.toml && \
 	  echo "Python $$python: the dependencies resolve, pinned and newest" || exit 1; \
