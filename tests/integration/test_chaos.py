@@ -1,4 +1,7 @@
-"""The short form of `make chaos`: a few random faults, each of which ends in the bytes of a run without it."""
+"""The short form of `make chaos`: a few random faults, each of which ends in the bytes of a run without it.
+
+The faults of this seed stop and kill processes; what becomes of each damaged file is in test_damage.py.
+"""
 
 import chaos
 import pytest
@@ -6,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 def test_random_faults_end_in_the_same_bytes() -> None:
-    results = list(chaos.faults(5, seed=3, backend="in_process"))
+    results = list(chaos.faults(5, seed=6, backend="in_process"))
     assert [(result.kind, result.target, result.outcome) for result in results if result.outcome != "same bytes"] == []
     assert len(results) == 5
 
