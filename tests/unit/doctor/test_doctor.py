@@ -4,15 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import jsonschema
 import pytest
 import tiny
+from loopback import serving
 
 from wfc_dist.doctor import sites
 from wfc_dist.doctor.findings import as_json, as_text, in_one_line, is_healthy, ok, problem, warning
@@ -127,10 +127,8 @@ def hub_on_loopback() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *unused: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
+    with serving(Handler) as url:
+        yield url, asked
 
 
 @pytest.mark.process

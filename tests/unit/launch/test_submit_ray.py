@@ -4,10 +4,9 @@ import asyncio
 import json
 import re
 import shlex
-import threading
 import types
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import ray
 import typer.main
 import yaml
+from loopback import serving
 from ray.job_submission import JobStatus
 from ray.runtime_env import RuntimeEnv
 
@@ -146,10 +146,8 @@ def dashboard() -> Iterator[tuple[str, dict[str, Any]]]:
         def log_message(self, *unused: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", answer
-        server.shutdown()
+    with serving(Handler) as url:
+        yield url, answer
 
 
 @pytest.mark.process
