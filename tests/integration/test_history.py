@@ -174,6 +174,9 @@ def test_what_cannot_be_done_is_refused(old: Run) -> None:
     history.remerge(old.path, 1, {"method": "ties"}, name="once")
     with pytest.raises(ConfigError, match="exists; give another name"):
         history.remerge(old.path, 1, {"method": "ties"}, name="once")
+    (old.path.parent / "once" / "config.yaml").unlink()  # it is written last
+    with pytest.raises(ConfigError, match="or remove it if it is a branch that was cut off"):
+        history.remerge(old.path, 1, {"method": "ties"}, name="once")
     with pytest.raises(InputError, match="fitted by decoding"):
         history.remerge(old.path, 1, {"weights": "fitted"})
     with pytest.raises(InputError, match="on object storage"):

@@ -223,7 +223,9 @@ def _branch(
     if config.run_url() is not None:
         raise ConfigError(f"run.dir {config.run.dir} is object storage; copy the run to a folder and make the branch of that")
     if config.run_dir().exists():
-        raise ConfigError(f"{config.run_dir()} exists; give another name for the new run")
+        is_whole = layout.RunPaths(config.run_dir()).branch_config.is_file()
+        cut_off = "" if is_whole else ", or remove it if it is a branch that was cut off"
+        raise ConfigError(f"{config.run_dir()} exists; give another name for the new run{cut_off}")
     kept = [merge for merge in plan if not retrain or merge.round_index <= changed]
     with opened_for_writing(config, layout.read_record(old.paths)["data"], display.say) as store:
         store.ledger.record("branch", of_sha256=old.base().sha256, of=old.config.run.name, changed_round=changed)
