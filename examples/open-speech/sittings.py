@@ -59,6 +59,7 @@ class Study:
         main: The largest sitting that is decoded like the newest, and those with its seeds whose reference came out the same to
             the last digit.
         rows: System -> row: of the main sittings, then what others with the same seeds add, under a marked name.
+        ratios: System of `rows` -> its mean error on the new sets relative to the untouched model, a ratio of means.
         notes: A sentence about each sitting with marked systems.
         fits: What was fitted in the main sittings, and in other sittings for other runs.
         by_seed: Seeds -> system -> row, from the largest sitting with those seeds that has the system.
@@ -75,6 +76,7 @@ class Study:
             self.by_clip = rows_of(tree) | self.by_clip
         self.reference, self.main, self.notes = first["compare"]["reference"], [first], list[str]()
         self.rows: dict[str, Row] = rows_of(first)
+        self.ratios = ratio_of_means(first)
         self.by_seed = {seeds_of(first): self.rows}
         for tree in others:
             if seeds_of(tree) != seeds_of(first):
@@ -82,6 +84,7 @@ class Study:
             elif came_out_the_same(tree, first):
                 self.main.append(tree)
                 self.rows |= {name: row for name, row in rows_of(tree).items() if name not in self.rows}
+                self.ratios = ratio_of_means(tree) | self.ratios
         alike = [tree for tree in others if seeds_of(tree) == seeds_of(first) and _decoding(tree) == _decoding(first)]
         self.elsewhere = [tree for tree in alike if tree not in self.main]
         self.fits = [item for tree in self.main for item in tree.get("fits", ())]
@@ -95,6 +98,7 @@ class Study:
         found, mark = rows_of(tree), len(self.notes) + 2
         if added := [name for name in found if name not in self.rows]:
             self.rows |= {name: {**found[name], "system": f"{name} ({mark})"} for name in added}
+            self.ratios |= {name: value for name, value in ratio_of_means(tree).items() if name in added}
             new, protected = (percent(found[self.reference]["values"][name]["value"], False) for name in ("new", "protected"))
             self.notes.append(
                 f"({mark}) of another sitting, {tree['date']}{how}, and compared to {self.reference} there: {new} % on the "
@@ -122,6 +126,12 @@ def holds(sitting: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def rows_of(tree: Mapping[str, Any]) -> dict[str, Row]:
     """Returns system -> row of a sitting."""
     return {row["system"]: row for row in tree["compare"]["rows"]}
+
+
+def ratio_of_means(tree: Mapping[str, Any]) -> dict[str, float]:
+    """Returns system -> mean error on the new sets relative to the untouched model, which this sitting scored, too."""
+    means = {system: row["values"]["new"]["value"] for system, row in rows_of(tree).items()}
+    return {system: mean / means["untouched"] - 1 for system, mean in means.items()} if "untouched" in means else {}
 
 
 def _decoding(tree: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -39,7 +39,10 @@ QUESTIONS = {
     "Distillation and centralization together": ["lwf", "mean-3", "mean-3-lwf", "mean-3-lwf-fitted", "mean-6-lwf-fitted"],
     "With old data, or all data at once": ["mean-3", "replay", "joint", "joint-full"],
 }  # fmt: skip
-COLUMNS = {"new_relative": "new, relative", "protected_relative": "protected, relative", "bwt": "BWT", "forgetting": "forgetting"}
+COLUMNS = {"new_relative": "new, mean of ratios", "protected_relative": "protected, ratio of means", "bwt": "BWT, last sets 0",
+           "forgetting": "forgetting, all sets"}  # fmt: skip
+"""Figures by the formulas of the recorded comparisons, which `wfc compare` prints today under `new_relative_each`,
+`protected_relative`, and with other sets under `bwt` and `forgetting`."""
 CHANGED = "relative change of the error on the {} sets, percent"
 AIM = -0.246  # of the new sets, relative to the untouched model: what the paper reports
 
@@ -69,14 +72,15 @@ def lines_of(cells: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], f"|{' --- |' * len(cells[0])}", *lines[1:], ""]
 
 
-def comparison(rows: Sequence[Row], reference: str) -> list[str]:
-    """Returns a table of the rows' figures and of their differences to the reference."""
-    heads = ["system", *COLUMNS.values(), "norm", f"new: against {reference}", f"protected: against {reference}"]
-    cells = [
-        [row["system"], *(estimate(row, name) for name in COLUMNS), f"{row['norm']:.2f}"]
-        + [against(row, name) for name in ("new", "protected")]
-        for row in rows
-    ]
+def comparison(study: Study, systems: Sequence[str]) -> list[str]:
+    """Returns a table of the systems' figures and of their differences to the reference."""
+    compared = [f"{name}: against {study.reference}" for name in ("new", "protected")]
+    heads = ["system", "new, ratio of means", *COLUMNS.values(), "norm", *compared]
+    cells = []
+    for system in systems:
+        row, ratio = study.rows[system], study.ratios.get(system)
+        cells.append([row["system"], "-" if ratio is None else percent(ratio), *(estimate(row, name) for name in COLUMNS)])
+        cells[-1] += [f"{row['norm']:.2f}", *(against(row, name) for name in ("new", "protected"))]
     return lines_of([heads, *cells])
 
 
@@ -90,19 +94,19 @@ def fitted(fits: Sequence[Row]) -> list[str]:
     return lines_of(cells)
 
 
-def ahead(rows: Sequence[Row], reference: str) -> list[str]:
-    """Says which systems are ahead of the reference, and whether the aim is reached."""
-    lines = []
+def ahead(study: Study) -> list[str]:
+    """Says which systems are ahead of the reference, and whether the aim is reached, by the ratio of means."""
+    lines, rows, reference = [], list(study.rows.values()), study.reference
     for name, label in (("new", "new sets"), ("protected", "protected sets")):
         for verdict in ("better", "worse"):
             found = [row["system"] for row in rows if row["values"].get(name, {}).get("verdict") == verdict]
             lines.append(f"- {label}: {verdict} than {reference}: {', '.join(found) or 'none'}.")
     reached = [
-        row["system"] for row in rows
-        if row["values"]["new_relative"]["value"] <= AIM and row["values"]["protected_relative"]["value"] <= 0
+        row["system"] for system, row in study.rows.items()
+        if study.ratios.get(system, 0.0) <= AIM and row["values"]["protected_relative"]["value"] <= 0
     ]  # fmt: skip
     lines.append(
-        f"- {-100 * AIM:.1f} % below the untouched model on the new sets with the protected sets no worse (point estimates): "
+        f"- {-100 * AIM:.1f} % below the untouched model on the new sets with the protected sets no worse (ratios of means, point estimates): "
         f"{', '.join(reached) or 'none'}."
     )
     return [*lines, ""]
@@ -146,7 +150,7 @@ def over_seeds(study: Study) -> list[str]:
     if not systems:
         return []
     differences = [f"{name}: against {study.reference}" for name in ("new", "protected")]
-    cells = [["system", "seeds", "new, relative", "mean", "protected, relative", "mean", *differences]]
+    cells = [["system", "seeds", "new, mean of ratios", "mean", "protected, ratio of means", "mean", *differences]]
     for system in systems:
         own = [seed for seed in seeds if system in study.by_seed[seed]]
         rows = [study.by_seed[seed][system] for seed in own]
@@ -197,7 +201,7 @@ def clip_by_clip(study: Study) -> list[str]:
     """Returns the table of the systems that were decoded again clip by clip, beside the same in windows."""
     if not study.by_clip:
         return []
-    cells = [["system", "new", "in windows", "protected", "in windows", "new, relative", "protected, relative",
+    cells = [["system", "new", "in windows", "protected", "in windows", "new, mean of ratios", "protected, ratio of means",
               *(f"{name}: against {study.reference}" for name in ("new", "protected"))]]  # fmt: skip
     for system, row in study.by_clip.items():
         cells.append([system])
@@ -232,16 +236,16 @@ def all_systems(study: Study) -> list[str]:
         [row["system"], *(estimate(row, name) for name in ("own", "new", "protected", "fwt"))] for row in study.rows.values()
     ]
     notes = [line for note in study.notes for line in (note, "")]
-    return [*lines_of([heads, *cells]), *notes, *ahead(list(study.rows.values()), study.reference)]
+    return [*lines_of([heads, *cells]), *notes, *ahead(study)]
 
 
 def questions(study: Study) -> list[str]:
     """Returns a table for each question, and what was fitted for its systems."""
     lines = []
     for question, systems in QUESTIONS.items():
-        found = [study.rows[name] for name in systems if name in study.rows]
-        if any(row["system"] != study.reference for row in found):
-            lines += [f"## {question}", "", *comparison(found, study.reference)]
+        found = [name for name in systems if name in study.rows]
+        if any(name != study.reference for name in found):
+            lines += [f"## {question}", "", *comparison(study, found)]
         if fits := [item for item in study.fits if system_and_seed(Path(item["run"]))[0] in systems]:
             lines += fitted(fits)
     return lines
@@ -287,7 +291,7 @@ def wrapped(lines: Sequence[str]) -> list[str]:
 
 def summary(study: Study) -> str:
     """Returns the table of the main systems."""
-    return "\n".join(comparison([study.rows[name] for name in MAIN if name in study.rows], study.reference))
+    return "\n".join(comparison(study, [name for name in MAIN if name in study.rows]))
 
 
 def main() -> None:

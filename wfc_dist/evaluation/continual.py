@@ -76,14 +76,44 @@ def _protected(system: SystemRates) -> Rates:
     return _mean(run.rates[run.last, name] for run, name in system.each(system.protected))
 
 
+def _relative(names: str) -> Callable[[SystemRates], Rates]:
+    """Returns the ratio of means minus 1 over the sets of an attribute, `new` or `protected`: long and hard sets weigh more."""
+
+    def of(system: SystemRates) -> Rates:
+        sets = list(system.each(getattr(system, names)))
+        return _mean(run.rates[run.last, name] for run, name in sets) / _mean(run.rates[0, name] for run, name in sets) - 1
+
+    return of
+
+
+def _relative_each(names: str) -> Callable[[SystemRates], Rates]:
+    """Returns the mean of ratios minus 1: every set weighs the same, however small its error is."""
+    return lambda system: _mean(
+        run.rates[run.last, name] / run.rates[0, name] - 1 for run, name in system.each(getattr(system, names))
+    )
+
+
+def _learned_before_last(system: SystemRates) -> Iterator[tuple[RunRates, str, int]]:
+    """Yields run, set and t_j of the sets that a later round could make worse."""
+    learned = ((run, name, run.learned.get(name, run.last)) for run, name in system.each(system.new))
+    return ((run, name, index) for run, name, index in learned if 0 < index < run.last)
+
+
+def _backward_transfer(system: SystemRates) -> Rates:
+    return _mean(run.rates[index, name] - run.rates[run.last, name] for run, name, index in _learned_before_last(system))
+
+
 def _forward_transfer(system: SystemRates) -> Rates:
     learned = ((run, name, run.learned.get(name, 0)) for run, name in system.each(system.new))
     return _mean(run.rates[0, name] - run.rates[index - 1, name] for run, name, index in learned if index > 1)
 
 
-def _forgotten(run: RunRates, name: str) -> Rates:
-    scored = [rates for (_, of_set), rates in run.rates.items() if of_set == name]
-    best = min(scored, key=lambda rates: rates[0])  # chosen by the rate itself: the least of every draw would be biased
+def _forgotten(run: RunRates, name: str, first: int) -> Rates:
+    """Returns the error of the last base less the least of the bases `first` to T - 1 that were scored on the set."""
+    earlier = [rates for (index, of_set), rates in run.rates.items() if of_set == name and first <= index < run.last]
+    if not earlier:
+        raise _NoSetError
+    best = min(earlier, key=lambda rates: rates[0])  # chosen by the rate itself: the least of every draw would be biased
     return run.rates[run.last, name] - best
 
 
@@ -92,26 +122,42 @@ FIGURES: Mapping[str, Figure] = {
     "new": Figure("mean_j R[T][j] over the new sets", _new, is_change=False),
     "protected": Figure("mean_p R[T][p] over the protected sets", _protected, is_change=False),
     "new_relative": Figure(
-        "mean_j (R[T][j] / R[0][j] - 1), negative is better",
-        lambda system: _mean(run.rates[run.last, name] / run.rates[0, name] - 1 for run, name in system.each(system.new)),
+        "mean_j R[T][j] / mean_j R[0][j] - 1 over the new sets: a ratio of means, negative is better", _relative("new")
+    ),
+    "new_relative_each": Figure(
+        "mean_j (R[T][j] / R[0][j] - 1) over the new sets: a mean of ratios, negative is better", _relative_each("new")
     ),
     "protected_relative": Figure(
-        "mean_p R[T][p] / mean_p R[0][p] - 1, negative is better (the paper's backward figure)",
-        lambda system: _protected(system) / _mean(system.runs[0].rates[0, name] for name in system.protected) - 1,
+        "mean_p R[T][p] / mean_p R[0][p] - 1 over the protected sets: a ratio of means, negative is better (the paper's backward "
+        "figure)",
+        _relative("protected"),
+    ),
+    "protected_relative_each": Figure(
+        "mean_p (R[T][p] / R[0][p] - 1) over the protected sets: a mean of ratios, negative is better",
+        _relative_each("protected"),
     ),
     "bwt": Figure(
-        "mean_j (R[t_j][j] - R[T][j]) over the new sets, positive is better", lambda system: _own(system) - _new(system),
-        higher_is_better=True,
+        "mean_j (R[t_j][j] - R[T][j]) over the new sets learned before round T, positive is better (arXiv 1706.08840, 2310.16931)",
+        _backward_transfer, higher_is_better=True,
     ),
     "fwt": Figure(
-        "mean_j (R[0][j] - R[t_j - 1][j]) over sets learned after round 1, positive is better", _forward_transfer,
-        higher_is_better=True,
+        "mean_j (R[0][j] - R[t_j - 1][j]) over the new sets learned after round 1, positive is better (arXiv 1706.08840, the root "
+        "in place of a random model)",
+        _forward_transfer, higher_is_better=True,
     ),
     "forgetting": Figure(
-        "mean_j (R[T][j] - min_t R[t][j]) over new and protected sets, t over the bases scored on j; 0 is best",
-        lambda system: _mean(_forgotten(run, name) for run, name in system.each([*system.new, *system.protected])),
+        "mean_j (R[T][j] - min_t R[t][j]) over the new sets learned before round T, 0 < t < T over the bases scored on j; lower is "
+        "better (arXiv 1801.10112)",
+        lambda system: _mean(_forgotten(run, name, 1) for run, name, _ in _learned_before_last(system)),
+    ),
+    "forgetting_protected": Figure(
+        "mean_p (R[T][p] - min_t R[t][p]) over the protected sets, 0 <= t < T over the bases scored on p; lower is better",
+        lambda system: _mean(_forgotten(run, name, 0) for run, name in system.each(system.protected)),
     ),
 }  # fmt: skip
+
+OF_A_RUN = ("new_relative", "new_relative_each", "protected_relative", "protected_relative_each", "bwt")
+"""The figures of a single run so far."""
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # a relative change of a rate of zero
@@ -221,20 +267,21 @@ class _Summarizer:
         return np.concatenate([[score.rate], draws])
 
     def summary(self) -> Summary:
-        names = ("new_relative", "protected_relative", "bwt")
-        made = figures(SystemRates([self._rates], self._new, self._protected), names)
-        estimates = [self._estimate(name, made.get(name)) for name in names]
+        made = figures(SystemRates([self._rates], self._new, self._protected), OF_A_RUN)
+        estimates = [self._estimate(name, made.get(name)) for name in OF_A_RUN]
         return Summary(self._matrix.last, estimates, [self._change(name) for name in [*self._new, *self._protected]])
 
     def _estimate(self, name: str, rates: Rates | None) -> Estimate:
-        if rates is None:
-            return Estimate(name, None, None, None, "no such set has been scored after a round")
-        last = self._matrix.last
-        names = self._protected if name == "protected_relative" else self._new
-        over = f"T = {last}; {', '.join(names)}"
+        last, learned = self._matrix.last, self._matrix.learned
         if name == "bwt":
-            zeros = sum(self._matrix.learned[learned] == last for learned in self._new)
-            over += "; t_j: the round that learned j" + (f"; {zeros} learned in round {last} itself count as 0" if zeros else "")
+            names = [found for found in self._new if learned[found] < last]
+            over = f"T = {last}; {', '.join(names)}; t_j: the round that learned j"
+            missing = f"no set was learned before round {last}, the last that is scored"
+        else:
+            names = self._protected if name.startswith("protected") else self._new
+            over, missing = f"T = {last}; {', '.join(names)}", "no such set has been scored after a round"
+        if rates is None:
+            return Estimate(name, None, None, None, missing)
         metric = self._matrix.config.metric_record(names)
         if isinstance(metric, dict):
             over += f"; a mean of error rates, {' and '.join(sorted(map(str.upper, set(metric.values()))))}"

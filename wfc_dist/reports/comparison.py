@@ -17,14 +17,16 @@ from wfc_dist.reports.sweep import Swept
 from wfc_dist.reports.tables import between, metric_text, plain_table
 from wfc_dist.storage import durable
 
-TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "protected_relative": "prot., rel.",
-          "bwt": "BWT", "fwt": "FWT", "forgetting": "forgetting"}  # fmt: skip
+TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "new_relative_each": "new, rel. each",
+          "protected_relative": "prot., rel.", "protected_relative_each": "prot., rel. each", "bwt": "BWT", "fwt": "FWT",
+          "forgetting": "forgetting", "forgetting_protected": "prot., forgetting"}  # fmt: skip
+ON_CONSOLE = [name for name in TITLES if name.removesuffix("_each") == name and name != "forgetting_protected"]
 STAR = "; * on the Pareto front of what is kept and what is learned"
 MARKS = {"better": "+", "worse": "-", "same": ""}
 
 
 def _sign(name: str) -> str:
-    return "+" if name in ("new_relative", "protected_relative", "bwt", "fwt") else ""
+    return "" if name in ("own", "new", "protected") else "+"
 
 
 def _number(name: str, value: float) -> str:
@@ -44,17 +46,17 @@ def caption(comparison: Comparison) -> str:
 
 
 def table(comparison: Comparison, rows: Sequence[SystemRow], front: Sequence[str] = ()) -> Table:
-    """Returns the table for the console: values and marks; intervals are in compare.json and on the page.
+    """Returns the table for the console: values and marks; intervals and other figures are in compare.json and on the page.
 
     The systems of `front`, the Pareto front of a sweep, get a star.
     """
     made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
     made.add_column("system", no_wrap=not front, overflow="fold")
-    for title in (*TITLES.values(), "norm", "seeds"):
+    for title in (*(TITLES[name] for name in ON_CONSOLE), "norm", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         cells = [f"{_number(name, row.values[name].value)}{MARKS[row.values[name].verdict]:1}" if name in row.values else "- "
-                 for name in TITLES]  # fmt: skip
+                 for name in ON_CONSOLE]  # fmt: skip
         made.add_row(escape(_starred(row.system, front)), *cells, f"{row.norm:.2f}", f"{len(row.seeds)}/{row.num_planned}")
     return made
 
@@ -124,7 +126,7 @@ def _plane(rows: Sequence[SystemRow]) -> Section:
         for row in rows
         if {x, y} <= row.values.keys()
     ]
-    labels = ("protected sets: relative change of the mean error, percent", "new sets: mean relative change of error, percent")
+    labels = ("protected sets: relative change of the mean error, percent", "new sets: relative change of the mean error, percent")
     intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
     svg = marks_plot(marks, labels, zero=True) if len(marks) > 1 else ""
     parts = [Part(svg=svg, alternative=places_of(marks, labels))] if svg else [Part(note="No protected sets.")]

@@ -18,7 +18,7 @@ def headline(summary: Summary, confidence: float) -> list[str]:
     level = f"{100 * confidence:.0f} %"
     said = [summary.sentence]
     if learned:
-        said.append(_sets(learned, "learned", "mean relative change of their errors", estimates["new_relative"], level))
+        said.append(_sets(learned, "learned", "relative change of their mean error", estimates["new_relative"], level))
         said.append(_later(estimates["bwt"]))
     if protected:
         said.append(_sets(protected, "protected", "relative change of their mean error", estimates["protected_relative"], level))

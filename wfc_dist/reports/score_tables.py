@@ -16,8 +16,10 @@ _WIDE = 100  # columns of a terminal that has room for intervals beside their fi
 _BETWEEN, _EDGES = 2, 2  # columns between two cells of a table, and at both of its ends
 _SHORTEST_NAME = 10  # a column may always be so wide; longer names are folded
 ESTIMATES = {
-    "new_relative": ("new sets", "%"),
-    "protected_relative": ("protected sets (backward, relative)", "%"),
+    "new_relative": ("new sets, ratio of means", "%"),
+    "new_relative_each": ("new sets, mean of ratios", "%"),
+    "protected_relative": ("protected sets, ratio of means (backward)", "%"),
+    "protected_relative_each": ("protected sets, mean of ratios", "%"),
     "bwt": ("backward transfer (BWT)", "points"),
 }
 """Figure of continual learning -> title and unit."""

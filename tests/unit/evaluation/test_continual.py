@@ -27,28 +27,61 @@ def test_figures_of_two_rounds() -> None:
     assert rounded(figures(SystemRates([RUN], ["x", "y"], ["p"]))) == {
         "own": 0.15,
         "new": 0.2,
-        "new_relative": round(((0.3 / 0.5 - 1) + (0.1 / 0.4 - 1)) / 2, 6),
-        "bwt": -0.05,
+        "new_relative": round((0.3 + 0.1) / (0.5 + 0.4) - 1, 6),
+        "new_relative_each": round(((0.3 / 0.5 - 1) + (0.1 / 0.4 - 1)) / 2, 6),
+        "bwt": -0.1,  # x alone: nothing comes after y
         "fwt": 0.05,  # y: 0.4 before anything was learned, 0.35 after x
         "protected": 0.12,
         "protected_relative": 0.2,
-        "forgetting": round(((0.3 - 0.2) + 0.0 + (0.12 - 0.1)) / 3, 6),
+        "protected_relative_each": 0.2,
+        "forgetting": 0.1,
+        "forgetting_protected": 0.02,
     }
 
 
-def test_data_sets_alone_are_averaged_over_their_runs() -> None:
+def a_run_of(errors: Rates) -> SystemRates:
+    """Returns a system that learns task j in round j; `errors` has a row for each base, the root's first: (T + 1, T)."""
+    last = errors.shape[1]
+    names = [f"task-{j}" for j in range(1, last + 1)]
+    of_bases = {(t, name): rates(float(errors[t, j])) for t in range(last + 1) for j, name in enumerate(names)}
+    return SystemRates([RunRates(of_bases, {name: j for j, name in enumerate(names, start=1)}, last)], names, [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_transfer_and_forgetting_are_those_of_the_papers(seed: int) -> None:
+    """GEM's R[i, j] is an accuracy after task i, from 1 to T; CL-MASR and Chaudhry et al. write the same loops."""
+    errors = np.random.default_rng(seed).uniform(0.05, 0.9, (6, 5))
+    accuracy, last = 1 - errors, 5
+    found = {name: float(value[0]) for name, value in figures(a_run_of(errors)).items()}
+
+    backward = forward = forgotten = 0.0
+    for i in range(1, last):
+        backward += accuracy[last, i - 1] - accuracy[i, i - 1]
+        forgotten += max(accuracy[t, i - 1] for t in range(1, last)) - accuracy[last, i - 1]
+    for i in range(2, last + 1):
+        forward += accuracy[i - 1, i - 1] - accuracy[0, i - 1]
+    assert found["bwt"] == pytest.approx(backward / (last - 1))
+    assert found["fwt"] == pytest.approx(forward / (last - 1))
+    assert found["forgetting"] == pytest.approx(forgotten / (last - 1))
+
+    wer_matrix = errors[1:]  # of CL-MASR, without the languages of the root, its task 0
+    assert found["bwt"] == pytest.approx(np.diag(wer_matrix[:4, :4] - wer_matrix[4, :4]).mean())
+
+
+def test_data_sets_alone_have_no_backward_transfer() -> None:
     alone = [
         RunRates({(0, "x"): rates(0.5), (0, "y"): rates(0.4), (1, "x"): rates(x), (1, "y"): rates(y)}, {name: 1}, 1)
         for name, x, y in (("x", 0.2, 0.6), ("y", 0.7, 0.1))
     ]
     found = rounded(figures(SystemRates(alone, ["x", "y"], [])))
-    assert (found["own"], found["new"], found["bwt"]) == (0.15, 0.4, -0.25)
-    assert "fwt" not in found and "protected" not in found
+    assert (found["own"], found["new"], found["new_relative"]) == (0.15, 0.4, round(0.4 / 0.45 - 1, 6))
+    assert not found.keys() & {"bwt", "fwt", "forgetting", "protected"}
 
 
 def test_the_root_has_changed_nothing() -> None:
     found = rounded(untouched(RUN, ["x", "y"], ["p"]))
-    assert (found["new"], found["protected"], found["new_relative"], found["bwt"]) == (0.45, 0.1, 0.0, 0.0)
+    assert (found["new"], found["protected"], found["new_relative"], found["protected_relative"]) == (0.45, 0.1, 0.0, 0.0)
+    assert not found.keys() & {"bwt", "fwt", "forgetting", "forgetting_protected"}
 
 
 @pytest.fixture
@@ -64,9 +97,11 @@ def test_figures_by_hand(run):
     found = values(run)
 
     # R[j][j]: cs 0.2 and ar 0.4 after round 1, zh 0.2 after round 2; R[2]: cs 0.3, ar 0.4, zh 0.2
-    assert found["bwt"] == pytest.approx(((0.2 - 0.3) + (0.4 - 0.4) + (0.2 - 0.2)) / 3)
+    assert found["bwt"] == pytest.approx(((0.2 - 0.3) + (0.4 - 0.4)) / 2)  # zh is learned in the last round
     assert found["protected_relative"] == pytest.approx((0.2 + 0.3) / (0.1 + 0.2) - 1)
-    assert found["new_relative"] == pytest.approx(((0.3 / 0.4 - 1) + (0.4 / 0.8 - 1) + (0.2 / 0.5 - 1)) / 3)
+    assert found["protected_relative_each"] == pytest.approx(((0.2 / 0.1 - 1) + (0.3 / 0.2 - 1)) / 2)
+    assert found["new_relative"] == pytest.approx((0.3 + 0.4 + 0.2) / (0.4 + 0.8 + 0.5) - 1)
+    assert found["new_relative_each"] == pytest.approx(((0.3 / 0.4 - 1) + (0.4 / 0.8 - 1) + (0.2 / 0.5 - 1)) / 3)
 
 
 def test_set_learned_twice_counts_from_the_last_time(tmp_path):
@@ -75,7 +110,7 @@ def test_set_learned_twice_counts_from_the_last_time(tmp_path):
     for index, tenths in enumerate((5, 3, 2)):
         put(folder, config, max(1, index), f"base-{index:04d}", {"cs": tenths})
 
-    assert values(folder)["bwt"] == 0
+    assert values(folder)["bwt"] is None  # round 2, the last, has learned it again
 
 
 def test_a_round_that_learns_a_mix_has_learned_its_parts(tmp_path):
@@ -112,7 +147,7 @@ def test_a_set_whose_clips_have_changed_has_no_interval(run):
     summary = summarize(read_matrix(run))
 
     assert {change.name for change in summary.changes if change.verdict == "unknown"} == {"cs"}
-    assert {estimate.name for estimate in summary.estimates if estimate.low is None} == {"new_relative", "bwt"}
+    assert {estimate.name for estimate in summary.estimates if estimate.low is None} == {"new_relative", "new_relative_each", "bwt"}
 
 
 def test_one_clip_has_no_interval_and_improves_nothing(tmp_path):
@@ -132,4 +167,4 @@ def test_relative_change_of_a_zero_error_is_no_number(tmp_path):
     for index in (0, 1):
         put(folder, config, 1, f"base-{index:04d}", {"cs": index, "en": index})
 
-    assert values(folder) == {"new_relative": None, "protected_relative": None, "bwt": 0}
+    assert set(values(folder).values()) == {None}

@@ -139,7 +139,7 @@ def test_other_seeds_have_a_table_of_their_own() -> None:
     made = Study([made_sitting("June", mean=0.3, fta=0.4, ewc=0.3), made_sitting("May", (2,), mean=0.35, ewc=0.2, lwf=0.1)])
     assert list(new_of(made)) == ["mean", "fta", "ewc"] and made.notes == []
     head, _, *lines = [line for line in study.over_seeds(made) if line.startswith("|")]
-    assert head.startswith("| system | seeds | new, relative | mean | protected, relative | mean |")
+    assert head.startswith("| system | seeds | new, mean of ratios | mean | protected, ratio of means | mean |")
     assert lines == [
         "| mean | 1; 2 | -10.0; -5.0 | -7.5 | +3.0; +3.5 | +3.2 | -; - | -; - |",
         "| ewc | 1; 2 | -10.0; -20.0 | -15.0 | +3.0; +2.0 | +2.5 | -; - | -; - |",
