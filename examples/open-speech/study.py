@@ -106,7 +106,8 @@ def ahead(study: Study) -> list[str]:
         if study.ratios.get(system, 0.0) <= AIM and row["values"]["protected_relative"]["value"] <= 0
     ]  # fmt: skip
     lines.append(
-        f"- {-100 * AIM:.1f} % below the untouched model on the new sets with the protected sets no worse (ratios of means, point estimates): "
+        f"- {-100 * AIM:.1f} % below the untouched model on the new sets with the protected sets no worse "
+        f"(ratios of means, point estimates): "
         f"{', '.join(reached) or 'none'}."
     )
     return [*lines, ""]

@@ -137,17 +137,17 @@ FIGURES: Mapping[str, Figure] = {
         _relative_each("protected"),
     ),
     "bwt": Figure(
-        "mean_j (R[t_j][j] - R[T][j]) over the new sets learned before round T, positive is better (arXiv 1706.08840, 2310.16931)",
+        "mean_j (R[t_j][j] - R[T][j]) over the new sets learned before round T, positive is better (arXiv 1706.08840)",
         _backward_transfer, higher_is_better=True,
     ),
     "fwt": Figure(
-        "mean_j (R[0][j] - R[t_j - 1][j]) over the new sets learned after round 1, positive is better (arXiv 1706.08840, the root "
-        "in place of a random model)",
+        "mean_j (R[0][j] - R[t_j - 1][j]) over the new sets learned after round 1, positive is better (arXiv 1706.08840, "
+        "the root in place of a random model)",
         _forward_transfer, higher_is_better=True,
     ),
     "forgetting": Figure(
-        "mean_j (R[T][j] - min_t R[t][j]) over the new sets learned before round T, 0 < t < T over the bases scored on j; lower is "
-        "better (arXiv 1801.10112)",
+        "mean_j (R[T][j] - min_t R[t][j]) over the new sets learned before round T, 0 < t < T over the bases scored on j; "
+        "lower is better (arXiv 1801.10112)",
         lambda system: _mean(_forgotten(run, name, 1) for run, name, _ in _learned_before_last(system)),
     ),
     "forgetting_protected": Figure(

@@ -17,9 +17,11 @@ from wfc_dist.reports.sweep import Swept
 from wfc_dist.reports.tables import between, metric_text, plain_table
 from wfc_dist.storage import durable
 
-TITLES = {"own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "new_relative_each": "new, rel. each",
-          "protected_relative": "prot., rel.", "protected_relative_each": "prot., rel. each", "bwt": "BWT", "fwt": "FWT",
-          "forgetting": "forgetting", "forgetting_protected": "prot., forgetting"}  # fmt: skip
+TITLES = {
+    "own": "own", "new": "new", "protected": "protected", "new_relative": "new, rel.", "new_relative_each": "new, rel. each",
+    "protected_relative": "prot., rel.", "protected_relative_each": "prot., rel. each", "bwt": "BWT", "fwt": "FWT",
+    "forgetting": "forgetting", "forgetting_protected": "prot., forgetting",
+}  # fmt: skip
 ON_CONSOLE = [name for name in TITLES if name.removesuffix("_each") == name and name != "forgetting_protected"]
 STAR = "; * on the Pareto front of what is kept and what is learned"
 MARKS = {"better": "+", "worse": "-", "same": ""}
@@ -126,7 +128,8 @@ def _plane(rows: Sequence[SystemRow]) -> Section:
         for row in rows
         if {x, y} <= row.values.keys()
     ]
-    labels = ("protected sets: relative change of the mean error, percent", "new sets: relative change of the mean error, percent")
+    what = "relative change of the mean error, percent"
+    labels = (f"protected sets: {what}", f"new sets: {what}")
     intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
     svg = marks_plot(marks, labels, zero=True) if len(marks) > 1 else ""
     parts = [Part(svg=svg, alternative=places_of(marks, labels))] if svg else [Part(note="No protected sets.")]
