@@ -192,7 +192,7 @@ class SimulatedRay:
             if is_lost or not worker.alive:
                 raise RayActorError
             if worker.stopped:
-                raise RayTaskError("train", "", Interrupted(f"{job.dataset}: checkpointed")).as_instanceof_cause()
+                raise RayTaskError("train", "", Interrupted(f"{job.dataset}: checkpointed", step=7)).as_instanceof_cause()
             self.trained[job.dataset] += 1
             return _write_adapter(job)
 

@@ -7,6 +7,7 @@ import difflib
 import errno
 import importlib.util
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -70,9 +71,18 @@ class GangFailedError(WfcError):
 
 
 class Interrupted(WfcError):
-    """The run was asked to stop, has checkpointed, and goes on with the same command."""
+    """The run ended before its end, because it was asked to or because of something that passes; the same command goes on.
+
+    Args:
+        message: See `WfcError`. It says what has checkpointed.
+        facts: What status.json and the ledger say besides, such as the step of a checkpoint.
+    """
 
     exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
 
 
 def closest(word: str, words: Iterable[str], cutoff: float = 0.5) -> str | None:

@@ -104,5 +104,5 @@ class NodeFailures:
         each = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
         message = f"no node is left for the work (cluster.node_failures = {self._max_failures}): {each}"
         if self.has_worked:
-            return Interrupted(f"{message}. Every trainer has checkpointed; the same command goes on")
+            return Interrupted(f"{message}. The same command goes on")
         return GangFailedError(f"{message}. Repair a node, then run the same command")

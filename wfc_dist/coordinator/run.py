@@ -111,8 +111,8 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
     try:
         base = _run_opened(store, checked, display, work)
     except Interrupted as error:
-        store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message)
-        store.status.write("interrupted", error.message, error.exit_code)
+        store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message, **error.facts)
+        store.status.write("interrupted", error.message, error.exit_code, **error.facts)
         notify(store.config, "stopped", error.message, error.exit_code)
         raise
     except Exception as error:

@@ -154,7 +154,8 @@ class _Training:
         self._save()
         self.checkpoints.wait()
         self.world.barrier()
-        raise Interrupted(f"{self.job.where()}: stopped at step {self.progress.step} on request; run it again to go on")
+        step = self.progress.step
+        raise Interrupted(f"{self.job.where()}: stopped at step {step} on request; run it again to go on", step=step)
 
     def _trained(self) -> bool:
         return self.progress.stopped_early or self.progress.step >= self.train.max_steps

@@ -17,10 +17,11 @@ from ray.exceptions import RayError
 
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.jobs import training_job
-from wfc_dist.backends.ray.failures import one_line
+from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet, Loss
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.metrics import RoundMetrics
+from wfc_dist.backends.stop_report import WAITING, Ending, stopped
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
@@ -43,6 +44,7 @@ class _Training:
         staged: Folder that gets the adapter.
         budget: Its failures so far, and how many are made good.
         adapter: The committed adapter.
+        ending: How it has ended when it was asked to stop.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class _Training:
     refs: list[Any] = field(default_factory=list)
     staged: str = ""
     adapter: Adapter | None = None
+    ending: Ending = WAITING
 
 
 class Factorization:
@@ -98,16 +101,19 @@ class Factorization:
             self._fleet.wait([ref for training in self._running.values() for ref in training.refs])
             self._settle_ended()
             self._progress.poll()
-        if self._fatal:
-            raise self._fatal
-        if self._running:
-            late = ", ".join(f"{training.dataset} on {gang.host}" for gang, training in self._running.items())
-            raise Interrupted(f"{self._store.stop_reason()}: no checkpoint in time of {late}; the same command goes on before it")
+        for gang, training in self._running.items():
+            training.ending = Ending("late", host=gang.host)
         adapters = {training.dataset: training.adapter for training in self._trainings if training.adapter is not None}
-        is_aside = [self._store.quarantine.holds(self._base.index + 1, training.dataset) for training in self._trainings]
-        if len(adapters) + sum(is_aside) < len(self._trainings):
-            raise Interrupted(f"{self._store.stop_reason()}: every trainer has checkpointed, the same command goes on")
+        cut_off = [training for training in self._trainings if training.adapter is None and not self._is_aside(training)]
+        if isinstance(self._fatal, GangFailedError):
+            raise self._fatal
+        if cut_off or self._fatal:
+            reason = str(self._fatal) if self._fatal else self._store.stop_reason()
+            raise stopped(reason, {training.dataset: training.ending for training in cut_off})
         return adapters
+
+    def _is_aside(self, training: _Training) -> bool:
+        return self._store.quarantine.holds(self._base.index + 1, training.dataset)
 
     def _tick(self) -> bool:
         """Lets the fleet take in what has changed. Returns whether the round can go on; else the trainings are asked to stop."""
@@ -147,11 +153,13 @@ class Factorization:
         done, waiting = ray.wait(training.refs, num_returns=len(training.refs), timeout=0)
         try:
             results = ray.get(done)
-        except RayError:
+        except RayError as error:
             self._end(training, gang)
-            if self._store.stop_reason() is None:  # a gang lost while stopping is not replaced
+            if self._store.stop_reason() is None:
                 self._in_doubt.append(training)
                 self._fleet.lose(gang, dict(enumerate(training.refs)), lambda loss: self._fail(training, gang, loss))
+            else:  # a gang lost while stopping is not replaced
+                training.ending = _ending(error, gang)
             return
         if not waiting:
             self._end(training, gang)
@@ -194,6 +202,14 @@ class Factorization:
         )  # fmt: skip
         self._store.quarantine.add(self._base.index + 1, dataset, error, loss.trace, loss.host)
         self._display.say(f"{dataset}: failed on {loss.host} and is quarantined; the others go on")
+
+
+def _ending(error: RayError, gang: Gang) -> Ending:
+    """Returns how a training has ended that raised an error after it was asked to stop."""
+    failure, cause = classify(error)
+    if failure is Failure.STOPPED and isinstance(cause, Interrupted):
+        return Ending("checkpointed", cause.facts.get("step"), gang.host)
+    return Ending("lost", host=gang.host, reason=one_line(cause))
 
 
 class _ProgressPoll:

@@ -59,21 +59,39 @@ def test_every_set_is_trained_once_though_trainers_are_lost(tmp_path: Path) -> N
     assert {line["decision"] for line in ledger(config, "failure")} == {"restart"}
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = simulate(scale.make_config(tmp_path / "whole", 4, 24, 8), SimulatedRay(4, scale.train_s))
-    config = scale.make_config(tmp_path / "again", 4, 24, 8)
-    first, second = SimulatedRay(4, scale.train_s), SimulatedRay(4, scale.train_s)
+def stopped_after_ten(config: Config, ray: SimulatedRay, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     commit = RunStore.commit_adapter
 
     def stop_after_ten(store: RunStore, *arguments: object) -> object:
-        if first.trained.total() == 10:
+        if ray.trained.total() == 10:
             store.stop("enough")
         return commit(store, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "commit_adapter", stop_after_ten)
-        with pytest.raises(Interrupted, match="every trainer has checkpointed"):
-            simulate(config, first)
+        with pytest.raises(Interrupted) as raised:
+            simulate(config, ray)
+    return raised.value
+
+
+def test_a_stopped_run_says_of_each_trainer_by_name_what_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = scale.make_config(tmp_path, 4, 24, 8)
+    error = stopped_after_ten(config, SimulatedRay(4, scale.train_s, lose_every=12), monkeypatch)  # the second of the last three
+    ends = error.facts["trainers"]
+    by_kind = {kind: [name for name, end in ends.items() if end["kind"] == kind] for kind in ("checkpointed", "lost", "waiting")}
+    kept, (lost,), waiting = by_kind.values()
+    done = {line["dataset"] for line in ledger(config, "adapter")}
+    assert {lost, *kept, *waiting} == set(config.round_list()[1]) - done and len(kept) == 2
+    assert f"enough: checkpointed: {kept[0]} at step 7, {kept[1]} at step 7; " in error.message
+    assert f"lost while stopping, without a new checkpoint: {lost} on {ends[lost]['host']} (" in error.message
+    assert f"waiting for a trainer: {', '.join(waiting)}; the same command goes on" in error.message
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = simulate(scale.make_config(tmp_path / "whole", 4, 24, 8), SimulatedRay(4, scale.train_s))
+    config = scale.make_config(tmp_path / "again", 4, 24, 8)
+    first, second = SimulatedRay(4, scale.train_s), SimulatedRay(4, scale.train_s)
+    assert "every trainer has checkpointed: set-" in str(stopped_after_ten(config, first, monkeypatch))
     assert first.trained.total() == 10 and first.calls["request_stop"] == 4
     assert simulate(config, second) == Base(whole.index, str(RunPaths(config.run_dir()).base(3)), whole.sha256)
     assert (first.trained + second.trained) == dict.fromkeys(config.datasets, 1), "no finished adapter is trained again"
