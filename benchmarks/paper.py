@@ -17,7 +17,7 @@ from turbo import tensor_shapes
 PAGE = RESULTS.parent.parent / "docs" / "performance" / "plan.md"
 MODEL = "whisper-large-v3-turbo"
 MEASURED_AT = 512  # gangs, of the measurements that grow with them
-TRAINER_MESSAGES_PER_S = 16  # factorization.ASK_AT_ONCE each fleet.POLL_S
+TRAINER_MESSAGES_PER_S = 16  # liveness.ASK_AT_ONCE each fleet.POLL_S
 
 
 def _option(default: float, about: str) -> Any:

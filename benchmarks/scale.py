@@ -232,7 +232,7 @@ def measure(num_gangs: int, num_sets: int, round_size: int, folder: Path) -> dic
         "grown_kb_per_adapter": round(grown_bytes / 1e3 / num_sets, 1),
         "peak_mb": round(peak_bytes() / 1e6),
         "messages_per_adapter": round(messages / num_sets, 2),
-        "progress_messages_per_s": round(ray.calls["progress"] / ray.now_s, 1),
+        "progress_messages_per_s": round(ray.calls["report"] / ray.now_s, 1),
         "refs_per_adapter": round(ray.calls["refs waited for"] / num_sets),
         "decision_ms_median": round(statistics.median(decisions), 2),
         "decision_ms_p99": round(decisions[int(0.99 * len(decisions))], 2),

@@ -19,10 +19,12 @@ from unittest import mock
 
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from wfc_dist.activity import Activity
 from wfc_dist.backends import node_failures
 from wfc_dist.backends.jobs import centralize_job
-from wfc_dist.backends.ray import admission, factorization, fleet, gangs, nodes, trainers
+from wfc_dist.backends.ray import admission, factorization, fleet, gangs, liveness, nodes, trainers
 from wfc_dist.backends.ray.placement import Node
+from wfc_dist.backends.worker import Report
 from wfc_dist.errors import Interrupted
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
@@ -207,7 +209,7 @@ class SimulatedRay:
         """Puts itself in the place of Ray and of the clock in the coordinator's modules."""
         places = [
             (module, name)
-            for module in (factorization, fleet, nodes, node_failures, trainers, admission)
+            for module in (factorization, fleet, liveness, nodes, node_failures, trainers, admission)
             for name in ("ray", "time")
         ]
         with contextlib.ExitStack() as stack:
@@ -308,8 +310,8 @@ class _Worker:
     def _train(self, job: TrainingJob) -> Ref:
         return self.ray.train(self, job)
 
-    def _progress(self) -> Ref:
-        return self.ray.later(0, lambda: Progress(1, 2, 3.0, 1e-3, 50.0, "train"))
+    def _report(self) -> Ref:
+        return self.ray.later(0, lambda: Report(Activity("train", 1), Progress(1, 2, 3.0, 1e-3, 50.0, "train")))
 
     def _request_stop(self) -> Ref:
         self.stopped = True

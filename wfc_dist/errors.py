@@ -70,6 +70,12 @@ class GangFailedError(WfcError):
     """A trainer gang was lost more often than `cluster.max_failures` allows."""
 
 
+class HungError(WfcError):
+    """Work stood still for longer than `cluster.hang_timeout_s`; it goes on from its last checkpoint."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class Interrupted(WfcError):
     """The run ended before its end, because it was asked to or because of something that passes; the same command goes on.
 

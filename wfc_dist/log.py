@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from wfc_dist import activity
 from wfc_dist.storage import durable, faults
 
 NOISY = ("transformers", "datasets", "peft", "accelerate", "deepspeed", "DeepSpeed", "torch", "ray", "urllib3", "httpx",
@@ -128,11 +129,13 @@ def span(name: str, *, phase: Phase, beside: bool = False, **fields: Any) -> Ite
     """
     fields |= {"phase": phase} | ({"beside": True} if beside else {})
     event(f"{name}.start", **fields)
-    faults.reached(name)
     start = time.monotonic()
     try:
-        yield
+        with contextlib.nullcontext() if beside else activity.doing(name):
+            faults.reached(name)
+            yield
     except BaseException as error:
         event(f"{name}.end", duration_s=time.monotonic() - start, error=repr(error), **fields)
         raise
     event(f"{name}.end", duration_s=time.monotonic() - start, **fields)
+    activity.moved()

@@ -12,10 +12,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "wfc_dist"
 SCRIPTS = [path for folder in ("launch", "benchmarks") for path in sorted((PACKAGE.parent / folder).rglob("*.py"))]
-EVERYBODYS = {"errors", "seeds", "rounds", "caller"}
+EVERYBODYS = {"errors", "seeds", "rounds", "caller", "activity"}
 MAY_IMPORT = {
     "errors": "",
     "caller": "",
+    "activity": "",
     "seeds": "",
     "rounds": "",
     "stream": "",

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from safetensors.torch import load as parse_tensors
 
-from wfc_dist import log
+from wfc_dist import activity, log
+from wfc_dist.activity import Activity
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
@@ -80,6 +81,21 @@ class Broadcast:
     hashes: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a worker says while it works.
+
+    Attributes:
+        activity: What its process works at, and since when nothing has moved.
+        progress: How far the training is; None before its first step, and in other work.
+        decoded: The share of the task of `score` that is decoded.
+    """
+
+    activity: Activity
+    progress: Progress | None = None
+    decoded: float = 0.0
+
+
 class Worker:
     """One process of a trainer gang."""
 
@@ -97,6 +113,7 @@ class Worker:
         self.on_decoded: Callable[[float], None] | None = None
         self._progress: Progress | None = None
         self._decoded = 0.0
+        activity.begin()
         self._stop = threading.Event()
 
     def join(self, endpoint: tuple[str, int]) -> None:
@@ -123,6 +140,7 @@ class Worker:
         start = time.monotonic()
         if self.warm is not None and self.warm.base == base:
             return base.sha256
+        activity.begin()
         if self.warm is not None and broadcast is not None and self.warm.base.index == base.index - 1:
             with log.span("receive", phase="loading", base_index=base.index):
                 self.warm.update_(base, parse_tensors(broadcast.payload.tobytes()), broadcast.hashes)
@@ -154,6 +172,7 @@ class Worker:
         assert self.world is not None and self.warm is not None, "join and load_base come first"
         log.set_context(round=job.round_index, dataset=job.dataset, world_rank=self.setup.world_rank)
         self._progress = None
+        activity.begin()
         try:
             return train_adapter(job, self.warm, self.world, self._report, self._stop.is_set)
         finally:
@@ -173,13 +192,9 @@ class Worker:
         """Makes the current training, and any later one, checkpoint and raise Interrupted. May be called from any thread."""
         self._stop.set()
 
-    def progress(self) -> Progress | None:
-        """Returns how far the current training is, or None before its first step. May be called from any thread."""
-        return self._progress
-
-    def decoded(self) -> float:
-        """Returns the share of the current task of `score` that is decoded. May be called from any thread."""
-        return self._decoded
+    def report(self) -> Report:
+        """Returns what this process works at, and how far it is. May be called from any thread."""
+        return Report(activity.now(), self._progress, self._decoded)
 
     def _report_decoded(self, share: float) -> None:
         self._decoded = share
@@ -191,6 +206,7 @@ class Worker:
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "load_base comes first"
         self._decoded = 0.0
+        activity.begin()
         model: Any = self.warm.model()
         if task.adapter is not None:
             from peft import PeftModel

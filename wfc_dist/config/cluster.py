@@ -70,6 +70,10 @@ class ClusterConfig(Strict):
     start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)
     """Seconds until the cluster, and what runs on it, must have started."""
 
+    hang_timeout_s: Annotated[Annotated[float, Field(gt=0)] | Literal["auto"], RESUME] = "auto"
+    """Seconds without a step, a batch or a file after which work counts as hung, its processes are ended and it goes on from its
+    last checkpoint. `auto`: 600, or ten times the longest time between two of them in the same work, if that is more."""
+
     def loader_threads(self) -> int:
         """Returns what `train.loader_workers: auto` is: as many as a GPU needs, or one where a CPU trainer leaves a core free."""
         cores = int(self.cpus_per_worker)

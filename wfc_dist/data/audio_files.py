@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wfc_dist import activity
 from wfc_dist.data import audio_streams
 from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio
 from wfc_dist.data.audio_pipes import AudioPipe
@@ -59,7 +60,8 @@ class AudioFile:
     def size_bytes(self) -> int:
         """Returns the size of the encoded audio. Raises InputError if the file is missing."""
         try:
-            return self.num_bytes if self.num_bytes is not None else os.stat(self.path).st_size - self.first_byte
+            with activity.reading(self.path):
+                return self.num_bytes if self.num_bytes is not None else os.stat(self.path).st_size - self.first_byte
         except (OSError, ValueError) as error:  # a path with NUL is a ValueError
             raise unreadable(self, error) from error
 
@@ -70,7 +72,7 @@ class AudioFile:
     def encoded(self) -> bytes:
         """Returns the encoded audio. Raises InputError if the file is missing."""
         try:
-            with open(self.path, "rb") as file:
+            with activity.reading(self.path), open(self.path, "rb") as file:
                 file.seek(self.first_byte)
                 return file.read(-1 if self.num_bytes is None else self.num_bytes)
         except (OSError, ValueError) as error:
@@ -137,7 +139,8 @@ def audio_facts(audio: AudioRef) -> AudioFacts:
         InputError: The audio is missing or unreadable; names the file.
     """
     try:
-        return audio_streams.facts_of(audio.open())
+        with activity.reading(audio.name):
+            return audio_streams.facts_of(audio.open())
     except BrokenAudio as error:
         raise unreadable(audio, error) from error
 
@@ -163,7 +166,7 @@ def blocks(audio: AudioRef) -> Iterator[tuple[int, np.ndarray]]:
         InputError: The audio is missing, unreadable, or has no such channel; names the file.
     """
     try:
-        with audio_streams.opened(audio.open()) as stream:
+        with activity.reading(audio.name), audio_streams.opened(audio.open()) as stream:
             if audio.channel is not None and audio.channel >= stream.channels:
                 raise InputError(
                     f"audio {audio.name} has {stream.channels} channels, so no channel {audio.channel} (counted from 0); "

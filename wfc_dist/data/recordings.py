@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wfc_dist import activity
 from wfc_dist.data import signals
 from wfc_dist.data.audio_facts import AudioFacts
 from wfc_dist.data.audio_files import AudioFile, AudioRef, audio_facts
@@ -92,7 +93,8 @@ class Recordings:
 def _identity(place: tuple[str, int]) -> tuple[Hashable, FileKey | None]:
     """Returns device and inode of a file, so that links and relative paths are one recording, and its state for the cache."""
     try:
-        stat = os.stat(place[0])
+        with activity.reading(place[0]):
+            stat = os.stat(place[0])
     except (OSError, ValueError):  # a path with NUL is a ValueError
         return place, None
     can_be_kept = abs(stat.st_mtime_ns) < 2**63

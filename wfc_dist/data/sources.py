@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wfc_dist import activity
 from wfc_dist.config.datasets import DatasetConfig, SplitName
 from wfc_dist.data.audio_files import AudioRef, decode, remaining_s
 from wfc_dist.data.languages import language_code
@@ -167,7 +168,10 @@ def _source_rows(name: str, dataset: DatasetConfig, split: SplitName) -> Iterato
             f"{name}: source is one file, but splits names {len(dataset.splits)}; make source the folder of the files"
         )
     try:
-        yield from READERS[dataset.format](dataset, dataset.splits[split])
+        with activity.reading(f"{dataset.source} ({split})"):
+            for row in READERS[dataset.format](dataset, dataset.splits[split]):
+                activity.moved()
+                yield row
     except InputError as error:
         raise InputError(f"{name}/{split}: {error}") from error
     except OSError as error:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import WhisperProcessor, WhisperTokenizer
 
+from wfc_dist import activity
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.data.audio_files import samples_in
 from wfc_dist.data.packing import Window
@@ -173,6 +174,7 @@ def _transcripts(
             for number, text, language in zip(owners[part], *decoded, strict=True):
                 texts[number] = f"{texts.get(number, '')} {text}".strip()
                 detected.setdefault(number, language)
+            activity.moved(steady=True)
         if told is not None:
             told(len(texts) / len(recordings))
     return [_Transcript(texts[number], detected[number]) for number in range(len(recordings))]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import activity
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import faults
 
@@ -32,6 +33,7 @@ def sha256_file(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
+            activity.moved()
             digest.update(block)
     return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wfc_dist import activity
 from wfc_dist.errors import ConfigError, InputError, StorageError, require
 
 logger = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ class Objects:
             file_system.put_file(str(path), target, **options)
 
         self._request("uploading", name, put)
+        activity.moved()
 
     def download(self, name: str, path: Path) -> bool:
         """Writes an object to a file and returns whether there was one. The caller must verify the file."""
@@ -193,6 +195,7 @@ class Objects:
             self._request("downloading", name, lambda file_system, source: file_system.get_file(source, str(path)))
         except FileNotFoundError:
             return False
+        activity.moved()
         return True
 
     def list(self, folder: str = "") -> dict[str, int]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from wfc_dist import activity
 from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.loss import TokenLoss
@@ -102,6 +103,7 @@ def gather(
                 sums[name].add_(calls[name][0].flatten(0, -2).float(), g_TO)
             calls.clear()
             num_windows += 1
+            activity.moved()
     return {f"{name}.{key}": value for name, of_module in sums.items() for key, value in of_module.means(num_windows).items()}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from wfc_dist import activity
 from wfc_dist.data.batching import DevWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import InputError
@@ -49,6 +50,7 @@ class DevSet:
         sums = torch.zeros(num_batches, world.world_size, size, dtype=torch.float64, device=world.device)
         for index in range(num_batches):
             batch = self._windows.batch(index, size, world.world_rank, world.world_size)
+            activity.moved()
             sums[index, world.world_rank] = self._model(**{key: value.to(self.warm.device) for key, value in batch.items()})
         per_window = world.sum_(sums).flatten().cpu().numpy()[: len(self._windows.windows)]
         return float(per_window.sum()) / self._windows.num_label_tokens

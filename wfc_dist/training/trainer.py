@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.data.batching import Batch, TrainingWindows
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError, Interrupted, TrainingError
@@ -112,6 +112,7 @@ class _Training:
         state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
         if self.writes and self.metrics_file:
             metrics_log.cut(self.metrics_file, self.resumed_from, evaluated=self.progress.evaluated_step == self.resumed_from)
+        activity.begin(self.resumed_from)
         self.began, self.speech_before = time.monotonic(), self.progress.speech_seconds
 
     def _make_penalties(self) -> list[Callable[[], torch.Tensor]]:
@@ -196,6 +197,7 @@ class _Training:
         self.progress.speech_seconds += speech_seconds
         penalty = {"penalty": sum(values)} if values else {}
         times = {"step_s": round(seconds, 6), "data_wait_s": round(waited_s, 6)}
+        activity.moved(step=self.progress.step)
         self._note(loss=self.progress.loss, lr=lr, grad_norm=grad_norm, speech_seconds=speech_seconds, **penalty, **times)
         self._tell("train")
         return bool(stop)

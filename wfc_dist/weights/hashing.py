@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
+from wfc_dist import activity
 from wfc_dist.storage import durable
 
 
@@ -14,6 +15,7 @@ def tensor_sha256(tensor: torch.Tensor) -> str:
     digest = hashlib.sha256(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".encode())
     if flat.numel():
         digest.update(flat.view(torch.uint8).numpy().data)
+    activity.moved()
     return digest.hexdigest()
 
 

@@ -20,10 +20,17 @@ COUNTED = (Failure.CRASHED, Failure.EARLY, Failure.NODE_GONE)
         (Failure.NODE_GONE, 9, Decision.RESTART),
         (Failure.REFUSED, 0, Decision.GIVE_UP),
         (Failure.STOPPED, 9, Decision.WAIT),
+        (Failure.HUNG, 9, Decision.RESTART),
     ],
 )
 def test_failure_policy(failure: Failure, before: int, decision: Decision) -> None:
     assert Budget(2, before).decide(failure, "node1") is decision
+
+
+def test_hangs_have_a_budget_of_their_own() -> None:
+    budget = Budget(2)
+    assert [budget.decide(Failure.HUNG, "node1") for _ in range(3)] == [Decision.RESTART, Decision.RESTART, Decision.GIVE_UP]
+    assert budget.decide(Failure.CRASHED, "node1") is Decision.RESTART
 
 
 @given(st.lists(st.tuples(st.sampled_from(COUNTED), st.sampled_from("xyz"))), st.integers(0, 5))

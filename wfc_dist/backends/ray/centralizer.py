@@ -4,9 +4,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,17 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import save
 
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.backends import net
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
+from wfc_dist.backends.hangs import Limits
 from wfc_dist.backends.jobs import centralize_job
 from wfc_dist.backends.ray.failures import classify, culprit, kind_of_crash, one_line
 from wfc_dist.backends.ray.fleet import POLL_S
+from wfc_dist.backends.ray.liveness import Liveness
 from wfc_dist.backends.ray.nodes import Fate, Nodes
 from wfc_dist.backends.ray.placement import Node
-from wfc_dist.backends.worker import Broadcast, adopt_work_dir
+from wfc_dist.backends.worker import Broadcast, Report, adopt_work_dir
 from wfc_dist.centralize import collectives
 from wfc_dist.centralize.rank import CentralizeJob, centralize_rank, prepare_rank
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
@@ -54,8 +57,14 @@ class RankActor:
         """Returns the host name, for the ledger."""
         return socket.gethostname()
 
+    @ray.method(concurrency_group="status")
+    def report(self) -> Report:
+        """Returns what this process works at; it answers while it works."""
+        return Report(activity.now())
+
     def centralize(self, job: CentralizeJob, endpoint: tuple[str, int]) -> StagedBase | None:
         """See `centralize.rank.centralize_rank`; the first call joins the group."""
+        activity.begin()
         if self._group is None:
             net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
@@ -67,7 +76,7 @@ class RankActor:
         return Broadcast(base, np.frombuffer(save(tensors), dtype=np.uint8), hashes)
 
 
-_REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0)(RankActor)
+_REMOTE_RANK: Any = ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"status": 1})(RankActor)  # type: ignore[call-overload]
 
 
 class _RankError(Exception):
@@ -76,11 +85,12 @@ class _RankError(Exception):
     Args:
         rank: Its world rank.
         cause: Its error.
+        more: What the ledger keeps of it besides.
     """
 
-    def __init__(self, rank: int, cause: RayError) -> None:
+    def __init__(self, rank: int, cause: BaseException, more: Mapping[str, object] = MappingProxyType({})) -> None:
         super().__init__(rank, cause)
-        self.rank, self.cause = rank, cause
+        self.rank, self.cause, self.more = rank, cause, more
 
 
 def _error(ref: Any) -> RayError | None:
@@ -134,17 +144,19 @@ class RayCentralizer:
         failure, cause = classify(error.cause)
         place, has_started = self._places[error.rank], self._has_started(error.rank)
         self.shutdown()
-        if failure is Failure.CRASHED:
+        if failure in (Failure.CRASHED, Failure.HUNG):
             self._nodes.doubt([place])
-            fate = self._nodes.await_fate([place], self._pause)
-            failure = Failure.NODE_GONE if fate is Fate.GONE else kind_of_crash(cause, has_worked=has_started)
+            if self._nodes.await_fate([place], self._pause) is Fate.GONE:
+                failure = Failure.NODE_GONE
+            elif failure is Failure.CRASHED:
+                failure = kind_of_crash(cause, has_worked=has_started)
         decision, why, name = budget.decide(failure, place), one_line(cause), self._nodes.name(place)
-        facts = {"host": name, "kind": failure.value, "reason": why, "decision": decision.value}
+        facts = {"host": name, "kind": failure.value, "reason": why, "decision": decision.value, **error.more}
         self._store.ledger.record("failure", round=base.index + 1, work="centralize", **facts)
         if decision is not Decision.RESTART:
             raise (cause if isinstance(cause, WfcError) else self._lost_too_often(base, name, why)) from error.cause
         logger.warning("round %d: a rank of the centralizer failed on %s (%s); the ranks start again", base.index + 1, name, why)
-        if failure in (Failure.CRASHED, Failure.EARLY):
+        if failure in (Failure.CRASHED, Failure.EARLY, Failure.HUNG):
             self._nodes.failed(place, why, at_start=failure is Failure.EARLY)
 
     def _pause(self) -> None:
@@ -177,7 +189,8 @@ class RayCentralizer:
             self._endpoint = self._ranks[0].endpoint.remote()
         job = centralize_job(self._store, base, list(adapters), interim=interim)
         with log.span("centralize", phase="merging", round=base.index + 1, num_ranks=len(self._ranks)):
-            staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks])[0]
+            work = f"round {base.index + 1}, average"
+            staged = self._await([rank.centralize.remote(job, self._endpoint) for rank in self._ranks], work)[0]
             staged = replace(staged, facts={**staged.facts, "hosts": ray.get(self._hosts)})
         self._nodes.worked(self._places)
         logger.info(
@@ -186,15 +199,21 @@ class RayCentralizer:
         )  # fmt: skip
         return staged
 
-    def _await(self, refs: list[Any]) -> list[Any]:
+    def _await(self, refs: list[Any], work: str) -> list[Any]:
         """Returns the values of all ranks.
 
-        Raises the first error at once, since the other ranks would wait for the one that failed; or Interrupted.
+        Raises the first error at once, since the other ranks would wait for the one that failed; or Interrupted. The error of a
+        rank that hangs names it and `work`.
         """
+        liveness: Liveness[str] = Liveness(Limits.of(self._store.config.cluster), POLL_S)
+        liveness.add(work, self._ranks)
         waiting = refs
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
             self._raise_culprit(refs, done)
+            for _, hang in liveness.poll():
+                rank = hang.state.rank
+                raise _RankError(rank, hang.error(work, self._nodes.name(self._places[rank])), hang.facts())
             if waiting:
                 self._store.raise_if_stopped("while averaging")
         return ray.get(refs)  # type: ignore[no-any-return]

@@ -1,24 +1,27 @@
 """Decoding of test sets on a fleet: every worker of every gang takes one task after the other."""
 
-import contextlib
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist.backends.failure_policy import Budget, Decision
+from wfc_dist.backends.failure_policy import Budget, Decision, Failure
+from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.ray.failures import one_line
 from wfc_dist.backends.ray.fleet import Fleet, Loss
 from wfc_dist.backends.ray.gangs import Gang
+from wfc_dist.backends.ray.liveness import Liveness
+from wfc_dist.backends.worker import Report
 from wfc_dist.errors import GangFailedError, WfcError
 from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask
 from wfc_dist.rounds import Base
 from wfc_dist.runs.store import RunStore
 
-ASK_EVERY_S, ASK_AT_ONCE = 5.0, 8
+ASK_EVERY_S = 5.0
 logger = logging.getLogger(__name__)
 
 
@@ -43,8 +46,7 @@ class Decoding:
         self._budgets: dict[str, Budget] = {}  # by model
         self._told, self._num_done = told, 0
         self._shares: dict[Any, float] = {}
-        self._asked: dict[Any, Any] = {}  # question -> key in _running
-        self._asked_s, self._turn = 0.0, 0
+        self._liveness: Liveness[Any] = Liveness(Limits.of(store.config.cluster), ASK_EVERY_S, self._take_report)
 
     def run(self) -> None:
         """Decodes every task. Raises Interrupted, or GangFailedError when decoders are lost too often."""
@@ -60,19 +62,13 @@ class Decoding:
             self._report()
 
     def _report(self) -> None:
-        """Tells how many sets are decoded, and asks a few workers every ASK_EVERY_S how far they are."""
-        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
-        for question in answered:
-            key = self._asked.pop(question)
-            with contextlib.suppress(RayError):
-                self._shares[key] = ray.get(question)
+        """Tells how many sets are decoded, and finds the workers that hang."""
+        for ref, hang in self._liveness.poll():
+            self._end_hung(ref, hang)
         self._told(self._num_done + sum(self._shares.get(key, 0.0) * len(task.sets) for key, (task, *_) in self._running.items()))
-        if not self._asked and time.monotonic() - self._asked_s >= ASK_EVERY_S:
-            self._asked_s = time.monotonic()
-            running = list(self._running)
-            next_ones = [running[(self._turn + place) % len(running)] for place in range(min(ASK_AT_ONCE, len(running)))]
-            self._turn += ASK_AT_ONCE
-            self._asked = {self._running[key][2].decoded.remote(): key for key in next_ones}
+
+    def _take_report(self, ref: Any, _rank: int, report: Report) -> None:
+        self._shares[ref] = report.decoded
 
     def _start_idle(self) -> None:
         busy = {id(worker) for _, _, worker in self._running.values()}
@@ -80,7 +76,9 @@ class Decoding:
         for gang, worker in idle[: len(self._waiting)]:
             task = self._waiting.pop(0)
             self._load_base(gang, task.base)
-            self._running[worker.score.remote(task)] = (task, gang, worker)
+            ref = worker.score.remote(task)
+            self._running[ref] = (task, gang, worker)
+            self._liveness.add(ref, [worker])
         self._fleet.retire({gang for _, gang, _ in self._running.values()})
 
     def _settle(self, ref: Any) -> None:
@@ -91,6 +89,7 @@ class Decoding:
             self._lose(ref)
             return
         del self._running[ref]
+        self._liveness.drop(ref)
         self._fleet.worked(gang, to_the_end=True)
         self._num_done += len(task.sets)
         self._on_done(task, hypotheses)
@@ -100,13 +99,32 @@ class Decoding:
         task, gang, _ = self._running[ref]
         mine = [(key, worker) for key, (_, other, worker) in self._running.items() if other is gang]
         last = {rank: key for rank, worker in enumerate(gang.workers) for key, busy in mine if busy is worker}
-        self._waiting = [self._running.pop(key)[0] for key, _ in mine] + self._waiting
+        self._give_back([key for key, _ in mine])
         self._fleet.lose(gang, last, lambda loss: self._fail(task, loss))
 
-    def _fail(self, task: ScoreTask, loss: Loss) -> None:
+    def _give_back(self, refs: Sequence[Any]) -> None:
+        self._waiting = [self._running.pop(ref)[0] for ref in refs] + self._waiting
+        for ref in refs:
+            self._liveness.drop(ref)
+
+    def _end_hung(self, ref: Any, hang: Hang) -> None:
+        if ref not in self._running:  # another worker of its gang hangs, too
+            return
+        task, gang, worker = self._running[ref]
+        hang = replace(hang, state=replace(hang.state, rank=gang.workers.index(worker)))
+        error = hang.error(f"scoring {task.model_name()}", gang.locations[hang.state.rank].host)
+        logger.warning("%s", error)
+        self._give_back([key for key, (_, other, _) in self._running.items() if other is gang])
+        self._fleet.end_hung(gang, hang.state.rank, error, lambda loss: self._fail(task, loss, hang.facts()))
+
+    def _fail(self, task: ScoreTask, loss: Loss, more: Mapping[str, object] = MappingProxyType({})) -> None:
         work = task.model_name()
         budget = self._budgets.setdefault(work, Budget(self._store.config.cluster.max_failures))
-        if budget.decide(loss.failure, loss.node_id) is not Decision.RESTART:
+        decision = budget.decide(loss.failure, loss.node_id)
+        if loss.failure is Failure.HUNG:
+            facts = {"host": loss.host, "kind": loss.failure.value, "reason": one_line(loss.cause), "decision": decision.value}
+            self._store.ledger.record("failure", round=task.base.index, work=f"scoring {work}", **facts, **more)
+        if decision is not Decision.RESTART:
             failed = GangFailedError(f"scoring {work} on {loss.host} failed: {one_line(loss.cause)}")
             raise loss.cause if isinstance(loss.cause, WfcError) else failed
         logger.warning("a decoder on %s was lost (%s); other workers decode its test sets", loss.host, one_line(loss.cause))

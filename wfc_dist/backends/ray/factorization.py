@@ -3,25 +3,28 @@
 The coordinator moves references, never tensors.
 """
 
-import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
+from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.jobs import training_job
 from wfc_dist.backends.ray.failures import classify, one_line
 from wfc_dist.backends.ray.fleet import POLL_S, Fleet, Loss
 from wfc_dist.backends.ray.gangs import Gang
+from wfc_dist.backends.ray.liveness import Liveness
 from wfc_dist.backends.ray.metrics import RoundMetrics
 from wfc_dist.backends.stop_report import WAITING, Ending, stopped
+from wfc_dist.backends.worker import Report
 from wfc_dist.errors import GangFailedError, Interrupted, WfcError
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
@@ -30,7 +33,6 @@ from wfc_dist.storage import durable
 from wfc_dist.weights import peft_folder
 
 logger = logging.getLogger(__name__)
-ASK_AT_ONCE = 8  # trainers asked for their progress each POLL_S: messages a second don't grow with the number of trainers
 
 
 @dataclass(eq=False)
@@ -78,7 +80,7 @@ class Factorization:
         self._queue = deque(self._trainings)
         self._in_doubt: list[_Training] = []
         self._running: dict[Gang, _Training] = {}
-        self._progress = _ProgressPoll(display, lambda gang: fleet.worked(gang, to_the_end=False))
+        self._liveness: Liveness[Gang] = Liveness(Limits.of(store.config.cluster), POLL_S, self._take_report)
         self._metrics = RoundMetrics(store.config.run.name, base.index + 1)
         self._fatal: BaseException | None = None
         self._stopping_s: float | None = None
@@ -100,7 +102,10 @@ class Factorization:
                     self._on_training()
             self._fleet.wait([ref for training in self._running.values() for ref in training.refs])
             self._settle_ended()
-            self._progress.poll()
+            hanging = self._liveness.poll()
+            if self._store.stop_reason() is None:  # trainers that were asked to stop have a limit of their own
+                for gang, hang in hanging:
+                    self._end_hung(self._running[gang], gang, hang)
         for gang, training in self._running.items():
             training.ending = Ending("late", host=gang.host)
         adapters = {training.dataset: training.adapter for training in self._trainings if training.adapter is not None}
@@ -139,8 +144,23 @@ class Factorization:
             job = training_job(self._store, self._base, training.dataset)
             training.gang, training.refs, training.staged = gang, gang.train(job), job.output_dir
             self._running[gang] = training
-            self._progress.add(training, gang)
+            self._liveness.add(gang, gang.workers)
             logger.info("%s: training on %s (trainer %d)", training.dataset, gang.host, gang.index)
+
+    def _take_report(self, gang: Gang, rank: int, report: Report) -> None:
+        if rank == 0 and gang in self._running:
+            self._display.update(self._running[gang].dataset, report.progress, gang.host)
+            if report.progress is not None:
+                self._fleet.worked(gang, to_the_end=False)
+
+    def _end_hung(self, training: _Training, gang: Gang, hang: Hang) -> None:
+        self._end(training, gang)
+        self._in_doubt.append(training)
+        rank = hang.state.rank
+        error = hang.error(f"round {self._base.index + 1}, {training.dataset}", gang.locations[rank].host)
+        logger.warning("%s", error)
+        self._display.say(str(error))
+        self._fleet.end_hung(gang, rank, error, lambda loss: self._fail(training, gang, loss, hang.facts()))
 
     def _settle_ended(self) -> None:
         """Asks Ray once for all trainings: hundreds of questions for every one that ends would be the coordinator's main work."""
@@ -169,6 +189,7 @@ class Factorization:
     def _end(self, training: _Training, gang: Gang) -> None:
         training.gang = None
         del self._running[gang]
+        self._liveness.drop(gang)
 
     def _commit(self, training: _Training, gang: Gang, results: Sequence[Any]) -> Adapter:
         """Commits what a gang trained; every rank reports the same adapter."""
@@ -177,7 +198,7 @@ class Factorization:
             durable.await_files(staged, peft_folder.FILES)
         return self._store.commit_adapter(self._base, training.dataset, staged, asdict(results[0]) | {"host": gang.host})
 
-    def _fail(self, training: _Training, gang: Gang, loss: Loss) -> None:
+    def _fail(self, training: _Training, gang: Gang, loss: Loss, more: Mapping[str, object] = MappingProxyType({})) -> None:
         self._in_doubt.remove(training)
         moved = gang.stopping and loss.failure is Failure.STOPPED
         failure = Failure.NODE_GONE if moved else loss.failure
@@ -185,7 +206,7 @@ class Factorization:
         if failure is not Failure.NODE_GONE:
             self._metrics.failed(training.dataset)
         name, reason = training.dataset, "node drained" if moved else one_line(loss.cause)
-        facts = {"dataset": name, "host": loss.host, "kind": failure.value, "reason": reason, "decision": decision.value}
+        facts = {"dataset": name, "host": loss.host, "kind": failure.value, "reason": reason, "decision": decision.value, **more}
         self._store.ledger.record("moved" if moved else "failure", round=self._base.index + 1, **facts)
         if decision is not Decision.RESTART:
             self._give_up(name, loss)
@@ -210,36 +231,3 @@ def _ending(error: RayError, gang: Gang) -> Ending:
     if failure is Failure.STOPPED and isinstance(cause, Interrupted):
         return Ending("checkpointed", cause.facts.get("step"), gang.host)
     return Ending("lost", host=gang.host, reason=one_line(cause))
-
-
-class _ProgressPoll:
-    """Asks a few trainers at a time, in turn, how far they are, and waits for none: `Factorization` finds the lost ones."""
-
-    def __init__(self, display: Display, on_step: Callable[[Gang], None]) -> None:
-        self._display, self._on_step = display, on_step
-        self._to_ask: deque[tuple[_Training, Gang]] = deque()
-        self._asked: dict[Any, tuple[_Training, Gang]] = {}
-        self._asked_s = float("-inf")
-
-    def add(self, training: _Training, gang: Gang) -> None:
-        """Adds a training that has begun; it is asked until it ends."""
-        self._to_ask.append((training, gang))
-
-    def poll(self) -> None:
-        """Shows the replies that have come, and asks the next trainers every POLL_S."""
-        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
-        for ref in answered:
-            training, gang = self._asked.pop(ref)
-            with contextlib.suppress(RayError):
-                progress = ray.get(ref)
-                self._display.update(training.dataset, progress, gang.host)
-                if progress is not None:
-                    self._on_step(gang)
-                self._to_ask.append((training, gang))
-        if time.monotonic() - self._asked_s < POLL_S:
-            return
-        self._asked_s = time.monotonic()
-        for _ in range(min(ASK_AT_ONCE, len(self._to_ask))):
-            training, gang = self._to_ask.popleft()
-            if training.gang is gang:
-                self._asked[gang.workers[0].progress.remote()] = (training, gang)

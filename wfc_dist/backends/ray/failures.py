@@ -1,11 +1,14 @@
 """Exceptions that come from other processes: what kind of failure one is, its cause, and its text in one line."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from wfc_dist.backends.failure_policy import Failure
-from wfc_dist.errors import IntegrityError, Interrupted, WfcError
+from wfc_dist.errors import HungError, IntegrityError, Interrupted, WfcError
+
+T = TypeVar("T", bound=BaseException)
 
 
 def classify(error: BaseException) -> tuple[Failure, BaseException]:
@@ -16,6 +19,8 @@ def classify(error: BaseException) -> tuple[Failure, BaseException]:
     cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException) else error
     if isinstance(cause, Interrupted):
         return Failure.STOPPED, cause
+    if isinstance(cause, HungError):
+        return Failure.HUNG, cause
     if isinstance(cause, WfcError) and not isinstance(cause, IntegrityError):
         return Failure.REFUSED, cause
     return Failure.CRASHED, cause
@@ -27,7 +32,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
 
 
-def culprit(errors: Sequence[tuple[int, RayError]]) -> tuple[int, RayError]:
+def culprit(errors: Sequence[tuple[int, T]]) -> tuple[int, T]:
     """Returns the rank that made a gang fail, and its error, from (rank, error) in the order in which they were seen.
 
     A rank whose process ended made the others fail, whose own errors are of the connection to it.

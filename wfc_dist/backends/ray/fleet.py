@@ -19,7 +19,7 @@ from wfc_dist.backends.ray.failures import classify, culprit, kind_of_crash, one
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.nodes import POLL_NODES_S, Fate, Nodes
 from wfc_dist.backends.ray.placement import Need, nothing_fits, plan_gangs
-from wfc_dist.errors import GangFailedError
+from wfc_dist.errors import GangFailedError, HungError
 from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class _Lost:
 
     gang: Gang
     last: Mapping[int, Any]
-    errors: Sequence[tuple[int, RayError]]
+    errors: Sequence[tuple[int, BaseException]]
     settle: Callable[[Loss], None]
 
 
@@ -151,26 +151,37 @@ class Fleet:
             settle: Gets why the gang was lost.
         """
         gang.lost = True
-        errors = gang.errors(last)
+        errors: list[tuple[int, BaseException]] = [*gang.errors(last)]
         self._lost.append(_Lost(gang, last, errors, settle))
         if classify(culprit(errors)[1])[0] is Failure.CRASHED and not gang.stopping:
             self.nodes.doubt(gang.places)
+        self.nodes.hurry()
+
+    def end_hung(self, gang: Gang, rank: int, error: HungError, settle: Callable[[Loss], None]) -> None:
+        """Ends a gang one of whose ranks hangs. `tick` calls `settle`, once, when it is known whether its nodes answer."""
+        gang.lost = True
+        gang.kill()  # SIGKILL ends also a process that is stopped
+        self._lost.append(_Lost(gang, {}, [(rank, error)], settle))
+        self.nodes.doubt(gang.places)
         self.nodes.hurry()
 
     def _settle_lost(self) -> None:
         for lost in list(self._lost):
             gang, (rank, error) = lost.gang, culprit([*lost.errors, *lost.gang.errors(lost.last)])
             failure, cause = classify(error)
-            if failure is Failure.CRASHED:
+            if failure in (Failure.CRASHED, Failure.HUNG):
                 fate = self.nodes.fate(gang.places) if not gang.stopping else Fate.GONE  # it was asked to leave its node
                 if fate is None:
                     continue
-                failure = Failure.NODE_GONE if fate is Fate.GONE else kind_of_crash(cause, has_worked=gang.proven)
+                if fate is Fate.GONE:
+                    failure = Failure.NODE_GONE
+                elif failure is Failure.CRASHED:
+                    failure = kind_of_crash(cause, has_worked=gang.proven)
             self._lost.remove(lost)
             self.remove(gang)
             loss = Loss(failure, cause, gang.places[rank], gang.locations[rank].host, str(error))
             lost.settle(loss)
-            if failure in (Failure.EARLY, Failure.CRASHED):
+            if failure in (Failure.EARLY, Failure.CRASHED, Failure.HUNG):
                 self.nodes.failed(loss.node_id, one_line(cause), at_start=failure is Failure.EARLY)
 
     def worked(self, gang: Gang, *, to_the_end: bool) -> None:

@@ -41,8 +41,7 @@ class WorkerActor(Worker):
     """A `Worker` in a process of its own. Its calls run one after the other, apart from those of the group `status`."""
 
     _metrics: TrainerMetrics | None = None
-    progress: Any = ray.method(concurrency_group="status")(Worker.progress)
-    decoded: Any = ray.method(concurrency_group="status")(Worker.decoded)
+    report: Any = ray.method(concurrency_group="status")(Worker.report)
     request_stop: Any = ray.method(concurrency_group="status")(Worker.request_stop)
 
     def endpoint(self) -> tuple[str, int]:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
+from wfc_dist.activity import Activity
 from wfc_dist.backends.failure_policy import Failure
-from wfc_dist.backends.ray import decoding
+from wfc_dist.backends.ray import decoding, liveness
 from wfc_dist.backends.ray.decoding import Decoding
 from wfc_dist.backends.ray.fleet import Loss
+from wfc_dist.backends.worker import Report
+from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import GangFailedError
@@ -46,11 +49,12 @@ class Worker:
         return SimpleNamespace(remote=remote)
 
     @property
-    def decoded(self) -> Any:
+    def report(self) -> Any:
         def remote() -> Ref:
             self.asked += 1
             dead = self.clock[0] >= self.dies_s
-            return Ref(RayActorError() if dead else (self.clock[0] - self.begun_s) / 10, self.clock[0])
+            share = (self.clock[0] - self.begun_s) / 10
+            return Ref(RayActorError() if dead else Report(Activity("evaluate"), decoded=share), self.clock[0])
 
         return SimpleNamespace(remote=remote)
 
@@ -78,8 +82,9 @@ class FakeRay:
 
 def run(monkeypatch: pytest.MonkeyPatch, workers: list[Worker], clock: list[float], num_tasks: int) -> tuple[list[float], list]:
     """Returns what was told each second, and the tasks that were handed over."""
-    monkeypatch.setattr(decoding, "ray", FakeRay(clock))
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: clock[0])
+    for module in (decoding, liveness):
+        monkeypatch.setattr(module, "ray", FakeRay(clock))
+    monkeypatch.setattr(liveness.time, "monotonic", lambda: clock[0])
 
     def wait(_: object) -> None:
         clock[0] += 1
@@ -88,7 +93,7 @@ def run(monkeypatch: pytest.MonkeyPatch, workers: list[Worker], clock: list[floa
     fleet = SimpleNamespace(
         tick=lambda: None, ready=lambda: [gang], retire=lambda _: None, wait=wait, worked=lambda *_, **__: None
     )
-    store = SimpleNamespace(raise_if_stopped=lambda _: None)
+    store = SimpleNamespace(raise_if_stopped=lambda _: None, config=SimpleNamespace(cluster=ClusterConfig()))
     tasks = [ScoreTask(Base(0, "b", "0"), None, {f"{n}a": DATA, f"{n}b": DATA}, EvaluateConfig()) for n in range(num_tasks)]
     told: list[float] = []
     done: list = []
@@ -140,8 +145,9 @@ def test_a_lost_task_is_decoded_again_and_failures_of_nodes_are_not_those_of_the
     monkeypatch: pytest.MonkeyPatch, losses: list[tuple[Failure, str]], given_up: bool
 ) -> None:
     clock, left, done = [0.0], list(losses), []
-    monkeypatch.setattr(decoding, "ray", FakeRay(clock))
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: clock[0])
+    for module in (decoding, liveness):
+        monkeypatch.setattr(module, "ray", FakeRay(clock))
+    monkeypatch.setattr(liveness.time, "monotonic", lambda: clock[0])
     gang = Gang([DyingWorker(clock, num_lost=len(losses))])
 
     def lose(lost: Gang, last: dict[int, Ref], settle: Any) -> None:
@@ -151,7 +157,7 @@ def test_a_lost_task_is_decoded_again_and_failures_of_nodes_are_not_those_of_the
 
     fleet = SimpleNamespace(tick=lambda: None, ready=lambda: [gang], retire=lambda _: None, wait=lambda _: None, lose=lose,
                             worked=lambda *_, **__: None)  # fmt: skip
-    cluster = SimpleNamespace(max_failures=1)
+    cluster = ClusterConfig(max_failures=1)
     store = SimpleNamespace(raise_if_stopped=lambda _: None, config=SimpleNamespace(cluster=cluster))
     task = ScoreTask(Base(0, "b", "0"), None, {"a": DATA}, EvaluateConfig())
     loop = Decoding(store, fleet, lambda *_: None, [task], lambda task, _: done.append(task), told=lambda _: None)  # type: ignore[arg-type]

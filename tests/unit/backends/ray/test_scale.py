@@ -12,7 +12,7 @@ sys.path.append(str(REPO / "benchmarks"))
 import scale  # noqa: E402
 from simulated_ray import SimulatedRay  # noqa: E402
 
-from wfc_dist.backends.ray.factorization import ASK_AT_ONCE  # noqa: E402
+from wfc_dist.backends.ray.liveness import ASK_AT_ONCE  # noqa: E402
 from wfc_dist.config.schema import Config  # noqa: E402
 from wfc_dist.errors import Interrupted  # noqa: E402
 from wfc_dist.reports import status  # noqa: E402
@@ -46,7 +46,7 @@ def test_messages_per_adapter_do_not_grow(tmp_path: Path) -> None:
         ray = SimulatedRay(num_gangs, scale.train_s)
         simulate(scale.make_config(tmp_path / str(num_sets), num_gangs, num_sets, num_sets), ray)
         per_adapter.append(messages(ray) / num_sets)
-        assert ray.calls["progress"] / ray.now_s <= 2 * ASK_AT_ONCE, "each POLL_S a few are asked, however many train"
+        assert ray.calls["report"] / ray.now_s <= 2 * ASK_AT_ONCE, "each POLL_S a few are asked, however many train"
     assert per_adapter[0] == per_adapter[1]
 
 
