@@ -28,7 +28,8 @@ docs: .venv/dev
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/paper.py --plan --write
 	$(BIN)/python examples/open-speech/study.py
-	$(PYTEST) -q tests/unit/test_docs.py tests/unit/benchmarks tests/unit/examples/test_study.py
+	$(BIN)/python tests/published_methods.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/benchmarks tests/unit/examples/test_study.py tests/unit/merging/test_published.py
 
 site: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

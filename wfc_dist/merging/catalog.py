@@ -76,8 +76,16 @@ METHODS = {
     ),
     "tsv": Entry("task singular vectors made orthogonal to each other (TSV-M), summed", "arXiv 2412.00081"),
     "boosted_tsv": Entry(
-        "TSV-M with small singular values raised", "arXiv 2603.05354, boosting of arXiv 2506.16506",
-        {"beta": Option(0.01, "(0, 1]", "singular values after this share of their sum are raised to the one that reaches it")},
+        "TSV-M with each adapter's small singular values raised", "arXiv 2603.05354, boosting of arXiv 2506.16506",
+        {"beta": Option(0.3, "(0, 1]", "singular values after this share of an adapter's sum are raised to the one there")},
+    ),
+    "model_stock": Entry("the mean, shortened by how much the updates agree", "arXiv 2403.19522"),
+    "karcher": Entry("the mean direction on the sphere, at the mean length of the updates", "Karcher 1977, mergekit"),
+    "lors": Entry(
+        "lam times the sum of updates pruned to low rank plus a sparse rest", "arXiv 2502.17380",
+        {"r": Option(7, "[1, inf)", "rank of the part of low rank"),
+         "density": Option(0.2, "(0, 1]", "share of the rest's entries kept, largest first"),
+         "lam": Option(0.2, "[0, inf)", "factor of the sum")},
     ),
     "svd": Entry(
         "the mean cut back to rank r", "Eckart and Young 1936", {"r": Option(32, "[1, inf)", "rank of the update")}

@@ -168,6 +168,16 @@ def as_column(values: Sequence[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
 
 
+def largest_entries_from(item: Factors, density: float) -> float:
+    """Returns the magnitude from which on an entry is among the share `density` of an update's entries, the largest ones.
+
+    All entries of this magnitude count, so ties at the threshold make the share larger. At least one entry counts.
+    """
+    magnitudes = torch.cat([block[0].abs().flatten() for block in stacked_rows([item])])
+    num_kept = max(1, int(density * magnitudes.numel()))
+    return float(magnitudes.kthvalue(magnitudes.numel() - num_kept + 1).values)
+
+
 def chain_sum_rows(root_OI: torch.Tensor, deltas: Iterable[AnyDelta], num_rows: int) -> Iterator[torch.Tensor]:
     """Yields float64(root) + delta_1 + ... + delta_t in blocks of rows, summed in the order of the rounds.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, is_smaller_dense
+from wfc_dist.merging.factors import AnyDelta, DenseDelta, Factors, ModuleDelta, is_smaller_dense
 
 _TOLERANCE = 1e-8  # relative to the largest singular value; smaller values belong to repeated directions
 
@@ -46,6 +46,17 @@ def nearest_orthonormal(columns: torch.Tensor) -> torch.Tensor:
     kept = sigma > _TOLERANCE * sigma.max()
     nearest: torch.Tensor = left[:, kept] @ right[kept]
     return nearest
+
+
+def inner_products(factors: Sequence[Factors]) -> list[list[float]]:
+    """Returns <delta_i, delta_j> (Frobenius) of one module's updates, K by K, without computing an update.
+
+    The table is symmetric to the bit, and an entry depends on its two adapters only, so another order of the adapters permutes
+    the table.
+    """
+    pairs = [(item.b_OR.double() * item.scaling, item.a_RI.double()) for item in factors]
+    one_way = [[float(((b.T @ other_b) * (a @ other_a.T)).sum()) for other_b, other_a in pairs] for b, a in pairs]
+    return [[(one_way[i][j] + one_way[j][i]) / 2 for j in range(len(pairs))] for i in range(len(pairs))]
 
 
 def update_of(b_OR: torch.Tensor, coefficients_R: torch.Tensor, a_RI: torch.Tensor) -> AnyDelta:

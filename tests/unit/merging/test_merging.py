@@ -53,7 +53,7 @@ EQUAL: dict[str, dict[str, Any] | None] = {
     "mean": {}, "factor_mean": {}, "trimmed_mean": {}, "tsv": {}, "svd": {}, "fisher": {},
     "task_arithmetic": {"options": {"lam": 1 / 3}}, "ties": {"options": {"density": 1.0}}, "dare": {"options": {"density": 1.0}},
     "boosted_tsv": {"options": {"beta": 1.0}}, "nesterov": {"options": {"lr": 1.0, "momentum": 0.0}},
-    "ihr": {"inputs": {"previous": []}},
+    "ihr": {"inputs": {"previous": []}}, "model_stock": {}, "karcher": {}, "lors": {"options": {"lam": 1 / 3, "density": 1.0}},
 }  # fmt: skip
 
 
@@ -82,14 +82,14 @@ def test_every_method_has_a_file_a_test_and_a_line_of_documentation() -> None:
 @pytest.mark.parametrize("num_adapters", [1, 3])
 def test_equal_adapters_merge_to_that_adapter(method: str, num_adapters: int) -> None:
     settings = dict(EQUAL[method])
-    if method == "task_arithmetic":
-        settings = {"options": {"lam": 1 / num_adapters}}
+    if "lam" in settings.get("options", {}):
+        settings = {"options": settings["options"] | {"lam": 1 / num_adapters}}
     item = adapter(1)
     error = (merged(method, [item] * num_adapters, **settings).dense() - own(item)).abs().max()
     assert error <= 1e-6 * own(item).abs().max()  # float32, as updates are stored
 
 
-@pytest.mark.parametrize("method", ["ties", "dare", "nesterov", "ihr", "boosted_tsv", "task_arithmetic"])
+@pytest.mark.parametrize("method", ["ties", "dare", "nesterov", "ihr", "boosted_tsv", "task_arithmetic", "lors"])
 def test_equal_adapters_do_not_merge_to_that_adapter_where_the_page_says_so(method: str) -> None:
     item = adapter(1)
     assert (merged(method, [item] * 3).dense() - own(item)).norm() > 0.01 * own(item).norm()
@@ -114,7 +114,7 @@ def test_zero_adapters_scale_and_weights(method: str) -> None:
 
 @pytest.mark.parametrize("method", sorted(catalog.METHODS))
 def test_the_norm_of_the_mean_is_matched_and_the_direction_kept(method: str) -> None:
-    items = [adapter(1), adapter(2), adapter(3)]
+    items = [adapter(1), adapter(2), adapter(6)]  # their mean cosine is above 0, so model_stock gives an update
     inputs = {"inputs": inputs_of(method)}
     free, matched = merged(method, items, **inputs).dense(), merged(method, items, norm="mean", **inputs).dense()
     mean = sum(own(item) / 3 for item in items)

@@ -11,12 +11,15 @@ from peft.utils import merge_utils
 from wfc_dist.errors import InputError
 from wfc_dist.merging import low_rank
 from wfc_dist.merging.curvature import Curvature
-from wfc_dist.merging.factors import Factors
+from wfc_dist.merging.factors import DenseDelta, Factors
 from wfc_dist.merging.methods.boosted_tsv import boosted, boosted_tsv
 from wfc_dist.merging.methods.dare import dare
 from wfc_dist.merging.methods.fisher import fisher
 from wfc_dist.merging.methods.ihr import ihr
+from wfc_dist.merging.methods.karcher import karcher
+from wfc_dist.merging.methods.lors import lors
 from wfc_dist.merging.methods.mean import mean
+from wfc_dist.merging.methods.model_stock import model_stock, ratio
 from wfc_dist.merging.methods.nesterov import nesterov
 from wfc_dist.merging.methods.svd import svd
 from wfc_dist.merging.methods.task_arithmetic import task_arithmetic
@@ -146,18 +149,34 @@ def test_tsv_of_orthogonal_adapters_is_their_sum() -> None:
     assert_close(tsv(items, [0.5, 0.5]).dense(), sum(dense(items)), 1e-6)
 
 
-@pytest.mark.parametrize("beta", [0.01, 0.5, 0.9, 1.0])
-def test_boosted_tsv_raises_the_singular_values_of_tsv(beta: float) -> None:
-    items, rank = adapters(3), 4 + 5 + 6
-    u, sigma, v = np.linalg.svd(reference_tsv(items, [1 / 3] * 3))
-    cutoff = next((n for n in range(rank) if sum(sigma[: n + 1]) >= beta * sum(sigma[:rank]) - 1e-9), rank - 1)
-    raised = np.array([max(value, sigma[cutoff]) for value in sigma[:rank]])
-    assert_close(boosted_tsv(items, [1 / 3] * 3, beta=beta).dense(), u[:, :rank] @ np.diag(raised) @ v[:rank], 1e-5)
+@pytest.mark.parametrize("beta", [0.01, 0.3, 0.9, 1.0])
+def test_boosted_tsv_raises_each_adapters_singular_values_before_they_are_stacked(beta: float) -> None:
+    items, weights = adapters(3), [0.2, 0.3, 0.5]
+    raised = []
+    for item in items:
+        u, sigma, v = np.linalg.svd(dense([item])[0])
+        rank = item.a_RI.shape[0]
+        cutoff = next((n for n in range(rank) if sum(sigma[: n + 1]) >= beta * sum(sigma[:rank]) - 1e-9), rank - 1)
+        b_OR = u[:, :rank] * np.maximum(sigma[:rank], sigma[cutoff])
+        raised.append(Factors(torch.from_numpy(v[:rank]).float(), torch.from_numpy(b_OR).float(), 1.0))
+    assert_close(boosted_tsv(items, weights, beta=beta).dense(), reference_tsv(raised, weights), 1e-5)
+
+
+def test_the_weakest_adapter_stays_the_weakest_when_values_are_raised() -> None:
+    basis_O, basis_I = torch.linalg.qr(torch.randn(OUT, 8))[0], torch.linalg.qr(torch.randn(IN, 8))[0]
+    strong, weak = (
+        Factors(basis_I[:, part].T.contiguous(), (basis_O[:, part] * torch.tensor([4.0, 3.0, 2.0, 1.0])).contiguous(), scaling)
+        for part, scaling in ((slice(0, 4), 1.0), (slice(4, 8), 0.01))
+    )
+    found = boosted_tsv([strong, weak], [0.5, 0.5]).dense()
+    for item, expected in ((strong, [4.0, 4.0, 4.0, 4.0]), (weak, [0.04, 0.04, 0.04, 0.04])):
+        own = torch.linalg.qr(item.b_OR.double())[0]
+        assert_close(torch.linalg.svdvals(own.T @ found)[:4], np.array(expected), 1e-5)  # 0.3 of the sum is reached at the first
 
 
 def test_boosting_of_nothing_is_nothing() -> None:
     assert not boosted(torch.zeros(5, dtype=torch.float64), 0.01).any()
-    assert torch.equal(boosted(torch.tensor([1.0, 3.0, 2.0]).double(), 0.6), torch.tensor([2.0, 3.0, 2.0]).double())
+    assert torch.equal(boosted(torch.tensor([3.0, 2.0, 1.0]).double(), 0.6), torch.tensor([3.0, 2.0, 2.0]).double())
 
 
 @pytest.mark.parametrize("r", [1, 5, 1000])
@@ -212,6 +231,79 @@ def test_fisher_of_equal_or_no_information_is_the_mean_and_needs_every_adapters(
         assert_close(found, sum(dense(items)) / 3)
     with pytest.raises(InputError, match=r"train\.curvature"):
         fisher([*with_fisher(items[:2], [torch.ones(OUT, IN)] * 2), items[2]], [1 / 3] * 3)
+
+
+def orthogonal(num_adapters: int) -> list[Factors]:
+    basis_O, basis_I = torch.linalg.qr(torch.randn(OUT, num_adapters))[0], torch.linalg.qr(torch.randn(IN, num_adapters))[0]
+    return [
+        Factors(basis_I[:, place : place + 1].T.contiguous(), basis_O[:, place : place + 1].contiguous(), 1.0)
+        for place in range(num_adapters)
+    ]
+
+
+def test_model_stock_of_orthogonal_or_opposed_adapters_stays_at_the_base() -> None:
+    item = adapters(1)[0]
+    assert model_stock(orthogonal(3), [1 / 3] * 3).dense().abs().max() < 1e-7  # the cosines are rounding, about 1e-9
+    assert not model_stock([item, replace(item, scaling=-item.scaling)], [0.5, 0.5]).dense().any()
+    assert_close(model_stock([item], [1.0]).dense(), dense([item])[0], 1e-12)
+
+
+def test_model_stocks_ratio_is_that_of_the_paper() -> None:
+    cosine = np.cos(0.7)
+    products = [[1.0 if i == j else cosine for j in range(4)] for i in range(4)]
+    assert ratio(products, [0.25] * 4) == pytest.approx(4 * cosine / (1 + 3 * cosine), rel=1e-14)
+    assert ratio([[4.0, 0.0], [0.0, 0.0]], [0.5, 0.5]) == 0.0, "a zero update agrees with nothing"
+    assert ratio([[1.0, -0.5], [-0.5, 1.0]], [0.5, 0.5]) == 0.0
+
+
+def test_karcher_of_two_adapters_is_half_way_on_the_great_circle() -> None:
+    one, other = adapters(2)
+    first, second = dense([one, other])
+    u, v = first / np.linalg.norm(first), second / np.linalg.norm(second)
+    angle = np.arccos(np.sum(u * v))
+    for share in (0.5, 0.8):
+        way = (np.sin(share * angle) * u + np.sin((1 - share) * angle) * v) / np.sin(angle)
+        length = share * np.linalg.norm(first) + (1 - share) * np.linalg.norm(second)
+        assert_close(karcher([one, other], [share, 1 - share]).dense(), length * way, 1e-9)
+
+
+def test_karcher_of_orthogonal_adapters_keeps_their_length_and_of_opposite_ones_is_zero() -> None:
+    assert float(karcher(orthogonal(4), [0.25] * 4).dense().norm()) == pytest.approx(1.0, abs=1e-6)
+    item = adapters(1)[0]
+    zero, opposite = replace(item, b_OR=torch.zeros_like(item.b_OR)), replace(item, scaling=-item.scaling)
+    assert not karcher([item, opposite], [0.5, 0.5]).dense().any()
+    assert_close(karcher([item, zero], [0.25, 0.75]).dense(), 0.25 * dense([item])[0], 1e-12)
+    assert_close(karcher([item, opposite], [0.9, 0.1]).dense(), dense([item])[0], 1e-12)
+
+
+@pytest.mark.parametrize("method", [model_stock, karcher])
+def test_another_order_of_the_adapters_gives_the_same_bits(method: Any) -> None:
+    items, weights, order = adapters(5), [0.1, 0.15, 0.2, 0.25, 0.3], [3, 0, 4, 2, 1]
+    whole = method(items, weights)
+    other = method([items[place] for place in order], [weights[place] for place in order])
+    starts = np.cumsum([0, *(item.a_RI.shape[0] for item in items)])
+    columns = torch.cat([torch.arange(starts[place], starts[place + 1]) for place in order])
+    assert torch.equal(other.b_OR, whole.b_OR[:, columns]) and torch.equal(other.coefficients_R, whole.coefficients_R[columns])
+
+
+def test_karcher_of_many_adapters_is_dense_and_of_the_least_squared_angle() -> None:
+    items = adapters(20)
+    found = karcher(items, [1 / 20] * 20)
+    assert isinstance(found, DenseDelta)
+    points = np.stack([update.ravel() / np.linalg.norm(update) for update in dense(items)])
+
+    def spread(at: np.ndarray) -> float:
+        return float((np.arccos(points @ (at / np.linalg.norm(at))) ** 2).sum())
+
+    best = found.dense().numpy().ravel() / float(found.dense().norm())
+    for seed in range(5):
+        nudge = np.random.default_rng(seed).standard_normal(20) @ points
+        assert spread(best + 1e-3 * nudge) > spread(best)
+
+
+def test_lors_of_adapters_of_small_rank_is_task_arithmetic() -> None:
+    items = adapters(3)  # of ranks 4, 5 and 6
+    assert_close(lors(items, [0.2, 0.3, 0.5], r=6).dense(), task_arithmetic(items, [0.2, 0.3, 0.5], lam=0.2).dense())
 
 
 def moments(size: int, seed: int) -> torch.Tensor:
