@@ -92,7 +92,7 @@ class _Training:
         self.uploads = Uploads(job.mirror, self.metrics_file)
         self.checkpoints = Checkpoints(job, self.uploads)
         self.model = models.build(warm, job.lora, job.init_seed)
-        prior = GaussianFactors(self.model, job.lora.prior) if job.lora.prior else None
+        prior = GaussianFactors(self.model, job.lora.prior, job.init_seed) if job.lora.prior else None
         self.loss = TokenLoss(self.model, self.train.precision, self.train.distillation, prior)
         self.num_trainable = sum(value.numel() for value in self.loss.trained_parameters().values())
         if self.train.gradient_checkpointing:
