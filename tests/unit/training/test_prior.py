@@ -54,6 +54,7 @@ def authors_start(rows: int, columns: int, is_b: bool) -> tuple[torch.Tensor, fl
 
 def test_the_start_is_that_of_the_authors_code(loss: TokenLoss) -> None:
     assert loss.prior is not None
+    torch.manual_seed(0)
     for key, rho in loss.prior.spreads().items():
         sigma, divergence = authors_start(*rho.shape, is_b="lora_B" in key)
         found = torch.log1p(rho.detach().double().exp())
@@ -62,7 +63,9 @@ def test_the_start_is_that_of_the_authors_code(loss: TokenLoss) -> None:
             assert torch.equal(found, sigma)
         else:
             assert rho.min() >= -5.5 and rho.max() <= -4.5 and float(rho.detach().std()) == pytest.approx(12**-0.5, rel=0.2)
-        assert float(gaussian_divergence(zero, found, 0.2).mean()) == pytest.approx(divergence, rel=0.03)
+        assert float(gaussian_divergence(zero, found, 0.2).mean()) == pytest.approx(
+            divergence, abs=0.3
+        )  # a standard error is 0.04 or less
 
 
 def test_the_first_updates_that_are_drawn_are_zero_and_those_of_other_seeds_differ(loss: TokenLoss) -> None:
