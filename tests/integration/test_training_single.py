@@ -259,10 +259,10 @@ def test_one_process_may_use_one_strategy_after_the_other(inputs: Path, warm: Wa
 
     sharded = train_adapter(make_job(inputs, strategy, max_steps=2, strategy=strategy), warm, world)
     gc.collect()
-    left = [parameter.numel() for item in gc.get_objects() if isinstance(item, TokenLoss) for parameter in item.parameters()]
+    left = [type(item) for item in gc.get_objects() if isinstance(item, TokenLoss | torch.optim.Optimizer)]
     again = train_adapter(make_job(inputs, f"after-{strategy}", max_steps=2), warm, world)
 
-    assert sum(left) == 0  # a warm process must not keep a model for every adapter it has trained
+    assert not left  # a warm process must not keep a model or its moments for every adapter it has trained
     assert again.sha256 == expected.sha256
     assert sharded.final_loss == pytest.approx(expected.final_loss, rel=1e-6)
 

@@ -222,19 +222,9 @@ class ZeroEngine(Engine):
 
     def close(self) -> None:
         """Frees the engine. Every rank must call it."""
-        parameters = list(self.model.parameters())
         super().close()
         if self.stage == 3:
-            # Autograd functions of stage 3, and a list in DeepSpeed, keep a reference to engine and module for ever. So the
-            # parts of the base, the moments and the float32 copies are taken out of them.
-            from deepspeed.runtime.zero import parameter_offload
-
-            getattr(parameter_offload, "FWD_MODULE_STACK", []).clear()
-            for parameter in parameters:
-                parameter.data = parameter.data.new_empty(0)
-                parameter.__dict__.clear()
-            self.zero.optimizer.state.clear()
-            self.zero.fp32_partitioned_groups_flat.clear()
+            _forget_stage_3()
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
@@ -255,6 +245,19 @@ def _forget_accelerate() -> None:
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # the first DeepSpeedPlugin sets it and nothing removes it
     AcceleratorState._reset_state(reset_partial_state=True)  # the torch.distributed group stays
     GradientState._reset_state()
+
+
+def _forget_stage_3() -> None:
+    """Clears what DeepSpeed keeps per process: a list of models, and a cache of a method whose keys are engine and module."""
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    getattr(parameter_offload, "FWD_MODULE_STACK", []).clear()
+    method = getattr(PartitionedParameterCoordinator, "_PartitionedParameterCoordinator__params_to_release", None)
+    cached = (cell.cell_contents for cell in getattr(method, "__closure__", None) or ())
+    for function in (method, *cached):  # DeepSpeed has a wrapper around the method that has the cache
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 def _adam_state(parameter: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
