@@ -311,7 +311,7 @@ class _Worker:
         return self.ray.train(self, job)
 
     def _report(self) -> Ref:
-        return self.ray.later(0, lambda: Report(Activity("train", 1), Progress(1, 2, 3.0, 1e-3, 50.0, "train")))
+        return self.ray.later(0, lambda: Report(Activity(doing="train", step=1), Progress(1, 2, 3.0, 1e-3, 50.0, "train")))
 
     def _request_stop(self) -> Ref:
         self.stopped = True

@@ -15,6 +15,7 @@ class Activity:
     """What a process said when it was asked.
 
     Attributes:
+        about: What the work is about, such as the name of a data set; "" where it is about nothing in particular.
         doing: The piece of work, such as "train" or "load_base"; "" before any.
         step: The last step of the training that is done; 0 before, and in other work.
         idle_s: Seconds since anything has moved.
@@ -25,6 +26,7 @@ class Activity:
         pid: The process.
     """
 
+    about: str = ""
     doing: str = ""
     step: int = 0
     idle_s: float = 0.0
@@ -39,17 +41,19 @@ class _Here:
     """The state of this process. Threads set single fields, so that nobody waits for a lock that a stuck thread holds."""
 
     def __init__(self) -> None:
-        self.doing, self.step, self.is_steady = "", 0, False
+        self.about, self.doing, self.step, self.is_steady = "", "", 0, False
         self.moved_s, self.slowest_s, self.num_excused = time.monotonic(), 0.0, 0
         self.reading: list[tuple[str, float]] = []
 
 
 _here = _Here()
+may_end_process = False
+"""Whether a hang may end this process: whether it is a command or a job, and not a program that uses the library."""
 
 
-def begin(step: int = 0) -> None:
+def begin(about: str = "", step: int = 0) -> None:
     """Notes that new work begins, after `step` steps of an earlier attempt; the time since the last work does not count."""
-    _here.step, _here.is_steady = step, False
+    _here.about, _here.step, _here.is_steady = about, step, False
     _here.moved_s, _here.slowest_s = time.monotonic(), 0.0
 
 
@@ -109,4 +113,4 @@ def now() -> Activity:
     now_s, here = time.monotonic(), _here
     name, since_s = min(list(here.reading), key=lambda entry: entry[1], default=("", now_s))
     idle_s = 0.0 if here.num_excused else now_s - here.moved_s
-    return Activity(here.doing, here.step, idle_s, here.slowest_s, here.is_steady, name, now_s - since_s, os.getpid())
+    return Activity(here.about, here.doing, here.step, idle_s, here.slowest_s, here.is_steady, name, now_s - since_s, os.getpid())

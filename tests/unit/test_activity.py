@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_moves_make_the_work_young_and_its_slowest_step_is_kept(clock: list[float]) -> None:
-    activity.begin(step=4)
+    activity.begin("a", step=4)
     clock[0] += 50
     activity.moved(step=5)
     assert (activity.now().idle_s, activity.now().slowest_s) == (0.0, 0.0), "what comes before the first step is no step"

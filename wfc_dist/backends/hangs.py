@@ -32,6 +32,10 @@ class Limits:
         """Returns the limits of a configuration."""
         return cls(cluster.hang_timeout_s, cluster.start_timeout_s)
 
+    def silence_s(self) -> float:
+        """Returns for how many seconds a process may say nothing that says something again and again, whatever it works at."""
+        return LEAST_S if self.configured == "auto" else self.configured
+
     def limit_s(self, activities: Sequence[Activity]) -> float:
         """Returns for how many seconds work may stand still whose ranks said this; ranks wait for one another."""
         slowest_s = max((activity.slowest_s for activity in activities), default=0.0)
@@ -78,11 +82,11 @@ class Hang:
     state: RankState
     limit_s: float
 
-    def error(self, work: str, host: str) -> HungError:
-        """Returns the error that names the work, the rank, its host and what the rank was at."""
+    def error(self, work: str, host: str, who: str = "") -> HungError:
+        """Returns the error that names the work, the rank (or `who`), its host and what it was at."""
         look = "at the file and its mount" if self.state.said and self.state.said.reading else "at that host"
         return HungError(
-            f"{work}: rank {self.state.rank} on {host} {self.state.words()}; look {look}, "
+            f"{work}: {who or f'rank {self.state.rank}'} on {host} {self.state.words()}; look {look}, "
             f"or raise cluster.hang_timeout_s (now {self.limit_s:.0f} s) if it is only slow"
         )
 

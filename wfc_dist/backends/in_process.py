@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from wfc_dist import activity
 from wfc_dist.backends import net
 from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.worker import Worker, WorkerSetup
@@ -96,6 +97,7 @@ class InProcessBackend:
 
     def centralize(self, base: Base, adapters: Sequence[Adapter], *, interim: bool = False) -> StagedBase:
         """See `rounds.Centralizer`; `interim` makes an interim base (see `stream`)."""
+        activity.begin("the average")
         staged = centralize_rank(centralize_job(self._store, base, list(adapters), interim=interim), collectives.Group())
         assert staged is not None
         return staged

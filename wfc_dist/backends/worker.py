@@ -184,7 +184,7 @@ class Worker:
         assert self.world is not None and self.warm is not None, "join and load_base come first"
         log.set_context(round=job.round_index, dataset=job.dataset, world_rank=self.setup.world_rank)
         self._progress = None
-        activity.begin()
+        activity.begin(job.dataset)
         try:
             return train_adapter(job, self.warm, self.world, self._report, self._stop.is_set)
         finally:
@@ -219,7 +219,7 @@ class Worker:
         torch.set_num_threads(self.setup.threads)
         assert self.warm is not None and self.warm.base == task.base, "load_base comes first"
         self._decoded = 0.0
-        activity.begin()
+        activity.begin(task.model_name())
         model: Any = self.warm.model()
         if task.adapter is not None:
             from peft import PeftModel

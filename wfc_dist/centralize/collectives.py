@@ -7,6 +7,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from wfc_dist import activity
+
 TIMEOUT_S = 600
 
 
@@ -46,6 +48,7 @@ def exchange_bytes(payloads: Sequence[bytes], group: Group) -> list[bytes]:
     Every rank must call it, in the same order. Ranks exchange bytes and not sums, so the receiver decides the order of summation,
     and the result does not depend on the number of ranks.
     """
+    activity.moved()
     if group.world_size == 1:
         return list(payloads)
     sizes = torch.tensor([len(payload) for payload in payloads], dtype=torch.int64)

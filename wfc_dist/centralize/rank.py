@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.centralize import apply, collectives, exchange, inputs
 from wfc_dist.centralize.apply import MergedModule
 from wfc_dist.centralize.exchange import Share, Stacked
@@ -140,6 +140,7 @@ def average_owned(
     grids = exchange.agree_on_grids(loaded, shares, dense, group)
 
     def average(module: str, share: Share) -> AveragedModule:
+        activity.moved()
         if share.grid is not None:
             mean, *squares = exchange.mean_of(share, shares)
             return AveragedModule(mean.scaled(recipe.scale), *squares)

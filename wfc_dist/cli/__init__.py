@@ -2,6 +2,7 @@
 
 import sys
 
+from wfc_dist import activity
 from wfc_dist.errors import EXIT_FAILED, WfcError, exit_code_of, explain_os
 
 _COMPLETION = {"--install-completion", "--show-completion"}
@@ -18,6 +19,7 @@ def main() -> None:
         from wfc_dist.doctor.run import main as diagnose
 
         sys.exit(diagnose(sys.argv[2:]))
+    activity.may_end_process = True
     try:
         app(prog_name="wfc" if _COMPLETION.intersection(sys.argv[1:]) else None)
     except WfcError as error:

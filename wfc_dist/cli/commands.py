@@ -95,12 +95,14 @@ def plan(config: ConfigPath, overrides: Overrides = None, json: Json = False) ->
     """Show placement, bytes and hours, on a running cluster also who goes where; start nothing."""
     log.quiet_libraries()
     from wfc_dist.backends.ray.cluster import address_of, prepare_environment
+    from wfc_dist.backends.watchdog import watched
     from wfc_dist.coordinator.checks import check_start
     from wfc_dist.coordinator.plan import plan_run
     from wfc_dist.reports.plan import plan_table
 
     settings = wfc_dist.load_config(config, overrides or [])
-    checked, console = check_start(settings), terminal.console()
+    with watched(settings.cluster, "plan"):
+        checked, console = check_start(settings), terminal.console()
     hours = checked.hours
     for warning in checked.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -125,12 +127,14 @@ def audit(
     json: Json = False,
 ) -> None:
     """Check every data set before a GPU is taken."""
+    from wfc_dist.backends.watchdog import watched
     from wfc_dist.data.audit import audit as audit_data
     from wfc_dist.progress import counting
     from wfc_dist.reports.status import audit_table
 
-    with counting("rows checked") as told:
-        report = audit_data(wfc_dist.load_config(config, overrides or []), deep=deep, show=show, told=told)
+    settings = wfc_dist.load_config(config, overrides or [])
+    with watched(settings.cluster, "audit"), counting("rows checked") as told:
+        report = audit_data(settings, deep=deep, show=show, told=told)
     if json:
         _print_json("audit", report)
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import activity
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.config.yaml_text import read_yaml_file
@@ -112,6 +113,7 @@ class Inbox:
     def _wait(self, poll_s: float) -> None:
         end = time.monotonic() + poll_s
         while (left_s := end - time.monotonic()) > 0:
+            activity.moved()
             self.store.raise_if_stopped("between two data sets")
             time.sleep(min(left_s, STOP_POLL_S))
 

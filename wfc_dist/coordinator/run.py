@@ -6,13 +6,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wfc_dist import caller, log
+from wfc_dist import activity, caller, log
+from wfc_dist.backends.failure_policy import Decision, Failure
+from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.ray.cluster import address_of, connected, named_address, prepare_environment
+from wfc_dist.backends.watchdog import Watchdog
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
 from wfc_dist.coordinator.notify import notify
@@ -78,7 +81,9 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         2
     """
     display = display or Display()
-    with caller.put_back(), log.put_back(), StopOnSignal(display).caught() as signals:
+    opened: list[RunStore] = []
+    watchdog = Watchdog(Limits.of(config.cluster), lambda hang: _tell_hang(hang, display, opened))
+    with caller.put_back(), log.put_back(), StopOnSignal(display).caught() as signals, watchdog:
         checked = check_start(config)
         for warning in checked.warnings:
             display.say(f"warning: {warning}")
@@ -87,11 +92,29 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
         prepare_environment(config.cluster)  # before anything imports ray
         with _joined(config), opened_for_writing(config, checked.fingerprints, display.say) as store:
             signals.store = store
+            opened.append(store)
             try:
                 return _run_locked(store, checked, display, work)
             finally:
                 signals.store = None
+                opened.clear()
                 log.close()
+
+
+def _tell_hang(hang: Hang, display: Display, opened: Sequence[RunStore]) -> None:
+    """Says that this process hangs, and records it in the run, where there is one."""
+    host, facts = socket.gethostname(), hang.facts()
+    work = hang.state.said.about if hang.state.said else ""
+    for store in opened:
+        error = hang.error(f"round {store.current_round()}{f', {work}' if work else ''}", host, "the process")
+        display.say(f"{error}; the same command goes on")
+        about = {"dataset": work} if work in store.config.datasets else {"work": work} if work else {}
+        what = {"host": host, "kind": Failure.HUNG.value, "reason": str(error)[:300], "decision": Decision.WAIT.value}
+        store.ledger.record("failure", round=store.current_round(), **about, **what, **facts)
+        if activity.may_end_process:
+            store.status.write("interrupted", error.message, error.exit_code)
+    if not opened:
+        display.say(str(hang.error("before anything was started", host, "the process")))
 
 
 def _joined(config: Config) -> contextlib.AbstractContextManager[None]:

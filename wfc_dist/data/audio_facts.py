@@ -1,5 +1,6 @@
 """What is known of encoded audio, and what an open one offers."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,12 @@ import numpy as np
 
 class BrokenAudio(Exception):
     """Encoded audio cannot be read; the text is the reason."""
+
+
+def require_regular(mode: int) -> None:
+    """Raises BrokenAudio for a pipe, a socket or a device, by `st_mode`: opening or reading one may wait for ever."""
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BrokenAudio("it is a pipe, a socket or a device")
 
 
 @dataclass(frozen=True, slots=True)

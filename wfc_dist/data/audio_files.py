@@ -11,7 +11,7 @@ import numpy as np
 
 from wfc_dist import activity
 from wfc_dist.data import audio_streams
-from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio
+from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio, require_regular
 from wfc_dist.data.audio_pipes import AudioPipe
 from wfc_dist.errors import InputError
 
@@ -72,10 +72,12 @@ class AudioFile:
     def encoded(self) -> bytes:
         """Returns the encoded audio. Raises InputError if the file is missing."""
         try:
+            with activity.reading(self.path):
+                require_regular(os.stat(self.path).st_mode)
             with activity.reading(self.path), open(self.path, "rb") as file:
                 file.seek(self.first_byte)
                 return file.read(-1 if self.num_bytes is None else self.num_bytes)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BrokenAudio) as error:
             raise unreadable(self, error) from error
 
 
@@ -126,7 +128,7 @@ AudioRef = AudioFile | AudioCell | AudioPipe
 def unreadable(audio: AudioRef, error: Exception) -> InputError:
     """Returns the error that names the audio, the reason and what to do."""
     if isinstance(audio, AudioFile) and not os.path.isfile(audio.path):
-        what = "is no file, but a folder, a pipe or a device" if os.path.exists(audio.path) else "is missing"
+        what = "is no file, but a folder, a pipe, a socket or a device" if os.path.exists(audio.path) else "is missing"
         return InputError(f"audio file {audio.path} {what}; put it there or take its row out")
     reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError(f"cannot read audio {audio.name}: {reason}; replace it or take its row out")

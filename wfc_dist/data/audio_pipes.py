@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from wfc_dist import activity
 from wfc_dist.errors import InputError
 
 TIMEOUT_S = 300
@@ -51,7 +52,8 @@ class AudioPipe:
 def _output(command: tuple[str, ...]) -> bytes:
     name = shlex.join(command)
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
+        with activity.reading(name):
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot start {name}: {reason}; install the program, or convert the audio") from error

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wfc_dist.data import av_audio
-from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio, Stream
+from wfc_dist.data.audio_facts import AudioFacts, BrokenAudio, Stream, require_regular
 
 BLOCK_FRAMES = 1 << 18
 _SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
@@ -150,6 +150,7 @@ def _route(source: Any) -> tuple[str, AudioFacts]:
         return found
     try:
         stat = os.stat(source)
+        require_regular(stat.st_mode)
     except (OSError, ValueError) as error:  # a path with NUL is a ValueError
         raise BrokenAudio(getattr(error, "strerror", None) or str(error)) from error
     return _route_of_file(source, stat.st_size, stat.st_mtime_ns)

@@ -112,7 +112,7 @@ class _Training:
         state.restore_rng(begun, job.data_seed, world.world_size, world.world_rank, world.device)
         if self.writes and self.metrics_file:
             metrics_log.cut(self.metrics_file, self.resumed_from, evaluated=self.progress.evaluated_step == self.resumed_from)
-        activity.begin(self.resumed_from)
+        activity.begin(job.dataset, self.resumed_from)
         self.began, self.speech_before = time.monotonic(), self.progress.speech_seconds
 
     def _make_penalties(self) -> list[Callable[[], torch.Tensor]]:

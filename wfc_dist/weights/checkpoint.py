@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from wfc_dist import activity
 from wfc_dist.errors import InputError
 from wfc_dist.weights import adapter_config, base_chain, companions
 from wfc_dist.weights.json_files import read_object, whole_number
@@ -53,11 +54,12 @@ def resolve_root(model: str, revision: str | None = None, use: Use = "train") ->
 
 @contextmanager
 def _asking_the_hub(model: str) -> Iterator[None]:
-    """Turns what the hub's library raises into InputError."""
+    """Turns what the hub's library raises into InputError. Its requests have limits of their own."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        yield
+        with activity.excused():
+            yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"the model {model!r} is no folder and the hub did not give it ({type(error).__name__}); "

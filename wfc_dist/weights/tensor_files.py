@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from wfc_dist import activity
 from wfc_dist.errors import InputError
 
 _NAMES = {
@@ -119,6 +120,7 @@ class TensorFileWriter:
         self._put(len(text).to_bytes(8, "little") + text)
 
     def _put(self, data: bytes | memoryview) -> None:
+        activity.moved()
         self._digest.update(data)
         self._file.write(data)
         self._unflushed += len(data)

@@ -19,8 +19,8 @@ def test_the_limit_is_what_is_configured() -> None:
 
 
 def test_before_its_first_step_work_may_take_as_long_as_a_start() -> None:
-    assert LIMITS.limit_s([]) == LIMITS.limit_s([Activity("load_base")]) == 300.0
-    assert LIMITS.limit_s([Activity("load_base"), at_step(1)]) == 60.0
+    assert LIMITS.limit_s([]) == LIMITS.limit_s([Activity(doing="load_base")]) == 300.0
+    assert LIMITS.limit_s([Activity(doing="load_base"), at_step(1)]) == 60.0
     assert Limits(900.0, start_s=300.0).limit_s([]) == 900.0
 
 

@@ -64,7 +64,7 @@ class RankActor:
 
     def centralize(self, job: CentralizeJob, endpoint: tuple[str, int]) -> StagedBase | None:
         """See `centralize.rank.centralize_rank`; the first call joins the group."""
-        activity.begin()
+        activity.begin("the average")
         if self._group is None:
             net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
@@ -160,6 +160,7 @@ class RayCentralizer:
             self._nodes.failed(place, why, at_start=failure is Failure.EARLY)
 
     def _pause(self) -> None:
+        activity.moved()
         self._store.raise_if_stopped("while averaging")
         time.sleep(POLL_S)
 
@@ -210,6 +211,7 @@ class RayCentralizer:
         waiting = refs
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+            activity.moved()
             self._raise_culprit(refs, done)
             for _, hang in liveness.poll():
                 rank = hang.state.rank

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from wfc_dist import activity
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.ray.failures import one_line
@@ -51,6 +52,7 @@ class Decoding:
     def run(self) -> None:
         """Decodes every task. Raises Interrupted, or GangFailedError when decoders are lost too often."""
         while self._waiting or self._running:
+            activity.moved()
             self._store.raise_if_stopped("while scoring")
             self._fleet.tick()
             self._start_idle()

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from wfc_dist import activity
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.jobs import training_job
@@ -91,6 +92,7 @@ class Factorization:
         Raises Interrupted, or GangFailedError where no trainer can go on.
         """
         while self._queue or self._running or self._in_doubt:
+            activity.moved()
             if self._store.stop_reason() is not None:
                 self._fleet.request_stop()
                 if not self._running or self._stopped_for_too_long():

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from wfc_dist import activity
 from wfc_dist.backends.failure_policy import Failure
 from wfc_dist.backends.ray.failures import classify, culprit, kind_of_crash, one_line
 from wfc_dist.backends.ray.gangs import Gang
@@ -91,6 +92,7 @@ class Fleet:
             self._grow()
             if self.gangs or not self.nodes.undecided():
                 break
+            activity.moved()
             self._store.raise_if_stopped("while waiting for nodes")
             time.sleep(POLL_S)
         if not self.gangs:

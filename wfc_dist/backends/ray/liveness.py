@@ -14,6 +14,8 @@ from wfc_dist.backends.hangs import Hang, Limits, RankState, hang_of
 
 ASK_AT_ONCE = 8
 """Ranks asked each `ask_every_s`: messages a second do not grow with the number of ranks."""
+PAUSED_S = 30.0
+"""A longer time between two polls was none of the ranks."""
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -57,7 +59,7 @@ class Liveness(Generic[Key]):
         self._ranks: dict[Key, list[_Rank[Key]]] = {}
         self._to_ask: deque[_Rank[Key]] = deque()
         self._asked: dict[Any, _Rank[Key]] = {}
-        self._asked_s = float("-inf")
+        self._asked_s, self._polled_s = float("-inf"), float("inf")
 
     def add(self, key: Key, workers: Sequence[Any]) -> None:
         """Adds work that has begun; its ranks are asked until `drop`."""
@@ -73,6 +75,9 @@ class Liveness(Generic[Key]):
         """Takes in the answers that have come, asks the next ranks, and returns the work that hangs, which is dropped."""
         answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
         now_s = time.monotonic()
+        if now_s - self._polled_s > PAUSED_S:
+            self._begin_anew(now_s)
+        self._polled_s = now_s
         for ref in answered:
             self._take(self._asked.pop(ref), ref, now_s)
         if now_s - self._asked_s < self._ask_every_s:
@@ -84,6 +89,12 @@ class Liveness(Generic[Key]):
         for key, _ in hanging:
             self.drop(key)
         return hanging
+
+    def _begin_anew(self, now_s: float) -> None:
+        """Lets all time limits begin now: nobody has looked for a while, as where a scheduler suspends a whole job."""
+        for rank in (rank for ranks in self._ranks.values() for rank in ranks):
+            rank.begun_s, rank.still_s = now_s, 0.0
+            rank.asked_s = None if rank.asked_s is None else now_s
 
     def _take(self, rank: "_Rank[Key]", ref: Any, now_s: float) -> None:
         rank.asked_s = None

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.backends.ray.centralizer import RayCentralizer
 from wfc_dist.backends.ray.decoding import Decoding
 from wfc_dist.backends.ray.factorization import Factorization
@@ -59,6 +59,7 @@ class RayTrainers:
         end = time.monotonic() + limit_s
         try:
             while time.monotonic() < end:
+                activity.moved()
                 self._store.raise_if_stopped("during the broadcast")
                 _, waiting = ray.wait(refs, num_returns=len(refs), timeout=POLL_S) if refs else ([], [])
                 if not waiting:

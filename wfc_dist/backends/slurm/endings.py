@@ -8,7 +8,7 @@ from wfc_dist.backends.failure_policy import Failure
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import JobState
 from wfc_dist.backends.slurm.submission import EXIT_NOT_PRIVATE, EXIT_NOT_SHARED, PICKLES, JobRecord
-from wfc_dist.errors import ConfigError, GangFailedError, InputError, IntegrityError, WfcError
+from wfc_dist.errors import ConfigError, GangFailedError, HungError, InputError, IntegrityError, WfcError
 
 INTERRUPTED = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL")
 SETTLE_S = {"PREEMPTED": 30.0, "NODE_FAIL": 30.0, "UNKNOWN": 30.0}
@@ -79,6 +79,8 @@ def judge(where: str, job: JobRecord, state: JobState, failure: dict[str, Any] |
     kind = Failure.CRASHED if job.has_begun or is_own or not node else Failure.EARLY
     if isinstance(cause, InputError | ConfigError) or (failure and failure["refused"]):
         kind = Failure.REFUSED
+    if isinstance(cause, HungError):
+        kind = Failure.HUNG
     return Ending(cause, kind, node, why, is_blind)
 
 

@@ -5,6 +5,7 @@ preemption or the time limit. Then the process asks the training for a checkpoin
 file of the run exists, the job is not requeued.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -15,13 +16,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wfc_dist import activity
 from wfc_dist.backends import net
-from wfc_dist.errors import GangFailedError, IntegrityError, Interrupted, WfcError
+from wfc_dist.backends.hangs import Hang, Limits
+from wfc_dist.backends.watchdog import Watchdog
+from wfc_dist.errors import GangFailedError, HungError, IntegrityError, Interrupted, WfcError
 from wfc_dist.storage import durable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 RESULT, STARTS, BEGAN = "result.json", "starts.jsonl", "began.json"
 POLL_S = 0.5
+BEATS_IN_LIMIT = 10
 FIRST_PORT, NUM_PORTS = 10_000, 10_000  # below the ephemeral ports of the system, and below those of slurm/round.sh
 
 
@@ -117,6 +122,11 @@ def failed_file(folder: Path, world_rank: int) -> Path:
     return folder / f"failed-{world_rank}.json"
 
 
+def heartbeat_file(folder: Path, world_rank: int) -> Path:
+    """Returns the file in which a rank says again and again what it works at."""
+    return folder / f"alive-{world_rank}.json"
+
+
 @dataclass
 class JobProcess:
     """One process of a job. submitit runs it, and checkpoints and requeues it on a warning signal.
@@ -127,6 +137,7 @@ class JobProcess:
         payload: The work of the job.
         max_requeues: The job fails after more requeues than this.
         checkpoints: Whether the payload can checkpoint. If not, it starts from the beginning after a requeue.
+        limits: How long the work may stand still.
     """
 
     folder: str
@@ -134,6 +145,7 @@ class JobProcess:
     payload: Payload
     max_requeues: int
     checkpoints: bool
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         self._context: RankContext | None = None
@@ -146,7 +158,8 @@ class JobProcess:
         if (result := read_result(folder)) and result["state"] == "done":
             return
         context = rank_context()
-        failed_file(folder, context.world_rank).unlink(missing_ok=True)
+        for file in (failed_file, heartbeat_file):
+            file(folder, context.world_rank).unlink(missing_ok=True)
         if context.world_rank == 0:
             for name in (RESULT, BEGAN):
                 (folder / name).unlink(missing_ok=True)
@@ -159,9 +172,12 @@ class JobProcess:
             self._write_failure(context, self._too_often())
             raise self._too_often()
         signal.signal(signal.SIGTERM, self._on_term)  # submitit ignores it, but some sites preempt with SIGTERM alone
-        thread = self.start(context)
-        while thread.is_alive():
-            thread.join(POLL_S)  # short waits, because Python runs signal handlers between them
+        activity.may_end_process = True
+        with Watchdog(self.limits, lambda hang: self._record_hang(context, hang), context.world_rank):
+            thread = self.start(context)
+            threading.Thread(target=self._beat, args=(context, thread), name="heartbeat", daemon=True).start()
+            while thread.is_alive():
+                thread.join(POLL_S)  # short waits, because Python runs signal handlers between them
         self._conclude(context)
 
     def start(self, context: RankContext) -> threading.Thread:
@@ -170,6 +186,21 @@ class JobProcess:
         self._thread = threading.Thread(target=self._run, args=(context,), name="payload", daemon=True)
         self._thread.start()
         return self._thread
+
+    def _beat(self, context: RankContext, thread: threading.Thread) -> None:
+        """Shows the coordinator that this process runs: a process that is stopped cannot say so itself."""
+        every_s, number = self.limits.silence_s() / BEATS_IN_LIMIT, 0
+        while thread.is_alive():
+            number += 1
+            with contextlib.suppress(OSError):
+                heartbeat_file(Path(self.folder), context.world_rank).write_text(
+                    json.dumps({"beat": number, "host": context.host, **asdict(activity.now())}), encoding="utf-8"
+                )
+            thread.join(every_s)
+
+    def _record_hang(self, context: RankContext, hang: Hang) -> None:
+        about = hang.state.said.about if hang.state.said else ""
+        self._write_failure(context, hang.error(about or "the job", context.host))
 
     def _run(self, context: RankContext) -> None:
         try:
@@ -230,14 +261,14 @@ class JobProcess:
         durable.write_sealed(Path(self.folder) / RESULT, {"state": state, **facts})
 
     def _write_failure(self, context: RankContext, error: BaseException) -> None:
-        refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError)
+        refused = isinstance(error, WfcError) and not isinstance(error, IntegrityError | HungError)
         facts = {"refused": refused, "error": type(error).__name__, "message": str(error), "host": context.host,
                  "node": os.environ.get("SLURMD_NODENAME", ""),
                  "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
         durable.write_sealed(failed_file(Path(self.folder), context.world_rank), facts)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "stop_file", "payload", "max_requeues", "checkpoints")}
+        return {name: getattr(self, name) for name in ("folder", "stop_file", "payload", "max_requeues", "checkpoints", "limits")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

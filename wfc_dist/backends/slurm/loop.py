@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import activity
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
+from wfc_dist.backends.hangs import Limits
 from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import INTERRUPTED, SETTLE_ELSE_S, SETTLE_S, judge
 from wfc_dist.backends.slurm.exclusion import excluded
+from wfc_dist.backends.slurm.heartbeats import Heartbeats
 from wfc_dist.backends.slurm.job_process import JobProcess, Payload, read_failure, read_result
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.backends.slurm.watching import Watch
@@ -75,6 +78,8 @@ class SubmittedJob:
         num_requeues: Number of requeues that the job has recorded.
         num_recorded: Number of requeues that are in the ledger.
         cancelled_s: Time of the last cancellation, `time.monotonic`.
+        heartbeats: What its ranks say while they run; None before the first look.
+        hung: The failure of a rank that says nothing any more, as the rank itself would have recorded it.
     """
 
     spec: JobSpec
@@ -84,6 +89,8 @@ class SubmittedJob:
     num_requeues: int = 0
     num_recorded: int = 0
     cancelled_s: float = field(default=-1e9)
+    heartbeats: Heartbeats | None = None
+    hung: dict[str, Any] | None = None
 
     @property
     def job_id(self) -> str:
@@ -112,6 +119,7 @@ class JobLoop:
         self._store, self._round, self._say, self._on_done, self._on_poll = store, round_index, say, on_done, on_poll
         self._on_failed = on_failed
         self._cluster, self._failures = store.config.cluster, failures
+        self._limits = Limits.of(store.config.cluster)
         self._folder = store.paths.slurm_jobs(round_index).resolve()
         self._watch = Watch()
         self._waiting: list[JobSpec] = []
@@ -129,6 +137,7 @@ class JobLoop:
         for spec in specs:
             self._attach_or_queue(spec)
         while self._waiting or self._active:
+            activity.moved()
             if self._store.stop_reason() is not None:
                 self._stop_jobs()
                 if not self._active:
@@ -178,7 +187,9 @@ class JobLoop:
             spec, room = self._waiting[0], room - 1
             prepared = submission.prepare(self._folder, spec.label, spec.key, self._store.config.run.name)
             stop_file, slurm = str(self._store.paths.stop_file.resolve()), self._cluster.slurm
-            process = JobProcess(str(prepared.folder), stop_file, spec.make_payload(), slurm.max_requeues, spec.checkpoints)
+            process = JobProcess(
+                str(prepared.folder), stop_file, spec.make_payload(), slurm.max_requeues, spec.checkpoints, self._limits
+            )
             try:
                 keep_off = excluded(self._failures, self._cluster)
                 record = submission.submit(prepared, process, self._cluster, spec.resources, keep_off)
@@ -223,10 +234,26 @@ class JobLoop:
             self._tell(job, where if state.state == "RUNNING" else f"{state.state.lower()} {state.reason}".strip())
         if self._on_poll:
             self._on_poll(job, state)
+        self._end_hung(job, state)
         if self._finish(job) or state is None or not (state.ended or state.state == "UNKNOWN"):
             return
         if self._watch.age_s(job.record.name) >= SETTLE_S.get(state.state, SETTLE_ELSE_S):
             self._ended(job, state)
+
+    def _end_hung(self, job: SubmittedJob, state: JobState | None) -> None:
+        """Cancels a job a rank of which says nothing any more; a new one goes on once Slurm has ended it."""
+        job.heartbeats = job.heartbeats or Heartbeats(job.record.folder, self._limits)
+        found = job.heartbeats.look(is_running=state is not None and state.state == "RUNNING")
+        if found is None or job.hung is not None or self._store.stop_reason() is not None:
+            return
+        hang, host = found
+        error = hang.error(f"round {self._round}, {job.spec.title}", host)
+        node = state.nodes if state and not set("[,") & set(state.nodes) else ""
+        job.hung = {"refused": False, "error": type(error).__name__, "message": error.message, "host": host, "node": node}
+        self._tell(job, error.message)
+        logger.warning("%s", error)
+        client.cancel(job.job_id)
+        self._watch.hurry()
 
     def _finish(self, job: SubmittedJob) -> bool:
         """Passes the result of a job to `on_done` if there is one, even after a crash. Returns whether there was one."""
@@ -275,7 +302,7 @@ class JobLoop:
         if self._store.stop_reason() is not None:
             self._stopped.add(label)
             return
-        failure, result = read_failure(job.record.folder), read_result(job.record.folder)
+        failure, result = job.hung or read_failure(job.record.folder), read_result(job.record.folder)
         host = job.host or state.nodes
         if failure is not None or not (state.state in INTERRUPTED or (result and state.state != "CANCELLED")):
             self._failed(job, state, failure, host)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wfc_dist import activity
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.data.readers.cells import cell_rows, told
 from wfc_dist.data.readers.parquet import has_parquet, parquet_rows
@@ -51,7 +52,7 @@ def _load(dataset: DatasetConfig, split_name: str, *, streaming: bool = False) -
             "source: FOLDER, format: saved"
         )
     what = f"load split {split_name!r} of {dataset.source!r}{'' if is_folder else ' from the Hugging Face hub'}"
-    with told(what, todo):
+    with told(what, todo), activity.excused():
         return datasets.load_dataset(
             dataset.source, name=dataset.subset, data_dir=dataset.data_dir, data_files=files, revision=dataset.revision,
             split=split_name, streaming=streaming,

@@ -54,7 +54,7 @@ class Worker:
             self.asked += 1
             dead = self.clock[0] >= self.dies_s
             share = (self.clock[0] - self.begun_s) / 10
-            return Ref(RayActorError() if dead else Report(Activity("evaluate"), decoded=share), self.clock[0])
+            return Ref(RayActorError() if dead else Report(Activity(doing="evaluate"), decoded=share), self.clock[0])
 
         return SimpleNamespace(remote=remote)
 

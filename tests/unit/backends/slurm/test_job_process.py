@@ -1,18 +1,22 @@
 """What runs inside a job."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from wfc_dist import activity
+from wfc_dist.backends.hangs import Limits
 from wfc_dist.backends.slurm import job_process
 from wfc_dist.backends.slurm.job_process import JobProcess, RankContext, read_failure, read_result, rendezvous_port
-from wfc_dist.errors import ConfigError, GangFailedError, IntegrityError, Interrupted
+from wfc_dist.errors import ConfigError, GangFailedError, HungError, IntegrityError, Interrupted
 
 
 @pytest.mark.process
@@ -33,6 +37,7 @@ def in_job(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_RESTART_COUNT", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_NUM_NODES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr(activity, "may_end_process", False)  # put back at the end
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(signal, "signal", lambda *_: before)  # the test's process keeps its handlers
 
@@ -40,6 +45,46 @@ def in_job(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_process(folder: Path, payload: Any, **changes: Any) -> JobProcess:
     facts = {"stop_file": str(folder / "stop"), "max_requeues": 3, "checkpoints": True} | changes
     return JobProcess(str(folder), payload=payload, **facts)
+
+
+@pytest.mark.usefixtures("in_job")
+def test_a_job_says_again_and_again_that_it_runs(tmp_path: Path) -> None:
+    beats = []
+
+    def payload(context: RankContext) -> dict[str, Any]:
+        end = time.monotonic() + 30
+        while len(set(beats)) < 3 and time.monotonic() < end:
+            with contextlib.suppress(OSError, ValueError):
+                beats.append(json.loads(job_process.heartbeat_file(tmp_path, 0).read_text())["beat"])
+        return {"folders": []}
+
+    make_process(tmp_path, payload, limits=Limits(1.0, 60.0))()
+    assert len(set(beats)) == 3 and beats == sorted(beats)
+
+
+HANGS = """
+import sys, threading
+from pathlib import Path
+from wfc_dist import activity
+from wfc_dist.backends.hangs import Limits
+from wfc_dist.backends.slurm.job_process import JobProcess
+
+def stuck(context):
+    activity.begin("es")
+    activity.moved(step=7)
+    threading.Event().wait()
+
+JobProcess(sys.argv[1], sys.argv[1] + "/stop", stuck, 3, True, Limits(2.0))()
+"""
+
+
+@pytest.mark.process
+def test_a_job_whose_work_stands_still_records_it_and_ends(tmp_path: Path) -> None:
+    job = {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "SUBMITIT_EXECUTOR": "slurm"}
+    done = subprocess.run([sys.executable, "-c", HANGS, tmp_path], env={**os.environ, **job}, timeout=60, check=False)
+    found = read_failure(tmp_path)
+    assert done.returncode == 75 and found is not None and found["error"] == "HungError" and not found["refused"]
+    assert "es: rank 0 on" in found["message"] and "after step 7" in found["message"]
 
 
 def until_stopped(context: RankContext) -> dict[str, Any]:
@@ -77,7 +122,8 @@ def test_a_job_notes_that_its_work_has_begun_and_forgets_it_at_its_next_start(tm
 
 @pytest.mark.usefixtures("in_job")
 @pytest.mark.parametrize(
-    ("error", "refused"), [(ConfigError("no"), True), (IntegrityError("bytes"), False), (OSError("disk"), False)]
+    ("error", "refused"),
+    [(ConfigError("no"), True), (IntegrityError("bytes"), False), (HungError("es"), False), (OSError("disk"), False)],
 )
 def test_a_failure_says_whether_it_would_come_again(tmp_path: Path, error: Exception, refused: bool) -> None:
     def fail(context: RankContext) -> dict[str, Any]:

@@ -355,3 +355,32 @@ def test_a_folder_of_pickles_that_others_may_write_is_named(site: Site, tmp_path
     cause = root_cause("round 1, a: job 7", job, JobState("7", "FAILED", "node3", ""), None, "node3")
     assert isinstance(cause, ConfigError)
     assert f"{job.folder}/submitit, whose pickles a job loads, belongs to another user, or others may write it" in cause.message
+
+
+def test_a_job_that_says_nothing_any_more_is_cancelled_and_a_new_one_goes_on(
+    site: Site, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.config = store.config.model_copy(update={"cluster": store.config.cluster.model_copy(update={"hang_timeout_s": 0.2})})
+
+    def play(job: JobRecord, number: int) -> None:
+        if number > 1:
+            site.finish(job)
+            return
+        site.start(job)
+        site.set(job, "RUNNING")
+        beat = {"beat": 1, "host": "node1", "doing": "train", "step": 7}
+        job_process.heartbeat_file(job.folder, 0).write_text(json.dumps(beat))
+
+    def cancel(job_id: str, pending_only: bool = False) -> None:
+        site.cancelled.append((job_id, pending_only))
+        for name, state in site.states.items():
+            if state.job_id == job_id:
+                site.states[name] = JobState(job_id, "CANCELLED", "node1", "")
+
+    site.play = play  # type: ignore[method-assign]
+    monkeypatch.setattr(client, "cancel", cancel)
+    assert list(run_loop(store, "a")) == ["a"]
+    assert site.cancelled == [("101", False)]
+    (failure,) = [line for line in ledger(store) if line["event"] == "failure"]
+    assert (failure["kind"], failure["decision"], failure["host"]) == ("hung", "restart", "node1")
+    assert "a: rank 0 on node1 has not answered for" in failure["reason"] and "in train after step 7" in failure["reason"]
