@@ -68,6 +68,7 @@ class RankActor:
         if self._group is None:
             net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
+        activity.moved(steady=True)  # the libraries are loaded, and every rank is there
         return centralize_rank(job, self._group)
 
     def read_changed(self, base: Base, hashes: dict[str, str]) -> Broadcast:
@@ -215,7 +216,9 @@ class RayCentralizer:
             self._raise_culprit(refs, done)
             for _, hang in liveness.poll():
                 rank = hang.state.rank
-                raise _RankError(rank, hang.error(work, self._nodes.name(self._places[rank])), hang.facts())
+                error = hang.error(work, self._nodes.name(self._places[rank]))
+                self._nodes.say(str(error))
+                raise _RankError(rank, error, hang.facts())
             if waiting:
                 self._store.raise_if_stopped("while averaging")
         return ray.get(refs)  # type: ignore[no-any-return]

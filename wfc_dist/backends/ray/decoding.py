@@ -116,6 +116,7 @@ class Decoding:
         hang = replace(hang, state=replace(hang.state, rank=gang.workers.index(worker)))
         error = hang.error(f"scoring {task.model_name()}", gang.locations[hang.state.rank].host)
         logger.warning("%s", error)
+        self._fleet.nodes.say(str(error))
         self._give_back([key for key, (_, other, _) in self._running.items() if other is gang])
         self._fleet.end_hung(gang, hang.state.rank, error, lambda loss: self._fail(task, loss, hang.facts()))
 

@@ -95,6 +95,10 @@ class Nodes:
         """Returns a node's host name, also of one that is gone."""
         return self._names.get(node_id, node_id)
 
+    def say(self, text: str) -> None:
+        """Shows one line."""
+        self._display.say(text)
+
     # --- which may be used now
 
     def free(self) -> list[Node]:
