@@ -94,12 +94,10 @@ class RateReader:
 
     def spelling(self, run_dir: Path) -> dict[str, str]:
         """Returns the spelling table that the scores of a run were made with: that of its root; empty without base 0."""
-        root = Run(run_dir).find_base(0)
-        if root is None:
-            return {}
-        if root.path not in self._spelling:
-            self._spelling[root.path] = spelling_table(root.path)
-        return self._spelling[root.path]
+        if run_dir not in self._spelling:
+            root = Run(run_dir).find_base(0)
+            self._spelling[run_dir] = spelling_table(root.path) if root is not None else {}
+        return self._spelling[run_dir]
 
     def _read(self, model: ScoredModel, name: str) -> tuple[tuple[str, str], list[Hypothesis], Counts]:
         header, hypotheses = read_hypotheses(model.hypotheses(name))

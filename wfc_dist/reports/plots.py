@@ -28,6 +28,8 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False,
     "axes.prop_cycle": cycler(color=CYCLE), "lines.linewidth": 1.4, "legend.fontsize": 8,
 }  # fmt: skip
+_TICKS = 16  # bases that are all named on an axis
+_COLUMNS = 1500  # of a lane: more than a screen shows
 _PHASE_COLORS = dict(zip(PHASES, (*CYCLE, "#b3a125", "#d9d9d9", INK), strict=True))  # waiting recedes
 
 
@@ -107,7 +109,9 @@ def rounds_plot(rates: Mapping[str, Sequence[tuple[int, float]]], protected: Seq
             points = [(index, 100 * rate) for index, rate in rates[name]]
             axes.plot(*zip(*points, strict=True), marker=marker, markersize=4.5, label=name)
         bases = sorted({index for of_set in rates.values() for index, _ in of_set})
-        axes.set(title=title, xlabel="base", ylabel="error in percent", xticks=bases, ylim=(0, None))
+        axes.set(title=title, xlabel="base", ylabel="error in percent", ylim=(0, None))
+        if len(bases) <= _TICKS:
+            axes.set_xticks(bases)
         if chosen:
             axes.legend(ncols=2 if len(chosen) > 4 else 1)
         else:
@@ -232,16 +236,35 @@ def timeline_plot(processes: Mapping[str, Sequence[Span]], phases: Sequence[str]
     figure, (axes,) = grid_of(1, columns=1, width=8.6, height=0.9 + 0.27 * len(processes))
     last_s = max(span.end_s for spans in processes.values() for span in spans)
     for position, spans in enumerate(processes.values()):
-        for span in sorted(spans, key=lambda span: not span.beside):  # what is done beside lies below
-            width = max(span.end_s - span.start_s, last_s / 1500)  # what is too short to see is a line
-            bar = [(span.start_s, width)]
-            axes.broken_barh(bar, (position - 0.38, 0.76), facecolors=_PHASE_COLORS[span.phase], linewidth=0)
+        bars = lane_bars(spans, last_s)
+        places, colors = [bar[:2] for bar in bars], [_PHASE_COLORS[bar[2]] for bar in bars]
+        axes.broken_barh(places, (position - 0.38, 0.76), facecolors=colors, linewidth=0)
     for phase in phases:
         axes.plot([], [], "s", color=_PHASE_COLORS[phase], label=phase)
     axes.set_yticks(range(len(processes)), list(processes))
     axes.set(xlabel="seconds since the attempt began", xlim=(0, last_s * 1.005), ylim=(len(processes) - 0.4, -0.6))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, columnspacing=1.2, handletextpad=0.3)
     return as_svg(figure)
+
+
+def lane_bars(spans: Sequence[Span], last_s: float) -> list[tuple[float, float, str]]:
+    """Returns the bars of a lane, (start, width, phase), without overlap; at most _COLUMNS, however many spans there are.
+
+    Inner spans cover outer ones, which cover what is done beside. What is too short to see is a column wide.
+    """
+    lane: list[str | None] = [None] * _COLUMNS
+    width = last_s / _COLUMNS
+    for span in sorted(spans, key=lambda span: not span.beside):
+        first = min(int(span.start_s / width), _COLUMNS - 1)
+        end = min(max(round(span.end_s / width), first + 1), _COLUMNS)
+        lane[first:end] = [span.phase] * (end - first)
+    bars, start = [], 0
+    for phase, same in itertools.groupby(lane):
+        length = len(list(same))
+        if phase is not None:
+            bars.append((start * width, length * width, phase))
+        start += length
+    return bars
 
 
 @mpl.rc_context(STYLE)

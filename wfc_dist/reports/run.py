@@ -24,6 +24,8 @@ from wfc_dist.runs.handle import Run
 from wfc_dist.storage import durable
 
 _LEDGER_ROWS = 300
+_CURVES = 12  # rounds whose curves are drawn, the last ones; each picture takes a tenth of a second
+_GAPS = 8  # rounds whose exactness gaps are drawn
 _ATTEMPTS, _LANES = 3, 40  # the timeline shows the last attempts, and the first processes of each
 _DAMAGED = (WfcError, OSError, ValueError, KeyError, TypeError)  # a missing or unreadable part becomes a note
 
@@ -184,13 +186,21 @@ def _rounds(matrix: ScoreMatrix) -> Section:
 
 def _curves(run: Run, matrix: ScoreMatrix) -> Section:
     parts: list[Part] = []
+    found: dict[int, dict[str, Sequence[Mapping[str, Any]]]] = {}
     for index, names in enumerate(matrix.config.round_list(), start=1):
         logged = {name: run.curve(index, name, tell=lambda said: parts.append(Part(note=said))) for name in names}
         if curves := {name: rows for name, rows in logged.items() if rows}:
-            waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
-            note = f"share of the time that a trainer waited for data: {waits}" if waits else ""
-            shown = "; ".join(f"{name}: {_course(rows)}" for name, rows in curves.items())
-            parts.append(Part(f"Round {index}", note, plots.curves_plot(curves), f"Training loss. {shown}."))
+            found[index] = curves
+    for index in list(found)[-_CURVES:]:
+        curves = found[index]
+        waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
+        note = f"share of the time that a trainer waited for data: {waits}" if waits else ""
+        shown = "; ".join(f"{name}: {_course(rows)}" for name, rows in curves.items())
+        parts.append(Part(f"Round {index}", note, plots.curves_plot(curves), f"Training loss. {shown}."))
+    if earlier := list(found)[:-_CURVES]:
+        rows = [[Cell(str(index)), Cell(name), Cell(_course(steps))] for index in earlier for name, steps in found[index].items()]
+        table = HtmlTable(["round", "data set", "training loss"], rows, left=True)
+        parts.append(Part("Earlier rounds", table=table, folded=f"{len(earlier)} rounds that are not drawn"))
     return Section(parts=parts or [Part(note="No learning curves are on disk.")])
 
 
@@ -227,8 +237,10 @@ def _exactness(run: Run, matrix: ScoreMatrix) -> Section:
         "Update loss: ||cast(W + delta) - W - delta|| / ||delta||, what the base's data type rounded away."
     )
     table = HtmlTable(["round", "method", "exactness gap", "update loss", "norm of the update"], rows)
-    svg = plots.modules_plot(gaps, "exactness gap") if gaps else ""
-    return Section(intro, [Part(svg=svg, alternative=range_of(gaps), table=table)])
+    drawn = dict(list(gaps.items())[-_GAPS:])
+    svg = plots.modules_plot(drawn, "exactness gap") if drawn else ""
+    note = f"the last {len(drawn)} of {len(gaps)} rounds are drawn" if len(drawn) < len(gaps) else ""
+    return Section(intro, [Part(note=note, svg=svg, alternative=range_of(drawn), table=table)])
 
 
 def _short(value: Any) -> str:

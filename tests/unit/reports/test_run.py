@@ -137,6 +137,24 @@ def test_colours_run_from_better_to_worse():
     assert (heat(-0.5), heat(-3), heat(0.5), heat(9)) == (-1, -1, 1, 1)
 
 
+def test_of_many_rounds_the_last_are_drawn_and_the_others_stand_in_a_table(run):
+    tree = json.loads((run / "config.json").read_text())
+    tree["config"]["rounds"] = [["cs"]] * 30
+    (run / "config.json").write_text(json.dumps(tree))
+    first = run / "round-0001" / "training-curves" / "cs.jsonl"
+    before = write_report(run).read_text().count("<svg")
+    for index in range(2, 31):
+        path = run / f"round-{index:04d}" / "training-curves" / "cs.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(first.read_text())
+
+    text = write_report(run).read_text()
+
+    assert text.count("<svg") == before + 11, "12 rounds instead of one"
+    assert "18 rounds that are not drawn" in text and "from 3 at step 1 to 0.158 at step 19" in text
+    assert ">Round 30<" in text and ">Round 18<" not in text
+
+
 def test_running_mean_by_hand():
     assert running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1, 2, 4, 6]
 
