@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import random
+import signal
 import sys
 import threading
 import warnings
@@ -11,6 +12,26 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""What schedulers and terminals send, to one process, to its group, or to every process of a job."""
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Has SIGNALS handled by `handler` while the context lasts; does nothing outside the main thread, where Python cannot.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextlib.contextmanager

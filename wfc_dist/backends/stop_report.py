@@ -6,7 +6,7 @@ from typing import Literal
 
 from wfc_dist.errors import Interrupted
 
-MOST_NAMES = 20  # of one kind, in the message; the ledger has all
+MOST_NAMES, MOST_LETTERS = 20, 100  # of one kind, and of a reason, in the message; status.json and the ledger have all
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ending:
     def __str__(self) -> str:
         step = f" at step {self.step}" if self.step is not None else ""
         host = f" on {self.host}" if self.host and self.kind != "checkpointed" else ""
-        return step + host + (f" ({self.reason})" if self.reason else "")
+        return step + host + (f" ({self.reason[:MOST_LETTERS]})" if self.reason else "")
 
 
 WAITING = Ending("waiting")

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from wfc_dist.backends.ray.cluster import connected, prepare_environment
+from wfc_dist.caller import handled
 from wfc_dist.compare.results import is_done
 from wfc_dist.compare.settings import Comparison, PlannedRun
 from wfc_dist.compare.sweep import Sweep
 from wfc_dist.compare.tune_folder import TuneFolder, last_words
 from wfc_dist.coordinator.checks import check
-from wfc_dist.coordinator.signals import SignalsSoFar, handled
-from wfc_dist.errors import Interrupted, RunLockedError
+from wfc_dist.coordinator.signals import SignalsSoFar
+from wfc_dist.errors import EXIT_INTERRUPTED, Interrupted, RunLockedError
 from wfc_dist.progress import Display
 from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run
@@ -89,7 +90,10 @@ def _signals(folder: TuneFolder, display: Display) -> Iterator[None]:
     so_far = SignalsSoFar()
 
     def stop(number: int, frame: object) -> None:
-        if not so_far.is_first(folder.stop.exists):
+        kind = so_far.kind(folder.stop.exists)
+        if kind == "later":
+            os._exit(EXIT_INTERRUPTED)
+        if kind == "same":
             return
         name = signal.Signals(number).name
         durable.write_text(folder.stop, name + "\n")

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from wfc_dist import activity, caller, log
 from wfc_dist.backends.failure_policy import Decision, Failure
 from wfc_dist.backends.hangs import Hang, Limits
-from wfc_dist.backends.ray.cluster import address_of, connected, named_address, prepare_environment
+from wfc_dist.backends.ray.cluster import EMBEDDED_STORE_BYTES, address_of, connected, named_address, prepare_environment
+from wfc_dist.backends.ray.embedded import User
 from wfc_dist.backends.watchdog import Watchdog
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
+from wfc_dist.coordinator.ending import say_interrupted
 from wfc_dist.coordinator.notify import notify
 from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import Interrupted, WfcError, exit_code_of
@@ -59,7 +61,8 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
     """Runs, or goes on with, all rounds of a configuration and returns the last base. Writes the run directory.
 
     In the main thread, the first signal checkpoints and stops the run. Python lets no other thread catch signals: there,
-    `wfc stop RUN` and the file RUN/stop do it. What the call changes for the whole process is put back at its end.
+    `wfc stop RUN` and the file RUN/stop do it. What the call changes for the whole process is put back at its end. A second
+    signal ends the process with exit code 75, and so does the loss of the Ray node that the call has started.
 
     Args:
         config: From `load_config`.
@@ -72,7 +75,8 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
     Raises:
         ConfigError, InputError: Something cannot be used; nothing was started.
         RunLockedError: Another process works on the run.
-        Interrupted: A stop was asked for; everything is checkpointed, and the same call goes on.
+        Interrupted: A stop was asked for, or something that passes ended the run; the message and RUN/status.json say what has
+            checkpointed, and the same call goes on.
         WfcError: What else went wrong; the message and the exit code are in RUN/status.json, too.
 
     Example:
@@ -91,12 +95,11 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
             display.say(f"the cluster is the one at {named_address(config.cluster)}")
         prepare_environment(config.cluster)  # before anything imports ray
         with _joined(config), opened_for_writing(config, checked.fingerprints, display.say) as store:
-            signals.store = store
             opened.append(store)
             try:
-                return _run_locked(store, checked, display, work)
+                with signals.stopping(store):
+                    return _run_locked(store, checked, display, work)
             finally:
-                signals.store = None
                 opened.clear()
                 log.close()
 
@@ -228,7 +231,8 @@ def _backend(
     from wfc_dist.backends.ray.trainers import RayTrainers
 
     with log.span("start_ray", phase="loading"):
-        stack.enter_context(connected(store.config.cluster))
+        user = User(display.say, store.raise_if_stopped, partial(say_interrupted, store))
+        stack.enter_context(connected(store.config.cluster, EMBEDDED_STORE_BYTES, user))
     nodes = Nodes(store, display, admit(store, display.say))
     fleet = Fleet(store, display.say, nodes)
     centralizer = RayCentralizer(store, nodes)

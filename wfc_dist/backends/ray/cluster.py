@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
+from wfc_dist.backends.ray import embedded
+from wfc_dist.backends.ray.embedded import NOBODY, User
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import ConfigError
@@ -42,32 +43,46 @@ def prepare_environment(cluster: ClusterConfig) -> None:
 
 
 @contextlib.contextmanager
-def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -> Iterator[None]:
+def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES, user: User = NOBODY) -> Iterator[None]:
     """Connects to `cluster.address`, or starts an embedded node on loopback; disconnects, or ends it, at the end.
 
-    Inside another such context of this process this one does nothing: several runs share one connection.
+    Inside another such context of this process this one only has `user` told: several runs share one connection.
 
     Args:
         cluster: Has the address; without one `RAY_ADDRESS` counts, which `ray job submit` sets. `prepare_environment` must
             have been called.
         store_bytes: Size of the object store of an embedded node.
+        user: Who is told of an embedded node.
 
     Raises:
         ConfigError: No cluster answers at the address, or the cluster refuses the token or runs other versions of Ray or Python.
+        Interrupted: The embedded node does not start.
     """
     address = address_of(cluster)
     require_reachable(cluster)
     import ray
-    from ray.exceptions import AuthenticationError
 
     if ray.is_initialized():
-        yield
-        return
+        with embedded.used_by(user):
+            yield
+    elif address is None:
+        with embedded.node(store_bytes, user):
+            yield
+    else:
+        _join(address)
+        try:
+            yield
+        finally:
+            embedded.disconnect()
+
+
+def _join(address: str) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
     on_term = signal.getsignal(signal.SIGTERM)
-    embedded = {"address": "local", "include_dashboard": False, "object_store_memory": store_bytes}
-    options: dict[str, Any] = {"address": address, "namespace": "wfc_dist"} if address else embedded
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, namespace="wfc_dist", log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError as error:
         raise ConfigError(
             f"the Ray cluster at {address} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
@@ -76,10 +91,6 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES) -
         raise _connection_error(address, error) from error
     if threading.current_thread() is threading.main_thread():  # elsewhere Python handles no signals, and ray.init takes none
         signal.signal(signal.SIGTERM, on_term)  # ray.init takes it, to end the process at once
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def require_reachable(cluster: ClusterConfig) -> None:
@@ -105,12 +116,10 @@ def require_reachable(cluster: ClusterConfig) -> None:
         ) from error
 
 
-def _connection_error(address: str | None, error: Exception) -> ConfigError:
+def _connection_error(address: str, error: Exception) -> ConfigError:
     if "Version mismatch" in str(error):
         facts = " ".join(str(error).split())
         return ConfigError(f"the Ray cluster at {address} runs other versions than this program: {facts}; make them equal")
-    if not address:
-        return ConfigError(f"Ray did not start on this machine: {error}")
     return ConfigError(  # a wrong token, a missing token and a machine that is no node look the same in Ray's error
         f"something answers at {address}, but this program cannot join it as a Ray cluster ({error}); start it on a node of the "
         "cluster, with RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN if it has one"

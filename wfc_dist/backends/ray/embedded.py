@@ -1,0 +1,291 @@
+"""A Ray node of this program's own: started again when it fails to start, kept from signals, watched, and ended even if it hangs.
+
+Ray's processes are children of this one, and end with it. They start with SIGNALS blocked: a signal to the process group, or to
+every process of a job, reaches this program alone, which has its trainers checkpoint. SIGKILL, which nobody can block, ends them.
+"""
+
+import atexit
+import contextlib
+import glob
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from wfc_dist.caller import SIGNALS
+from wfc_dist.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, Interrupted, exit_code_of
+
+logger = logging.getLogger(__name__)
+VITAL = ("raylet", "gcs_server")
+"""Names of the processes without which Ray is deaf."""
+STARTS, PAUSE_S = 3, 2.0
+POLL_S = 0.5
+STOPPED_S = 15.0
+"""Seconds after which a process that somebody has stopped (SIGSTOP) counts as lost."""
+SHUTDOWN_S = 10.0
+
+
+def _print(message: str) -> None:
+    print(f"wfc: {message}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class User:
+    """Who uses the node, and is told of it.
+
+    Attributes:
+        say: Gets a line when Ray is started again.
+        raise_if_stopped: Raises Interrupted when the user was asked to stop; gets when that was noticed, in words.
+        lost: Gets a message, on another thread, when Ray is lost; then the process ends with EXIT_INTERRUPTED, since calls of
+            Ray that wait for the lost process may never return.
+    """
+
+    say: Callable[[str], None] = logger.warning
+    raise_if_stopped: Callable[[str], None] = lambda when: None
+    lost: Callable[[str], None] = _print
+
+
+NOBODY = User()
+_ERROR = re.compile(r"\[[^]]* [EFC] \d+ \d+\]")
+_users: list[User] = []
+
+
+@contextlib.contextmanager
+def used_by(user: User) -> Iterator[None]:
+    """Has `user` told of the node while the context lasts, in place of who is told outside of it."""
+    _users.append(user)
+    try:
+        yield
+    finally:
+        _users.pop()
+
+
+@contextlib.contextmanager
+def node(store_bytes: int, user: User) -> Iterator[None]:
+    """Starts Ray on the loopback address, and ends it at the end. If Ray is lost meanwhile, this process ends.
+
+    Args:
+        store_bytes: Size of the object store.
+        user: See `User`.
+
+    Raises:
+        Interrupted: Ray did not start in STARTS attempts, or `user` was asked to stop.
+        ConfigError: Ray refuses the settings of this machine.
+    """
+    with used_by(user):
+        processes = _start(store_bytes, user)
+        over = threading.Event()
+        watch = threading.Thread(target=_watch, args=(processes, over), name="ray-watch", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+            _shutdown(processes)
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Blocks SIGNALS in this thread and in what it starts; those that come meanwhile arrive at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(store_bytes: int, user: User) -> list[psutil.Process]:
+    """Returns Ray's processes, each a child of this one."""
+    for number in range(1, STARTS + 1):
+        before = _children()
+        try:
+            _init(store_bytes)
+            return list(_children() - before)
+        except Interrupted:  # by a signal
+            _clear_away(_children() - before)
+            raise
+        except Exception as error:  # Ray raises anything, also a bare Exception
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+            words = last_words()
+            _clear_away(_children() - before)
+            if _is_of_settings(error):
+                raise ConfigError(f"Ray does not start on this machine: {said}") from error
+            user.raise_if_stopped("while Ray was started")
+            if number == STARTS:
+                raise Interrupted(
+                    f"Ray did not start on this machine in {STARTS} attempts: {said}{words}; the same command tries again"
+                ) from error
+            user.say(f"Ray did not start, attempt {number} of {STARTS}: {said}{words}")
+            time.sleep(PAUSE_S)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _init(store_bytes: int) -> None:
+    import ray
+
+    on_term, asked_to_end = signal.getsignal(signal.SIGTERM), False
+    try:
+        with _signals_blocked():
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=store_bytes, log_to_driver=False,
+                logging_level=logging.ERROR,
+            )  # fmt: skip
+    except SystemExit:  # of the handler that ray.init sets for SIGTERM: another thread has received one
+        asked_to_end = True
+        raise RuntimeError("SIGTERM") from None
+    finally:
+        _take_back(on_term)
+        if asked_to_end:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _is_of_settings(error: Exception) -> bool:
+    """Says whether another attempt would fail likewise: a value that Ray refuses, a path too long, a folder that is closed."""
+    refused = isinstance(error, ValueError) or (type(error) is OSError and error.errno is None)
+    return refused or exit_code_of(error) == EXIT_USAGE
+
+
+def _watch(processes: Collection[psutil.Process], over: threading.Event) -> None:
+    """Ends this process when a vital one is lost."""
+    vital = {process: process.name() for process in processes if process.name() in VITAL}
+    num_stopped = dict.fromkeys(vital, 0)  # polls, not seconds: Ctrl-Z stops this process, too
+    while not over.wait(POLL_S):
+        for process, name in vital.items():
+            state = _state(process)
+            num_stopped[process] = num_stopped[process] + 1 if state == psutil.STATUS_STOPPED else 0
+            is_gone = state in (None, psutil.STATUS_ZOMBIE)
+            if (is_gone or num_stopped[process] * POLL_S >= STOPPED_S) and not over.is_set():
+                how = _how_it_ended(process.pid) if is_gone else f"has been stopped (SIGSTOP) for {STOPPED_S:g} s"
+                _end(f"{name}, a part of Ray on this machine, {how}{last_words()}", processes)
+
+
+def _end(what: str, processes: Collection[psutil.Process]) -> None:
+    family = _with_children(processes)
+    try:
+        _users[-1].lost(f"{what}; the same command goes on from the last checkpoints")
+    finally:
+        _kill(family)
+        os._exit(EXIT_INTERRUPTED)
+
+
+def _state(process: psutil.Process) -> str | None:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _how_it_ended(pid: int) -> str:
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        ended = None
+    if ended is None:
+        return "is gone"
+    if ended.si_code == os.CLD_EXITED:
+        return f"ended with exit code {ended.si_status}"
+    return f"was ended by {signal.Signals(ended.si_status).name}"
+
+
+def _shutdown(processes: Collection[psutil.Process]) -> None:
+    """Disconnects from Ray and ends its processes; those that hang are killed after SHUTDOWN_S."""
+    family = _with_children(processes)
+    vital = [process for process in processes if process.is_running() and process.name() in VITAL]
+    _kill([process for process in processes if process not in vital])  # ray.shutdown would ask each to end, and wait a second
+    limit = threading.Timer(SHUTDOWN_S, _kill, [vital])
+    limit.daemon = True
+    limit.start()
+    try:
+        disconnect()
+    finally:
+        limit.cancel()
+        _kill(family)
+
+
+def disconnect() -> None:
+    """Calls `ray.shutdown` on another thread, and waits for 2 * SHUTDOWN_S at most.
+
+    Ray gives SIGTERM back to the system on the way, which would end this process: the main thread takes it again at once.
+    """
+    import ray
+
+    thread = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+    on_term, end_s = signal.getsignal(signal.SIGTERM), time.monotonic() + 2 * SHUTDOWN_S
+    thread.start()
+    while thread.is_alive() and time.monotonic() < end_s:
+        thread.join(0.02)
+        _take_back(on_term)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)  # it would wait there again
+        logger.warning("Ray did not disconnect within %g s", 2 * SHUTDOWN_S)
+
+
+def _take_back(on_term: Any) -> None:
+    """Has SIGTERM handled by `on_term` again, in place of Ray; elsewhere than in the main thread Python handles no signals."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)
+
+
+def _clear_away(processes: Collection[psutil.Process]) -> None:
+    """Ends what a start that failed has left behind."""
+    family = _with_children(processes)
+    _kill(processes)
+    disconnect()
+    _kill(family)
+
+
+def _with_children(processes: Collection[psutil.Process]) -> list[psutil.Process]:
+    family = list(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += process.children(recursive=True)
+    return family
+
+
+def _kill(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def last_words() -> str:
+    """Returns where the logs of this program's Ray are, and the last errors in them, as a part of a message; "" without logs."""
+    roots = {os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"} - {None}
+    found = [path for root in roots for path in glob.glob(f"{glob.escape(str(root))}/ray/session_*_{os.getpid()}/*/raylet.out")]
+    if not found:
+        return ""
+    folder = Path(max(found)).parent
+    both = [(name, (_last_error(folder / f"{name}.out"), _last_line(folder / f"{name}.err"))) for name in VITAL]
+    errors = [f"{name}: {line}" for name, lines in both for line in lines if line]
+    return f" ({'; '.join([*errors, f'its logs are {folder}'])})"
+
+
+def _last_error(path: Path) -> str:
+    return next((line for line in reversed(_lines(path)) if _ERROR.match(line)), "")
+
+
+def _last_line(path: Path) -> str:
+    return next(reversed(_lines(path)), "")
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns the last lines of a log that are not empty, each cut to 300 characters."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.strip()[:300] for line in text.splitlines()[-1000:] if line.strip()]
