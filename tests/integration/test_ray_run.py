@@ -104,12 +104,18 @@ def test_a_trainer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no trainer fits: one needs 1 x (4096 CPU, 0 GPU)" in done.stderr
 
 
+def to_every_process(pid: int) -> None:
+    tree = psutil.Process(pid)
+    for member in [*tree.children(recursive=True), tree]:
+        member.terminate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "send",
     [
         pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="ctrl-c"),  # a terminal sends it to the whole foreground group
-        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="sigterm"),  # which Ray would take for itself
+        pytest.param(to_every_process, id="sigterm"),  # systemd, and scancel of a step
     ],
 )
 def test_a_signal_checkpoints_every_trainer(tmp_path: Path, send: Callable[[int], None]) -> None:
@@ -121,12 +127,55 @@ def test_a_signal_checkpoints_every_trainer(tmp_path: Path, send: Callable[[int]
     try:
         for dataset in "ab":
             assert wait_for(round_dir / "training-curves" / f"{dataset}.jsonl", process)
+        members = psutil.Process(process.pid).children(recursive=True)
         send(process.pid)
         assert process.wait(300) == 75, (tmp_path / "log").read_text()
+        assert not psutil.wait_procs(members, timeout=60)[1], "a process was left behind"
     finally:
         kill_tree(process)
-    assert json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())["state"] == "interrupted"
+    status = json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())
+    assert status["state"] == "interrupted" and status["trainers"].pop("c") == {"kind": "waiting"}
     for dataset in "ab":
         (checkpoint,) = (round_dir / "training" / dataset).glob("step-*")
         assert (checkpoint / "manifest.json").is_file() and checkpoint.name != "step-0"
-    assert not (round_dir / "training" / "c").exists(), "a queued data set is not started any more"
+        ending = status["trainers"].pop(dataset)
+        assert (ending["kind"], f"step-{ending['step']}") == ("checkpointed", checkpoint.name)
+    assert not status["trainers"] and not (round_dir / "training" / "c").exists(), "a queued data set is not started any more"
+
+
+@pytest.mark.slow
+def test_a_ray_that_dies_or_hangs_ends_the_run_with_75_and_the_same_command_goes_on(
+    in_process: tuple[Path, str], tmp_path: Path
+) -> None:
+    config, expected = in_process
+    run_dir = tmp_path / "runs" / "tiny"
+    command = ("run", config, f"run.dir={tmp_path / 'runs'}", "cluster.backend=ray", "--plain")
+
+    def part_of_ray(process: psutil.Process, name: str) -> psutil.Process:
+        (part,) = [child for child in process.children() if child.name() == name]
+        return part
+
+    def stop_raylet_and_run(process: psutil.Process) -> None:
+        part_of_ray(process, "raylet").suspend()
+        process.terminate()
+
+    hits = {
+        "gcs_server, a part of Ray on this machine, was ended by SIGKILL": lambda run: part_of_ray(run, "gcs_server").kill(),
+        "raylet, a part of Ray on this machine, was ended by SIGKILL": lambda run: part_of_ray(run, "raylet").kill(),
+        "SIGTERM: ": stop_raylet_and_run,
+    }
+    for number, (message, hit) in enumerate(hits.items()):
+        held, log = tmp_path / f"held-{number}", tmp_path / f"log-{number}"
+        process = start_wfc(*command, log=log, WFC_HOLD_AT=f"merge={held}")
+        try:
+            assert wait_for(held, process), log.read_text()
+            hit(psutil.Process(process.pid))
+            assert process.wait(120) == 75, log.read_text()
+        finally:
+            kill_tree(process)
+        status = json.loads((run_dir / "status.json").read_text())
+        assert (status["state"], status["exit_code"]) == ("interrupted", 75)
+        assert status["message"].startswith(message) and f"wfc: {status['message']}" in log.read_text()
+    wfc(*command)
+    assert Run(run_dir).base().sha256 == expected
+    assert len([line for line in ledger(run_dir) if line["event"] == "stopped"]) == len(hits)

@@ -120,8 +120,9 @@ def _start(store_bytes: int, user: User) -> list[psutil.Process]:
             raise
         except Exception as error:  # Ray raises anything, also a bare Exception
             said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-            words = last_words()
-            _clear_away(_children() - before)
+            begun = _children() - before
+            words = "".join(f"; {name} {how}" for name, how in _ended(begun)) + last_words()
+            _clear_away(begun)
             if _is_of_settings(error):
                 raise ConfigError(f"Ray does not start on this machine: {said}") from error
             user.raise_if_stopped("while Ray was started")
@@ -187,6 +188,16 @@ def _state(process: psutil.Process) -> str | None:
         return str(process.status())
     except psutil.NoSuchProcess:
         return None
+
+
+def _ended(processes: Collection[psutil.Process]) -> list[tuple[str, str]]:
+    """Returns name and end of the vital processes among `processes` that have ended."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() in VITAL and process.status() == psutil.STATUS_ZOMBIE:
+                found.append((process.name(), _how_it_ended(process.pid)))
+    return found
 
 
 def _how_it_ended(pid: int) -> str:
@@ -265,12 +276,14 @@ def _kill(processes: Collection[psutil.Process]) -> None:
 def last_words() -> str:
     """Returns where the logs of this program's Ray are, and the last errors in them, as a part of a message; "" without logs."""
     roots = {os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"} - {None}
-    found = [path for root in roots for path in glob.glob(f"{glob.escape(str(root))}/ray/session_*_{os.getpid()}/*/raylet.out")]
+    found = [
+        path for root in roots for path in glob.glob(f"{glob.escape(str(root))}/ray/session_*_{os.getpid()}/*/gcs_server.*")
+    ]
     if not found:
         return ""
     folder = Path(max(found)).parent
-    both = [(name, (_last_error(folder / f"{name}.out"), _last_line(folder / f"{name}.err"))) for name in VITAL]
-    errors = [f"{name}: {line}" for name, lines in both for line in lines if line]
+    pairs = [(name, (_last_error(folder / f"{name}.out"), _last_line(folder / f"{name}.err"))) for name in VITAL]
+    errors = [f"{name}: {line}" for name, lines in pairs for line in lines if line]
     return f" ({'; '.join([*errors, f'its logs are {folder}'])})"
 
 

@@ -1,0 +1,93 @@
+"""Starting an embedded Ray node: a real one, with a GCS in front of it that does not start."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from wfc_dist.backends.ray import embedded
+from wfc_dist.backends.ray.cluster import EMBEDDED_STORE_BYTES, prepare_environment
+from wfc_dist.backends.ray.embedded import User, node
+from wfc_dist.config.cluster import ClusterConfig
+from wfc_dist.errors import ConfigError, Interrupted
+
+BROKEN = """#!/bin/sh
+for word in "$@"; do case $word in --stderr_filepath=*) echo "no room in the database" >>"${word#*=}" ;; esac; done
+exit 3
+"""
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    prepare_environment(ClusterConfig())
+    from ray._private import services
+
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")
+    monkeypatch.setattr(embedded, "PAUSE_S", 0.0)
+    gcs = tmp_path / "gcs_server"
+    gcs.write_text(BROKEN)
+    gcs.chmod(0o755)
+    monkeypatch.setattr(services, "GCS_SERVER_EXECUTABLE", str(gcs))
+    return services
+
+
+@pytest.mark.process
+def test_a_node_that_does_not_start_is_started_again_and_what_it_runs_is_deaf_to_signals(services, monkeypatch) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            monkeypatch.undo()
+
+    before, on_term = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGTERM)
+    with node(EMBEDDED_STORE_BYTES, User(say=say)):
+        import ray
+
+        assert ray.cluster_resources()["CPU"] >= 1
+        assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGTERM)) == (before, on_term)
+        family = {process: process.name() for process in psutil.Process().children(recursive=True)}
+        assert set(embedded.VITAL) <= set(family.values())
+        for process, name in family.items():
+            blocked = int(Path(f"/proc/{process.pid}/status").read_text().partition("SigBlk:")[2].split()[0], 16)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                assert blocked >> (number - 1) & 1, f"{name} takes {number.name}"
+    assert signal.getsignal(signal.SIGTERM) == on_term
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    assert len(said) == 2 and said[0].startswith("Ray did not start, attempt 1 of 3: ")
+    assert "gcs_server ended with exit code 3" in said[0] and "gcs_server: no room in the database" in said[0]
+
+
+@pytest.mark.process
+def test_a_node_that_never_starts_can_be_tried_again_later(services) -> None:
+    with pytest.raises(Interrupted, match=r"in 3 attempts: .*no room in the database.*the same command tries again"):  # noqa: SIM117
+        with node(EMBEDDED_STORE_BYTES, User()):
+            pass
+    left = [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
+    assert [process for process in left if process.name() in embedded.VITAL] == []
+
+
+@pytest.mark.process
+def test_a_stop_is_noticed_between_two_attempts(services) -> None:
+    def stopped(when: str) -> None:
+        raise Interrupted(f"SIGTERM: stopped {when}")
+
+    with (
+        pytest.raises(Interrupted, match="stopped while Ray was started"),
+        node(EMBEDDED_STORE_BYTES, User(raise_if_stopped=stopped)),
+    ):
+        pass
+
+
+@pytest.mark.process
+def test_a_folder_that_ray_cannot_use_is_a_matter_of_settings(monkeypatch, tmp_path: Path) -> None:
+    prepare_environment(ClusterConfig())
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(ConfigError, match="AF_UNIX path length"), node(EMBEDDED_STORE_BYTES, User()):
+        pass
+    assert os.environ["RAY_TMPDIR"] == str(long)
