@@ -62,7 +62,7 @@ def run(config: Config, display: Display | None = None, work: Callable[[Parts], 
 
     In the main thread, the first signal checkpoints and stops the run. Python lets no other thread catch signals: there,
     `wfc stop RUN` and the file RUN/stop do it. What the call changes for the whole process is put back at its end. A second
-    signal ends the process with exit code 75, and so does the loss of the Ray node that the call has started.
+    signal ends the process with exit code 75.
 
     Args:
         config: From `load_config`.
@@ -209,6 +209,11 @@ def _parts(store: RunStore, checked: Checked, display: Display, stack: contextli
     return Parts(store, checked, display, trainers, centralizer, scorer)
 
 
+def _lose_ray(store: RunStore, message: str) -> None:
+    store.stop(message)  # trainers that still work checkpoint, and a program that is no command stops when it can
+    say_interrupted(store, message)
+
+
 def _backend(
     store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack
 ) -> tuple["InProcessBackend | SlurmBackend | RayTrainers", Centralizer]:
@@ -231,7 +236,7 @@ def _backend(
     from wfc_dist.backends.ray.trainers import RayTrainers
 
     with log.span("start_ray", phase="loading"):
-        user = User(display.say, store.raise_if_stopped, partial(say_interrupted, store))
+        user = User(display.say, store.raise_if_stopped, partial(_lose_ray, store))
         stack.enter_context(connected(store.config.cluster, EMBEDDED_STORE_BYTES, user))
     nodes = Nodes(store, display, admit(store, display.say))
     fleet = Fleet(store, display.say, nodes)

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from wfc_dist import activity
 from wfc_dist.caller import SIGNALS
 from wfc_dist.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, Interrupted, exit_code_of
 
@@ -45,8 +46,8 @@ class User:
     Attributes:
         say: Gets a line when Ray is started again.
         raise_if_stopped: Raises Interrupted when the user was asked to stop; gets when that was noticed, in words.
-        lost: Gets a message, on another thread, when Ray is lost; then the process ends with EXIT_INTERRUPTED, since calls of
-            Ray that wait for the lost process may never return.
+        lost: Gets a message, on another thread, when Ray is lost. Then the process ends with EXIT_INTERRUPTED if it is a command
+            (`activity.may_end_process`), since calls of Ray that wait for what is lost may never return.
     """
 
     say: Callable[[str], None] = logger.warning
@@ -71,7 +72,7 @@ def used_by(user: User) -> Iterator[None]:
 
 @contextlib.contextmanager
 def node(store_bytes: int, user: User) -> Iterator[None]:
-    """Starts Ray on the loopback address, and ends it at the end. If Ray is lost meanwhile, this process ends.
+    """Starts Ray on the loopback address, and ends it at the end. If Ray is lost meanwhile, a command ends.
 
     Args:
         store_bytes: Size of the object store.
@@ -161,7 +162,7 @@ def _is_of_settings(error: Exception) -> bool:
 
 
 def _watch(processes: Collection[psutil.Process], over: threading.Event) -> None:
-    """Ends this process when a vital one is lost."""
+    """Says when a vital process is lost, and ends this one where that is allowed."""
     vital = {process: process.name() for process in processes if process.name() in VITAL}
     num_stopped = dict.fromkeys(vital, 0)  # polls, not seconds: Ctrl-Z stops this process, too
     while not over.wait(POLL_S):
@@ -172,6 +173,7 @@ def _watch(processes: Collection[psutil.Process], over: threading.Event) -> None
             if (is_gone or num_stopped[process] * POLL_S >= STOPPED_S) and not over.is_set():
                 how = _how_it_ended(process.pid) if is_gone else f"has been stopped (SIGSTOP) for {STOPPED_S:g} s"
                 _end(f"{name}, a part of Ray on this machine, {how}{last_words()}", processes)
+                return
 
 
 def _end(what: str, processes: Collection[psutil.Process]) -> None:
@@ -179,8 +181,9 @@ def _end(what: str, processes: Collection[psutil.Process]) -> None:
     try:
         _users[-1].lost(f"{what}; the same command goes on from the last checkpoints")
     finally:
-        _kill(family)
-        os._exit(EXIT_INTERRUPTED)
+        if activity.may_end_process:
+            _kill(family)
+            os._exit(EXIT_INTERRUPTED)
 
 
 def _state(process: psutil.Process) -> str | None:
@@ -276,9 +279,7 @@ def _kill(processes: Collection[psutil.Process]) -> None:
 def last_words() -> str:
     """Returns where the logs of this program's Ray are, and the last errors in them, as a part of a message; "" without logs."""
     roots = {os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"} - {None}
-    found = [
-        path for root in roots for path in glob.glob(f"{glob.escape(str(root))}/ray/session_*_{os.getpid()}/*/gcs_server.*")
-    ]
+    found = [path for root in roots for path in glob.glob(f"{glob.escape(str(root))}/ray/session_*_{os.getpid()}/*/gcs_server.*")]
     if not found:
         return ""
     folder = Path(max(found)).parent
