@@ -20,16 +20,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal
 def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Has SIGNALS handled by `handler` while the context lasts; does nothing outside the main thread, where Python cannot.
 
-    SIGHUP stays ignored where it is, as under nohup.
+    SIGHUP stays ignored where it is, as under nohup. Signals that a parent has blocked, as Ray's workers have, are let through.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     wanted = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in wanted}
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for number, previous in before.items():
             signal.signal(number, previous)
 

@@ -78,6 +78,18 @@ def test_a_hangup_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_signals_that_a_parent_has_blocked_are_let_through():
+    came, before = [], signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    try:
+        with handled(lambda number, frame: came.append(number)):
+            os.kill(os.getpid(), signal.SIGUSR2)
+            while not came:
+                time.sleep(0.01)
+        assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 DEAF = """
 import ctypes, sys, threading
 from pathlib import Path
