@@ -186,7 +186,7 @@ def _rounds(matrix: ScoreMatrix) -> Section:
 
 def _curves(run: Run, matrix: ScoreMatrix) -> Section:
     parts: list[Part] = []
-    found: dict[int, dict[str, Sequence[Mapping[str, Any]]]] = {}
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for index, names in enumerate(matrix.config.round_list(), start=1):
         logged = {name: run.curve(index, name, tell=lambda said: parts.append(Part(note=said))) for name in names}
         if curves := {name: rows for name, rows in logged.items() if rows}:
