@@ -152,6 +152,34 @@ def test_stop_checkpoints_running_jobs_and_empties_the_queue(
 
 
 @pytest.mark.slow
+def test_a_job_whose_process_is_stopped_is_cancelled_and_a_new_one_goes_on(
+    slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.use(monkeypatch)
+    train = {"max_steps": 12, "checkpoint_every": 2}
+    config = tiny.make_config(shared, rounds=[["a"]], train=train, evaluate={"adapters": False})
+    wfc("run", config, "--plain", f"run.dir={shared / 'one'}")
+    run_dir, log, held = shared / "runs" / "tiny", shared / "log", shared / "held"
+    command = (config, "cluster.backend=slurm", ALONE, "cluster.hang_timeout_s=20", "cluster.start_timeout_s=60")
+
+    process = start_wfc("run", "--plain", *command, log=log, WFC_HOLD_AT=f"checkpoint:3={held}")
+    try:
+        await_true("it trains", held.exists, process, log)
+        (host,) = [line["host"] for line in starts(run_dir, "train-a-1")]
+        slurm.hosts[host].run(["kill", "-STOP", held.read_text()]).check_returncode()  # the pid that the host knows it by
+        assert process.wait(300) == 0, log.read_text()
+    finally:
+        kill_tree(process)
+
+    assert Run(run_dir).base().sha256 == Run(shared / "one" / "tiny").base().sha256
+    (failure,) = ledger(run_dir, "failure")
+    assert (failure["kind"], failure["dataset"], failure["host"], failure["decision"]) == ("hung", "a", host, "restart")
+    assert f"a: rank 0 on {host} has not answered for" in log.read_text()
+    (adapter,) = ledger(run_dir, "adapter")
+    assert adapter["resumed_from"] == 4
+
+
+@pytest.mark.slow
 def test_a_node_on_which_every_job_fails_is_excluded(slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm.use(monkeypatch)
     config = tiny.make_config(shared, rounds=[["a"]], train={"max_steps": 2}, evaluate={"adapters": False, "max_clips": 1})

@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.backends import net
 from wfc_dist.backends.ray.cluster import address_of, wait_for_nodes
 from wfc_dist.backends.ray.failures import one_line
@@ -243,11 +243,12 @@ def admit(store: RunStore, say: Callable[[str], None]) -> Admission | None:
     cluster = store.config.cluster
     if address_of(cluster) is None:
         return None
-    nodes = wait_for_nodes(cluster, say)
+    with activity.excused():  # `start_timeout_s` is its limit
+        nodes = wait_for_nodes(cluster, say)
     root = store.manifest(0)["found"] if Path(store.config.base.model).is_dir() else ""
     marker = None if store.mirror.is_remote else store.paths.shared_marker
     admission = Admission(store.paths.run_dir, marker, root=root, timeout_s=cluster.start_timeout_s)
-    with log.span("admission", phase="loading", num_nodes=len(nodes)):
+    with log.span("admission", phase="loading", num_nodes=len(nodes)), activity.excused():
         admission.require(nodes)
     for node in sorted(nodes, key=lambda node: node.name):
         if facts := admission.admitted.get(node.node_id):

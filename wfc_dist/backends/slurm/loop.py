@@ -135,6 +135,7 @@ class JobLoop:
         """Returns when every job has its result. Raises Interrupted, or the error of a job that cannot go on."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for spec in specs:
+            activity.moved()
             self._attach_or_queue(spec)
         while self._waiting or self._active:
             activity.moved()
@@ -184,6 +185,7 @@ class JobLoop:
     def _submit_waiting(self) -> None:
         room = (self._cluster.max_trainers or 10**6) - len(self._active)
         while self._waiting and room > 0 and time.monotonic() >= self._retry_s:
+            activity.moved()
             spec, room = self._waiting[0], room - 1
             prepared = submission.prepare(self._folder, spec.label, spec.key, self._store.config.run.name)
             stop_file, slurm = str(self._store.paths.stop_file.resolve()), self._cluster.slurm
