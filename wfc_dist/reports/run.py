@@ -189,8 +189,8 @@ def _curves(run: Run, matrix: ScoreMatrix) -> Section:
     found: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for index, names in enumerate(matrix.config.round_list(), start=1):
         logged = {name: run.curve(index, name, tell=lambda said: parts.append(Part(note=said))) for name in names}
-        if curves := {name: rows for name, rows in logged.items() if rows}:
-            found[index] = curves
+        if any(logged.values()):
+            found[index] = {name: rows for name, rows in logged.items() if rows}
     for index in list(found)[-_CURVES:]:
         curves = found[index]
         waits = ", ".join(f"{name} {share:.0%}" for name, rows in curves.items() if (share := _waited(rows)) is not None)
