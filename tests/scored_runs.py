@@ -26,7 +26,7 @@ def make_config(folder, rounds=(("cs", "ar"), ("zh",))):
             "datasets": {name: data(name) for name in ("zh", "cs", "ar")},
             "rounds": [list(names) for names in rounds],
             "evaluate": {
-                "normalizer": "none", "bootstrap_samples": 200,
+                "normalizer": "none",
                 "protected": {name: {"source": "x", "splits": {"test": "t"}} for name in ("en", "fr")},
             },
         }
@@ -39,10 +39,14 @@ def make_run(folder, config):
 
 
 def hypotheses_with(tenths):
-    """Returns 20 clips of 10 words, each with `tenths` errors or, to make intervals wide, one more or one less."""
+    """Returns 20 clips of 10 words, each with `tenths` errors or, to make intervals wide, one more or one less.
+
+    Which clips have more differs from one number of tenths to the next: a change is not the same in every clip.
+    """
     said = []
     for index in range(20):
-        wrong = tenths + (index % 2 - (index % 4 > 1) if 0 < tenths < 9 else 0)
+        place = index + tenths
+        wrong = tenths + (place % 2 - (place % 4 > 1) if 0 < tenths < 9 else 0)
         said.append(Hypothesis(str(index), (WORDS,), " ".join(["x"] * wrong + WORDS.split()[wrong:]), "en", 1.0))
     return said
 

@@ -61,7 +61,7 @@ def make_config(root: Path, rounds: Sequence[Sequence[str]] = (("a", "b", "c"), 
         "train": {"max_steps": 4, "lr": 1e-2, "warmup_steps": 1, "batch_size": 1, "gradient_accumulation": 2,
                   "packing": True, "checkpoint_every": 2},
         "cluster": {"backend": "in_process"},
-        "evaluate": {"packing": True, "bootstrap_samples": 20},
+        "evaluate": {"packing": True},
     }  # fmt: skip
     for block, keys in blocks.items():
         tree[block] = {**tree.get(block, {}), **keys}

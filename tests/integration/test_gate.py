@@ -31,7 +31,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     root = tmp_path_factory.mktemp("gate")
     path = tiny.make_config(
         root, rounds=[["a", "b"]], train={"max_steps": 2},
-        evaluate={"bootstrap_samples": 200, "packing": False, "max_clips": 6, "adapters": False},
+        evaluate={"packing": False, "max_clips": 6, "adapters": False},
     )  # fmt: skip
     shutil.rmtree(root / "model")
     tiny.make_whisper(root / "model", seed=3)
@@ -108,7 +108,7 @@ def test_the_best_merge_without_one_data_set_is_taken(plain: tuple[Path, Run]) -
 def test_what_cannot_be_judged_is_refused(plain: tuple[Path, Run]) -> None:
     for more, message in (
         (["centralize.gate.canaries=[nobody]"], "'nobody' is no test set"),
-        (["centralize.gate.canaries=[canary]", "evaluate.bootstrap_samples=0"], "bootstrap_samples above 0"),
+        (["centralize.gate.canaries=[canary]", "evaluate.intervals=false"], "evaluate.intervals to true"),
         (["centralize.gate.action=scale", "centralize.method=nesterov"], "nesterov needs norm own and scale 1"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -33,7 +33,7 @@ CORPORA: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
 TINY = (
     "base.model=model", "cluster.backend=in_process", "cluster.gpus_per_worker=0", "cluster.cpus_per_worker=1",
     "cluster.threads_per_worker=1", "lora.r=4", "lora.alpha=8", "train.max_steps=1", "train.warmup_steps=0",
-    "train.precision=fp32", "train.batch_size=1", "train.gradient_accumulation=1", "evaluate.bootstrap_samples=20",
+    "train.precision=fp32", "train.batch_size=1", "train.gradient_accumulation=1",
     "evaluate.adapters=false",
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "lora": {"r": 4, "alpha": 8},
         "train": {"max_steps": 1, "warmup_steps": 0, "batch_size": 1, "gradient_accumulation": 1, "packing": False},
         "cluster": {"backend": "in_process"},
-        "evaluate": {"max_clips": 1, "bootstrap_samples": 20},
+        "evaluate": {"max_clips": 1},
     }
     config = root / "config.yaml"
     config.write_text(yaml.safe_dump(tree, sort_keys=False))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
-from wfc_dist.evaluation.continual import FIGURES, SystemRates, figures, untouched
+from wfc_dist.evaluation.continual import FIGURES, SystemRates, figures, scale_of, untouched
+from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, estimated, holm, mark
 from wfc_dist.evaluation.matrix import read_matrix
-from wfc_dist.evaluation.metrics import interval
 from wfc_dist.evaluation.rates import RateReader, Rates
 from wfc_dist.merging.factors import squared_sum
 from wfc_dist.runs import layout, opening
@@ -24,20 +24,25 @@ class Value:
 
     Attributes:
         value: A rate, or a difference or ratio of rates.
-        low, high: Bootstrap interval over the clips; seeds are not resampled.
+        low, high: Its interval over the units of the sets; None where there is none. Seeds are averaged.
         seed_deviation: Standard deviation over the seeds; None with one.
         difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself, and
-            where it is no number; the interval is None without bootstrap samples.
-        verdict: `better` or `worse` than the reference when the interval of the difference excludes 0, else `same`.
+            where it is no number; the interval is None where there is none.
+        p, p_holm: Of the difference, and corrected for all differences of the comparison; None without an interval.
+        num_units: Units of all sets that the figure is computed from, at most 199 of each.
+        verdict: `better` or `worse` than the reference if p_holm says so, else `same`, or `too few to say`.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     seed_deviation: float | None
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    p: float | None
+    p_holm: float | None
+    num_units: int
     verdict: str
 
 
@@ -104,14 +109,27 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
                 of_systems.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
                 norms.setdefault(system, []).extend(update_norm(run.config.run_dir()) for run in runs)
                 of_systems.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
-    reference, num_seeds = of_systems.get(comparison.reference), len(comparison.seeds)
+    reference, num_seeds = of_systems.get(comparison.reference, {}), len(comparison.seeds)
+    confidence = config.evaluate.confidence
+    found = {system: _differences(of_systems[system], reference, confidence)
+             for system in comparison.systems if system in of_systems and system != comparison.reference}  # fmt: skip
+    chances = {f"{system} {name}": each.p for system, of in found.items() for name, each in of.items()}
+    corrected = holm(chances)
     return [
         SystemRow(
             system, comparison.about[system], list(of_systems[system]), num_seeds, sum(norms[system]) / len(norms[system]),
-            _values(of_systems[system], reference if system != comparison.reference else None, config.evaluate.confidence),
+            {
+                name: _value(name, value, found.get(system, {}).get(name), corrected.get(f"{system} {name}"), confidence)
+                for name, value in _values(of_systems[system], confidence).items()
+            },
         )
         for system in comparison.systems if system in of_systems
     ]  # fmt: skip
+
+
+def num_marks(rows: Sequence[SystemRow]) -> int:
+    """Returns how many differences Holm's correction counts: all systems, all figures with an interval."""
+    return sum(value.p is not None for row in rows for value in row.values.values())
 
 
 def over_seeds(of_seeds: Sequence[Mapping[str, Rates]]) -> dict[str, Rates]:
@@ -126,39 +144,49 @@ def spread(of_seeds: Sequence[Mapping[str, Rates]], name: str) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
+@dataclass(frozen=True)
+class _Mean:
+    """A figure over the seeds of a system, and its standard deviation."""
+
+    found: Estimated
+    seed_deviation: float | None
+
+
+def _values(of_seeds: Mapping[int, Mapping[str, Rates]], confidence: float) -> dict[str, _Mean]:
+    listed = list(of_seeds.values())
+    return {
+        name: _Mean(estimated(rates, confidence, scale_of(name)), spread(listed, name))
+        for name, rates in over_seeds(listed).items()
+    }
+
+
 @np.errstate(invalid="ignore")  # a relative figure is infinite for a set that the root makes no error on
-def _values(
-    of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]] | None, confidence: float
-) -> dict[str, Value]:
-    mine, differences = over_seeds(list(of_seeds.values())), _differences(of_seeds, reference or {})
-    deviations = {name: spread(list(of_seeds.values()), name) for name in mine}
-    return {name: _value(name, mine[name], differences.get(name), deviations[name], confidence) for name in mine}
-
-
-def _differences(of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]]) -> dict[str, Rates]:
-    """Returns figure -> ours - theirs, (1 + S,), over the seeds that both have."""
+def _differences(
+    of_seeds: Mapping[int, Mapping[str, Rates]], reference: Mapping[int, Mapping[str, Rates]], confidence: float
+) -> dict[str, Estimated]:
+    """Returns figure -> ours - theirs over the seeds that both have, where it is a number."""
     both = [seed for seed in of_seeds if seed in reference]
     if not both:
         return {}
     ours, theirs = (over_seeds([system[seed] for seed in both]) for system in (of_seeds, reference))
-    return {name: ours[name] - theirs[name] for name in ours if name in theirs}
+    found = {name: estimated(ours[name] - theirs[name], confidence, "difference") for name in ours if name in theirs}
+    return {name: each for name, each in found.items() if np.isfinite(each.value)}
 
 
-def _value(name: str, rates: Rates, difference: Rates | None, seed_deviation: float | None, confidence: float) -> Value:
-    value = float(rates[0])
-    low, high = interval(rates[1:], value, confidence)
-    if difference is None or not np.isfinite(difference[0]):
-        return Value(value, low, high, seed_deviation, None, None, None, "same")
-    gap, below, above = float(difference[0]), None, None
-    if np.isfinite(difference[1:]).any():
-        below, above = interval(difference[1:], gap, confidence)
-    return Value(value, low, high, seed_deviation, gap, below, above, _verdict(name, below, above))
+def _value(name: str, mean: _Mean, difference: Estimated | None, p_holm: float | None, confidence: float) -> Value:
+    own = mean.found
+    if difference is None:
+        return Value(own.value, own.low, own.high, mean.seed_deviation, None, None, None, None, None, own.num_units, "same")
+    return Value(
+        own.value, own.low, own.high, mean.seed_deviation, difference.value, difference.low, difference.high, difference.p,
+        p_holm, own.num_units, _verdict(name, mark(difference, p_holm, confidence)),
+    )  # fmt: skip
 
 
-def _verdict(name: str, low: float | None, high: float | None) -> str:
-    if low is None or high is None or low <= 0 <= high or not low < high:  # every draw of one clip is the same
-        return "same"
-    return "better" if (low > 0) == FIGURES[name].higher_is_better else "worse"
+def _verdict(name: str, marked: str) -> str:
+    if marked in ("same", TOO_FEW):
+        return marked
+    return "better" if (marked == "higher") == FIGURES[name].higher_is_better else "worse"
 
 
 def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]:

@@ -185,5 +185,5 @@ def _wfc_run(site: _Site, name: str) -> None:
 def _figures(config: Config) -> dict[str, float]:
     protected = list(config.evaluate.protected)
     new = [name for name in config.test_sets() if name not in protected]
-    rates = RateReader(config, num_samples=0).run(read_matrix(config.run_dir()))  # intervals are for the table
+    rates = RateReader(config, intervals=False).run(read_matrix(config.run_dir()))  # intervals are for the table
     return {name: float(figure[0]) for name, figure in figures(SystemRates([rates], new, protected)).items()}

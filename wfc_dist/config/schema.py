@@ -169,10 +169,10 @@ class EvaluateConfig(Strict):
     compression_ratio_threshold: float | None = Field(LOOP_COMPRESSION_RATIO, gt=0)
     """With packing: the clips of a window whose text zlib makes more than that much smaller, a loop, are decoded one by one, and
     a clip that loops alone once more, without repeats."""
-    bootstrap_samples: int = Field(1000, ge=0)
-    """Resamplings of the test set for confidence intervals; 0 leaves the intervals out."""
+    intervals: bool = True
+    """Give every rate and every figure an interval."""
     confidence: float = Field(0.95, gt=0, lt=1)
-    """The share of resamplings that an interval holds."""
+    """The share of intervals that hold the true value; what is called better or worse is so with this confidence."""
     max_clips: int | None = Field(None, ge=1)
     """Only the first clips of each test set, to try things out."""
     adapters: Annotated[bool, Leaves(("figures",))] = True
@@ -181,6 +181,17 @@ class EvaluateConfig(Strict):
     """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _samples_of_earlier_versions(cls, tree: Any) -> Any:
+        """Takes `bootstrap_samples`, the key before `intervals`: any number of samples means intervals, 0 means none."""
+        if not isinstance(tree, dict) or "bootstrap_samples" not in tree:
+            return tree
+        samples = tree["bootstrap_samples"]
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0:
+            raise ValueError(f"bootstrap_samples: {samples!r} is no number of samples; write intervals: true or false")
+        return {"intervals": samples > 0} | {key: value for key, value in tree.items() if key != "bootstrap_samples"}
 
     def of(self, dataset: DatasetConfig) -> "EvaluateConfig":
         """Returns how a data set is scored: this block, with the metric that the data set names."""
@@ -257,8 +268,8 @@ class Config(Strict):
         for name in canaries:
             if name not in known:
                 raise ValueError(f"centralize.gate.canaries: {name!r} is no test set{nearest(name, known)}")
-        if canaries and not self.evaluate.bootstrap_samples:
-            raise ValueError("centralize.gate.canaries: they are judged by intervals, set evaluate.bootstrap_samples above 0")
+        if canaries and not self.evaluate.intervals:
+            raise ValueError("centralize.gate.canaries: they are judged by intervals, set evaluate.intervals to true")
         if canaries and is_url(self.run.dir):
             raise ValueError("centralize.gate.canaries: a base is decoded before it is committed, which needs a run.dir that all "
                              "nodes share, not object storage")  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from wfc_dist import log
 from wfc_dist.config.schema import GateConfig
 from wfc_dist.errors import GateError, NotFiniteError
-from wfc_dist.evaluation.metrics import Difference
+from wfc_dist.evaluation.intervals import Estimated
 from wfc_dist.evaluation.scoring import RunScorer
 from wfc_dist.merging.factors import ratio_of_norms
 from wfc_dist.rounds import Adapter, Base, Centralizer, StagedBase
@@ -33,22 +33,22 @@ class Trial:
         what: "all adapters", "scale x 0.5" or "without c".
         findings: What is wrong, in sentences; none if the merge passes.
         update_ratio: ||update|| / ||W|| over the weights that it changes; None if the update is not finite.
-        canaries: Canary set -> rate after - rate before.
+        canaries: Canary set -> rate after - rate before, with its interval.
     """
 
     what: str
     findings: tuple[str, ...] = ()
     update_ratio: float | None = None
-    canaries: Mapping[str, Difference] = field(default_factory=dict)
+    canaries: Mapping[str, Estimated] = field(default_factory=dict)
 
     @property
     def badness(self) -> tuple[float, float]:
         """Returns what a better trial has less of: the sum of the changes of the canaries, then the size of the update."""
-        return sum(change.difference for change in self.canaries.values()), self.update_ratio or 0.0
+        return sum(change.value for change in self.canaries.values()), self.update_ratio or 0.0
 
     def facts(self) -> dict[str, Any]:
         """Returns the trial as JSON, for the manifest of the base."""
-        canaries = {name: list(change) for name, change in self.canaries.items()}
+        canaries = {name: [change.value, change.low, change.high] for name, change in self.canaries.items()}
         return {"what": self.what, "findings": list(self.findings), "update_ratio": self.update_ratio, "canaries": canaries}
 
 
@@ -137,7 +137,7 @@ class GatedCentralizer:
         canaries = {} if findings or not self._gate.canaries else self._changes(base, staged)
         return Trial(what, (*findings, *_of_canaries(self._gate, canaries)), ratio, canaries)
 
-    def _changes(self, base: Base, staged: StagedBase) -> dict[str, Difference]:
+    def _changes(self, base: Base, staged: StagedBase) -> dict[str, Estimated]:
         self._store.staged = staged
         try:
             return self._scorer.changes(base, Base(staged.index, staged.path, staged.sha256), self._gate.canaries)
@@ -162,13 +162,17 @@ def _of_size(gate: GateConfig, ratio: float, growth: float) -> list[str]:
     return found
 
 
-def _of_canaries(gate: GateConfig, canaries: Mapping[str, Difference]) -> list[str]:
-    """Returns which canary sets get worse by more than the limit, beyond chance."""
+def _of_canaries(gate: GateConfig, canaries: Mapping[str, Estimated]) -> list[str]:
+    """Returns which canary sets get worse by more than the limit, where the interval of the change lies above zero.
+
+    Every set is judged by itself, with few units as well: a correction for many sets would let more harm pass, the more are
+    watched.
+    """
     return [
-        f"{name} gets worse by {100 * change.difference:.1f} points [{100 * change.low:.1f}, {100 * change.high:.1f}], "
+        f"{name} gets worse by {100 * change.value:.1f} points [{100 * change.low:.1f}, {100 * change.high:.1f}], "
         f"above max_worse = {100 * gate.max_worse:g}"
         for name, change in canaries.items()
-        if change.verdict == "worse" and change.difference > gate.max_worse
+        if change.low is not None and change.high is not None and change.low > 0 and change.value > gate.max_worse
     ]
 
 

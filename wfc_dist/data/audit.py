@@ -153,7 +153,7 @@ class _SplitAudit:
         if language is None or isinstance(recording, InputError):
             self._is_whole = False
         else:
-            clip = Clip(self._ids(row), row.text, language, duration_s)
+            clip = Clip(self._ids(row), row.text, language, duration_s, group=row.group)
             self._fingerprint.add(clip, recording.size_bytes, row.audio.channel)
 
     def _of_text(self, row: SourceRow) -> Iterator[tuple[Finding, str]]:

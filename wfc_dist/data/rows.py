@@ -26,6 +26,7 @@ _NAMES: dict[Column, tuple[str, ...]] = {
     "end": ("end",),
     "channel": ("channel",),
     "word_langs": ("word_langs",),
+    "group": ("group",),
 }
 """The names under which a column is looked for, unless `columns` says another."""
 _LOOKS_MEANINGFUL = re.compile(
@@ -42,7 +43,7 @@ AGREE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row as written. `language` and `duration_s` are None, and `word_languages` is empty, where the row lacks them.
+    """One row as written. `language` and `duration_s` are None, `word_languages` and `group` empty, where the row lacks them.
 
     `text` is clean, and `raw` is the text before. `kinds` names what the clean text has (of `text_kinds.KINDS`), or why there is
     no text; `mended` names what cleaning removed without being asked to.
@@ -60,6 +61,7 @@ class SourceRow:
     raw: str = ""
     kinds: tuple[str, ...] = ()
     mended: tuple[str, ...] = ()
+    group: str = ""
 
 
 class Columns:
@@ -125,12 +127,12 @@ class Columns:
             raise InputError(f"{where}: no text under {self.text!r} (there is: {', '.join(map(str, record))}); set text_column")
         raw, fault = string_of(record[self.text])
         text, kinds, mended = inspect_text(raw, self._dataset.text)
-        language = self._value(record, "language")
+        language, group = self._value(record, "language"), self._value(record, "group")
         return SourceRow(
             _writable(str(row_id)), text, None if language is None else str(language),
             audio(offset_s, duration_s, channel), duration_s, where,
             self._word_languages(record, raw, text, where), self._unread_of(record), raw,
-            (fault,) if fault else kinds, mended,
+            (fault,) if fault else kinds, mended, "" if group is None else _writable(str(group)),
         )  # fmt: skip
 
     def _require_columns(self, record: Mapping[str, Any], where: str) -> None:

@@ -46,6 +46,7 @@ class Clip:
         language: Whisper's code, such as "en".
         duration_s: From the manifest, otherwise from the audio's header.
         word_languages: One language a word of the text, or () where the source has none.
+        group: The speaker or the recording whose clips are not independent of each other; "" where the source has none.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Clip:
     language: str
     duration_s: float
     word_languages: tuple[str, ...] = ()
+    group: str = ""
 
 
 class Split:
@@ -193,7 +195,7 @@ class UniqueIds:
 
 
 class Fingerprint:
-    """The hex sha256 over id, text, language, duration, size in bytes, and channel (if any) of every clip, in order."""
+    """The hex sha256 over id, text, language, duration, size in bytes, and channel and group (if any) of every clip, in order."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -202,6 +204,7 @@ class Fingerprint:
         """Adds the next clip."""
         row = [clip.id, clip.text, clip.language, round(clip.duration_s, 6), size_bytes]
         row += [] if channel is None else [channel]
+        row += [{"group": clip.group}] if clip.group else []
         self._digest.update(json.dumps(row).encode() + b"\n")
 
     def hexdigest(self) -> str:
@@ -228,7 +231,9 @@ def open_split(name: str, dataset: DatasetConfig, split: SplitName) -> Split:
             try:
                 if isinstance(duration_s, InputError):
                     raise duration_s
-                clips.append(Clip(unique_id(row), row.text, clip_language(dataset, row), duration_s, row.word_languages))
+                clips.append(
+                    Clip(unique_id(row), row.text, clip_language(dataset, row), duration_s, row.word_languages, row.group)
+                )
                 audio.append(row.audio)
             except InputError as error:
                 raise InputError(f"{name}/{split}: {error}") from error

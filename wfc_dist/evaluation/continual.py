@@ -1,7 +1,7 @@
 """The figures of continual learning: what was learned, kept and passed on, each a function of error rates with its formula.
 
 R[t][j] is the error of base t on test set j, t_j the round that learned j, T the last base, p a protected set. A system of
-several runs (each data set alone on the root) is the mean over its runs. Letters of shapes: S bootstrap samples, see `rates`.
+several runs (each data set alone on the root) is the mean over its runs. Letters of shapes: C columns, see `rates`.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, Scale, estimated, holm, mark
 from wfc_dist.evaluation.matrix import ScoreMatrix
-from wfc_dist.evaluation.metrics import Difference, interval
 from wfc_dist.evaluation.rates import OtherClipsError, RateReader, Rates, RunRates
 
 
@@ -40,7 +40,7 @@ class Figure:
 
     Attributes:
         formula: In the letters of the matrix R[base][set].
-        of: Rates of a system -> (1 + S,).
+        of: Rates of a system -> (C,).
         higher_is_better: Else lower is.
         is_change: Whether the figure compares bases, so that the figure of the root is 0.
     """
@@ -158,11 +158,17 @@ FIGURES: Mapping[str, Figure] = {
 
 OF_A_RUN = ("new_relative", "new_relative_each", "protected_relative", "protected_relative_each", "bwt")
 """The figures of a single run so far."""
+_BWT = "backward transfer"  # no name of a set: it has a space
+
+
+def scale_of(name: str) -> Scale:
+    """Returns on which scale a figure has its interval."""
+    return "rate" if not FIGURES[name].is_change else "change" if "_relative" in name else "difference"
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # a relative change of a rate of zero
 def figures(system: SystemRates, names: Iterable[str] = FIGURES) -> dict[str, Rates]:
-    """Returns figure -> (1 + S,); a figure that does not exist, such as FWT after one round, is left out."""
+    """Returns figure -> (C,); a figure that does not exist, such as FWT after one round, is left out."""
     made = {}
     for name in names:
         with contextlib.suppress(_NoSetError):
@@ -184,8 +190,10 @@ class Estimate:
     Attributes:
         name: One of FIGURES.
         value: The figure; None when there is nothing to compute it from, or it is no number.
-        low, high: Bootstrap interval over the utterances of every set; None without hypotheses on disk or samples.
+        low, high: Its interval; None without hypotheses on disk, or where there is none (see `intervals.limits`).
         over: The sets that the figure is computed from, or what is missing.
+        num_units: Units of all these sets; 0 without an interval.
+        mark: See `intervals.mark`; of backward transfer only, else "".
     """
 
     name: str
@@ -193,22 +201,32 @@ class Estimate:
     low: float | None
     high: float | None
     over: str
+    num_units: int = 0
+    mark: str = ""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One test set, base 0 against base T; `difference` is None without hypotheses on disk or samples."""
+    """One test set, base 0 against base T.
+
+    Attributes:
+        name: Of the set.
+        protected: Whether nobody trains on it.
+        before, after: The rates.
+        difference: after - before; its interval and p are None without hypotheses on disk.
+        p_holm: p, corrected for all marks of the page; None without p.
+        num_units: Units of the set; None without hypotheses on disk.
+        verdict: improved, worse or unchanged (beyond chance or not), `too few to say`; unknown without an interval.
+    """
 
     name: str
     protected: bool
     before: float
     after: float
-    difference: Difference | None
-
-    @property
-    def verdict(self) -> str:
-        """Returns improved, worse or unchanged (the interval includes zero); unknown without an interval."""
-        return "unknown" if self.difference is None else self.difference.verdict
+    difference: Estimated
+    p_holm: float | None
+    num_units: int | None
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -219,21 +237,23 @@ class Summary:
         last: T, the index of the last scored base.
         estimates: New sets, protected sets, BWT; each with its interval.
         changes: Every learned and every protected set, base 0 against base T.
+        num_marks: Comparisons that Holm's correction counts: the changes, and backward transfer.
     """
 
     last: int
     estimates: list[Estimate]
     changes: list[Change]
+    num_marks: int
 
     @property
     def sentence(self) -> str:
-        """Returns one sentence: how many sets improved or got worse, counted only if the interval excludes zero."""
+        """Returns one sentence: how many sets improved or got worse, counted only if they did so beyond chance."""
         if not self.changes:
             return "No round has been scored yet."
         parts = []
         for label, protected in (("learned", False), ("protected", True)):
             verdicts = [change.verdict for change in self.changes if change.protected == protected]
-            words = [word for word in ("improved", "worse", "unchanged", "unknown") if word in verdicts]
+            words = [word for word in ("improved", "worse", "unchanged", TOO_FEW, "unknown") if word in verdicts]
             counted = [f"{verdicts.count(word)} {word}" for word in words]
             if verdicts:
                 parts.append(f"of {len(verdicts)} {label} set{'s' * (len(verdicts) > 1)}, {', '.join(counted)}")
@@ -258,20 +278,25 @@ class _Summarizer:
         return all(index in self._matrix.bases and name in self._matrix.bases[index].scores for index in indices)
 
     def _read(self, index: int, name: str) -> Rates:
-        """Returns the rate that was scored, with its draws; they are no numbers where there are none of the same clips."""
+        """Returns the rate that was scored, with its columns; they are no numbers where there are none of the same clips."""
         base = self._matrix.bases[index]
-        score, draws = base.scores[name], np.full(self._matrix.config.evaluate.bootstrap_samples, np.nan)
-        if score.num_clips > 1 and base.hypotheses(name).is_file():  # every draw of one clip is that clip
+        if base.hypotheses(name).is_file():
             with contextlib.suppress(OtherClipsError):
-                draws = self._reader.rates(base, name)[1:]
-        return np.concatenate([[score.rate], draws])
+                return self._reader.rates(base, name)
+        return self._reader.unknown(base.scores[name].rate)
 
     def summary(self) -> Summary:
         made = figures(SystemRates([self._rates], self._new, self._protected), OF_A_RUN)
-        estimates = [self._estimate(name, made.get(name)) for name in OF_A_RUN]
-        return Summary(self._matrix.last, estimates, [self._change(name) for name in [*self._new, *self._protected]])
+        found = {name: estimated(self._change(name), self._confidence, "difference") for name in [*self._new, *self._protected]}
+        chances = {name: each.p for name, each in found.items()}
+        if "bwt" in made:
+            chances[_BWT] = estimated(made["bwt"], self._confidence, "difference").p
+        corrected = holm(chances)
+        estimates = [self._estimate(name, made.get(name), corrected.get(_BWT)) for name in OF_A_RUN]
+        changes = [self._judged(name, each, corrected.get(name)) for name, each in found.items()]
+        return Summary(self._matrix.last, estimates, changes, len(corrected))
 
-    def _estimate(self, name: str, rates: Rates | None) -> Estimate:
+    def _estimate(self, name: str, rates: Rates | None, p: float | None) -> Estimate:
         last, learned = self._matrix.last, self._matrix.learned
         if name == "bwt":
             names = [found for found in self._new if learned[found] < last]
@@ -285,15 +310,22 @@ class _Summarizer:
         metric = self._matrix.config.metric_record(names)
         if isinstance(metric, dict):
             over += f"; a mean of error rates, {' and '.join(sorted(map(str.upper, set(metric.values()))))}"
-        value = float(rates[0]) if np.isfinite(rates[0]) else None
-        low, high = self._interval(rates) if value is not None else (None, None)
-        return Estimate(name, value, low, high, over)
+        found = estimated(rates, self._confidence, scale_of(name))
+        value = found.value if np.isfinite(found.value) else None
+        judged = mark(found, p, self._confidence) if name == "bwt" and found.p is not None else ""
+        return Estimate(name, value, found.low, found.high, over, found.num_units, judged)
 
-    def _change(self, name: str) -> Change:
-        before, after = self._rates.rates[0, name], self._rates.rates[self._matrix.last, name]
-        low, high = self._interval(after - before)
-        difference = None if low is None or high is None else Difference(float(after[0] - before[0]), low, high)
-        return Change(name, name in self._protected, float(before[0]), float(after[0]), difference)
+    def _change(self, name: str) -> Rates:
+        difference: Rates = self._rates.rates[self._matrix.last, name] - self._rates.rates[0, name]
+        return difference
 
-    def _interval(self, rates: Rates) -> tuple[float, float] | tuple[None, None]:
-        return interval(rates[1:], float(rates[0]), self._confidence) if np.isfinite(rates[1:]).any() else (None, None)
+    def _judged(self, name: str, found: Estimated, p: float | None) -> Change:
+        before, after = (float(self._rates.rates[index, name][0]) for index in (0, self._matrix.last))
+        num_units = self._reader.num_units.get(name) if found.num_units else None
+        marked = mark(found, p, self._confidence)
+        verdict = {"lower": "improved", "higher": "worse", "same": "unchanged" if p is not None else "unknown"}.get(
+            marked, marked
+        )
+        return Change(
+            name, name in self._protected, before, after, found, p, num_units, verdict if num_units is not None else "unknown"
+        )

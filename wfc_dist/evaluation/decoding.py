@@ -141,9 +141,10 @@ class _ClipWindow:
         name = clips[0].id if len(clips) == 1 else f"{clips[0].id}..{clips[-1].id}"
         parts = tuple(clip.text.strip() for clip in clips)
         word_languages = tuple(clip.word_languages for clip in clips) if any(clip.word_languages for clip in clips) else ()
+        groups = tuple(clip.group for clip in clips) if any(clip.group for clip in clips) else ()
         seconds = sum(clip.duration_s for clip in clips)
         return Hypothesis(
-            name, parts, transcript.text, self.language, seconds, transcript.detected, word_languages, transcript.apart
+            name, parts, transcript.text, self.language, seconds, transcript.detected, word_languages, transcript.apart, groups
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.hallucinations import Loop, find_hallucinations
-from wfc_dist.evaluation.hypotheses import Hypothesis, normalized
+from wfc_dist.evaluation.hypotheses import Hypothesis, groups_of, normalized
 from wfc_dist.evaluation.normalize import normalizer
 from wfc_dist.evaluation.ratios import Clips, Ratio, ratios
 from wfc_dist.evaluation.scripts import count_foreign
@@ -44,7 +44,7 @@ class Explanation:
     """What the errors of one model on one set are.
 
     Attributes:
-        figures: The keys of FORMULAS that the set gives -> value and interval over clips.
+        figures: The keys of FORMULAS that the set gives -> value and interval.
         languages: Language -> rate of its clips, the language with most clips first; empty for a set of one language.
         longest_loop: The longest loop that no reference has; None without one.
         scripts: Foreign script -> tokens written in that script, most first.
@@ -79,12 +79,12 @@ def explain(
 
     Args:
         hypotheses: What the model wrote for the set.
-        evaluate: Metric and normaliser; samples and confidence of the intervals.
+        evaluate: Metric and normaliser; confidence of the intervals.
         spelling: See `normalize.spelling_table`.
         counts: The errors of every clip, where they are counted already.
     """
     texts = normalized(hypotheses, evaluate.normalizer, spelling)
-    counts = metrics.count(*texts, evaluate.metric) if counts is None else counts
+    counts = metrics.count(*texts, evaluate.metric, groups_of(hypotheses)) if counts is None else counts
     hallucinations = find_hallucinations(*texts)
     foreign, written, scripts = count_foreign(*texts, [window.language for window in hypotheses])
     parts = _error_parts(counts, hallucinations.clips) | {"foreign_script": (foreign, written)}
@@ -97,8 +97,8 @@ def explain(
     switch_parts = _switch_parts(hypotheses, texts, evaluate, spelling)
     by_language = _language_parts(hypotheses, counts)
     measured = ratios(
-        parts | switch_parts | by_language, _GAPS,
-        samples=evaluate.bootstrap_samples, confidence=evaluate.confidence,
+        parts | switch_parts | by_language, counts.units, _GAPS,
+        confidence=evaluate.confidence, intervals=evaluate.intervals,
     )  # fmt: skip
     return Explanation(
         {name: measured[name] for name in FORMULAS if name in measured},

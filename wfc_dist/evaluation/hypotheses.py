@@ -18,7 +18,7 @@ SCHEMA_VERSION = 2
 LOOP_RULE = 2
 """Version of the rule by which a packed window that loops is decoded again; it grows whenever the same options give another text.
 With 2, a clip that loops when it is decoded alone is decoded once more, without repeats."""
-_SELDOM = ("detected", "word_languages", "apart")  # a row leaves out those that are empty
+_SELDOM = ("detected", "word_languages", "apart", "groups")  # a row leaves out those that are empty
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Hypothesis:
         detected: Language code that the model chose itself (`evaluate.language: detect`); for long audio that of the first piece.
         word_languages: For every part the languages of its words, where the data set says them (`word_langs`); () where not.
         apart: Whether the clips were decoded one by one, since the text of the window was a loop.
+        groups: For every part the group that the data set puts it in (`group`): its speaker or recording; () where none has one.
     """
 
     id: str
@@ -44,12 +45,14 @@ class Hypothesis:
     detected: str = ""
     word_languages: tuple[tuple[str, ...], ...] = ()
     apart: bool = False
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Hypothesis":
         """Returns the hypothesis of a JSON object (see `as_row`)."""
         marks = tuple(map(tuple, row.get("word_languages", ())))
-        return cls(**{**row, "parts": tuple(row["parts"]), "word_languages": marks})
+        groups = tuple(row.get("groups", ()))
+        return cls(**{**row, "parts": tuple(row["parts"]), "word_languages": marks, "groups": groups})
 
     def as_row(self) -> dict[str, Any]:
         """Returns the JSON object that is written; facts that the data set or the way of decoding does not give are left out."""
@@ -132,14 +135,17 @@ def normalized(
 
 def count_hypotheses(hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str]) -> Counts:
     """Returns errors per clip after normalisation. Raises InputError for a set without a reference token."""
-    return metrics.count(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric)
+    return metrics.count(*normalized(hypotheses, evaluate.normalizer, spelling), evaluate.metric, groups_of(hypotheses))
 
 
-def score_hypotheses(
-    hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str], seed: int = 1
-) -> Score:
+def groups_of(hypotheses: Sequence[Hypothesis]) -> list[tuple[str, ...]]:
+    """Returns for every window the groups of its clips."""
+    return [window.groups for window in hypotheses]
+
+
+def score_hypotheses(hypotheses: Sequence[Hypothesis], evaluate: EvaluateConfig, spelling: Mapping[str, str]) -> Score:
     """Returns the score of one model on one set, as `evaluate` asks. Raises InputError for a set without a reference token."""
     return metrics.score(
         count_hypotheses(hypotheses, evaluate, spelling),
-        metric=evaluate.metric, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence, seed=seed,
+        metric=evaluate.metric, confidence=evaluate.confidence, intervals=evaluate.intervals,
     )  # fmt: skip

@@ -1,21 +1,19 @@
-"""WER, CER and MER at corpus level, with bootstrap intervals (see docs/metrics.md). Pure: texts in, numbers out.
+"""WER, CER and MER at corpus level, with intervals (see docs/metrics.md). Pure: texts in, numbers out.
 
-A window is what the model decodes at once: one clip, or several packed clips.
-Letters of shapes: N clips, S bootstrap samples, M systems.
+A window is what the model decodes at once: one clip, or several packed clips. Letters of shapes: N clips.
 """
 
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from wfc_dist.errors import ConfigError, InputError
+from wfc_dist.evaluation.intervals import Columns, Estimated, columns_without_each, estimated, units_of
 
 _SEPARATOR = "\x1f"  # between tokens on the way into jiwer; a token may be a space (CER)
-_DRAWS_AT_ONCE = 4_000_000  # bounds the memory of the resampling to some 30 MB
 
 # Scripts written without spaces between words: first and last code point of their blocks.
 _UNSPACED = (
@@ -32,12 +30,13 @@ class Score:
     Attributes:
         metric: `wer`, `cer` or `mer`.
         rate: errors / reference_length; may exceed 1.
-        low, high: Bootstrap percentile interval of the rate over clips; None without bootstrap samples.
+        low, high: The interval of the rate; None where there is none (see `intervals.limits`).
         errors: substitutions + deletions + insertions.
         reference_length: Reference tokens (words, characters or both).
         substitutions, deletions, insertions: The parts of `errors`.
-        num_clips: Clips, packed or not: the unit of resampling.
+        num_clips: Clips, packed or not.
         confidence: Confidence level of the interval, such as 0.95.
+        num_units: Windows, groups or clips, whatever is independent (see `intervals`); None in scores of earlier versions.
     """
 
     metric: str
@@ -51,29 +50,18 @@ class Score:
     insertions: int
     num_clips: int
     confidence: float
-
-
-class Difference(NamedTuple):
-    """rate(after) - rate(before) on the same clips, with its bootstrap interval; negative is better."""
-
-    difference: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """Returns improved or worse where the whole interval is below or above zero, else unchanged. One clip has no interval."""
-        return "improved" if self.low < self.high < 0 else "worse" if 0 < self.low < self.high else "unchanged"
+    num_units: int | None = None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Errors per clip, int64, each (N,). Resampling needs nothing else."""
+    """Errors per clip and the unit of each clip (see `intervals`), int64, each (N,). Intervals need nothing else."""
 
     substitutions: npt.NDArray[np.int64]
     deletions: npt.NDArray[np.int64]
     insertions: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+    units: npt.NDArray[np.int64]
 
     @property
     def errors(self) -> npt.NDArray[np.int64]:
@@ -84,6 +72,15 @@ class Counts:
     def rate(self) -> float:
         """Returns the corpus rate: all errors / all reference tokens."""
         return float(self.errors.sum() / self.lengths.sum())
+
+    @property
+    def num_units(self) -> int:
+        """Returns how many units there are."""
+        return int(self.units.max()) + 1
+
+    def columns(self) -> Columns:
+        """Returns the rate, and the rates without each unit, (1 + WIDTH,)."""
+        return np.concatenate([[self.rate], columns_without_each(self.errors, self.lengths, self.units)])
 
 
 def is_unspaced(character: str) -> bool:
@@ -115,7 +112,9 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 }
 
 
-def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
+def count(
+    references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str, groups: Sequence[Sequence[str]] = ()
+) -> Counts:
     """Returns the errors of each clip: jiwer's minimal alignment of a window, split at the clips of its reference.
 
     The sum over the clips of a window is what the window's joined reference gives. An insertion counts for the clip of the
@@ -126,12 +125,13 @@ def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metr
         references: Windows of clips, normalised clip by clip; a clip that was decoded alone is a window of one clip.
         hypotheses: One normalised text a window.
         metric: `wer`, `cer` or `mer`.
+        groups: For every window the groups of its clips, where they are known (see `intervals.units_of`).
 
     Raises:
         ConfigError: Unknown metric.
         InputError: No clips, other numbers of windows and hypotheses, or no reference token in the whole set.
     """
-    counts = count_part(references, hypotheses, metric)
+    counts = count_part(references, hypotheses, metric, groups)
     if counts.lengths.sum() == 0:
         raise InputError(
             f"none of the {len(counts.lengths)} references has a token after normalisation, so there is no {metric.upper()}; "
@@ -140,14 +140,17 @@ def count(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metr
     return counts
 
 
-def count_part(references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str) -> Counts:
+def count_part(
+    references: Sequence[tuple[str, ...]], hypotheses: Sequence[str], metric: str, groups: Sequence[Sequence[str]] = ()
+) -> Counts:
     """Returns what `count` does for a part of a set, which may have no reference token of its own."""
     if metric not in TOKENIZERS:
         raise ConfigError(f"evaluate.metric: {metric!r} is not known; there are: {', '.join(TOKENIZERS)}")
     if len(references) != len(hypotheses):
         raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored; decode the set again")
     tables = [_count_window(clips, written, metric) for clips, written in zip(references, hypotheses, strict=True)]
-    return Counts(*np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T)
+    substitutions, deletions, insertions, lengths = np.concatenate([np.zeros((0, 4), dtype=np.int64), *tables]).T
+    return Counts(substitutions, deletions, insertions, lengths, units_of(list(map(len, references)), groups))
 
 
 def _count_window(clips: Sequence[str], written: str, metric: str) -> npt.NDArray[np.int64]:
@@ -187,61 +190,23 @@ def edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]
     ]
 
 
-def bootstrap_rates(systems: Sequence[Counts], samples: int, seed: int) -> npt.NDArray[np.float64]:
-    """Returns corpus rates of M systems on S resamples of the same clips, (M, S); nan where a resample has no token.
-
-    Args:
-        systems: Counts over the same N clips; every resample takes the same clips of each system (paired).
-        samples: S.
-        seed: Seed of all draws.
-    """
-    num_clips = len(systems[0].lengths)
-    generator = np.random.default_rng(seed)
-    errors = [system.errors for system in systems]
-    rates = np.empty((len(systems), samples))
-    step = max(1, _DRAWS_AT_ONCE // num_clips)
-    for start in range(0, samples, step):
-        stop = min(samples, start + step)
-        picks = generator.integers(num_clips, size=(stop - start, num_clips))
-        for number, system in enumerate(systems):  # one at a time: memory does not grow with M
-            tokens, sums = system.lengths[picks].sum(axis=-1), errors[number][picks].sum(axis=-1)
-            rates[number, start:stop] = np.divide(sums, tokens, out=np.full(sums.shape, np.nan), where=tokens > 0)
-    return rates
+def difference(before: Counts, after: Counts, confidence: float) -> Estimated:
+    """Returns rate(after) - rate(before) over the same clips and units; paired, so that what both find hard counts once."""
+    return estimated(after.columns() - before.columns(), confidence, "difference")
 
 
-def interval(draws: npt.NDArray[np.float64], value: float, confidence: float) -> tuple[float, float]:
-    """Returns the central percentile interval of bootstrap draws, widened where needed to contain the value itself.
-
-    Draws that are no number are left out: a rate without a reference token, or a relative change of a rate that is zero.
-    """
-    draws = draws[np.isfinite(draws)]
-    if not draws.size:
-        return value, value
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return min(float(low), value), max(float(high), value)
-
-
-def difference(before: Counts, after: Counts, *, samples: int, confidence: float, seed: int = 1) -> Difference:
-    """Returns rate(after) - rate(before) over the same clips, with its paired bootstrap interval (see `score`)."""
-    rates = bootstrap_rates([before, after], samples, seed)
-    value = after.rate - before.rate
-    return Difference(value, *interval(rates[1] - rates[0], value, confidence))
-
-
-def score(counts: Counts, *, metric: str, samples: int = 1000, confidence: float = 0.95, seed: int = 1) -> Score:
-    """Returns rate = (S + D + I) / reference length over the whole set, with a bootstrap percentile interval over clips.
+def score(counts: Counts, *, metric: str, confidence: float = 0.95, intervals: bool = True) -> Score:
+    """Returns rate = (S + D + I) / reference length over the whole set, with its interval.
 
     Args:
         counts: The errors of one system (see `count`).
         metric: Which tokens were counted.
-        samples: Bootstrap resamples; 0 leaves the interval out, as does a single clip.
         confidence: Confidence level of the interval.
-        seed: Seed of the resampling.
+        intervals: False leaves the interval out.
     """
-    drawn = samples > 0 and len(counts.lengths) > 1  # every draw of one clip is that clip
-    low, high = interval(bootstrap_rates([counts], samples, seed)[0], counts.rate, confidence) if drawn else (None, None)
+    found = estimated(counts.columns(), confidence, "rate") if intervals else None
     parts = {name: int(getattr(counts, name).sum()) for name in ("errors", "substitutions", "deletions", "insertions")}
     return Score(
-        metric, counts.rate, low, high, reference_length=int(counts.lengths.sum()), **parts, num_clips=len(counts.lengths),
-        confidence=confidence,
+        metric, counts.rate, found and found.low, found and found.high, reference_length=int(counts.lengths.sum()), **parts,
+        num_clips=len(counts.lengths), confidence=confidence, num_units=counts.num_units,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Error rates of bases on test sets, each with its bootstrap draws, paired over all models that one reader reads.
+"""Error rates of bases on test sets, each with its columns (see `intervals`), paired over all models that one reader reads.
 
-Letters of shapes: S bootstrap samples. Rates are (1 + S,): the rate itself, then the rate on every resample of the set's clips.
-All rates of a test set are of the same resamples, so that differences of rates are paired.
+Letters of shapes: C columns. Rates are (C,): the rate itself, then the rate without each unit of each test set. All rates of a
+test set leave out the same units, so that differences of rates are paired.
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.hypotheses import Hypothesis, count_hypotheses, read_hypotheses
+from wfc_dist.evaluation.intervals import WIDTH, Columns
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
-from wfc_dist.evaluation.metrics import Counts, bootstrap_rates
+from wfc_dist.evaluation.metrics import Counts
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs.handle import Run
 
-Rates = npt.NDArray[np.float64]
-_SEED = 1
+Rates = Columns
 
 
 class OtherClipsError(IntegrityError):
@@ -32,7 +31,7 @@ class RunRates:
     """The error rates of the bases of one run.
 
     Attributes:
-        rates: (base index, test set) -> (1 + S,).
+        rates: (base index, test set) -> (C,).
         learned: Test set -> the last round that learned it.
         last: Index of the last scored base.
     """
@@ -43,23 +42,27 @@ class RunRates:
 
 
 class RateReader:
-    """Reads what models wrote; counts the errors of every text once, and draws the resamples of every model and set once.
+    """Reads what models wrote, and counts the errors of every text once.
 
     Args:
-        config: Its `evaluate` block says how texts are scored. The place of a set among its test sets is the seed of the set:
-            every model is resampled alike on a set, and every set on its own.
-        num_samples: S; `evaluate.bootstrap_samples` by default.
+        config: Its `evaluate` block says how texts are scored; each of its test sets has a block of columns, in their order.
+        intervals: Whether rates have columns for intervals; as `evaluate.intervals` says by default.
     """
 
-    def __init__(self, config: Config, num_samples: int | None = None) -> None:
+    def __init__(self, config: Config, *, intervals: bool | None = None) -> None:
         self._evaluate = config.evaluate
-        self._num_samples = self._evaluate.bootstrap_samples if num_samples is None else num_samples
-        self._seeds = {name: _SEED + place for place, name in enumerate(config.test_sets())}
+        self._intervals = self._evaluate.intervals if intervals is None else intervals
+        self._places = {name: place for place, name in enumerate(config.test_sets())}
         self._blocks = {name: config.evaluate.of(dataset) for name, dataset in config.test_sets().items()}
         self._spelling: dict[Path, dict[str, str]] = {}
         self._counts: dict[tuple[str, str], Counts] = {}
         self._rates: dict[tuple[str, str], Rates] = {}
-        self._lengths: dict[str, npt.NDArray[np.int64]] = {}
+        self._first: dict[str, Counts] = {}
+
+    @property
+    def num_units(self) -> dict[str, int]:
+        """Returns test set -> its units, for the sets whose rates were read."""
+        return {name: counts.num_units for name, counts in self._first.items()}
 
     def run(self, matrix: ScoreMatrix) -> RunRates:
         """Returns the rates of all bases of a run on all sets that they were scored on.
@@ -71,22 +74,35 @@ class RateReader:
         return RunRates(rates, matrix.learned, matrix.last)
 
     def rates(self, model: ScoredModel, name: str) -> Rates:
-        """Returns the rate of a model on a test set and its draws, (1 + S,).
+        """Returns the rate of a model on a test set of the configuration, with its columns, (C,).
 
         Raises:
             InputError: There are no hypotheses, or they have no reference token.
-            OtherClipsError: A model read before was scored on other clips of the set.
+            OtherClipsError: A model read before was scored on other clips of the set, or in other windows.
             IntegrityError: The hypotheses are damaged.
         """
         key, _, counts = self._read(model, name)
         if key not in self._rates:
-            if not np.array_equal(self._lengths.setdefault(name, counts.lengths), counts.lengths):
+            first = self._first.setdefault(name, counts)
+            if not all(np.array_equal(getattr(first, part), getattr(counts, part)) for part in ("lengths", "units")):
                 path = model.hypotheses(name)
                 raise OtherClipsError(f"{path}: {name} has other clips than in the other runs; remove the run and compare again")
-            seed = self._seeds.setdefault(name, _SEED + len(self._seeds))
-            draws = bootstrap_rates([counts], self._num_samples, seed)[0]
-            self._rates[key] = np.concatenate([[counts.rate], draws])
+            self._rates[key] = self._with_columns(counts, self._places[name])
         return self._rates[key]
+
+    def unknown(self, rate: float) -> Rates:
+        """Returns a rate whose texts are not there, (C,): what is computed from it has no interval."""
+        return np.concatenate([[rate], np.full(self._num_columns, np.nan)])
+
+    @property
+    def _num_columns(self) -> int:
+        return len(self._places) * WIDTH if self._intervals else 0
+
+    def _with_columns(self, counts: Counts, place: int) -> Rates:
+        rates = np.full(1 + self._num_columns, counts.rate)
+        if self._intervals:
+            rates[1 + place * WIDTH :][:WIDTH] = counts.columns()[1:]
+        return rates
 
     def texts(self, model: ScoredModel, name: str) -> tuple[list[Hypothesis], Counts]:
         """Returns what a model wrote for a test set, and the errors of every clip. Raises InputError, IntegrityError."""

@@ -21,7 +21,8 @@ from wfc_dist.evaluation.hypotheses import (
     score_hypotheses,
     write_hypotheses,
 )
-from wfc_dist.evaluation.metrics import Difference, difference
+from wfc_dist.evaluation.intervals import Estimated
+from wfc_dist.evaluation.metrics import difference
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.layout import scored_as
@@ -130,7 +131,7 @@ class RunScorer:
         for task in models:
             self._summarize(task)
 
-    def changes(self, before: Base, after: Base, names: Sequence[str]) -> dict[str, Difference]:
+    def changes(self, before: Base, after: Base, names: Sequence[str]) -> dict[str, Estimated]:
         """Returns test set -> what a base changes against another one, with its interval. `after` need not be committed."""
         config = self._store.config
         sets, evaluate = {name: config.test_sets()[name] for name in names}, config.evaluate
@@ -141,7 +142,8 @@ class RunScorer:
         for name, data in sets.items():
             kept = [self._kept(task, name) for task in tasks]
             counts = [count_hypotheses(texts, evaluate.of(data), spelling) for texts in kept if texts is not None]
-            found[name] = difference(*counts, samples=evaluate.bootstrap_samples, confidence=evaluate.confidence)
+            first, second = counts
+            found[name] = difference(first, second, evaluate.confidence)
         return found
 
     def _decode(self, models: Sequence[ScoreTask]) -> None:

@@ -31,14 +31,16 @@ def full_card(run: Run, index: int, copy: Sequence[str] = (), use: Use | None = 
 
 def error_table(sets: Mapping[str, Mapping[str, Any]], first: Mapping[str, Mapping[str, Any]], index: int) -> list[str]:
     """Returns the lines of the table of errors in percent, those of base 0 beside them where it was scored."""
-    lines = ["", "## Error by test set", "", "Percent, with bootstrap intervals over clips.", ""]
+    lines = ["", "## Error by test set", "", "Percent, with intervals.", ""]
     lines += [
-        f"| test set | metric | clips |{' base 0 |' if first else ''} base {index} |",
-        "|---|---|---|---|" + "---|" * bool(first),
+        f"| test set | metric | clips | units |{' base 0 |' if first else ''} base {index} |",
+        "|---|---|---|---|---|" + "---|" * bool(first),
     ]
     for name, score in sets.items():
         before = f" {_rate(first.get(name))} |" if first else ""
-        lines.append(f"| {name} | {score['metric']} | {score['num_clips']} |{before} {_rate(score)} |")
+        lines.append(
+            f"| {name} | {score['metric']} | {score['num_clips']} | {score.get('num_units') or '-'} |{before} {_rate(score)} |"
+        )
     return lines
 
 

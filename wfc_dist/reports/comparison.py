@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from wfc_dist.compare.results import SystemRow, Value, as_json
+from wfc_dist.compare.results import SystemRow, Value, as_json, num_marks
 from wfc_dist.compare.settings import UNTOUCHED, Comparison
 from wfc_dist.evaluation.continual import FIGURES
+from wfc_dist.evaluation.intervals import FEW_UNITS, TOO_FEW
 from wfc_dist.reports.html import render
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat
 from wfc_dist.reports.plots import Mark, marks_plot
@@ -24,7 +25,7 @@ TITLES = {
 }  # fmt: skip
 ON_CONSOLE = [name for name in TITLES if name.removesuffix("_each") == name and name != "forgetting_protected"]
 STAR = "; * on the Pareto front of what is kept and what is learned"
-MARKS = {"better": "+", "worse": "-", "same": ""}
+MARKS = {"better": "+", "worse": "-", "same": "", TOO_FEW: "?"}
 
 
 def _sign(name: str) -> str:
@@ -35,15 +36,15 @@ def _number(name: str, value: float) -> str:
     return format(100 * value, f"{_sign(name)}.1f")
 
 
-def caption(comparison: Comparison) -> str:
-    """Returns what the numbers are."""
+def caption(comparison: Comparison, rows: Sequence[SystemRow]) -> str:
+    """Returns what the numbers are, and how the marks were decided."""
     config = comparison.runs[0].config
     evaluate = config.evaluate
     decoded = "windows of several clips" if evaluate.packing else "clip by clip"
     return (
-        f"{metric_text(config, averaged=True)} in percent, {decoded}; + better, - worse than {comparison.reference}: the "
-        f"{100 * evaluate.confidence:.0f} % interval of the paired difference over clips excludes 0 (seeds averaged, not "
-        "corrected for many comparisons)"
+        f"{metric_text(config, averaged=True)} in percent, {decoded}; + better, - worse than {comparison.reference}: the paired "
+        f"difference is beyond chance ({100 * evaluate.confidence:.0f} %, seeds averaged, Holm-corrected over {num_marks(rows)} "
+        f"comparisons); ? too few to say: fewer than {FEW_UNITS} units"
     )
 
 
@@ -52,7 +53,7 @@ def table(comparison: Comparison, rows: Sequence[SystemRow], front: Sequence[str
 
     The systems of `front`, the Pareto front of a sweep, get a star.
     """
-    made = plain_table(comparison.name, caption(comparison) + (STAR if front else ""))
+    made = plain_table(comparison.name, caption(comparison, rows) + (STAR if front else ""))
     made.add_column("system", no_wrap=not front, overflow="fold")
     for title in (*(TITLES[name] for name in ON_CONSOLE), "norm", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
@@ -78,15 +79,21 @@ def write(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str,
         tree |= {"front": swept.front, "points": swept.points}
     durable.write_text(comparison.folder / "compare.json", json.dumps(tree, indent=1) + "\n")
     facts = [("reference", comparison.reference), ("seeds", ", ".join(map(str, comparison.seeds))),
-             ("data sets", ", ".join(comparison.datasets))]  # fmt: skip
+             ("data sets", ", ".join(comparison.datasets)), ("units", _units(rows))]  # fmt: skip
     front = swept.front if swept else ()
     named = [UNTOUCHED, *front] if swept else [row.system for row in rows]
     plane = swept.sections if swept else [_plane(rows)]
     sections = [_table(comparison, rows, failures, front), *plane, _norms(rows, named), _formulas(comparison)]
     sentence = swept.sentence if swept else _sentence(comparison, rows)
-    page, confidence = comparison.folder / "index.html", comparison.runs[0].config.evaluate.confidence
-    durable.write_text(page, render(comparison.name, facts, [sentence], sections, confidence=confidence))
+    page = comparison.folder / "index.html"
+    durable.write_text(page, render(comparison.name, facts, [sentence], sections))
     return page
+
+
+def _units(rows: Sequence[SystemRow]) -> str:
+    """Returns how many independent units the new and the protected sets have, from the first row that says so."""
+    known = {name: value.num_units for row in reversed(rows) for name, value in row.values.items()}
+    return ", ".join(f"{known[name]} of the {name} sets" for name in ("new", "protected") if known.get(name)) or "unknown"
 
 
 def _sentence(comparison: Comparison, rows: Sequence[SystemRow]) -> str:
@@ -106,19 +113,20 @@ def _table(comparison: Comparison, rows: Sequence[SystemRow], failures: dict[str
         cells += [_cell(name, row.values.get(name)) for name in TITLES]
         lines.append([*cells, Cell(f"{row.norm:.2f}")])
     lines += [[Cell(name), Cell(f"failed: {why}", css="wrap")] for name, why in failures.items()]
-    made = HtmlTable(["system", *TITLES.values(), "norm"], lines, caption=caption(comparison) + (STAR if front else ""))
+    made = HtmlTable(["system", *TITLES.values(), "norm"], lines, caption=caption(comparison, rows) + (STAR if front else ""))
     return Section(title="Systems", parts=[Part(table=made)])
 
 
 def _cell(name: str, value: Value | None) -> Cell:
     if value is None:
         return Cell("-")
-    shade = {"better": heat(-0.25), "worse": heat(0.25), "same": 0.0}[value.verdict]
+    shade = {"better": heat(-0.25), "worse": heat(0.25), "same": 0.0, TOO_FEW: 0.0}[value.verdict]
     return Cell(_number(name, value.value) + MARKS[value.verdict], between(value.low, value.high, _sign(name)), shade)
 
 
 def _triple(value: Value) -> tuple[float, float, float]:
-    return 100 * value.low, 100 * value.value, 100 * value.high
+    low, high = (value.value if limit is None else limit for limit in (value.low, value.high))
+    return 100 * low, 100 * value.value, 100 * high
 
 
 def _plane(rows: Sequence[SystemRow]) -> Section:
@@ -130,7 +138,7 @@ def _plane(rows: Sequence[SystemRow]) -> Section:
     ]
     what = "relative change of the mean error, percent"
     labels = (f"protected sets: {what}", f"new sets: {what}")
-    intro = "Stability against plasticity: left and down is better on both. Crosses are bootstrap intervals over clips."
+    intro = "Stability against plasticity: left and down is better on both. Crosses are intervals."
     svg = marks_plot(marks, labels, zero=True) if len(marks) > 1 else ""
     parts = [Part(svg=svg, alternative=places_of(marks, labels))] if svg else [Part(note="No protected sets.")]
     return Section(intro, parts, "What is learned against what is kept")

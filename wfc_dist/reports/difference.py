@@ -28,12 +28,12 @@ def tables(found: Difference, num_shown: int) -> list[Table]:
             f"the clips, or the words counted in them, are others in A than in B, so do not compare: {', '.join(others)}"
         )
     errors = plain_table("error in percent, with its interval", "; ".join(notes))
-    for column in ("test set", "metric", "clips", "A", "B"):
+    for column in ("test set", "metric", "clips", "units", "A", "B"):
         errors.add_column(column)
     for name, pair in found.scores.items():
-        metrics, clips = (_each(pair, key) for key in ("metric", "num_clips"))
+        facts = (_each(pair, key) for key in ("metric", "num_clips", "num_units"))
         rates = ["-" if score is None else f"{100 * score['rate']:.1f} {between(score['low'], score['high'])}" for score in pair]
-        errors.add_row(escape(name), metrics, clips, *(escape(rate.rstrip()) for rate in rates))
+        errors.add_row(escape(name), *facts, *(escape(rate.rstrip()) for rate in rates))
     return [tensors, errors]
 
 
@@ -45,7 +45,7 @@ def _is_same_set(pair: Sequence[Mapping[str, Any] | None]) -> bool:
 
 def _each(pair: Sequence[Mapping[str, Any] | None], key: str) -> str:
     """Returns a field of two scores: once where it is the same, else of A / of B."""
-    return " / ".join(dict.fromkeys(str(score[key]) for score in pair if score is not None))
+    return " / ".join(dict.fromkeys(str(score.get(key, "-")) for score in pair if score is not None))
 
 
 def _how_far(item: Moved) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from wfc_dist.evaluation.continual import Change, Estimate, Summary
+from wfc_dist.evaluation.intervals import TOO_FEW
 from wfc_dist.reports.tables import between
 
 _AT_MOST = 6  # names in a sentence
@@ -40,13 +41,13 @@ def _sets(changes: Sequence[Change], kind: str, what: str, estimate: Estimate, l
         for verdict, words in (("improved", "improved"), ("worse", "got worse"))
         if any(change.verdict == verdict for change in changes)
     ]
-    unsure = [change for change in changes if change.verdict == "unchanged"]
+    few, unsure = ([change.name for change in changes if change.verdict == word] for word in (TOO_FEW, "unchanged"))
+    if few:
+        parts.append(f"{_listed(few)} {'has' if len(few) == 1 else 'have'} too few units to say")
     if parts and unsure:
-        parts.append("for the others the interval includes zero")
+        parts.append("the others did not change beyond chance")
     elif unsure:
-        parts.append(
-            "for each set the interval includes zero" if len(unsure) > 1 else "the interval of the difference includes zero"
-        )
+        parts.append("none of them changed beyond chance" if len(unsure) > 1 else "that is not beyond chance")
     return head + "".join(f"; {part}" for part in parts) + "."
 
 
@@ -63,11 +64,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _later(estimate: Estimate) -> str:
     """Returns what later rounds did to what earlier rounds learned."""
-    if not estimate.value or estimate.low is None or estimate.high is None:
+    if not estimate.value or estimate.mark not in ("lower", "higher", "same"):
         return ""
     interval = f"{100 * estimate.value:+.1f} points {between(estimate.low, estimate.high, '+')}"
-    if estimate.low < estimate.high < 0:
+    if estimate.mark == "lower":
         return f"Later rounds took back a part of what earlier rounds had learned: backward transfer is {interval}."
-    if 0 < estimate.low < estimate.high:
+    if estimate.mark == "higher":
         return f"Later rounds helped what earlier rounds had learned: backward transfer is {interval}."
     return f"No forgetting of what earlier rounds had learned can be seen: backward transfer is {interval}."

@@ -13,15 +13,15 @@ from wfc_dist.reports.theme import DARK, LIGHT, themed, variables
 
 def render(
     title: str, facts: Sequence[tuple[str, str]], sentences: Sequence[str], sections: Sequence[Section], *,
-    figures: Sequence[dict[str, str]] = (), confidence: float = 0.95,
+    figures: Sequence[dict[str, str]] = (), rule: str = "",
 ) -> str:  # fmt: skip
     """Returns the page as HTML: the title, `facts` (name, value) below it, what the page says in sentences, and its chapters.
 
-    `figures` are boxes of name, number, interval, formula and over; `confidence` is the level of the intervals.
+    `figures` are boxes of name, number, interval, formula and over; `rule` says when something is called better or worse.
     """
     text = resources.files("wfc_dist.reports").joinpath("page.html").read_text(encoding="utf-8")
     return Environment(autoescape=True).from_string(text).render(
-        title=title, facts=facts, sentences=sentences, sections=sections, figures=figures, confidence=f"{100 * confidence:.0f}",
+        title=title, facts=facts, sentences=sentences, sections=sections, figures=figures, rule=rule,
         light=variables(LIGHT), dark=variables(DARK), plot=_plot, version=__version__,
     )  # fmt: skip
 

@@ -208,7 +208,7 @@ class AuditJson:
 
 @dataclass(frozen=True)
 class ScoreJson:
-    """The score of a model on a set; a rate of 0.25 is 25 %, `low` and `high` its interval."""
+    """The score of a model on a set; a rate of 0.25 is 25 %, `low` and `high` its interval, over `num_units` units."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     metric: str
@@ -222,6 +222,7 @@ class ScoreJson:
     insertions: int
     num_clips: int
     confidence: float
+    num_units: int | None
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,10 @@ class EvaluateJson:
 
 @dataclass(frozen=True)
 class ValueJson:
-    """A figure of a system, its interval, and its difference to the reference system; null where it is no number."""
+    """A figure of a system, its interval, and its difference to the reference system; null where it is no number.
+
+    `p_holm` is the p of the difference, corrected for all of the comparison; the verdict follows from it.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     value: float | None
@@ -246,7 +250,10 @@ class ValueJson:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
-    verdict: Literal["better", "worse", "same"]
+    p: float | None
+    p_holm: float | None
+    num_units: int
+    verdict: Literal["better", "worse", "same", "too few to say"]
 
 
 @dataclass(frozen=True)

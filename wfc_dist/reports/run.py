@@ -7,6 +7,7 @@ from typing import Any
 
 from wfc_dist.errors import WfcError
 from wfc_dist.evaluation.continual import FIGURES, Change, Estimate, Summary, summarize
+from wfc_dist.evaluation.intervals import FEW_UNITS
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix, read_matrix
 from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
@@ -17,7 +18,7 @@ from wfc_dist.reports.lineage import lineage_section, round_anchor
 from wfc_dist.reports.pieces import Cell, HtmlTable, Part, Section, heat, range_of
 from wfc_dist.reports.reproduction import environment_section, reproduction_section
 from wfc_dist.reports.score_tables import ESTIMATES, caption, estimate_number
-from wfc_dist.reports.tables import between, set_title
+from wfc_dist.reports.tables import between, chance, set_title
 from wfc_dist.reports.timeline import IDLE, Timeline, read_attempts
 from wfc_dist.reports.utterances import utterances_section
 from wfc_dist.runs.handle import Run
@@ -62,7 +63,11 @@ def write_report(run_dir: Path, audio: int = 0) -> Path:
     ]
     figures = [_figure(estimate, summary) for estimate in summary.estimates] if matrix.last else []
     title, confidence = matrix.config.run.name, matrix.config.evaluate.confidence
-    text = render(title, _facts(run, matrix), headline(summary, confidence), sections, figures=figures, confidence=confidence)
+    rule = (
+        f'"Improved" and "worse" are said only where the paired difference is beyond chance ({100 * confidence:.0f} %), '
+        f"Holm-corrected over {summary.num_marks} comparisons; a set of fewer than {FEW_UNITS} units is too small to say."
+    )
+    text = render(title, _facts(run, matrix), headline(summary, confidence), sections, figures=figures, rule=rule)
     out = run.paths.report / "index.html"
     durable.write_text(out, text)
     return out
@@ -109,7 +114,7 @@ def _changes(matrix: ScoreMatrix, summary: Summary) -> Section:
     titles = {change.name: set_title(matrix.config, change.name) for change in summary.changes}
     pairs = {title: (first.scores[name], last.scores[name]) for name, title in titles.items()}
     svg = plots.changes_plot(pairs, _titles(matrix, matrix.protected), (first.title, last.title))
-    heads = ["test set", first.title, last.title, "difference", "relative", "verdict"]
+    heads = ["test set", "units", first.title, last.title, "difference", "relative", "p", "verdict"]
     rows = [_change_row(change, titles[change.name]) for change in summary.changes]
     shown = (
         f"For every test set a dot for the error of {first.title} and a dot for {last.title}, each with its interval. "
@@ -123,13 +128,15 @@ def _titles(matrix: ScoreMatrix, names: Sequence[str]) -> list[str]:
 
 
 def _change_row(change: Change, title: str) -> list[Cell]:
-    interval = between(change.difference.low, change.difference.high, "+") if change.difference else ""
+    interval = between(change.difference.low, change.difference.high, "+")
     relative = f"{100 * (change.after / change.before - 1):+.1f} %" if change.before else "-"
     name = f"{title} (protected)" if change.protected else title
     verdict = change.verdict if change.verdict != "unknown" else "no interval"
     return [
-        Cell(name), Cell(f"{100 * change.before:.1f}"), Cell(f"{100 * change.after:.1f}"),
-        Cell(f"{100 * (change.after - change.before):+.1f}", interval), Cell(relative), Cell(verdict),
+        Cell(name), Cell("-" if change.num_units is None else str(change.num_units)),
+        Cell(f"{100 * change.before:.1f}"), Cell(f"{100 * change.after:.1f}"),
+        Cell(f"{100 * (change.after - change.before):+.1f}", interval), Cell(relative),
+        Cell(chance(change.difference.p), f"Holm {chance(change.p_holm)}" if change.p_holm is not None else ""), Cell(verdict),
     ]  # fmt: skip
 
 
@@ -151,10 +158,17 @@ def _matrix_table(matrix: ScoreMatrix, models: Sequence[ScoredModel]) -> HtmlTab
         if title and names:
             rows.append(title)
         rows += [
-            [Cell(set_title(matrix.config, name)), *(_score_cell(matrix, model, name) for model in models)] for name in names
+            [Cell(set_title(matrix.config, name), _units(models, name)), *(_score_cell(matrix, model, name) for model in models)]
+            for name in names
         ]
     text = caption(matrix).partition("; *")[0] + "; framed: the set an adapter was trained on"
     return HtmlTable(["test set", *(model.title for model in models)], rows, caption=text, legend=True)
+
+
+def _units(models: Sequence[ScoredModel], name: str) -> str:
+    """Returns how many independent units a set has; "" where no score says so."""
+    known = [model.scores[name].num_units for model in models if name in model.scores]
+    return next((f"{number} units" for number in known if number is not None), "")
 
 
 def _score_cell(matrix: ScoreMatrix, model: ScoredModel, name: str) -> Cell:

@@ -35,11 +35,11 @@ def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Tab
     evaluate, metric = config.evaluate, metric_text(config)
     table = Table(title=f"{model}: {metric} %, {evaluate.normalizer} normalizer", title_justify="left")
     rate = metric if isinstance(config.metric_record(), str) else "error rate"
-    for column in ("set", rate, f"{100 * evaluate.confidence:g} % interval", "clips"):
+    for column in ("set", rate, f"{100 * evaluate.confidence:g} % interval", "clips", "units"):
         table.add_column(column)
     for name, score in scores.items():
         interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
-        table.add_row(set_title(config, name), f"{100 * score.rate:.1f}", interval, str(score.num_clips))
+        table.add_row(set_title(config, name), f"{100 * score.rate:.1f}", interval, str(score.num_clips), str(score.num_units))
     return table
 
 
@@ -47,8 +47,8 @@ def caption(matrix: ScoreMatrix) -> str:
     """Returns what the numbers are: metric, normaliser, interval, how it was decoded."""
     evaluate = matrix.config.evaluate
     parts = [f"{metric_text(matrix.config)} in percent, corpus level, {evaluate.normalizer} normalizer"]
-    if evaluate.bootstrap_samples:
-        parts.append(f"[{100 * evaluate.confidence:.0f} % bootstrap interval over clips]")
+    if evaluate.intervals:
+        parts.append(f"[{100 * evaluate.confidence:.0f} % interval]")
     if evaluate.packing:
         parts.append("decoded in windows of several clips")
     return ", ".join(parts) + "; * the set an adapter was trained on"

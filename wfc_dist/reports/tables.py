@@ -56,3 +56,8 @@ def set_title(config: Config, name: str) -> str:
 def between(low: float | None, high: float | None, sign: str = "") -> str:
     """Returns an interval in percent, `[10.1, 14.8]`; "" where there is none. `sign` is `+` to write it always."""
     return "" if low is None or high is None else f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def chance(p: float | None) -> str:
+    """Returns a p with two significant digits, `0.013`; `< 0.0001` for less, `-` where there is none."""
+    return "-" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"

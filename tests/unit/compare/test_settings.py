@@ -117,10 +117,10 @@ def test_what_one_system_sets_below_a_block_of_its_preset_stays_its_own(tmp_path
     assert PRESETS["ewc"].settings["train.ewc"] == {}
 
 
-@pytest.mark.parametrize("key", ["evaluate.num_beams", "evaluate.bootstrap_samples"])
+@pytest.mark.parametrize("key", ["evaluate.num_beams", "evaluate.confidence"])
 def test_a_system_that_is_scored_otherwise_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"compare\.systems\.mine: {key}: systems are compared by the same measure"):
-        make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {key: 5}}})
+        make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {key: 0.5 if "confidence" in key else 5}}})
     make(tmp_path, {**SYSTEMS, "mine": {"every": 2, "set": {"evaluate.batch_size": 5}}})
 
 

@@ -10,9 +10,10 @@ from wfc_dist.errors import InputError
 from wfc_dist.evaluation.explain import FORMULAS, explain, in_words
 from wfc_dist.evaluation.hallucinations import Loop
 from wfc_dist.evaluation.hypotheses import Hypothesis, score_hypotheses
+from wfc_dist.evaluation.metrics import Counts, score
 from wfc_dist.evaluation.ratios import Ratio, ratios
 
-PLAIN = EvaluateConfig(normalizer="none", bootstrap_samples=0)
+PLAIN = EvaluateConfig(normalizer="none", intervals=False)
 
 
 def said(reference, written, language="en", **more):
@@ -21,36 +22,36 @@ def said(reference, written, language="en", **more):
 
 
 def explained(*hypotheses, **options):
-    return explain(hypotheses, EvaluateConfig(**{"normalizer": "none", "bootstrap_samples": 0, **options}), {})
+    return explain(hypotheses, EvaluateConfig(**{"normalizer": "none", "intervals": False, **options}), {})
 
 
 def values(explanation):
     return {name: ratio.value for name, ratio in explanation.figures.items()}
 
 
-def test_ratios_are_sums_over_sums_with_the_interval_of_a_plain_loop():
-    above, below = np.array([1, 0, 3, 2]), np.array([4, 2, 2, 0])
-    picks = np.random.default_rng(5).integers(4, size=(200, 4))
-    draws = [above[draw].sum() / below[draw].sum() for draw in picks if below[draw].sum()]
+def test_ratios_are_sums_over_sums_with_the_interval_of_the_rate():
+    above, below, units = np.array([1, 0, 3, 2]), np.array([4, 2, 2, 0]), np.array([0, 0, 1, 2])
+    zeros = np.zeros_like(above)
 
-    found = ratios({"r": (above, below)}, samples=200, confidence=0.8, seed=5)["r"]
+    found = ratios({"r": (above, below)}, units, confidence=0.8)["r"]
 
-    assert found.value == 6 / 8
-    assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.1, 0.9]))
+    expected = score(Counts(above, zeros, zeros, below, units), metric="wer", confidence=0.8)
+    assert found == (6 / 8, expected.low, expected.high) and 0 < found.low < 6 / 8 < found.high
 
 
 def test_difference_of_ratios_is_paired():
     above, below, none = np.array([1, 2, 3, 5]), np.array([4, 4, 4, 4]), np.zeros(4, dtype=np.int64)
+    parts, differences = {"a": (above, below), "b": (above, below), "c": (none, none)}, {"d": ("a", "b"), "e": ("a", "c")}
 
-    found = ratios({"a": (above, below), "b": (above, below), "c": (none, none)}, {"d": ("a", "b"), "e": ("a", "c")})
+    found = ratios(parts, np.arange(4), differences)
 
     assert found["d"] == Ratio(0, 0, 0)
     assert "c" not in found and "e" not in found
 
 
-def test_without_samples_there_is_no_interval():
-    assert ratios({"r": (np.array([1]), np.array([2]))}, samples=0) == {"r": Ratio(0.5, None, None)}
-    assert ratios({}) == {}
+def test_intervals_can_be_left_out():
+    assert ratios({"r": (np.array([1, 1]), np.array([2, 2]))}, np.arange(2), intervals=False) == {"r": Ratio(0.5, None, None)}
+    assert ratios({}, np.arange(2)) == {}
 
 
 def test_rate_of_132_percent_is_explained_by_hand():
@@ -76,12 +77,12 @@ def test_rate_of_132_percent_is_explained_by_hand():
 
 def test_parts_and_intervals_are_those_of_the_score():
     hypotheses = [said("a b c d", f"a x {'c' * (index % 2)} d {'e f g ' * (index % 3)}") for index in range(30)]
-    evaluate = EvaluateConfig(normalizer="none", bootstrap_samples=100)
-    score, found = score_hypotheses(hypotheses, evaluate, {}), explain(hypotheses, evaluate, {}).figures
+    evaluate = EvaluateConfig(normalizer="none")
+    whole, found = score_hypotheses(hypotheses, evaluate, {}), explain(hypotheses, evaluate, {}).figures
 
-    assert found["rate"] == (score.rate, score.low, score.high)
-    assert found["insertions"].value == score.insertions / score.reference_length
-    assert sum(found[name].value for name in ("substitutions", "deletions", "insertions")) == pytest.approx(score.rate)
+    assert found["rate"] == (whole.rate, whole.low, whole.high) and whole.low < whole.high
+    assert found["insertions"].value == whole.insertions / whole.reference_length
+    assert sum(found[name].value for name in ("substitutions", "deletions", "insertions")) == pytest.approx(whole.rate)
 
 
 def test_empty_texts():
@@ -166,7 +167,7 @@ def test_clips_decoded_apart_are_counted_where_there_are_any():
 
 
 def test_as_json():
-    found = explained(said("a b \u6211", "a b b"), said("c", "c" + " d" * 5, "es"), bootstrap_samples=10, metric="mer")
+    found = explained(said("a b \u6211", "a b b"), said("c", "c" + " d" * 5, "es"), intervals=True, metric="mer")
 
     tree = json.loads(json.dumps(found.as_tree()))
 

@@ -1,15 +1,15 @@
-"""Rates with their draws, read from hypotheses on disk."""
+"""Rates with their columns, read from hypotheses on disk."""
 
 import json
 
 import numpy as np
 import pytest
-from scored_runs import hypotheses_with, make_scored_run
+from scored_runs import WORDS, hypotheses_with, make_scored_run
 
 from wfc_dist.evaluation import rates as rates_module
-from wfc_dist.evaluation.hypotheses import write_hypotheses
+from wfc_dist.evaluation.hypotheses import Hypothesis, write_hypotheses
+from wfc_dist.evaluation.intervals import WIDTH
 from wfc_dist.evaluation.matrix import read_matrix
-from wfc_dist.evaluation.metrics import bootstrap_rates
 from wfc_dist.evaluation.rates import OtherClipsError, RateReader
 
 
@@ -18,23 +18,24 @@ def matrix(tmp_path):
     return read_matrix(make_scored_run(tmp_path))
 
 
-def test_a_rate_stands_before_its_draws_and_the_place_of_the_set_is_the_seed(matrix):
+def test_a_rate_stands_before_its_columns_and_each_set_has_a_block_of_its_own(matrix):
     reader = RateReader(matrix.config)
     read = {name: reader.rates(matrix.bases[0], name) for name in ("fr", "zh", "cs")}
     _, counts = reader.texts(matrix.bases[0], "cs")
 
     assert [read[name][0] for name in ("zh", "cs", "fr")] == [0.5, 0.4, 0.2]
-    seed = 1 + list(matrix.config.test_sets()).index("cs")
-    np.testing.assert_array_equal(read["cs"][1:], bootstrap_rates([counts], 200, seed)[0])
+    sets = list(matrix.config.test_sets())
+    blocks = read["cs"][1:].reshape(len(sets), WIDTH)
+    np.testing.assert_array_equal(blocks[sets.index("cs")], counts.columns()[1:])
+    assert (np.delete(blocks, sets.index("cs"), axis=0) == 0.4).all(), "leaving out a clip of another set changes nothing"
+    assert reader.num_units == dict.fromkeys(read, 20)
 
 
-def test_all_models_are_resampled_alike_and_each_set_on_its_own(matrix):
+def test_all_models_leave_out_the_same_units(matrix):
     reader = RateReader(matrix.config)
     before, again = (reader.rates(matrix.bases[index], "ar") for index in (1, 2))  # 4 tenths, both
-    other = reader.rates(matrix.bases[0], "cs")  # 4 tenths, another set
 
     np.testing.assert_array_equal(before, again)
-    assert before[0] == other[0] and not np.array_equal(before, other)
 
 
 def test_every_text_is_counted_once(matrix, monkeypatch):
@@ -50,7 +51,7 @@ def test_every_text_is_counted_once(matrix, monkeypatch):
 
 
 def test_a_run_is_read_with_what_it_learned(matrix):
-    run = RateReader(matrix.config, num_samples=0).run(matrix)
+    run = RateReader(matrix.config, intervals=False).run(matrix)
 
     assert (run.learned, run.last) == ({"cs": 1, "ar": 1, "zh": 2}, 2)
     assert run.rates[2, "zh"].tolist() == [0.2]
@@ -64,13 +65,22 @@ def test_models_that_were_scored_on_other_clips_are_not_compared(matrix):
         RateReader(matrix.config).run(matrix)
 
 
+def test_models_that_were_decoded_in_other_windows_are_not_compared(matrix):
+    said = hypotheses_with(3)
+    packed = Hypothesis("0..1", (WORDS, WORDS), f"{said[0].hypothesis} {said[1].hypothesis}", "en", 2.0)
+    write_hypotheses(matrix.bases[2].hypotheses("cs"), {"schema": 2, "model_sha256": "another"}, [packed, *said[2:]])
+
+    with pytest.raises(OtherClipsError, match="cs has other clips"):
+        RateReader(matrix.config).run(matrix)
+
+
 def test_errors_of_a_set_are_counted_with_its_own_metric(tmp_path):
     folder = make_scored_run(tmp_path)
     tree = json.loads((folder / "config.json").read_text())
     tree["config"]["datasets"]["cs"]["metric"] = "cer"
     (folder / "config.json").write_text(json.dumps(tree))
     matrix = read_matrix(folder)
-    reader = RateReader(matrix.config, num_samples=0)
+    reader = RateReader(matrix.config, intervals=False)
 
     words, letters = (int(reader.texts(matrix.bases[0], name)[1].lengths.sum()) for name in ("ar", "cs"))
     assert (words, letters) == (20 * 10, 20 * 19), "ten words of one letter are nineteen characters with their spaces"

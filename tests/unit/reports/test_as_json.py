@@ -83,7 +83,7 @@ def test_the_schemas_are_printed_and_an_unknown_command_is_named() -> None:
 
 def test_a_comparison_is_valid_where_a_figure_is_no_number(config: Path) -> None:
     settings = wfc_dist.load_config(config)
-    value = Value(float("inf"), 0.1, float("nan"), None, None, None, None, "same")
+    value = Value(float("inf"), 0.1, float("nan"), None, None, None, None, None, None, 20, "same")
     rows = [SystemRow("root", "the untouched root", [1], 2, 0.0, {"new_relative": value})]
     comparison = SimpleNamespace(
         name="c", reference="mean", seeds=[1, 2], datasets=["a"], runs=[SimpleNamespace(config=settings)]

@@ -29,7 +29,7 @@ DATA = {name: {"source": name, "splits": {"train": "t", "test": "e"}} for name i
 def system(name: str, number: int) -> SystemRow:
     at = 0.1 * number - 0.15
     values = {
-        figure: Value(at, at - 0.05, at + 0.05, None, None, None, None, ("better", "same", "worse")[number % 3])
+        figure: Value(at, at - 0.05, at + 0.05, None, None, None, None, 0.01, 0.2, 20, ("better", "same", "worse")[number % 3])
         for figure in FIGURES
     }
     return SystemRow(name, "", [1, 2], 2, 1.0 + number, values)

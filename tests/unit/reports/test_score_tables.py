@@ -70,7 +70,7 @@ def test_no_number_and_no_name_is_cut_at_any_width(tmp_path, width, length, metr
     assert max(len(line) for line in text.splitlines()) <= width and "\N{HORIZONTAL ELLIPSIS}" not in text
     for score in matrix.bases[2].scores.values():
         assert text.count(percent(score)) >= 3, "at every base"
-    assert "100.0 [100.0, 100.0]" in text
+    assert "100.0" in text
     if length == 2:
         assert all(f"\n {name} " in text for name in names)
     assert all(name[:8] in text and name[-3:] in text for name in names), "folded, not cut"

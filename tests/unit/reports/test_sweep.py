@@ -36,7 +36,7 @@ def test_lines_join_points_that_differ_in_one_key() -> None:
 
 
 def row(system: str, kept: float, learned: float) -> SystemRow:
-    made = {name: Value(value, value, value, None, None, None, None, "same")
+    made = {name: Value(value, value, value, None, None, None, None, None, None, 20, "same")
             for name, value in (("protected_relative", kept), ("new_relative", learned))}  # fmt: skip
     return SystemRow(system, "", [1], 1, 1.0, made)
 
