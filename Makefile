@@ -57,6 +57,7 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/transcribing.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/interval_coverage.py
 	$(BIN)/python benchmarks/report.py
 
 gpu: .venv/installed

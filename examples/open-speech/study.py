@@ -53,17 +53,22 @@ def estimate(row: Row, name: str) -> str:
     if value is None:
         return "-"
     signed = name not in ("forgetting", "own", "new", "protected")
-    low, middle, high = (percent(value[key], signed) for key in ("low", "value", "high"))
+    middle = percent(value["value"], signed)
+    if value["low"] is None:
+        return middle
+    low, high = (percent(value[key], signed) for key in ("low", "high"))
     return f"{middle} [{low}, {high}]"
 
 
 def against(row: Row, name: str) -> str:
-    """Returns the paired difference to the reference in points; in bold where its interval excludes 0."""
+    """Returns the paired difference to the reference in points; in bold where it is better or worse."""
     value = row["values"].get(name)
     if value is None or value["difference"] is None:
         return "-"
-    text = f"{percent(value['difference'])} [{percent(value['difference_low'])}, {percent(value['difference_high'])}]"
-    return text if value["verdict"] == "same" else f"**{text}**"
+    text = percent(value["difference"])
+    if value["difference_low"] is not None:
+        text += f" [{percent(value['difference_low'])}, {percent(value['difference_high'])}]"
+    return f"**{text}**" if value["verdict"] in ("better", "worse") else text
 
 
 def lines_of(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -118,7 +123,8 @@ def figures(rows: Sequence[Row]) -> list[str]:
 
     def triple(row: Row, name: str) -> tuple[float, float, float]:
         value = row["values"][name]
-        return 100 * value["low"], 100 * value["value"], 100 * value["high"]
+        low, high = (value["value"] if value[key] is None else value[key] for key in ("low", "high"))
+        return 100 * low, 100 * value["value"], 100 * high
 
     def mark(row: Row, x: tuple[float, float, float], name: str) -> Mark:
         return Mark(row["system"], x, triple(row, name), strong=row["system"] == "untouched")

@@ -149,14 +149,15 @@ def test_model_of_one_language_detects_none(whisper, split):
         decode_set(english, processor, split, EvaluateConfig(language="detect"))
 
 
-def test_languages_of_words_go_with_their_clips(whisper, mixed):
+def test_languages_of_words_and_groups_go_with_their_clips(whisper, mixed):
     model, processor = whisper
     marked = copy.copy(mixed)
-    marked.clips = [dataclasses.replace(mixed.clips[0], word_languages=("es",)), *mixed.clips[1:]]
+    marked.clips = [dataclasses.replace(mixed.clips[0], word_languages=("es",), group="ann"), *mixed.clips[1:]]
 
     packed = decode_set(model, processor, marked, EvaluateConfig(packing=True))
 
     assert [item.word_languages for item in packed] == [(("es",), (), ()), ()]
+    assert [item.groups for item in packed] == [("ann", "", ""), ()]
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])

@@ -113,7 +113,7 @@ def _forgotten(run: RunRates, name: str, first: int) -> Rates:
     earlier = [rates for (index, of_set), rates in run.rates.items() if of_set == name and first <= index < run.last]
     if not earlier:
         raise _NoSetError
-    best = min(earlier, key=lambda rates: rates[0])  # chosen by the rate itself: the least of every draw would be biased
+    best = min(earlier, key=lambda rates: rates[0])  # chosen by the rate itself: the least of every column would be biased
     return run.rates[run.last, name] - best
 
 

@@ -70,7 +70,12 @@ class RateReader:
         Raises:
             InputError, IntegrityError: As `rates`.
         """
-        rates = {(index, name): self.rates(base, name) for index, base in matrix.bases.items() for name in base.scores}
+        rates = {
+            (index, name): self.rates(base, name)
+            for index, base in matrix.bases.items()
+            for name in base.scores
+            if name in self._places
+        }
         return RunRates(rates, matrix.learned, matrix.last)
 
     def rates(self, model: ScoredModel, name: str) -> Rates:

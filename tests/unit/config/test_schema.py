@@ -9,7 +9,7 @@ import yaml
 from wfc_dist.compare import settings as compare_settings
 from wfc_dist.compare import sweep
 from wfc_dist.config import loading
-from wfc_dist.config.schema import CentralizeConfig, Config
+from wfc_dist.config.schema import CentralizeConfig, Config, EvaluateConfig
 from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import ConfigError
 
@@ -250,3 +250,15 @@ def test_true_is_no_number_where_there_is_a_choice(key: str, value: Any) -> None
     loading.assign(wrong, key, value)
     with pytest.raises(ConfigError, match=key):
         loading.parse(wrong)
+
+
+@pytest.mark.parametrize(("samples", "intervals"), [(1000, True), (1, True), (0, False)])
+def test_samples_of_configurations_of_earlier_versions_say_whether_there_are_intervals(samples, intervals):
+    assert EvaluateConfig.model_validate({"bootstrap_samples": samples}).intervals is intervals
+    assert EvaluateConfig.model_validate({"bootstrap_samples": samples, "intervals": True}).intervals is True
+
+
+@pytest.mark.parametrize("samples", [-1, 0.5, True, "many"])
+def test_samples_that_were_never_allowed_are_refused(samples):
+    with pytest.raises(ValueError, match="is no number of samples; write intervals: true or false"):
+        EvaluateConfig.model_validate({"bootstrap_samples": samples})

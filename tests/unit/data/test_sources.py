@@ -87,6 +87,21 @@ def test_languages_of_words_are_read_and_change_no_fingerprint(copy):
     assert split.fingerprint == before.fingerprint
 
 
+def test_groups_are_read_from_any_column_and_change_the_fingerprint(copy):
+    rows = rows_of(copy)
+    write_rows(copy, [{**row, "group": "ann", "client": number % 2} for number, row in enumerate(rows)])
+    plain, grouped, renamed = (
+        open_split("tiny", jsonl(copy, columns=columns), "train") for columns in ({"group": None}, {}, {"group": "client"})
+    )
+
+    assert [[clip.group for clip in split.clips[:3]] for split in (plain, grouped, renamed)] == [
+        ["", "", ""], ["ann", "ann", "ann"], ["0", "1", "0"],
+    ]  # fmt: skip
+    assert len({split.fingerprint for split in (plain, grouped, renamed)}) == 3, "a set that gets groups is decoded again"
+    write_rows(copy, rows)
+    assert open_split("tiny", jsonl(copy), "train").fingerprint == plain.fingerprint
+
+
 def test_repeated_rows_get_ids_of_their_own(copy):
     write_rows(copy, rows_of(copy)[:1] * 3)
     names = [clip.id for clip in open_split("tiny", jsonl(copy), "train").clips]

@@ -36,7 +36,7 @@ def test_round_trip(tmp_path):
 
 def test_detected_and_marked_languages_make_the_round_trip(tmp_path):
     more = [dataclasses.replace(SAID[0], detected="de"), dataclasses.replace(SAID[1], word_languages=(("es", "en"), (), ("es",)))]
-    more += [dataclasses.replace(SAID[1], apart=True)]
+    more += [dataclasses.replace(SAID[1], apart=True), dataclasses.replace(SAID[1], groups=("ann", "", "bob"))]
     write_hypotheses(tmp_path / "set.jsonl", cache_key("m", "f", EvaluateConfig(language="detect")), more)
 
     assert read_hypotheses(tmp_path / "set.jsonl")[1] == more

@@ -1,4 +1,4 @@
-"""Reads Kaldi data directories: wav.scp and text, if there also segments, utt2lang and reco2file_and_channel."""
+"""Reads Kaldi data directories: wav.scp and text, if there also segments, utt2lang, utt2spk and reco2file_and_channel."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ def kaldi_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; check source and splits")
     texts, languages = _table(folder / "text", may_be_empty=True), _optional(folder / "utt2lang")
-    stretches = _Stretches(dataset, folder)
+    speakers, stretches = _optional(folder / "utt2spk"), _Stretches(dataset, folder)
     columns = Columns(dataset, text_column="text")
     for key, text in texts.items():
         record, audio = stretches.of(key, text.where)
@@ -50,6 +50,7 @@ def kaldi_rows(dataset: DatasetConfig, sub_folder: str) -> Iterator[SourceRow]:
         if languages and language is None:
             raise InputError(f"{text.where}: {key} is not in utt2lang; add it there")
         record |= {"id": key, "text": text.value, "language": language.value if language else None}
+        record |= {"speaker": speakers[key].value} if key in speakers else {}
         yield columns.row(record, text.where, name=key, audio=audio)
     stretches.tell_unused(texts.keys())
     _tell_unused(folder / "utt2lang", languages, texts.keys())
@@ -111,6 +112,7 @@ class _Stretches:
         if entry is None:
             raise InputError(f"{where}: {recording} is not in wav.scp; add it there, or take it out ({_FIX})")
         self._used.add(recording)
+        record["recording"] = recording
         if recording not in self._audio:
             self._audio[recording] = self._reference(entry)
         audio = self._audio[recording]

@@ -124,8 +124,12 @@ def _row(
         channel = channel[0]
     if not isinstance(channel, int) or isinstance(channel, bool):
         raise InputError(f"{where}: the supervision is of the channels {channel!r}; one channel a supervision is read")
-    record = {key: supervision.get(key) for key in ("id", "text", "language")}
-    record |= {"offset": offset, "duration": _seconds(supervision, "duration", where)}
+    record = {key: supervision.get(key) for key in ("id", "text", "language", "speaker")}
+    record |= {
+        "offset": offset,
+        "duration": _seconds(supervision, "duration", where),
+        "recording": supervision.get("recording_id"),
+    }
     audio = audio_of(recording, channel, where)
     name = str(supervision.get("id") or recording.get("id"))
     return columns.row(record, where, name=name, audio=lambda offset_s, length_s, _: audio(offset_s, length_s))

@@ -45,6 +45,8 @@ def stm_rows(dataset: DatasetConfig, name: str) -> Iterator[SourceRow]:
                 "start": _seconds(begin, where),
                 "end": _seconds(end, where),
                 "channel": _channel(where, recordings, found, channel),
+                "speaker": speaker,
+                "recording": recording,
             }
             yield columns.row(record, where, name=Path(recording).name, audio=file_audio(found))
         if left_out:

@@ -156,6 +156,16 @@ def test_a_mono_recording_is_channel_a(tmp_path):
         opened(made, format="kaldi")
 
 
+def test_a_group_is_a_speaker_or_a_recording_where_the_configuration_says_so(tmp_path):
+    write_long(tmp_path / "train" / "long.wav")
+    made = directory(tmp_path, **{"wav.scp": "rec long.wav\n", "utt2spk": "utt0 ann\nutt1 bob\nutt2 ann\n"})
+    for column, groups in (("speaker", ["ann", "bob", "ann"]), ("recording", ["rec"] * 3)):
+        assert [clip.group for clip in opened(made, format="kaldi", columns={"group": column}).clips] == groups
+    (made / "train" / "utt2spk").unlink()
+    with pytest.raises(InputError, match=r"no column 'speaker', which columns\.group names"):
+        opened(made, format="kaldi", columns={"group": "speaker"})
+
+
 def test_languages_of_utterances(tmp_path):
     write_long(tmp_path / "train" / "long.wav")
     languages = "utt0 en\nutt1 es\nutt2 en\n"

@@ -55,6 +55,16 @@ def test_cuts(tmp_path, name, lines):
     assert heard(split) == CLIPS and [clip.id for clip in split.clips] == ["sup0", "sup1", "sup2"]
 
 
+@pytest.mark.parametrize(("column", "groups"), [("speaker", ["0", "1", "0"]), ("recording", ["rec"] * 3)])
+def test_a_group_is_a_speaker_or_a_recording_where_the_configuration_says_so(tmp_path, column, groups):
+    write_long(tmp_path / "long.wav")
+    made = write_lines(
+        tmp_path / "cuts.jsonl", [cut([supervision(number, number, speaker=str(number % 2)) for number in range(3)])]
+    )
+    split = opened(made, "cuts.jsonl", format="lhotse", columns={"group": column})
+    assert [clip.group for clip in split.clips] == groups
+
+
 def test_supervisions_with_their_recordings(tmp_path):
     write_long(tmp_path / "audio" / "long.wav")
     write_lines(tmp_path / "my_recordings_train.jsonl", [recording("/their/audio/long.wav")])

@@ -32,6 +32,15 @@ def test_channels_of_a_call(tmp_path, channel, side):
     assert heard(split) == [(text, length, pitch + side) for text, length, pitch in CLIPS]
 
 
+@pytest.mark.parametrize(("column", "groups"), [("speaker", ["0", "1", "0"]), ("recording", ["long"] * 3)])
+def test_a_group_is_a_speaker_or_a_recording_where_the_configuration_says_so(tmp_path, column, groups):
+    write_long(tmp_path / "sph" / "long.flac")
+    made = write_stm(tmp_path, [line.replace("speaker", str(number % 2)) for number, line in enumerate(lines())])
+    split = opened(made, "train.stm", format="stm", columns={"group": column})
+    assert [clip.group for clip in split.clips] == groups
+    assert not any(clip.group for clip in opened(made, "train.stm", format="stm").clips)
+
+
 def test_all_files_of_a_folder(tmp_path):
     for number, pitch in enumerate(PITCHES):
         write(tmp_path / "sph" / f"talk.{number}.wav", pitch)
