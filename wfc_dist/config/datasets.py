@@ -105,6 +105,10 @@ class DatasetConfig(Strict):
         """Returns the names of `allow_overlap`, of a mix also those of its parts."""
         return {*self.allow_overlap, *(name for part in self.parts.values() for name in part.may_share_audio_with())}
 
+    def _names_speakers(self) -> bool:
+        """Returns whether `columns` says no more than which of the two columns of such formats makes groups."""
+        return self.format in ("kaldi", "stm", "lhotse") and self.columns in ({"group": "speaker"}, {"group": "recording"})
+
     def local_folder(self) -> Path | None:
         """Returns the folder on this machine that the source is or lies in, of a mix that of its first such part; or None."""
         if self.parts:
@@ -154,7 +158,7 @@ class DatasetConfig(Strict):
     def _keys_fit_the_format(self) -> "DatasetConfig":
         for key, formats in _ONLY_WITH.items():
             is_set = getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True)
-            if is_set and self.format not in formats:
+            if is_set and self.format not in formats and not (key == "columns" and self._names_speakers()):
                 raise ValueError(f"{key}: only format {' and '.join(formats)} reads it, not {self.format}")
         if self.streaming and self.share < 1:
             raise ValueError("share: with streaming the number of rows is not known; use max_clips")

@@ -80,14 +80,17 @@ def units_of(sizes: Sequence[int], groups: Sequence[Sequence[str]] = ()) -> Numb
 
 
 def columns_without_each(above: Numbers, below: Numbers, units: Numbers) -> Columns:
-    """Returns sum(above) / sum(below) without each unit, (WIDTH,); infinite without the only unit with something below."""
+    """Returns sum(above) / sum(below) without each unit, (WIDTH,).
+
+    It is infinite without the only unit with something below, and what it is with it where there is no other unit.
+    """
     num_units = int(units.max()) + 1
     num_parts = min(num_units, WIDTH - 1)
     parts = units * num_parts // num_units
     tops, bottoms = (np.bincount(parts, numbers, num_parts) for numbers in (above, below))
     left = bottoms.sum() - bottoms
-    made = np.full(WIDTH, np.nan)
-    made[:num_parts] = np.divide(tops.sum() - tops, left, out=np.full(num_parts, np.inf), where=left > 0)
+    made, nothing = np.full(WIDTH, np.nan), np.inf if num_parts > 1 else tops.sum() / bottoms.sum()
+    made[:num_parts] = np.divide(tops.sum() - tops, left, out=np.full(num_parts, nothing), where=left > 0)
     return made
 
 
