@@ -158,7 +158,7 @@ def test_one_clip_has_no_interval_and_improves_nothing(tmp_path):
         put(folder, config, 1, f"base-{index:04d}", {"cs": tenths}, num_clips=1)
     summary = summarize(read_matrix(folder))
 
-    assert [change.verdict for change in summary.changes] == ["unknown"]
+    assert [change.verdict for change in summary.changes] == ["too few to say"]
     assert summary.estimates[0].value < 0 and summary.estimates[0].low is None
 
 
