@@ -127,6 +127,54 @@ def test_verify_repairs(after_two: tuple[Path, str], run_dir: Path, name: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage", "retrain"), [
+    ("adapter_config.json", "flip", False), ("adapter_config.json", "remove", False), ("README.md", "truncate", False),
+    ("manifest.json", "flip", False), ("manifest.json", "remove", False), ("adapter_model.safetensors", "flip", True),
+    ("adapter_model.safetensors", "remove", True),
+])  # fmt: skip
+def test_verify_makes_a_merged_adapter_anew(
+    after_two: tuple[Path, str], run_dir: Path, name: str, damage: str, *, retrain: bool
+) -> None:
+    folder = run_dir / "round-0001/adapters/b"
+    intact, manifest = {path.name: path.read_bytes() for path in folder.iterdir()}, durable.read_manifest(folder)
+    DAMAGE[damage](folder / name)
+    assert list(verify_run(run_dir).damaged) == ["round-0001/adapters/b"]
+
+    first = verify_run(run_dir, repair=True)
+    if retrain:
+        assert "round-0001/adapters/b" in first.damaged, "hours of training are not begun unasked"
+        first = verify_run(run_dir, repair=True, retrain=True)
+
+    assert first.repaired == ["round-0001/adapters/b"] and not first.damaged
+    assert durable.read_manifest(folder) == manifest
+    again = {path.name: path.read_bytes() for path in folder.iterdir()}
+    del again["manifest.json"], intact["manifest.json"]
+    assert again == intact, "the same bytes, in every file"
+    assert not list(run_dir.glob("round-0001/*/*.tmp-*")) and not (run_dir / "round-0001/training").exists()
+    assert run(load_config(after_two[0]), Display(plain=True)).sha256 == after_two[1]
+
+
+@pytest.mark.slow
+def test_weights_that_a_training_does_not_give_again_are_not_put_in_their_place(
+    after_two: tuple[Path, str], run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, audio = run_dir / "round-0002/adapters/c", after_two[0].parent / "c" / "audio"
+    flip(folder / "adapter_model.safetensors")
+    before, heard = {path: path.read_bytes() for path in folder.iterdir()}, (audio / "train-0.flac").read_bytes()
+    (audio / "train-0.flac").write_bytes((audio / "train-3.flac").read_bytes())  # as long, and something else
+
+    try:
+        found = verify_run(run_dir, repair=True, retrain=True)
+    finally:
+        (audio / "train-0.flac").write_bytes(heard)
+
+    assert "round-0002/adapters/c" in found.damaged
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    sha256 = open_run(run_dir).base(2).adapters["c"][:12]
+    assert f"and base 2 holds {sha256}; use the libraries" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
 def test_both_copies_of_the_configuration(after_two: tuple[Path, str], run_dir: Path, damage: str) -> None:
     for name in ("config.json", "config-copy.json"):

@@ -17,6 +17,7 @@ from wfc_dist.evaluation.scoring import HypothesesBySet, ScoreTask, num_sets, wo
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base, StagedBase
 from wfc_dist.runs.store import RunStore
+from wfc_dist.training.job import TrainingJob, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class InProcessBackend:
                 job = training_job(self._store, base, dataset)
                 self._worker.on_progress = lambda progress, name=dataset: self._display.update(name, progress, "here")
                 try:
-                    result = self._worker.train(job)
+                    result = self.train(base, job)
                 except Interrupted:
                     raise
                 except WfcError as error:
@@ -73,6 +74,11 @@ class InProcessBackend:
                 facts = asdict(result) | {"host": "here"}
                 adapters[dataset] = self._store.commit_adapter(base, dataset, Path(job.output_dir), facts)
         return adapters
+
+    def train(self, base: Base, job: TrainingJob) -> TrainingResult:
+        """Trains one adapter against `base` into the folder of the job, and commits nothing (see `Worker.train`)."""
+        self.broadcast(base)
+        return self._worker.train(job)
 
     def num_decoders(self) -> int:
         """See `scoring.Decoders`."""

@@ -18,13 +18,19 @@ Out = Annotated[Path, typer.Option("--out", help="New folder; never written over
 def verify(
     run: Run,
     repair: Annotated[bool, typer.Option("--repair", help="Make damaged parts anew, with the committed bytes.")] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="With --repair, train adapters again whose weights are damaged: minutes to hours each."),
+    ] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Also compute each base again from the root and the deltas.")] = False,
 ) -> None:
     """Read every byte of a run against its checksums. Exit code 1 if something stays damaged."""
+    if retrain and not repair:
+        raise InputError("--retrain is a part of --repair; give both")
     log.quiet_libraries()
     from wfc_dist.coordinator.verify import verify_run
 
-    found = verify_run(run, repair=repair, deep=deep)
+    found = verify_run(run, repair=repair, retrain=retrain, deep=deep)
     for name in found.repaired:
         typer.echo(f"repaired: {name}")
     for name, message in found.damaged.items():

@@ -15,18 +15,22 @@ from wfc_dist.storage import durable
 logger = logging.getLogger(__name__)
 
 
-def repair_rounds(store: RunStore, say: Callable[[str], None], *, every_byte: bool = False) -> None:
+def repair_rounds(
+    store: RunStore, say: Callable[[str], None], *, every_byte: bool = False, before: Callable[[int], None] = lambda index: None
+) -> None:
     """Verifies the delta and the base of each committed round, and makes damaged ones anew.
 
     Args:
         store: The opened run, with its root.
         say: Gets a line for each round that is made anew.
         every_byte: Also hash the files of bases before the last one, from which nothing is made.
+        before: Called with each round, once the rounds before it are whole.
 
     Raises:
         IntegrityError: A part is damaged, and what it is made from, too; the message names both.
     """
     for index in range(1, store.paths.last_base() + 1):
+        before(index)
         if damage := store.damage(index, every_byte=every_byte):
             say(f"{damage}; round {index} is averaged and merged anew")
             remake_round(store, index, damage)

@@ -1,11 +1,13 @@
 """Reads every byte of a run against its checksums, and makes anew what is damaged where that is possible."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from wfc_dist.centralize.offline import require_rebuilt
+from wfc_dist.coordinator.adapter_repair import repair_adapters
 from wfc_dist.coordinator.repair import repair_rounds
 from wfc_dist.errors import EXIT_INTERRUPTED, IntegrityError, WfcError
 from wfc_dist.evaluation.hypotheses import read_hypotheses
@@ -34,12 +36,15 @@ class Verification:
     repaired: list[str] = field(default_factory=list)
 
 
-def verify_run(run: str | Path, *, repair: bool = False, deep: bool = False, display: Display | None = None) -> Verification:
+def verify_run(
+    run: str | Path, *, repair: bool = False, retrain: bool = False, deep: bool = False, display: Display | None = None
+) -> Verification:
     """Verifies all rounds of a run: records, the root model, bases, deltas, adapters, checkpoints, scores and hypotheses.
 
     Args:
         run: A run directory or its URL; with `repair` no other process may work on it.
         repair: Make damaged parts anew, with the bytes that were committed.
+        retrain: With `repair`, also train merged adapters again whose weights are damaged.
         deep: Also compute each base again from the root and the deltas.
         display: Shows progress, on standard error by default.
 
@@ -55,7 +60,7 @@ def verify_run(run: str | Path, *, repair: bool = False, deep: bool = False, dis
     found = _verify(opened, deep, display)
     if repair and found.damaged:
         before = found.damaged
-        _repair(opened, [opened.path / name for name in before], display)
+        _repair(opened, [opened.path / name for name in before], display, retrain)
         found = _verify(opened, deep, display)
         found.repaired = sorted(before.keys() - found.damaged.keys())
     return found
@@ -87,12 +92,36 @@ def _checks(run: Run, deep: bool) -> Iterator[tuple[Path, Callable[[], object]]]
         yield paths.base(index), partial(durable.verify_folder, paths.base(index))
         if deep:
             yield paths.base(index), partial(require_rebuilt, run, index)
+    merged = _merged_adapters(run)
+    for folder in merged:
+        yield folder, partial(_verify_merged, folder)
     for folder in [*paths.all_adapters(), *paths.all_checkpoints()]:
-        yield folder, partial(durable.verify_folder, folder)
+        if folder not in merged:
+            yield folder, partial(durable.verify_folder, folder)
     for scores in paths.all_scores():
         yield scores, partial(_verify_record, scores)
         for texts in sorted(scores.parent.glob("*.jsonl")):
             yield texts, partial(read_hypotheses, texts)
+
+
+def _merged_adapters(run: Run) -> list[Path]:
+    """Returns the folders of the adapters that a base holds, whether they are there or not."""
+    merged = []
+    for index in range(1, run.paths.last_base() + 1):
+        with contextlib.suppress(WfcError):  # a damaged base is told apart
+            merged += [run.paths.adapter(index, name) for name in run.base(index).adapters]
+    return merged
+
+
+def _verify_merged(folder: Path) -> None:
+    try:
+        durable.verify_folder(folder)
+    except IntegrityError as error:
+        what = error.message.partition("; ")[0]
+        raise IntegrityError(
+            f"{what}; a base holds this adapter, so that no run trains it again: `wfc verify RUN --repair` writes its "
+            "configuration and card anew, and with --retrain its weights"
+        ) from error
 
 
 def _verify_record(path: Path) -> None:
@@ -115,12 +144,13 @@ def _verify_root(run: Run) -> None:
     base_chain.verify_root(Path(base.facts["root"]), base.facts["root_tensors"])
 
 
-def _repair(run: Run, damaged: Iterable[Path], display: Display) -> None:
-    """Opens the run for writing, which repairs its records, and makes rounds anew. Sets aside what `wfc run` makes again."""
+def _repair(run: Run, damaged: Iterable[Path], display: Display, retrain: bool) -> None:
+    """Opens the run for writing, which repairs its records. Makes adapters and rounds anew, and removes what `wfc run` makes."""
     paths, recorded = run.paths, layout.read_record(run.paths)
     with opened_for_writing(run.config, recorded["data"], display.say) as store:
         ensure_root(store)
-        repair_rounds(store, display.say, every_byte=True)
+        again = partial(repair_adapters, store, say=display.say, retrain=retrain)
+        repair_rounds(store, display.say, every_byte=True, before=again)
         checkpoints = paths.all_checkpoints()
         evaluated = [file for scores in paths.all_scores() for file in scores.parent.iterdir()]
         for path in damaged:

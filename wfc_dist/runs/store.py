@@ -259,6 +259,14 @@ class RunStore:
             return error
         return None
 
+    def adapter_damage(self, index: int, dataset: str) -> IntegrityError | None:
+        """Returns what is wrong with an adapter of a committed round (1-based); None if nothing is."""
+        try:
+            self._verified(self.paths.adapter(index, dataset))
+        except IntegrityError as error:
+            return error
+        return None
+
     def recorded_base(self, index: int) -> dict[str, Any] | None:
         """Returns the line of the ledger with which a base was committed: sha256, weights, method; None if it was not."""
         lines = [line for line in standing(self.ledger.lines()) if line["event"] == "base" and line["round"] == index]
@@ -280,6 +288,12 @@ class RunStore:
         self._commit_delta(staged)
         self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
         self.ledger.record("remade", round=staged.index, sha256=staged.sha256)
+
+    def replace_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        """Replaces an adapter of a committed round by the same one, made anew and described, and records that."""
+        final = self.paths.adapter(base.index + 1, dataset)
+        self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
+        self.ledger.record("remade", round=base.index + 1, dataset=dataset, sha256=facts["sha256"])
 
     def commit_interim(self, base: Base, adapters: Sequence[Adapter], staged: StagedBase) -> Base:
         """Commits an interim base, which merges the first adapters of a round into `base`. Its delta is not kept."""

@@ -79,9 +79,22 @@ def adapted_modules(folder: Path, lora: LoraConfig) -> dict[str, tuple[int, ...]
     """
     checkpoint.check(folder)
     specs = tensor_specs(folder)
+    return {name: specs[f"{name}.weight"].shape for name in lora_layers(_on_meta(folder, lora, specs))}
+
+
+def described_adapter(folder: Path, lora: LoraConfig) -> dict[str, Any]:
+    """Returns the content of adapter_config.json of every adapter that is trained against the base in `folder`.
+
+    Raises:
+        ConfigError: See `attach`.
+    """
+    return adapter_config(_on_meta(folder, lora, tensor_specs(folder)))
+
+
+def _on_meta(folder: Path, lora: LoraConfig, tensor_names: Container[str]) -> PeftModel:
     with torch.device("meta"):
-        model = attach(WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder)), lora, specs, str(folder))
-    return {name: specs[f"{name}.weight"].shape for name in lora_layers(model)}
+        model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder))
+        return attach(model, lora, tensor_names, str(folder))
 
 
 def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:
