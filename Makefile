@@ -1,7 +1,7 @@
 # make demo: two rounds on real speech, on this machine. make bench: docs/performance.md, measured again.
 # make format, make check: while you write. make docs: generated pages, and what they say. make test: all tests.
 # make site: the documentation as pages in build/site, without a network.
-# make chaos: random faults in small runs, and what became of each.
+# make chaos: random faults in small runs, and what became of each. make fuzz: hostile inputs for every parser, guided by coverage.
 # make study: docs/study.md, from the packages that hold the speech to the page.
 # All install what they need into .venv.
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo check format docs site test lint resolve bench gpu study chaos clean
+.PHONY: demo check format docs site test lint resolve bench gpu study chaos fuzz clean
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -75,6 +75,12 @@ study: .venv/installed $(MODEL)/config.json
 chaos: .venv/dev
 	@echo "Random faults in small runs, in process and on Ray: 40 of each take half an hour on 2 cores. FAULTS=200 makes more."
 	PYTHONPATH=tests:benchmarks $(BIN)/python tests/chaos.py --faults $(or $(FAULTS),40) --backend in_process ray
+
+fuzz: .venv/dev
+	@echo "Every parser of files that others wrote, a minute each: an hour on one core. SECONDS=300 takes longer, PARSERS='csv wav' these."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	PYTHONPATH=tests:tests/fuzz:benchmarks:examples/whisper_base \
+	  $(BIN)/python tests/fuzz/fuzzing.py --seconds $(or $(SECONDS),60) $(PARSERS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

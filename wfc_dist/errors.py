@@ -6,6 +6,7 @@ The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or i
 import difflib
 import errno
 import importlib.util
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,18 +15,32 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command goes on
 
 
+_LONGEST_MESSAGE, _LONGEST_END = 8000, 2000
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, marks of the writing direction, and halves of surrogate pairs: a file that is quoted may hold any."""
+
+
 class WfcError(Exception):
     """A run-time fact that ends the command with one clear message.
 
     Args:
-        message: What happened, where (round, data set, file), and what to do.
+        message: What happened, where (round, data set, file), and what to do. It may quote what strangers wrote: characters that
+            a terminal obeys are escaped, and the middle of a message that would fill a log is left out.
     """
 
     exit_code = EXIT_FAILED
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _readable(message)
+        super().__init__(self.message)
+
+
+def _readable(message: str) -> str:
+    message = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    left_out = len(message) - _LONGEST_MESSAGE
+    return f"{message[: _LONGEST_MESSAGE - _LONGEST_END]} [... {left_out} characters ...] {message[-_LONGEST_END:]}"
 
 
 class ConfigError(WfcError, ValueError):

@@ -4,26 +4,24 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from wfc_dist.compare.systems import PRESETS, Preset, joint_settings, lay_out
 from wfc_dist.config import loading
 from wfc_dist.config.datasets import Name
 from wfc_dist.config.messages import explain
 from wfc_dist.config.schema import Config
-from wfc_dist.config.training import marked
+from wfc_dist.config.training import Strict, marked
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage.objects import is_url
 
 UNTOUCHED = "untouched"
 
 
-class SystemConfig(BaseModel):
+class SystemConfig(Strict):
     """One system: a preset, and what it changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str | None = None
     """One of `systems.PRESETS`; by default the one of the system's name, else `centralize`."""
@@ -35,12 +33,10 @@ class SystemConfig(BaseModel):
     """`key.path: value` of the run's configuration, such as centralize.method: ties."""
 
 
-class CompareSettings(BaseModel):
+class CompareSettings(Strict):
     """The block `compare`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seeds: Annotated[list[int], Field(min_length=1)] = [1]
+    seeds: list[int] = Field([1], min_length=1)
     reference: str
     """The system that all others are tested against."""
     systems: dict[Name, SystemConfig] = Field(min_length=1)
@@ -134,13 +130,15 @@ def _folder(tree: Mapping[str, Any], path: Path, block: str) -> Path:
             f"{path}: rounds: a comparison has no rounds, since each system lays out the data sets itself; remove the key"
         )
     run = tree.get("run")
-    if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or "name" not in run:
+    if not isinstance(tree.get("datasets"), dict) or not isinstance(run, dict) or not isinstance(run.get("name"), str):
         raise ConfigError(f"{path}: expected blocks such as run: (with a name), base:, datasets:, {block.partition('.')[0]}:")
     if is_url(str(run.get("dir", ""))):
         raise ConfigError(
             f"{path}: run.dir: {run['dir']}: a comparison needs a folder, on a file system that all its runs see; name one"
         )
-    return Path(run.get("dir", "runs")) / run["name"]
+    if not isinstance(folder := run.get("dir", "runs"), str):
+        raise ConfigError(f"{path}: run.dir: {folder!r} is no folder; name one")
+    return Path(folder) / run["name"]
 
 
 def _check_measures(runs: Sequence[PlannedRun], datasets: Sequence[str], path: Path, block: str) -> None:

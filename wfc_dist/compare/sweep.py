@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from wfc_dist.compare.settings import CompareSettings, Comparison, SystemConfig, checked, plan
 from wfc_dist.config import loading
+from wfc_dist.config.training import Strict
 from wfc_dist.errors import ConfigError, nearest
 from wfc_dist.storage import durable
 
@@ -24,12 +25,10 @@ _YAML_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # YAML 1.1 reads 1e-3 
 Point = Mapping[str, Any]
 
 
-class SweepSettings(BaseModel):
+class SweepSettings(Strict):
     """The block `sweep`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seeds: Annotated[list[int], Field(min_length=1)] = [1]
+    seeds: list[int] = Field([1], min_length=1)
     system: SystemConfig = SystemConfig()
     """What all points have in common: a preset (centralize by default), `every`, `order`, `set`."""
     over: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)

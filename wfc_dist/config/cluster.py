@@ -55,7 +55,7 @@ class ClusterConfig(Strict):
     """GPUs of each process: 0 for CPUs, 1, or a fraction where several processes share a GPU."""
     cpus_per_worker: Annotated[float, RESUME] = Field(1, gt=0)
     """Cores that are reserved for each process."""
-    threads_per_worker: int = Field(1, ge=1)
+    threads_per_worker: int = Field(1, ge=1, le=4096)
     """Threads that one process calculates with. They are part of the result's bytes."""
     max_trainers: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Adapters that are trained at a time; by default as many as the cluster holds."""
@@ -63,14 +63,14 @@ class ClusterConfig(Strict):
     """Failures of an adapter's own that are made good; those of nodes are counted apart, by node."""
     node_failures: Annotated[int, RESUME] = Field(2, ge=1)
     """Failures in a row after which a node gets no process for `node_rest_s`, while other nodes go on."""
-    node_rest_s: Annotated[float, RESUME] = Field(1800, gt=0)
+    node_rest_s: Annotated[float, RESUME] = Field(1800, gt=0, le=1e9)
     """Seconds for which a node that fails is left out; then it is tried once, and the next rest is twice as long."""
     centralizer_ranks: Annotated[int | None, RESUME] = Field(None, ge=1)
     """Processes of the average; one per node by default. Does not change a byte."""
-    start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0)
+    start_timeout_s: Annotated[float, RESUME] = Field(300, gt=0, le=1e9)
     """Seconds until the cluster, and what runs on it, must have started."""
 
-    hang_timeout_s: Annotated[Annotated[float, Field(gt=0)] | Literal["auto"], RESUME] = "auto"
+    hang_timeout_s: Annotated[Annotated[float, Field(gt=0, le=1e9)] | Literal["auto"], RESUME] = "auto"
     """Seconds without a step, a batch or a file after which work counts as hung, its processes are ended and it goes on from its
     last checkpoint. `auto`: 600, or ten times the longest time between two of them in the same work, if that is more."""
 

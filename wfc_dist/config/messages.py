@@ -73,7 +73,7 @@ def explain(error: ValidationError, where: str, tree: Any, model: type[BaseModel
     """
     groups: dict[tuple[str | int, ...], list[tuple[tuple[str | int, ...], Any]]] = {}
     for item in error.errors():
-        path, place = _path(tree, item["loc"])
+        path, place = _path(tree, item["loc"], is_missing=item["type"] == "missing")
         groups.setdefault(place, []).append((path, item))
     lines = []
     for place, items in groups.items():
@@ -84,7 +84,7 @@ def explain(error: ValidationError, where: str, tree: Any, model: type[BaseModel
     return f"{where}: " + "\n  ".join(dict.fromkeys(lines))
 
 
-def _path(tree: Any, location: Sequence[str | int]) -> tuple[tuple[str | int, ...], tuple[str | int, ...]]:
+def _path(tree: Any, location: Sequence[str | int], *, is_missing: bool) -> tuple[tuple[str | int, ...], tuple[str | int, ...]]:
     """Returns the keys of a location, and those before the first name of a type: pydantic names the parts of a union there."""
     path: list[str | int] = []
     place: tuple[str | int, ...] | None = None
@@ -92,7 +92,7 @@ def _path(tree: Any, location: Sequence[str | int]) -> tuple[tuple[str | int, ..
     for number, part in enumerate(location):
         if part in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
             value = value[part]
-        elif not (number == len(location) - 1 and isinstance(value, dict | list) and "[" not in str(part)):
+        elif not (is_missing and number == len(location) - 1):
             place = tuple(path) if place is None and part != "[key]" else place
             continue
         path.append(part)
@@ -119,7 +119,7 @@ def _text(path: Sequence[str | int], items: Sequence[Any], tree: Any, model: typ
         return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return unknown_key(path, model)
-    if first["loc"][-1] == "[key]" and first["type"] == "literal_error":
+    if first["loc"][-1:] == ("[key]",) and first["type"] == "literal_error":
         return f"unknown key{_suggestion(str(path[-1]), _choices(first))}"
     if first["type"] == "missing":
         return "is missing" if isinstance(path[-1], str) else "the list is too short"
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
 
 def _value_at(tree: Any, path: Sequence[str | int]) -> Any:
     for part in path:
-        tree = tree[part]
+        tree = tree[part] if not isinstance(tree, dict) else tree.get(part)
     return tree
 
 

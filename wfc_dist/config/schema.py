@@ -156,7 +156,7 @@ class EvaluateConfig(Strict):
     """What is counted: wer words, cer characters, mer both, by the script (docs/metrics.md)."""
     normalizer: Literal["whisper", "paper", "none"] = "whisper"
     """What is done to both texts before they are compared (docs/metrics.md); `none` compares them as they are."""
-    num_beams: int = Field(1, ge=1)  # [C] 4
+    num_beams: int = Field(1, ge=1, le=1000)  # [C] 4
     """Beams of the search; 1 is greedy decoding."""
     no_repeat_ngram_size: int = Field(0, ge=0)  # [C] 4
     """No run of this many tokens comes twice in a text; 0 allows it."""

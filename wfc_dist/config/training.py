@@ -17,6 +17,8 @@ USUAL_WARMUP_STEPS, USUAL_WARMUP = 200, 0.1
 """Steps that warm up where a configuration says nothing, and the share of a training that is not longer than that."""
 _STEPS_OR_SHARE = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 _POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,3}")
+_MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, 1e12
+"""The largest numbers that a key can mean: more of steps, seconds or gigabytes overflows somewhere, long after the start."""
 Mark = Literal["resume", "remedy", "state", "adapter", "figures"]
 
 
@@ -61,7 +63,7 @@ def leaves(mark: Mark, path: str, model: type[BaseModel]) -> bool:
 class Strict(BaseModel):
     """A block that refuses unknown keys and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -72,6 +74,15 @@ class Strict(BaseModel):
         return {key: _number(value, cls.model_fields[key].annotation) if key in cls.model_fields else value
                 for key, value in tree.items()}  # fmt: skip
 
+    @model_validator(mode="after")
+    def _numbers_can_be_meant(self) -> "Strict":
+        for key, value in self:
+            if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+                raise ValueError(f"{key}: a number of {len(str(abs(value)))} digits is no count; give a whole number below 2^31")
+            if isinstance(value, float) and abs(value) > _MAX_FLOAT:
+                raise ValueError(f"{key}: {value:.3g} is more than anything is here; give a number up to {_MAX_FLOAT:g}")
+        return self
+
 
 def _number(value: Any, annotation: Any) -> Any:
     kinds = _kinds(annotation)
@@ -81,7 +92,7 @@ def _number(value: Any, annotation: Any) -> Any:
         return str(value).lower()  # as a text it is refused by its key
     if int in kinds and str not in kinds and isinstance(value, str) and _POWER.fullmatch(value):
         return int(float(value)) if float(value).is_integer() else value
-    return value
+    return 0.0 if isinstance(value, float) and value == 0 else value  # -0.0 is another text, hence another hash
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -105,7 +116,7 @@ class PriorConfig(Strict):
 class LoraConfig(Strict):
     """The adapter. PEFT's letters: lora_A is (r, in), lora_B is (out, r)."""
 
-    r: int = Field(32, ge=1)  # [C]
+    r: int = Field(32, ge=1, le=65_536)  # [C]
     """Rank of the update: the columns of B, which are the rows of A."""
     alpha: float = Field(64, gt=0)  # [C]
     """The update is alpha / r * B @ A."""
@@ -227,7 +238,9 @@ class TrainConfig(Strict):
     """End a training early by its dev split; none by default."""
     replay: Annotated[float, Leaves(("adapter",))] = Field(0.0, ge=0, le=1)
     """Experience replay: this share of the training clips of every set of earlier rounds is trained on again."""
-    loader_workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], Leaves(("resume", "state", "adapter"))] = "auto"
+    loader_workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | Literal["auto"], Leaves(("resume", "state", "adapter"))] = (
+        "auto"
+    )
     """Threads that decode audio ahead; 0 decodes in the trainer's own. `auto` goes by cores and device (docs/performance.md)."""
     distillation: DistillationConfig | None = None
     """Stay near the base's own output; none by default."""

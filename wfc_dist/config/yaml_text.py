@@ -51,8 +51,9 @@ def read_yaml(text: str, where: str) -> Any:
     """Returns what a YAML text holds. `where` names the text in messages.
 
     Raises:
-        ConfigError: No YAML; a key twice in one block; nested too deep, or more values than any configuration has; a number
-            that is not finite or does not fit 64 bits; a URL with a password in it.
+        ConfigError: No YAML; a key twice in one block, or one that is no text; nested too deep, or more values than any
+            configuration has; a number that is not finite or does not fit 64 bits; text that is no UTF-8; a URL with a password
+            in it.
     """
     try:
         tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
@@ -66,8 +67,16 @@ def read_yaml(text: str, where: str) -> Any:
     return tree
 
 
+def _hint(name: object) -> str:
+    return " (YAML reads no, off, yes and on as false and true)" if isinstance(name, bool) else ""
+
+
 def _check_values(tree: Any, where: str) -> None:
     num_values = 0
+
+    def check_text(text: str, key: str) -> None:
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ConfigError(f"{where}: {key or 'the value'} has a character that is not UTF-8; write it in UTF-8")
 
     def check(value: Any, key: str) -> None:
         nonlocal num_values
@@ -78,11 +87,18 @@ def _check_values(tree: Any, where: str) -> None:
             )
         if isinstance(value, dict):
             for name, item in value.items():
-                check(item, f"{key}.{name}" if key else str(name))
+                place = f"{key}.{name}" if key else str(name)
+                if not isinstance(name, str):
+                    raise ConfigError(
+                        f"{where}: {place}: the key is read as {name!r}, not as a text; write it in quotes{_hint(name)}"
+                    )
+                check_text(name, place)
+                check(item, place)
         elif isinstance(value, list):
             for number, item in enumerate(value):
                 check(item, f"{key}[{number}]")
         elif isinstance(value, str):
+            check_text(value, key)
             require_no_secret(value, f"{where}: {key or 'the value'}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}: {key or 'the value'} is {value}; give a finite number")

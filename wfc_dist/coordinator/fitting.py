@@ -20,6 +20,7 @@ from wfc_dist.evaluation.scoring import Decoders, HypothesesBySet, ScoreTask
 from wfc_dist.merging.factors import Factors, normalized
 from wfc_dist.merging.mixtures import Mixture, least_error
 from wfc_dist.rounds import Adapter, Base, Centralizer, StagedBase
+from wfc_dist.runs.shapes import MIXTURE_TRIED
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.weights import peft_folder as peft_folders
@@ -64,7 +65,7 @@ class _Fit:
     def _tried_before(self) -> dict[Mixture, dict[str, float]]:
         self._store.mirror.fetch_file(self._trials)
         mine, tried = [adapter.sha256 for adapter in self._adapters], {}
-        for line in durable.read_json_lines(self._trials, repair=True, sealed=True):
+        for line in durable.read_json_lines(self._trials, repair=True, sealed=True, fits=MIXTURE_TRIED.fits):
             if line["adapters"] == mine:
                 tried[Mixture(tuple(line["weights"]), line["scale"])] = line["rates"]
         return tried

@@ -319,7 +319,7 @@ class _Builder:
 
 
 def _trained_against(adapter: Adapter) -> str | None:
-    against: str | None = (durable.read_manifest(Path(adapter.path)) or {}).get("trained_against")
+    against: str | None = (layout.read_adapter(Path(adapter.path)) or {}).get("trained_against")
     return against
 
 

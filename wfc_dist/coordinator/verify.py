@@ -12,7 +12,7 @@ from wfc_dist.coordinator.repair import repair_rounds
 from wfc_dist.errors import EXIT_INTERRUPTED, IntegrityError, WfcError
 from wfc_dist.evaluation.hypotheses import read_hypotheses
 from wfc_dist.progress import Display
-from wfc_dist.runs import layout
+from wfc_dist.runs import layout, shapes
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.records import standing
@@ -141,6 +141,7 @@ def _verify_ledger(run: Run) -> None:
 def _verify_root(run: Run) -> None:
     base = run.base(0)
     durable.verify_folder(run.paths.base(0))
+    shapes.ROOT.require(base.facts, run.paths.base(0), "`wfc run` records it anew")
     base_chain.verify_root(Path(base.facts["root"]), base.facts["root_tensors"])
 
 

@@ -106,11 +106,13 @@ class _LengthUnknown:
 
     def __init__(self, file: Any, first_byte: int) -> None:
         self._file, self._first_byte, self._at_end = file, first_byte, False
+        self._size = file.seek(0, io.SEEK_END)
         file.seek(first_byte)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._at_end = whence == io.SEEK_END
-        return int(self._file.seek(offset + (self._first_byte if whence == io.SEEK_SET else 0), whence)) - self._first_byte
+        start = {io.SEEK_SET: self._first_byte, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
+        return int(self._file.seek(max(start + offset, self._first_byte))) - self._first_byte  # a damaged file may ask for less
 
     def tell(self) -> int:
         return _ENDLESS if self._at_end else int(self._file.tell()) - self._first_byte

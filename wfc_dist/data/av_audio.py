@@ -51,10 +51,12 @@ class AvStream:
         except self._errors as error:
             self._closed.close()
             raise self._broken(error) from error
-        if not self._container.streams.audio or not self._container.streams.audio[0].rate:
+        # A stream of a codec that FFmpeg lacks has no context, and none of its other attributes can be asked for.
+        streams = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
+        if not streams or not streams[0].rate:
             self._closed.close()
             raise BrokenAudio(f"{why}; FFmpeg finds no audio in it" if why else "there is no audio in it")
-        self._stream = self._container.streams.audio[0]
+        self._stream = streams[0]
         self.rate_hz, self.channels = int(self._stream.rate), int(self._stream.channels)
         self.codec = f"{self._container.format.name} {self._stream.codec_context.name}"
 

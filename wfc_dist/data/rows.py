@@ -227,7 +227,8 @@ class Columns:
 
 def plain_number(text: str) -> float | None:
     """Returns the number that a text is, written with digits, a point and an exponent; None for anything else, such as 1_000."""
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def _writable(name: str) -> str:

@@ -7,18 +7,36 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Required, TypedDict
+
 from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.metrics import Counts, Score
 from wfc_dist.evaluation.normalize import normalizer
 from wfc_dist.storage import durable
+from wfc_dist.storage.shapes import CLOSED, Shape
 
 SCHEMA_VERSION = 2
 LOOP_RULE = 2
 """Version of the rule by which a packed window that loops is decoded again; it grows whenever the same options give another text.
 With 2, a clip that loops when it is decoded alone is decoded once more, without repeats."""
 _SELDOM = ("detected", "word_languages", "apart", "groups")  # a row leaves out those that are empty
+
+
+class _Row(TypedDict, total=False):
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+    id: Required[str]
+    parts: Required[list[str]]
+    hypothesis: Required[str]
+    language: Required[str]
+    duration_s: Required[float]
+    detected: str
+    word_languages: list[list[str]]
+    apart: bool
+
+
+_ROW = Shape(_Row)
 
 
 @dataclass(frozen=True)
@@ -98,12 +116,14 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
         first, _, after = path.read_bytes().decode().partition("\n")
         header, rows = json.loads(first), [json.loads(line) for line in after.split("\n")[:-1]]
+        if fault := next(filter(None, map(_ROW.fault, rows)), ""):
+            raise ValueError(fault)
         recorded = header.pop("checksum", None)  # files of earlier versions have none
         readable = header.get("schema") == SCHEMA_VERSION
         hypotheses = [Hypothesis.from_row(row) for row in rows if readable]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); remove it and run again") from error
     if not readable:
         raise InputError(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA_VERSION}; remove it")

@@ -16,6 +16,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.plan import RunPlan
 from wfc_dist.data.audit import AuditReport
 from wfc_dist.doctor.findings import DoctorJson
+from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.json_objects import (
     AdapterJson,
@@ -79,7 +80,7 @@ def _progress(run: Run) -> ProgressJson | None:
 
 def _adapter(run: Run, round_index: int, dataset: str) -> AdapterJson:
     if (adapter := run.adapter(round_index, dataset)) is not None:
-        return AdapterJson(dataset, "committed", adapter.sha256, int(adapter.facts["steps"]), None)
+        return AdapterJson(dataset, "committed", adapter.sha256, adapter.facts.get("steps"), None)
     if (base := run.find_base(round_index)) is not None and dataset in base.missing:
         return AdapterJson(dataset, "missing", None, None, None)
     steps = run.checkpoints(round_index, dataset)
@@ -93,8 +94,10 @@ def lineage_json(run: Run) -> LineageJson:
         made_of = []
         for dataset, sha256 in base.adapters.items():
             adapter = run.adapter(base.index, dataset)
-            hours, steps = (adapter.facts["hours"], adapter.facts["steps"]) if adapter else (None, None)
-            made_of.append(MadeOfJson(dataset, sha256, base.facts["weights"][dataset], hours, steps))
+            hours, steps = (adapter.facts.get("hours"), adapter.facts.get("steps")) if adapter else (None, None)
+            if dataset not in (weights := base.facts.get("weights", {})):
+                raise IntegrityError(f"{base.path} does not say the weight of {dataset}; remove it and run again")
+            made_of.append(MadeOfJson(dataset, sha256, weights[dataset], hours, steps))
         root, facts = (base.facts, {}) if base.index == 0 else ({}, base.facts)
         bases.append(
             BaseJson(

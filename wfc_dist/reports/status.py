@@ -112,7 +112,7 @@ def _counts(run: Run, round_index: int, names: Sequence[str]) -> str:
 
 def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
     if (adapter := run.adapter(round_index, dataset)) is not None:
-        return adapter.sha256[:12], str(adapter.facts["steps"])
+        return adapter.sha256[:12], str(adapter.facts.get("steps", "?"))
     if (base := run.find_base(round_index)) is not None and dataset in base.missing:
         return "missing", "quarantined"
     steps = run.checkpoints(round_index, dataset)
@@ -121,18 +121,16 @@ def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
 
 def lineage_tree(run: Run) -> Tree:
     """Returns which data, through which adapters and weights, made every base of a run."""
-    tree = Tree(str(run.path))
+    tree = Tree(Text(str(run.path)))
     for base in run.bases:
-        branch = tree.add(_base_line(base.index, base.sha256, base.facts))
+        branch = tree.add(Text(_base_line(base.index, base.sha256, base.facts)))
         for dataset, sha256 in base.adapters.items():
             adapter = run.adapter(base.index, dataset)
-            hours, steps = (adapter.facts["hours"], adapter.facts["steps"]) if adapter else (0.0, "?")
-            weight = base.facts["weights"][dataset]
+            hours, steps = (adapter.facts.get("hours", 0.0), adapter.facts.get("steps", "?")) if adapter else (0.0, "?")
+            weight = _figure(base.facts.get("weights", {}).get(dataset), ".4f")
             against = base.facts.get("grafted", {}).get(dataset)
-            branch.add(
-                f"{dataset}: adapter {sha256[:12]}, weight {weight:.4f}, {hours:.2f} h, {steps} steps"
-                + (f", trained against another base, {against[:12]}" if against else "")
-            )
+            told = f"{dataset}: adapter {sha256[:12]}, weight {weight}, {hours:.2f} h, {steps} steps"
+            branch.add(Text(told + (f", trained against another base, {against[:12]}" if against else "")))
         for dataset, why in base.missing.items():
             branch.add(Text(f"{dataset}: missing, {why}"))
         for trial in base.facts.get("gate", {}).get("trials", ()):
@@ -143,9 +141,13 @@ def lineage_tree(run: Run) -> Tree:
 
 def _base_line(index: int, sha256: str, facts: Mapping[str, Any]) -> str:
     if index == 0:
-        return f"base 0  {sha256[:12]}  {facts['model']}" + (f"@{facts['revision']}" if facts["revision"] else "")
-    gap = f"{facts['exactness_gap']:.3f}" if facts["exactness_gap"] is not None else "-"
+        return f"base 0  {sha256[:12]}  {facts.get('model', '?')}" + (f"@{facts['revision']}" if facts.get("revision") else "")
+    norm, gap = _figure(facts.get("update_norm"), ".3f"), _figure(facts.get("exactness_gap"), ".3f")
     return (
-        f"base {index}  {sha256[:12]}  = base {index - 1} + {facts['method']} x {facts['scale']:g}  "
-        f"(norm {facts['update_norm']:.3f}, exactness gap {gap}, update loss {facts['update_loss']:.1e})"
+        f"base {index}  {sha256[:12]}  = base {index - 1} + {facts.get('method', '?')} x {_figure(facts.get('scale'), 'g')}  "
+        f"(norm {norm}, exactness gap {gap}, update loss {_figure(facts.get('update_loss'), '.1e')})"
     )
+
+
+def _figure(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)

@@ -1,15 +1,26 @@
 """What all tables on the console have in common: frames, titles, captions, intervals."""
 
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from wfc_dist.config.schema import Config
 
 
+class _Verbatim(Table):
+    """A table whose texts are no markup of rich: a message may hold a [, also one that looks like the end of a style."""
+
+    def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+        """Adds a row; see `rich.table.Table`."""
+        super().add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def titled_table(title: str, *columns: str) -> Table:
-    """Returns an empty table with a frame, a bold title on the left, and these columns."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Returns an empty table with a frame, a bold title on the left, and these columns; texts stay as they are."""
+    table = _Verbatim(title=escape(title), title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column)
     return table

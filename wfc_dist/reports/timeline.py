@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from wfc_dist.log import Phase
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.shapes import EVENT
 from wfc_dist.storage import durable
 
 OTHER, IDLE = "other", "idle"
@@ -100,7 +101,9 @@ def read_attempts(run_dir: Path) -> dict[int, Timeline]:
     """
     files: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for attempt, process, path in RunPaths(run_dir).all_events():
-        events = durable.read_json_lines(path)
+        events = durable.read_json_lines(path, fits=EVENT.fits)
+        if not events:
+            continue  # nothing of this process is whole
         files.setdefault(attempt, {}).setdefault(process, []).extend(events)
     attempts = {}
     for attempt, events_of in sorted(files.items()):

@@ -11,7 +11,7 @@ from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
-from wfc_dist.runs import layout
+from wfc_dist.runs import layout, shapes
 from wfc_dist.runs.records import read_ledger
 from wfc_dist.runs.remote import local_run, whole_run
 from wfc_dist.storage import durable
@@ -146,13 +146,13 @@ class Run:
 
     def status(self) -> RunStatus:
         """Returns the state of the run. Raises IntegrityError if the file is damaged."""
-        if not self.paths.status.is_file():
-            return RunStatus()
+        remedy = "`wfc run` writes it anew"
         try:
-            facts = durable.read_sealed(self.paths.status, "`wfc run` writes it anew")
-            return RunStatus(facts["state"], facts["message"], int(facts["attempt"]), facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(f"{self.paths.status} is no status ({error!r}); `wfc run` writes it anew") from error
+            facts = durable.read_sealed(self.paths.status, remedy)
+        except FileNotFoundError:  # it comes this moment
+            return RunStatus()
+        shapes.STATUS.require(facts, self.paths.status, remedy)
+        return RunStatus(facts["state"], facts["message"], facts["attempt"], facts)
 
     def progress(self) -> dict[str, Any] | None:
         """Returns how far the current phase of a running run is; None where no phase has said so.
@@ -162,9 +162,9 @@ class Run:
         """
         try:
             found: dict[str, Any] = json.loads(self.paths.progress.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # there is none, or it comes this moment
+        except (OSError, ValueError, RecursionError):  # there is none, or it comes this moment
             return None
-        return found if found and self.status().state == "running" else None
+        return found if shapes.PROGRESS.fits(found) and self.status().state == "running" else None
 
     @property
     def num_bases(self) -> int:
@@ -203,7 +203,7 @@ class Run:
     def adapter(self, round_index: int, dataset: str) -> RunAdapter | None:
         """Returns a committed adapter, or None."""
         folder = self.paths.adapter(round_index, dataset)
-        manifest = durable.read_manifest(folder)
+        manifest = layout.read_adapter(folder)
         return None if manifest is None else RunAdapter(round_index, dataset, folder, manifest["sha256"], manifest)
 
     def adapters(self, round_index: int | None = None) -> list[RunAdapter]:
@@ -222,7 +222,7 @@ class Run:
 
         Damaged lines are left out; `tell` is called with the number of them.
         """
-        return durable.read_json_lines(self.paths.curve(round_index, dataset), tell=tell)
+        return durable.read_json_lines(self.paths.curve(round_index, dataset), fits=shapes.CURVE.fits, tell=tell)
 
     def deltas(self) -> list[Path]:
         """Returns the folder of the averaged update of each committed round, in order."""
@@ -270,12 +270,13 @@ def open_run(run: str | Path, *, with_weights: bool = False) -> Run:
 
 
 def _read_scores(path: Path) -> ModelScores:
+    remedy = "remove it and run again"
     try:
-        tree = durable.read_sealed(path, "remove it and run again")
-        scores = ModelScores(tree["kind"], tree["model"], int(tree["round"]), path, tree["sets"])
-        scores.sets.items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"{path} is no scores file ({error!r}); remove it and run again") from error
+        tree = durable.read_sealed(path, remedy)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
+    shapes.SCORES.require(tree, path, remedy)
+    scores = ModelScores(tree["kind"], tree["model"], tree["round"], path, tree["sets"])
     if scores.kind == "base" and scores.base_index is None:
         raise IntegrityError(f"{path}: {scores.model!r} is no base; remove this file and run again")
     return scores

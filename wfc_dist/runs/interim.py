@@ -8,6 +8,7 @@ from wfc_dist import log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import read_interim
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -21,7 +22,7 @@ def newest_servable(run_dir: Path) -> Base:
     last = run.base()
     bases = [Base(last.index, str(last.path), last.sha256)]
     for folder in run.paths.interims(last.index + 1):
-        manifest = durable.read_manifest(folder)
+        manifest = read_interim(folder)
         if manifest is not None and folder.name.removeprefix("interim-").isdecimal():
             bases.append(Base(last.index, str(folder), manifest["sha256"], len(manifest["adapters"])))
     return max(bases, key=lambda base: base.num_pending)
@@ -52,7 +53,7 @@ class StreamStore:
         """See `stream.Store`. A damaged interim base counts as missing; the next commit replaces it."""
         folder = self._store.paths.interim(base.index + 1, len(adapters))
         try:
-            manifest = durable.read_manifest(folder)
+            manifest = read_interim(folder)
             if manifest is None or manifest["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
                 return None
             durable.verify_folder(folder, frozenset(manifest["links"]))  # the root's own files were verified at the start

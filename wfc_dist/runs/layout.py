@@ -10,8 +10,10 @@ from typing import Any
 from wfc_dist import log
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.rounds import Base
+from wfc_dist.runs import shapes
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
+from wfc_dist.storage.shapes import Shape
 
 logger = logging.getLogger(__name__)
 
@@ -298,15 +300,37 @@ def read_record(paths: RunPaths) -> dict[str, Any]:
     """
     remedy = f"{paths.config_copy.name} beside it is damaged, too, or missing; restore one of them from a backup"
     try:
-        return durable.read_sealed(paths.config, remedy)
+        return _record(paths.config, remedy)
     except (FileNotFoundError, IntegrityError) as error:
         with contextlib.suppress(FileNotFoundError, IntegrityError):
-            record = durable.read_sealed(paths.config_copy, remedy)
+            record = _record(paths.config_copy, remedy)
             logger.warning("%s is missing or damaged; its second copy is read", paths.config)
             return record
         if isinstance(error, IntegrityError):
             raise
         raise IntegrityError(f"{paths.config} is missing, and {remedy}") from error
+
+
+def _record(path: Path, remedy: str) -> dict[str, Any]:
+    record = durable.read_sealed(path, remedy)
+    shapes.RECORD.require(record, path, remedy)
+    return record
+
+
+def read_adapter(folder: Path, shape: Shape = shapes.ADAPTER) -> dict[str, Any] | None:
+    """Returns the manifest of an adapter, or None if the adapter is not committed. Raises IntegrityError for a damaged one."""
+    manifest = durable.read_manifest(folder)
+    if manifest is not None:
+        shape.require(manifest, folder / durable.MANIFEST, f"remove {folder} and run again")
+    return manifest
+
+
+def read_interim(folder: Path) -> dict[str, Any] | None:
+    """Returns the manifest of an interim base, or None if it is not committed. Raises IntegrityError for a damaged one."""
+    manifest = durable.read_manifest(folder)
+    if manifest is not None:
+        shapes.INTERIM.require(manifest, folder / durable.MANIFEST, f"remove {folder} and run again")
+    return manifest
 
 
 def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
@@ -315,6 +339,7 @@ def read_base(run_dir: Path, index: int) -> tuple[Base, dict[str, Any]] | None:
     manifest = durable.read_manifest(folder)
     if manifest is None:
         return None
+    shapes.BASE.require(manifest, folder / durable.MANIFEST, f"remove {folder} and run again")
     for key in {"root", "model_path"} & manifest.keys():
         manifest[key] = str(_model_there(run_dir, manifest[key]))
     return Base(index, manifest.get("model_path") or str(folder), manifest["sha256"]), manifest

@@ -20,7 +20,7 @@ from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, has_record, has_trained, read_record, request_stop
-from wfc_dist.runs.records import standing
+from wfc_dist.runs.records import read_ledger, standing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
@@ -246,7 +246,7 @@ def _at(tree: Any, key: str) -> Any:
 def has_failed(paths: RunPaths) -> bool:
     """Returns whether an attempt has failed in the round that comes next, so that its remedy may change the configuration."""
     index = first_uncommitted(paths)
-    lines = standing(durable.read_json_lines(paths.ledger, sealed=True))
+    lines = standing(read_ledger(paths.ledger, leave_out=True))
     return any(line["event"] == "failed" and line["round"] == index for line in lines)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import InputError
-from wfc_dist.runs import cards
+from wfc_dist.runs import cards, shapes
 from wfc_dist.runs.cards import Learned
-from wfc_dist.runs.layout import RunPaths, adapter_place, read_base
+from wfc_dist.runs.layout import RunPaths, adapter_place, read_adapter, read_base
 from wfc_dist.runs.licences import licences_of
 from wfc_dist.runs.root_model import CARD, Root, describe_root
 from wfc_dist.storage import durable
@@ -42,8 +42,8 @@ def learned_in(paths: RunPaths, config: Config, chain: Sequence[Mapping[str, Any
 
 
 def _hours(paths: RunPaths, round_index: int, dataset: str) -> float | None:
-    manifest = durable.read_manifest(paths.adapter(round_index, dataset))
-    return None if manifest is None else float(manifest["hours"])
+    manifest = read_adapter(paths.adapter(round_index, dataset))
+    return None if manifest is None else float(manifest.get("hours", 0.0))
 
 
 def describe_base(paths: RunPaths, config: Config, staged: Path, earlier: int, facts: Mapping[str, Any]) -> None:
@@ -92,7 +92,8 @@ def base_of_adapter(folder: Path) -> Path | None:
     Raises:
         InputError: The run has no such base, or has another one in its place.
     """
-    place, manifest = adapter_place(folder), durable.read_manifest(folder)
+    place = adapter_place(folder)
+    manifest = None if place is None else read_adapter(folder, shapes.MERGEABLE)
     if place is None or manifest is None:
         return None
     run_dir, round_index = place

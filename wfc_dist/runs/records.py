@@ -13,6 +13,7 @@ from wfc_dist import log
 from wfc_dist.errors import IntegrityError
 from wfc_dist.merging.mixtures import Mixture
 from wfc_dist.rounds import Adapter
+from wfc_dist.runs import shapes
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import AnyMirror
@@ -23,6 +24,11 @@ _LONG_FACTS = (
     *("tensors", "changed", "links", "files", "schema", "root_files", "root_tensors"),
     *("gap_per_module", "update_norm_per_module", "dataset", "round", "config", "written"),
 )
+_FACTS_OF = {
+    "base": ("round", "sha256"), "adapter": ("round", "dataset", "sha256"), "failed": ("round",), "rolled_back": ("to",),
+    "quarantined": ("round", "dataset", "reason", "attempt"), "served": ("base", "num_pending", "age_s"),
+}  # fmt: skip
+"""Event -> facts that its readers use."""
 STATES = ("running", "done", "failed", "interrupted")
 
 
@@ -100,13 +106,15 @@ class StatusFile:
 
     def last_state(self) -> str:
         """Returns the last state of the previous attempt: "lost" if the file still says "running", "none" if there is no file."""
+        remedy = "the next attempt writes it anew"
         try:
-            state = str(durable.read_sealed(self._path, "the next attempt writes it anew")["state"])
-        except (FileNotFoundError, IntegrityError, KeyError) as error:
+            facts = durable.read_sealed(self._path, remedy)
+            shapes.STATUS.require(facts, self._path, remedy)
+        except (FileNotFoundError, IntegrityError) as error:
             if not isinstance(error, FileNotFoundError):
                 logger.warning("how the attempt before ended is not known: %s", error)
             return "none"
-        return "lost" if state == "running" else state
+        return "lost" if facts["state"] == "running" else str(facts["state"])
 
 
 class Fits:
@@ -127,12 +135,15 @@ class Fits:
         path = self._paths.fitted(round_index)
         if not self._are_asked_for or not (path.is_file() or self._mirror.fetch_file(path)):
             return None
+        remedy = "the round is fitted again"
         try:
-            fit = durable.read_sealed(path, "the round is fitted again")
+            fit = durable.read_sealed(path, remedy)
+            shapes.FIT.require(fit, path, remedy)
         except IntegrityError as error:
             logger.warning("%s", error)
             return None
-        if fit["adapters"] != {adapter.dataset: adapter.sha256 for adapter in adapters}:
+        mine = {adapter.dataset: adapter.sha256 for adapter in adapters}
+        if fit["adapters"] != mine or fit["weights"].keys() != mine.keys():
             return None
         return Mixture(tuple(fit["weights"][adapter.dataset] for adapter in adapters), fit["scale"])
 
@@ -144,12 +155,21 @@ class Fits:
         self._ledger.record("fit", round=round_index, **facts)
 
 
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a ledger. Raises IntegrityError for a damaged one."""
+def read_ledger(path: Path, *, leave_out: bool = False) -> list[dict[str, Any]]:
+    """Returns the lines of a ledger. Raises IntegrityError for a damaged one, unless they are left out."""
+    lines = durable.read_lines(path)
+    if leave_out:
+        return [_line(text, "") for text in lines if _is_whole(text)]
+    return [_line(text, f"{path}, line {number},") for number, text in enumerate(lines, start=1)]
+
+
+def _line(text: str, where: str) -> dict[str, Any]:
     remedy = "`wfc run` takes it out, and writes the lines of committed folders anew"
-    return [
-        durable.unseal(text, f"{path}, line {number},", remedy) for number, text in enumerate(durable.read_lines(path), start=1)
-    ]
+    line = durable.unseal(text, where, remedy)
+    shapes.LINE.require(line, where, remedy)
+    if missing := [name for name in _FACTS_OF.get(line["event"], ()) if name not in line]:
+        raise IntegrityError(f"{where} says nothing of {missing[0]}; {remedy}")
+    return line
 
 
 def standing(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -170,7 +190,7 @@ def standing(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_whole(text: str) -> bool:
     try:
-        durable.unseal(text, "", "")
+        _line(text, "")
     except IntegrityError:
         return False
     return True

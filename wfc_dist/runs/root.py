@@ -8,6 +8,7 @@ from typing import Any
 
 from wfc_dist import log
 from wfc_dist.errors import IntegrityError
+from wfc_dist.runs import shapes
 from wfc_dist.runs.layout import RunPaths, read_base
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -48,7 +49,10 @@ def ensure_root(store: RunStore) -> None:
 def _recorded(store: RunStore) -> bool:
     """Returns whether base 0 is committed and intact. A damaged one is removed: it is only a record of the root model."""
     try:
-        return store.base(0) is not None
+        if store.base(0) is None:
+            return False
+        shapes.ROOT.require(store.manifest(0), store.paths.base(0), "it is recorded anew")
+        return True
     except IntegrityError as error:
         logger.warning("base 0 is recorded anew: %s", error)
         durable.remove_folder(store.paths.base(0))

@@ -58,7 +58,7 @@ def _recorded_id(folder: Path) -> str:
     try:
         manifest = json.loads((folder / durable.MANIFEST).read_text(encoding="utf-8"))
         hub_id = str(manifest["model"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     return hub_id if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) else ""
 
@@ -84,6 +84,6 @@ def front_matter(card: str) -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as a date 2026-13-01
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,8 +12,9 @@ from wfc_dist import log
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import IntegrityError, Interrupted
 from wfc_dist.rounds import Adapter, Base, StagedBase
+from wfc_dist.runs import shapes
 from wfc_dist.runs.cards import base_card
-from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_base, read_record, request_stop
+from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_adapter, read_base, read_record, request_stop
 from wfc_dist.runs.provenance import describe_adapter, describe_base
 from wfc_dist.runs.quarantine import Quarantine
 from wfc_dist.runs.records import Fits, Ledger, StatusFile, standing
@@ -361,7 +362,7 @@ class RunStore:
             if ".tmp-" in folder.name:  # a damaged adapter that was moved aside keeps its manifest
                 continue
             try:
-                manifest = durable.read_manifest(folder)
+                manifest = read_adapter(folder, shapes.MERGEABLE)
             except IntegrityError as error:
                 self._set_aside(folder, error)
                 continue

@@ -16,9 +16,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Required, TypedDict
+
 from wfc_dist import activity
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import faults
+from wfc_dist.storage.shapes import STRICT, Shape
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,22 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 """Schema of sealed JSON. Version 1, and control files without a version, have no checksum; they are read and never written."""
 _SCHEMA, _CHECKSUM = "schema", "checksum"
+
+
+class _File(TypedDict):
+    size_bytes: int
+    sha256: str
+
+
+class _Manifest(TypedDict, total=False):
+    """The manifest of a folder; who commits one adds facts of its own."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    files: Required[dict[str, _File]]
+    links: dict[str, str]
+
+
+_MANIFEST = Shape(_Manifest)
 
 
 def sha256_file(path: Path) -> str:
@@ -130,7 +149,7 @@ def unseal(text: str | bytes, where: object, remedy: str, unchecked: Collection[
     """
     try:
         tree = json.loads(text)
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise IntegrityError(f"{where} is not JSON ({error}); {remedy}") from error
     if not isinstance(tree, dict):
         raise IntegrityError(f"{where} holds no JSON object; {remedy}")
@@ -185,7 +204,12 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
 
 
 def read_json_lines(
-    path: Path, *, repair: bool = False, sealed: bool = False, tell: Callable[[str], object] = logger.warning
+    path: Path,
+    *,
+    repair: bool = False,
+    sealed: bool = False,
+    fits: Callable[[object], bool] = lambda row: True,
+    tell: Callable[[str], object] = logger.warning,
 ) -> list[dict[str, Any]]:
     """Returns the objects of an append-only file of JSON lines. Damaged lines are left out, and it is told how many.
 
@@ -193,10 +217,11 @@ def read_json_lines(
         path: The file; a missing one has no lines.
         repair: See `read_lines`.
         sealed: Each line was made by `seal`. Lines without a seal are those of an earlier version.
+        fits: Says whether an object has the shape of a line; those that have not count as damaged.
         tell: Called with one sentence if lines are damaged.
     """
     rows = [_unsealed(line) if sealed else as_object(line) for line in read_lines(path, repair=repair)]
-    whole = [row for row in rows if row is not None]
+    whole = [row for row in rows if row is not None and fits(row)]
     if len(whole) < len(rows):
         tell(f"{path}: {len(rows) - len(whole)} of {len(rows)} lines are damaged and left out")
     return whole
@@ -213,7 +238,7 @@ def as_object(line: str) -> dict[str, Any] | None:
     """Returns the JSON object of a line; None if the line is none."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -340,9 +365,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def unseal_manifest(text: bytes, folder: object) -> dict[str, Any]:
     """Returns the manifest of a folder from its bytes. Raises IntegrityError for a damaged one."""
-    manifest = unseal(text, f"{folder}/{MANIFEST}", f"remove {folder} and run again", unchecked=(1,))
-    if not isinstance(manifest.get("files"), dict):
-        raise IntegrityError(f"{folder}/{MANIFEST} does not list files; remove {folder} and run again")
+    where, remedy = f"{folder}/{MANIFEST}", f"remove {folder} and run again"
+    manifest = unseal(text, where, remedy, unchecked=(1,))
+    _MANIFEST.require(manifest, where, remedy)
+    for name in (*manifest["files"], *manifest.get("links", {})):
+        if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise IntegrityError(f"{where} lists {name!r}, which is no file of its folder; {remedy}")
     return manifest
 
 

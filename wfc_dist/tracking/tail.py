@@ -1,9 +1,11 @@
 """Reads a metrics log while it grows."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from wfc_dist.runs.shapes import CURVE
+from wfc_dist.storage import durable
 
 _OVERLAP = 64
 
@@ -21,7 +23,7 @@ class Tail:
         self._read, self._offset, self._before = read, 0, b""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the new whole rows, in order."""
+        """Returns the new whole rows, in order; damaged lines are left out."""
         data = self._read(self._offset - len(self._before))
         if not data.startswith(self._before):
             self._offset, self._before = 0, b""
@@ -29,7 +31,8 @@ class Tail:
         lines = data[len(self._before) : data.rfind(b"\n") + 1]
         self._offset += len(lines)
         self._before = (self._before + lines)[-_OVERLAP:]
-        return [json.loads(line) for line in lines.splitlines()]
+        rows = (durable.as_object(line.decode(errors="replace")) for line in lines.split(b"\n"))
+        return [row for row in rows if row is not None and CURVE.fits(row)]
 
 
 def local(path: Path) -> Tail:

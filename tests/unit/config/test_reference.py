@@ -37,7 +37,7 @@ def test_keys_say_what_they_take_and_where_a_default_comes_from() -> None:
     assert KEYS["train.betas"].default == "[0.9, 0.999]"
     assert KEYS["cluster.backend"].takes == "`ray`, `slurm` or `in_process`"
     assert KEYS["datasets.NAME.splits"].takes == "block of `train`, `dev` or `test`: text"
-    assert KEYS["train.loader_workers"].takes == "whole number, at least 0 or `auto`"
+    assert KEYS["train.loader_workers"].takes == "whole number, at least 0, at most 1024 or `auto`"
     assert "datasets.NAME.parts" in KEYS
     assert "datasets.NAME.parts.NAME.source" not in KEYS, "blocks in themselves end"
 

@@ -120,7 +120,9 @@ def test_schema_names_every_block() -> None:
 
 
 def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
-    cluster = "address backend cache_dir centralizer_ranks cpus_per_worker gpus_per_worker max_failures max_trainers"
+    cluster = (
+        "address backend cache_dir centralizer_ranks cpus_per_worker gpus_per_worker hang_timeout_s max_failures max_trainers"
+    )
     cluster += " node_failures node_labels node_rest_s on_drain slurm start_timeout_s wait_for_nodes"
     assert marked(Config, "resume") == {
         "run.pool",

@@ -63,7 +63,8 @@ def test_the_files_of_a_process_elsewhere_must_rest(run_dir: Path, monkeypatch: 
     monkeypatch.setattr(watch.time, "monotonic", lambda: now_s[0])
     found = []
     for now_s[0], step in ((0, 1), (40, 2), (80, 2), (99, 2), (101, 2)):
-        (run_dir / "progress.json").write_text(json.dumps({"what": "training", "done": step}))
+        progress = {"what": "training", "done": step, "total": 9, "unit": "steps", "left_s": None, "time_s": 0.0, "trainings": []}
+        (run_dir / "progress.json").write_text(json.dumps(progress))
         found.append(seen.sees_nobody(Run(run_dir)))
     assert found == [False, False, False, False, True]
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from wfc_dist.errors import ConfigError, WfcError
 
 logger = logging.getLogger(__name__)
+_TIME = re.compile(r"(\d{1,9}-)?\d{1,9}(:\d{1,9}){0,2}", re.ASCII)
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 TIMEOUT_S = 60.0
 ENDED = (
@@ -86,9 +88,11 @@ def require_slurm(instead: str) -> None:
 
 
 def parse_minutes(text: str) -> float | None:
-    """Returns the minutes of a Slurm time such as 1-02:30:00, 04:00:00 or 30:00; None for no limit."""
+    """Returns the minutes of a Slurm time such as 1-02:30:00, 04:00:00 or 30:00; None for no limit. Raises SlurmError else."""
     if text.lower() in ("infinite", "unlimited", "n/a", "none", ""):
         return None
+    if not _TIME.fullmatch(text):
+        raise SlurmError(f"{text[:60]!r} is no time of Slurm")
     days, _, clock = text.rpartition("-")
     parts = [int(part) for part in clock.split(":")]
     if days:
@@ -98,11 +102,22 @@ def parse_minutes(text: str) -> float | None:
     return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
 
 
+def _rows(num_fields: int, *command: str) -> list[list[str]]:
+    """Returns the fields, between |, of each line that a command prints. The last field may hold a | itself.
+
+    Raises:
+        SlurmError: The command fails, or prints a line with fewer fields.
+    """
+    rows = [line.strip().split("|", num_fields - 1) for line in call(*command).splitlines() if line.strip()]
+    if odd := [row for row in rows if len(row) < num_fields]:
+        raise SlurmError(f"{command[0]} printed {'|'.join(odd[0])[:100]!r}, where {num_fields} fields are expected")
+    return rows
+
+
 def partitions() -> list[Partition]:
     """Returns the partitions of the site."""
     by_name = {}
-    for line in call("sinfo", "--noheader", "--format=%R|%P|%l|%a").splitlines():
-        name, marked, limit, state = line.strip().split("|")
+    for name, marked, limit, state in _rows(4, "sinfo", "--noheader", "--format=%R|%P|%l|%a"):
         by_name[name] = Partition(name, parse_minutes(limit), marked.endswith("*"), state)
     return list(by_name.values())
 
@@ -158,8 +173,9 @@ def check_partition(wanted: str | None, time_min: float | None, site: Sequence[P
 def _squeue(selection: str) -> dict[str, JobState]:
     """Returns name -> state of the selected jobs, for all jobs that the controller knows."""
     by_name = {}
-    for line in call("squeue", "--noheader", "--states=all", selection, "--format=%i|%j|%T|%N|%r").splitlines():
-        job_id, name, state, nodes, reason = line.strip().split("|")
+    for job_id, name, state, nodes, reason in _rows(
+        5, "squeue", "--noheader", "--states=all", selection, "--format=%i|%j|%T|%N|%r"
+    ):
         by_name[name] = JobState(job_id, state, nodes, "" if reason == "None" else reason)
     return by_name
 
@@ -192,15 +208,12 @@ def output_file(job_id: str) -> Path:
 def remembered(job_id: str) -> JobState | None:
     """Returns the last state of a job from the accounting, which knows jobs that the controller has forgotten; else None."""
     try:
-        lines = call(
-            "sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State,NodeList"
-        ).splitlines()
+        rows = _rows(2, "sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State,NodeList")
     except SlurmError as error:
         logger.debug("no accounting: %s", error)
         return None
-    for line in lines:
-        state, nodes = line.split("|")
-        return JobState(job_id, state.split()[0], "" if nodes.startswith("None") else nodes, "")
+    for state, nodes in rows:
+        return JobState(job_id, state.partition(" ")[0], "" if nodes.startswith("None") else nodes, "")
     return None
 
 

@@ -21,17 +21,39 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from typing_extensions import Required, TypedDict
+
 from wfc_dist import activity
 from wfc_dist.backends import net
 from wfc_dist.backends.hangs import Hang, Limits
 from wfc_dist.backends.watchdog import Watchdog
 from wfc_dist.errors import GangFailedError, HungError, IntegrityError, Interrupted, WfcError
 from wfc_dist.storage import durable
+from wfc_dist.storage.shapes import STRICT, Shape
 
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
+
+class _Result(TypedDict, total=False):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    state: Required[str]
+    reason: str
+    value: dict[str, object]
+    host: str
+
+
+class _Failure(TypedDict, total=False):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    refused: Required[bool]
+    error: Required[str]
+    message: Required[str]
+    host: str
+    node: str
+
+
+_RESULT, _FAILURE = Shape(_Result), Shape(_Failure)
 RESULT, STARTS, BEGAN = "result.json", "starts.jsonl", "began.json"
 POLL_S = 0.5
 BEATS_IN_LIMIT = 10
@@ -276,19 +298,22 @@ class JobProcess:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Returns the result that rank 0 of a job wrote at its end; None if there is none, or a damaged one."""
-    return _read(folder / RESULT)
+    return _read(folder / RESULT, _RESULT)
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
     """Returns the recorded failure of a rank that refused, else that of the lowest rank; None if there is none."""
-    found = [_read(path) for path in sorted(folder.glob("failed-*.json"))]
+    found = [_read(path, _FAILURE) for path in sorted(folder.glob("failed-*.json"))]
     failures = [failure for failure in found if failure is not None]
     return next((failure for failure in failures if failure["refused"]), failures[0] if failures else None)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, shape: Shape) -> dict[str, Any] | None:
+    remedy = "the job counts as one without a result"
     try:
-        return durable.read_sealed(path, "the job counts as one without a result")
+        facts = durable.read_sealed(path, remedy)
+        shape.require(facts, path, remedy)
+        return facts
     except FileNotFoundError:
         return None
     except IntegrityError as error:

@@ -20,12 +20,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import SlurmError
 from wfc_dist.backends.slurm.job_process import BEGAN, STARTS, JobProcess
 from wfc_dist.config.cluster import MAX_MERGE_THREADS, ClusterConfig, SlurmConfig
 from wfc_dist.errors import ConfigError, IntegrityError
 from wfc_dist.storage import durable
+from wfc_dist.storage.shapes import STRICT, Shape
 
 logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 2
@@ -102,7 +105,7 @@ class JobRecord:
 
     def starts(self) -> list[dict[str, Any]]:
         """Returns the starts and requeues that the job has recorded."""
-        return durable.read_json_lines(self.folder / STARTS)
+        return durable.read_json_lines(self.folder / STARTS, fits=_is_start)
 
     @property
     def has_begun(self) -> bool:
@@ -125,13 +128,41 @@ def find(round_folder: Path, label: str) -> JobRecord | None:
     for _, folder in reversed(_numbered(round_folder, label)):
         with contextlib.suppress(FileNotFoundError):
             facts = durable.as_object((folder / "job.json").read_text(encoding="utf-8", errors="replace"))
-            if facts is None or not {"name", "key", "job_id", "schema"} <= facts.keys():
+            if not _RECORD.fits(facts):
                 raise IntegrityError(
                     f"{folder / 'job.json'} is damaged, so that its job is not known; cancel the job, if `squeue --me` shows one "
                     f"for {label}, remove {folder}, and run again"
                 )
+            assert facts is not None, "it has the shape of one"
             return JobRecord(folder, facts["name"], facts["key"], facts["job_id"], facts["schema"])
     return None
+
+
+class _Record(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    name: str
+    key: str
+    job_id: str | None
+    schema: int
+
+
+class _Start(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    start: int
+    host: str
+
+
+class _Requeue(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    requeue: int
+    reason: str
+
+
+_RECORD, _START, _REQUEUE = Shape(_Record), Shape(_Start), Shape(_Requeue)
+
+
+def _is_start(line: object) -> bool:
+    return _START.fits(line) or _REQUEUE.fits(line)
 
 
 def _numbered(round_folder: Path, label: str) -> list[tuple[int, Path]]:

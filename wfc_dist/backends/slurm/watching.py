@@ -1,6 +1,5 @@
 """Watches jobs: polls their states in Slurm, and reads the progress of trainings from their metrics logs."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -9,11 +8,14 @@ from pathlib import Path
 
 from wfc_dist.backends.slurm import client
 from wfc_dist.backends.slurm.client import JobState, SlurmError
+from wfc_dist.runs.shapes import CURVE
+from wfc_dist.storage import durable
 from wfc_dist.training.job import Progress
 
 logger = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
 TAIL_BYTES = 16_384
+_OF_A_STEP = {"loss", "lr", "speech_seconds"}
 
 
 class Watch:
@@ -78,8 +80,8 @@ class CurveTail:
                 lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
         except FileNotFoundError:
             return None
-        rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-        steps = [row for row in rows if "loss" in row]
+        rows = [durable.as_object(line.decode(errors="replace")) for line in lines]  # the first may have lost its beginning
+        steps = [row for row in rows if row is not None and CURVE.fits(row) and row.keys() >= _OF_A_STEP]
         if not steps:
             return None
         now, last = time.monotonic(), steps[-1]

@@ -146,11 +146,12 @@ def _saved_units(root: Path, folder: Path) -> Iterator[Unit]:
     above, dictionary = folder.relative_to(root).parts, folder / "dataset_dict.json"
     try:
         names = json.loads(dictionary.read_text(encoding="utf-8"))["splits"] if dictionary.is_file() else ["train"]
-    except (OSError, ValueError, LookupError) as error:
+        names = [str(name) for name in names]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{dictionary} is damaged ({error}); save the data set again") from error
     for name in names:
-        split, rest = split_of(str(name))
-        yield Unit("saved", folder, str(name), split, (rest,) if rest else (), above)
+        split, rest = split_of(name)
+        yield Unit("saved", folder, name, split, (rest,) if rest else (), above)
 
 
 def _names_files(folder: Path, names: set[str]) -> bool:

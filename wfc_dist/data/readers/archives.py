@@ -12,7 +12,7 @@ from wfc_dist.data.audio_files import AudioFile
 from wfc_dist.data.readers.lines import check_plain
 from wfc_dist.errors import InputError
 
-_RANGE = re.compile(r"(?:_OP_|\{)(\d+)\.\.(\d+)(?:_CL_|\})")
+_RANGE = re.compile(r"(?:_OP_|\{)(\d{1,99})\.\.(\d{1,99})(?:_CL_|\})")
 _MAX_NAMES = 100_000
 _BLOCK_BYTES = 512
 _READ_BEHIND_BYTES = 65_536

@@ -188,7 +188,7 @@ def test_languages_of_utterances(tmp_path):
         ({"text": "utt0 a\nutt0 b\n"}, r"text:2: utt0 is there a second time"),
         ({"wav.scp": "rec long.wav\nrec b.wav\n"}, r"wav\.scp:2: rec is there a second time"),
         ({"wav.scp": "rec\n"}, r"wav\.scp:1: nothing stands behind rec"),
-        ({"wav.scp": "utt0 long\0.wav\n", "segments": "", "text": "utt0 text\n"}, r"long\0\.wav is missing"),
+        ({"wav.scp": "utt0 long\0.wav\n", "segments": "", "text": "utt0 text\n"}, r"long\\x00\.wav is missing"),
         ({"wav.scp": "rec long\0.ark:3\n"}, r"wav\.scp:1: cannot read .*embedded null (byte|character)"),
         ({"wav.scp": "rec -\n"}, r"wav\.scp:1: '-' is no audio"),
         ({"segments": "utt0 rec 0\n"}, r"segments:1: 'rec 0', expected `utterance recording start end"),
