@@ -23,6 +23,7 @@ FEW_UNITS = 10
 """With fewer units nothing is called better or worse."""
 TOO_FEW = "too few to say"
 _LEAST = 1e-9  # a kurtosis is 1 or more, but for rounding
+_ROUNDING = 1e-12  # an error of float64 alone, where every unit has the same rate
 _MOST_REACH = 700.0  # a float holds exp(709)
 
 Columns = npt.NDArray[np.float64]
@@ -133,7 +134,7 @@ def limits(value: float, error: float, freedom: float, confidence: float, scale:
     """
     if scale == "difference" and value == error == 0:
         return 0.0, 0.0
-    if not np.isfinite(error) or error == 0:
+    if not np.isfinite(error) or error < _ROUNDING:
         return None
     reach = student.quantile(confidence, freedom) * error
     if scale == "difference":

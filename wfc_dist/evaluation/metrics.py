@@ -190,6 +190,7 @@ def edits(said: list[str], written: list[str]) -> list[tuple[str, int, int, int]
     ]
 
 
+@np.errstate(invalid="ignore")  # infinite without the only unit that has a token
 def difference(before: Counts, after: Counts, confidence: float) -> Estimated:
     """Returns rate(after) - rate(before) over the same clips and units; paired, so that what both find hard counts once."""
     return estimated(after.columns() - before.columns(), confidence, "difference")

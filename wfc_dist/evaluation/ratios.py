@@ -19,6 +19,7 @@ class Ratio(NamedTuple):
     high: float | None
 
 
+@np.errstate(invalid="ignore")  # infinite without the only unit that has a denominator
 def ratios(
     parts: Mapping[str, tuple[Clips, Clips]], units: Clips, differences: Mapping[str, tuple[str, str]] | None = None, *,
     confidence: float = 0.95, intervals: bool = True,
@@ -46,6 +47,5 @@ def ratios(
     return {name: Ratio(*estimated(figure, confidence, scale)[:3]) for name, (figure, scale) in columns.items()}
 
 
-@np.errstate(invalid="ignore")  # infinite without the only unit that has a denominator
 def _columns(above: Clips, below: Clips, units: Clips) -> Columns:
     return np.concatenate([[above.sum() / below.sum()], columns_without_each(above, below, units)])

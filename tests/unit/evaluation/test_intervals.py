@@ -110,7 +110,7 @@ def test_of_many_units_neighbours_are_left_out_together(num_clips: int, num_colu
 @pytest.mark.parametrize(
     ("errors", "words", "scale"),
     [([3], [10], "rate"), ([0, 0, 0], [5, 5, 5], "rate"), ([0, 4, 0], [5, 5, 5], "rate"), ([2, 2, 2], [5, 5, 5], "rate"),
-     ([2, 1], [9, 0], "difference"), ([2, 2, 2], [5, 5, 5], "difference")],
+     ([2, 1], [9, 0], "difference"), ([3] * 30, [7] * 30, "rate"), ([2, 2, 2], [5, 5, 5], "difference")],
 )  # fmt: skip
 def test_where_nothing_tells_how_far_off_a_figure_is_it_has_no_interval(errors, words, scale) -> None:
     found = estimated(rates(errors, words), 0.95, scale)
