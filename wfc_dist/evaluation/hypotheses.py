@@ -34,6 +34,7 @@ class _Row(TypedDict, total=False):
     detected: str
     word_languages: list[list[str]]
     apart: bool
+    groups: list[str]
 
 
 _ROW = Shape(_Row)
