@@ -6,13 +6,14 @@
 #   WFC_PYTHON         Python that has wfc_dist, on every node              default: python
 #   WFC_SETUP          shell lines before anything starts, such as "module load cuda; source /shared/venv/bin/activate"
 #   WFC_CONTAINER      words before WFC_PYTHON, such as "apptainer exec --nv /shared/wfc.sif"; default: no container
-#   WFC_MAX_REQUEUES   how often the job puts itself back after a warning   default: 20
+#   WFC_MAX_REQUEUES   how often the job puts itself back                   default: 20
 #   WFC_RAY_TMP        folder for Ray's sockets and logs, one on each node  default: /tmp; its path must be short
 #   WFC_INTERFACE      network interface that Ray, gloo and NCCL use, such as ib0; default: that of the node's host name
 #   WFC_OBJECT_STORE_MB   shared memory for Ray on each node                default: 2048
 #   WFC_RAY_LOGS       where Ray's logs are copied to                       default: RUN/logs/ray
 #
 # Warning signal (USR1: before the time limit, or on preemption): every trainer checkpoints, then the job requeues itself.
+# So does a job whose run ends with 75 by itself: nodes that are late, a disk that is full, a lock that a crash has left.
 # A node that is lost costs its trainers; if it is the first one, Slurm requeues the job.
 # SIGTERM: every trainer checkpoints, then the job ends. Without any signal a start goes on from what the run directory holds.
 #SBATCH --job-name=wfc
@@ -177,7 +178,11 @@ say "wfc ended with exit code $code"
 
 # -- the end --------------------------------------------------------------------------------------------------------------
 # 138: the warning came before wfc could handle it. Requeueing comes first: a time limit may leave no time for the rest.
-if [ "$warned" = USR1 ] && { [ $code = 75 ] || [ $code = 138 ]; }; then
+again=''
+case "$warned $code" in "USR1 75" | "USR1 138") again=yes ;; esac
+# 75 without a signal: something that passes. RUN/stop is there where a person or a drain asked for the stop.
+[ -n "$warned" ] || [ $code != 75 ] || [ -e "$run_dir/stop" ] || again=yes
+if [ -n "$again" ]; then
     if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
         say "requeueing the job (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20})"
         scontrol requeue "$job"

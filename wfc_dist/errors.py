@@ -64,9 +64,9 @@ class GateError(WfcError):
 
 
 class RunLockedError(WfcError):
-    """Another process is working on the run directory."""
+    """Another process works on the run directory, or did until a moment ago: trying again later can help."""
 
-    exit_code = EXIT_USAGE
+    exit_code = EXIT_INTERRUPTED
 
 
 class IntegrityError(WfcError):

@@ -188,12 +188,13 @@ def test_one_job_survives_everything_and_ends_with_the_same_bytes(slurm: SlurmCl
 def test_mistakes_are_told_with_names(slurm: SlurmCluster, config: Path) -> None:
     own = f"run.dir=/dev/shm/{os.getpid()}"  # a folder that is there on each host, and another one on each
     jobs = {
-        submit(slurm, config, own): ["node2", "node3", "does not see the run directory", "put run.dir on a shared file system"],
+        submit(slurm, config, own): ("2:0", "node2", "node3", "does not see the run directory", "run.dir on a shared"),
         submit(slurm, config, f"run.dir={config.parent / 'more'}", "cluster.wait_for_nodes=[node1,node4]",
-               "cluster.start_timeout_s=10"): ["missing: node4", "there are node1", "cluster.wait_for_nodes"],
+               "cluster.start_timeout_s=10", WFC_MAX_REQUEUES="0"):
+        ("75:0", "missing: node4", "there are node1", "cluster.wait_for_nodes"),
     }  # fmt: skip
-    for job, said in jobs.items():
+    for job, (code, *said) in jobs.items():
         slurm.wait(job, "FAILED", timeout_s=120)
-        assert slurm.info(job)["ExitCode"] == "2:0", output(config, job)
+        assert slurm.info(job)["ExitCode"] == code, output(config, job)
         errors = [line for line in output(config, job).splitlines() if line.startswith("wfc: ")]
         assert len(errors) == 1 and all(words in errors[0] for words in said), output(config, job)

@@ -175,7 +175,7 @@ def test_one_writer_that_a_stop_object_reaches(s3: S3, tmp_path: Path) -> None:
         kill_tree(process)
 
     assert (
-        second.returncode == 2
+        second.returncode == 75
         and f"{url} is in use by `wfc run`, process {process.pid} on {os.uname().nodename}" in second.stderr
     )
     assert "running" in looked.stdout and "checkpoint at" in looked.stdout

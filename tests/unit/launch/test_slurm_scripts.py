@@ -115,9 +115,19 @@ def test_a_warning_reaches_wfc_once_and_requeues_a_bounded_number_of_times(
     assert ("WFC_MAX_REQUEUES=3 is reached" in (place / "out").read_text()) == (restarts == 3)
 
 
+@pytest.mark.parametrize(("restarts", "requeued"), [(2, True), (3, False)])
+def test_what_passes_by_itself_requeues_a_bounded_number_of_times(place: Path, restarts: int, requeued: bool) -> None:
+    (place / "go").write_text("75")
+    process = start(place, "config.yaml", SLURM_RESTART_COUNT=str(restarts), WFC_MAX_REQUEUES="3")
+    assert process.wait(30) == 75
+    assert calls(place) == (f"requeue {os.getpid()}\n" if requeued else "")
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
 def test_the_exit_code_is_that_of_wfc_and_nothing_is_requeued_without_a_warning(place: Path, code: int) -> None:
     (place / "go").write_text(str(code))
+    (place / "run").mkdir()
+    (place / "run" / "stop").write_text("wfc stop")  # 75 was asked for
     process = start(place, "config.yaml", "train.lr=1e-4")
 
     assert process.wait(30) == code

@@ -71,7 +71,7 @@ def test_the_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> 
         assert f"process {os.getpid()}" in done.stderr and "RunLockedError" in done.stderr
     with opened_for_writing(config, DATA):  # free again
         pass
-    assert RunLockedError.exit_code == 2
+    assert RunLockedError.exit_code == 75, "a crash may have left the lock for a moment"
 
 
 def test_a_file_system_without_locks_is_not_taken_for_a_second_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from wfc_dist.backends.ray import embedded
 from wfc_dist.backends.ray.embedded import NOBODY, User
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.config.cluster import ClusterConfig
-from wfc_dist.errors import ConfigError
+from wfc_dist.errors import ConfigError, Interrupted
 
 logger = logging.getLogger(__name__)
 EMBEDDED_STORE_BYTES = 512 * 2**20
@@ -159,15 +159,16 @@ def wait_for_nodes(cluster: ClusterConfig, say: Callable[[str], None]) -> list[N
     """Waits until the nodes of `cluster.wait_for_nodes` have joined, and returns all nodes but the draining ones.
 
     Raises:
-        ConfigError: Some had not joined after `cluster.start_timeout_s`; names the nodes that are there and those missing.
+        Interrupted: Some had not joined after `cluster.start_timeout_s`; names the nodes that are there and those missing.
     """
     end, told = time.monotonic() + cluster.start_timeout_s, ""
     while missing := missing_nodes(cluster.wait_for_nodes, nodes := [node for node in alive_nodes() if not node.draining]):
         there = ", ".join(sorted(f"{node.name} ({node.address})" for node in nodes)) or "none"
         if time.monotonic() > end:
-            raise ConfigError(
+            raise Interrupted(
                 f"cluster.wait_for_nodes: after cluster.start_timeout_s = {cluster.start_timeout_s:g} s there are {there}; "
-                f"missing: {missing}. Look at the Ray logs of the missing nodes, or lower cluster.wait_for_nodes"
+                f"missing: {missing}. Look at the Ray logs of the missing nodes, or lower "
+                "cluster.wait_for_nodes; the same command tries again"
             )
         if missing != told:
             say(f"waiting for nodes: {missing}; there are {there}")

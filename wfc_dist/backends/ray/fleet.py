@@ -20,7 +20,7 @@ from wfc_dist.backends.ray.failures import classify, culprit, kind_of_crash, one
 from wfc_dist.backends.ray.gangs import Gang
 from wfc_dist.backends.ray.nodes import POLL_NODES_S, Fate, Nodes
 from wfc_dist.backends.ray.placement import Need, nothing_fits, plan_gangs
-from wfc_dist.errors import GangFailedError, HungError
+from wfc_dist.errors import HungError, Interrupted
 from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ class Fleet:
         if time.monotonic() - self._none_ready_since_s < timeout_s + 2 * POLL_NODES_S:  # a start that hangs is told first
             return
         starting = "; ".join(f"trainer {gang.index} on {', '.join(map(self.nodes.name, gang.places))}" for gang in self.gangs)
-        raise GangFailedError(
+        raise Interrupted(
             f"no trainer was ready for cluster.start_timeout_s = {timeout_s:g} s; starting: {starting or 'none has room'}; "
             f"nodes: {', '.join(sorted(node.name for node in self.nodes.admitted)) or 'none'}. "
             "`ray status` says what is taken; the same command goes on"
