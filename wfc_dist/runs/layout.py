@@ -279,6 +279,11 @@ def is_run(folder: Path) -> bool:
     return has_record(paths) and (paths.ledger.is_file() or durable.is_committed(paths.base(0)))
 
 
+def is_of_a_beginning(path: Path) -> bool:
+    """Says whether a file may be all that a process has left which died before it had recorded a run's configuration."""
+    return re.fullmatch(r"lock|\.config\.json\.tmp-\d+", path.name) is not None
+
+
 def has_record(paths: RunPaths) -> bool:
     """Returns whether a run has recorded its configuration."""
     return paths.config.is_file() or paths.config_copy.is_file()

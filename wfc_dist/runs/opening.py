@@ -19,7 +19,15 @@ from wfc_dist.config.schema import Config
 from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.layout import RunPaths, first_uncommitted, has_record, has_trained, read_record, request_stop
+from wfc_dist.runs.layout import (
+    RunPaths,
+    first_uncommitted,
+    has_record,
+    has_trained,
+    is_of_a_beginning,
+    read_record,
+    request_stop,
+)
 from wfc_dist.runs.records import read_ledger, standing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -106,7 +114,7 @@ def _require_run_or_nothing(paths: RunPaths) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "cannot be written" if there.is_dir() else "is no folder"
         raise ConfigError(f"{paths.run_dir} cannot be made: {there} {why}; choose another run.dir")
-    if paths.run_dir.is_dir() and not has_record(paths) and any(path.name != "lock" for path in paths.run_dir.iterdir()):
+    if paths.run_dir.is_dir() and not has_record(paths) and any(not is_of_a_beginning(path) for path in paths.run_dir.iterdir()):
         raise ConfigError(f"{paths.run_dir} is not empty and not a run; choose another run.name or run.dir")
 
 

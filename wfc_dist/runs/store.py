@@ -26,6 +26,13 @@ from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 logger = logging.getLogger(__name__)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _is_same_file(path: Path, other: Path) -> bool:
     try:
         return path.samefile(other)
@@ -147,6 +154,7 @@ class RunStore:
         durable.write_text(staged / CARD, base_card(self.config, root, [], []))
         self._commit(staged, self.paths.base(0), {**facts, "sha256": sha256})
         self.ledger.record("base", round=0, sha256=sha256)
+        self._prune(0)
 
     def finished_adapters(self, base: Base) -> dict[str, Adapter]:
         """Returns the committed adapters of the round after `base`. A damaged adapter is moved aside with a warning.
@@ -193,8 +201,17 @@ class RunStore:
         return durable.staging_path(self.paths.adapter(base.index + 1, dataset), self.attempt)
 
     def commit_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> Adapter:
-        """Commits a trained adapter. `facts` holds sha256, hours and anything else to record."""
+        """Commits a trained adapter. `facts` holds sha256, hours and anything else to record.
+
+        The first result of a data set counts. A later one, of a gang that was given up or of an earlier attempt, is removed, and
+        the adapter that is there is returned.
+        """
         final = self.paths.adapter(base.index + 1, dataset)
+        if (there := self._committed_against(base, dataset)) is not None:
+            logger.info("round %d: a second result of %s comes late and is left out", base.index + 1, dataset)
+            shutil.rmtree(staged, ignore_errors=True)
+            self.mirror.remove(staged)
+            return there
         with log.span("commit_adapter", phase="recording", dataset=dataset):
             if self.mirror.is_remote:  # the trainer runs on another node and has published its files
                 self.mirror.fetch(staged)
@@ -207,6 +224,17 @@ class RunStore:
             self.mirror.remove(staged)
             self.ledger.record_commit("adapter", facts, round=base.index + 1, dataset=dataset)
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
+
+    def _committed_against(self, base: Base, dataset: str) -> Adapter | None:
+        """Returns the committed adapter of a data set against `base`; None if there is none, or a damaged one."""
+        final = self.paths.adapter(base.index + 1, dataset)
+        try:
+            manifest = read_adapter(final, shapes.MERGEABLE)
+        except IntegrityError:
+            return None
+        if manifest is None or manifest["base_sha256"] != base.sha256:
+            return None
+        return Adapter(dataset, str(final), manifest["sha256"], base.sha256, manifest["hours"])
 
     def stage_base(self, index: int, num_pending: int = 0) -> tuple[Path, Path]:
         """Returns empty folders for the delta of round `index` and for its base; interim if `num_pending` is not 0."""
@@ -324,9 +352,12 @@ class RunStore:
         shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
         # Only this round: jobs that outlive their coordinator may still write files of the next one.
-        for leftover in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*"), *base.parent.glob(f"{base.name}.tmp-*")]:
-            if leftover.is_dir() and "damaged" not in leftover.name:
-                shutil.rmtree(leftover, ignore_errors=True)
+        for pattern in ("*.tmp-*", "*/*.tmp-*", "*/*/.*.tmp-*"):
+            for leftover in folder.glob(pattern):
+                if "damaged" not in leftover.name:
+                    _remove(leftover)
+        for leftover in base.parent.glob(f"{base.name}.tmp-*"):
+            _remove(leftover)
 
     def reconcile(self) -> None:
         """Repairs the ledger after a crash: removes an incomplete last line and damaged lines, adds lines for committed folders.
@@ -334,6 +365,9 @@ class RunStore:
         A round is complete if the ledger has a line for its base. Only the last complete round, whose leftovers may still be
         there, and the later rounds are read, unless a line was damaged. So the work does not grow with the length of the run.
         """
+        for path in (self.paths.config, self.paths.config_copy, self.paths.status, self.paths.ledger, self.paths.progress):
+            for leftover in path.parent.glob(f".{path.name}.tmp-*"):  # of processes that died while they wrote it
+                leftover.unlink(missing_ok=True)
         is_damaged = self.ledger.repair()
         lines = standing(self.ledger.lines())
         known = {(line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) for line in lines}
