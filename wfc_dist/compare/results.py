@@ -9,7 +9,7 @@ import numpy as np
 
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
 from wfc_dist.evaluation.continual import FIGURES, SystemRates, figures, scale_of, untouched
-from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, estimated, holm, mark
+from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, corrected, estimated, mark
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.rates import RateReader, Rates
 from wfc_dist.merging.factors import squared_sum
@@ -28,7 +28,8 @@ class Value:
         seed_deviation: Standard deviation over the seeds; None with one.
         difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself, and
             where it is no number; the interval is None where there is none.
-        p, p_holm: Of the difference, and corrected for all differences of the comparison; None without an interval.
+        p, p_holm: Of the difference, and corrected for all differences of the comparison; None without an interval, p_holm also
+            with few units.
         num_units: Units of all sets that the figure is computed from, at most 199 of each.
         verdict: `better` or `worse` than the reference if p_holm says so, else `same`, or `too few to say`.
     """
@@ -113,13 +114,12 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
     confidence = config.evaluate.confidence
     found = {system: _differences(of_systems[system], reference, confidence)
              for system in comparison.systems if system in of_systems and system != comparison.reference}  # fmt: skip
-    chances = {f"{system} {name}": each.p for system, of in found.items() for name, each in of.items()}
-    corrected = holm(chances)
+    chances = corrected({f"{system} {name}": each for system, of in found.items() for name, each in of.items()})
     return [
         SystemRow(
             system, comparison.about[system], list(of_systems[system]), num_seeds, sum(norms[system]) / len(norms[system]),
             {
-                name: _value(name, value, found.get(system, {}).get(name), corrected.get(f"{system} {name}"), confidence)
+                name: _value(name, value, found.get(system, {}).get(name), chances.get(f"{system} {name}"), confidence)
                 for name, value in _values(of_systems[system], confidence).items()
             },
         )
@@ -128,8 +128,8 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
 
 
 def num_marks(rows: Sequence[SystemRow]) -> int:
-    """Returns how many differences Holm's correction counts: all systems, all figures with an interval."""
-    return sum(value.p is not None for row in rows for value in row.values.values())
+    """Returns how many differences Holm's correction counts: all systems, all figures that may get a mark."""
+    return sum(value.p_holm is not None for row in rows for value in row.values.values())
 
 
 def over_seeds(of_seeds: Sequence[Mapping[str, Rates]]) -> dict[str, Rates]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, Scale, estimated, holm, mark
+from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, Scale, corrected, estimated, mark
 from wfc_dist.evaluation.matrix import ScoreMatrix
 from wfc_dist.evaluation.rates import OtherClipsError, RateReader, Rates, RunRates
 
@@ -214,7 +214,7 @@ class Change:
         protected: Whether nobody trains on it.
         before, after: The rates.
         difference: after - before; its interval and p are None without hypotheses on disk.
-        p_holm: p, corrected for all marks of the page; None without p.
+        p_holm: p, corrected for all marks of the page; None without p, and with few units.
         num_units: Units of the set; None without hypotheses on disk.
         verdict: improved, worse or unchanged (beyond chance or not), `too few to say`; unknown without an interval.
     """
@@ -288,13 +288,11 @@ class _Summarizer:
     def summary(self) -> Summary:
         made = figures(SystemRates([self._rates], self._new, self._protected), OF_A_RUN)
         found = {name: estimated(self._change(name), self._confidence, "difference") for name in [*self._new, *self._protected]}
-        chances = {name: each.p for name, each in found.items()}
-        if "bwt" in made:
-            chances[_BWT] = estimated(made["bwt"], self._confidence, "difference").p
-        corrected = holm(chances)
-        estimates = [self._estimate(name, made.get(name), corrected.get(_BWT)) for name in OF_A_RUN]
-        changes = [self._judged(name, each, corrected.get(name)) for name, each in found.items()]
-        return Summary(self._matrix.last, estimates, changes, len(corrected))
+        transfer = {_BWT: estimated(made["bwt"], self._confidence, "difference")} if "bwt" in made else {}
+        chances = corrected(found | transfer)
+        estimates = [self._estimate(name, made.get(name), chances.get(_BWT)) for name in OF_A_RUN]
+        changes = [self._judged(name, each, chances.get(name)) for name, each in found.items()]
+        return Summary(self._matrix.last, estimates, changes, len(chances))
 
     def _estimate(self, name: str, rates: Rates | None, p: float | None) -> Estimate:
         last, learned = self._matrix.last, self._matrix.learned

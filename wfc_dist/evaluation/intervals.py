@@ -19,8 +19,9 @@ from wfc_dist.evaluation import student
 
 WIDTH = 200
 """Columns of a set. Of more than 199 units neighbours are left out together: the last column of a block is always nan."""
-FEW_UNITS = 10
-"""With fewer units nothing is called better or worse."""
+FEW_UNITS, LEAST_UNITS = 10, 5
+"""With fewer than the first nothing is called better or worse, with fewer than the second there is no interval: Student's t of
+two or three windows says 5 to 300 %."""
 TOO_FEW = "too few to say"
 _LEAST = 1e-9  # a kurtosis is 1 or more, but for rounding
 _ROUNDING = 1e-12  # an error of float64 alone, where every unit has the same rate
@@ -148,7 +149,7 @@ def estimated(figure: Columns, confidence: float, scale: Scale) -> Estimated:
     value, blocks = float(figure[0]), figure[1:].reshape(-1, WIDTH)
     sizes = (~np.isnan(blocks)).sum(axis=-1)
     num_units = int(sizes[sizes < WIDTH].sum())
-    if not num_units or not np.isfinite(value):
+    if num_units < LEAST_UNITS or not np.isfinite(value):
         return Estimated(value, None, None, None, num_units)
     error, freedom = (float(number) for number in spread(figure, scale))
     found = limits(value, error, freedom, confidence, scale)
@@ -169,6 +170,11 @@ def holm(chances: Mapping[str, float | None]) -> dict[str, float]:
         least = max(least, min(1.0, (len(family) - place) * p))
         corrected[name] = least
     return corrected
+
+
+def corrected(found: Mapping[str, Estimated]) -> dict[str, float]:
+    """Returns name -> p after Holm's correction over the differences of a page; what has few units gets no mark, and no p."""
+    return holm({name: each.p for name, each in found.items() if each.num_units >= FEW_UNITS})
 
 
 def mark(found: Estimated, p: float | None, confidence: float) -> str:

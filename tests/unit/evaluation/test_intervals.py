@@ -11,6 +11,7 @@ from wfc_dist.evaluation.intervals import (
     WIDTH,
     Estimated,
     columns_without_each,
+    corrected,
     estimated,
     holm,
     mark,
@@ -109,8 +110,8 @@ def test_of_many_units_neighbours_are_left_out_together(num_clips: int, num_colu
 
 @pytest.mark.parametrize(
     ("errors", "words", "scale"),
-    [([3], [10], "rate"), ([0, 0, 0], [5, 5, 5], "rate"), ([0, 4, 0], [5, 5, 5], "rate"), ([2, 2, 2], [5, 5, 5], "rate"),
-     ([2, 1], [9, 0], "difference"), ([3] * 30, [7] * 30, "rate"), ([2, 2, 2], [5, 5, 5], "difference")],
+    [([3], [10], "rate"), ([0] * 5, [5] * 5, "rate"), ([0, 4, 0, 0, 0], [5] * 5, "rate"), ([2] * 5, [5] * 5, "rate"),
+     ([2, 1], [9, 0], "difference"), ([3] * 30, [7] * 30, "rate"), ([2] * 5, [5] * 5, "difference")],
 )  # fmt: skip
 def test_where_nothing_tells_how_far_off_a_figure_is_it_has_no_interval(errors, words, scale) -> None:
     found = estimated(rates(errors, words), 0.95, scale)
@@ -127,8 +128,16 @@ def test_a_set_without_texts_takes_the_interval_of_all_that_is_computed_from_it(
 
 
 def test_two_models_that_write_the_same_differ_by_zero() -> None:
-    found = estimated(rates([3, 1, 4], [9, 9, 9]) - rates([3, 1, 4], [9, 9, 9]), 0.95, "difference")
-    assert found == (0, 0, 0, 1, 3)
+    same = rates([3, 1, 4, 1, 5], [9] * 5)
+    assert estimated(same - same, 0.95, "difference") == (0, 0, 0, 1, 5)
+
+
+def test_four_units_have_no_interval_and_nine_are_no_part_of_a_family() -> None:
+    five = estimated(rates([3, 1, 4, 1, 5], [9] * 5), 0.95, "rate")
+    four = estimated(rates([3, 1, 4, 1], [9] * 4), 0.95, "rate")
+    assert five.low is not None and four == (0.25, None, None, None, 4)
+    found = {str(number): Estimated(-0.1, -0.2, -0.01, 0.03, number) for number in (9, 10, 300)}
+    assert corrected(found) == pytest.approx({"10": 0.06, "300": 0.06})
 
 
 def test_holm_steps_down() -> None:
