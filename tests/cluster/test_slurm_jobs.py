@@ -180,6 +180,41 @@ def test_a_job_whose_process_is_stopped_is_cancelled_and_a_new_one_goes_on(
 
 
 @pytest.mark.slow
+def test_a_data_set_that_fails_is_set_aside_and_a_merge_that_is_too_large_is_scaled_down(
+    slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.use(monkeypatch)
+    config = tiny.make_config(shared, rounds=[["a", "b", "c"]], train={"max_steps": 2}, evaluate={"max_clips": 1})
+    without = "rounds=[[a, b]]"
+    wfc("run", config, "--plain", without, "run.name=wide", "centralize.gate={max_update_ratio: 10}")
+    limit = 0.7 * Run(shared / "runs" / "wide").base().facts["gate"]["trials"][0]["update_ratio"]
+    gate = f"centralize.gate={{max_update_ratio: {limit}, action: scale}}"
+    wfc("run", config, "--plain", without, "run.name=one", gate)
+    run_dir, log, held = shared / "runs" / "tiny", shared / "log", shared / "held"
+
+    process = start_wfc(
+        "run", "--plain", config, "cluster.backend=slurm", "centralize.quorum=2", gate, log=log, WFC_HOLD_AT=f"open_root={held}"
+    )
+    try:
+        await_true("the audit has passed c", held.exists, process, log)
+        for clip in (shared / "c" / "audio").glob("train-*"):
+            clip.write_bytes(b"")
+        held.unlink()
+        assert process.wait(300) == 0, log.read_text()
+    finally:
+        kill_tree(process)
+
+    opened = Run(run_dir)
+    assert opened.base().sha256 == Run(shared / "runs" / "one").base().sha256
+    assert list(opened.base().missing) == ["c"] and "c/train: cannot read audio" in opened.base().missing["c"]
+    assert opened.base().facts["gate"]["passed"] == "scale x 0.5"
+    (aside,) = ledger(run_dir, "quarantined")
+    assert aside["dataset"] == "c" and "the file has no bytes" in aside["traceback"]
+    (refused,) = ledger(run_dir, "gate")
+    assert "max_update_ratio" in json.dumps(refused)
+
+
+@pytest.mark.slow
 def test_a_node_on_which_every_job_fails_is_excluded(slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm.use(monkeypatch)
     config = tiny.make_config(shared, rounds=[["a"]], train={"max_steps": 2}, evaluate={"adapters": False, "max_clips": 1})

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class SlurmBackend:
         self._store, self._display, self._hours = store, display, hours
         self._cluster, self._num_gpus = store.config.cluster, int(store.config.cluster.gpus_per_worker)
         self._failures = NodeFailures(store, display)
+        self._num_merges: Counter[str] = Counter()  # by key, in this attempt
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`. No process outlives its job, so each job reads the base from its folder and verifies it."""
@@ -110,10 +112,13 @@ class SlurmBackend:
         """See `rounds.Centralizer`. Submits one job of `cluster.centralizer_ranks` processes."""
         results: list[JobResult] = []
         errors: list[WfcError] = []
+        inputs = {"base": base.sha256, "adapters": [adapter.sha256 for adapter in adapters], "factor": self._store.scale_factor}
+        key = sha256_json(inputs)
+        self._num_merges[key] += 1  # a merge that is repeated must not take the result of the first time
         spec = JobSpec(
             label="centralize",
             title="centralize",
-            key=sha256_json({"base": base.sha256, "adapters": [adapter.sha256 for adapter in adapters]}),
+            key=sha256_json({**inputs, "repetition": self._num_merges[key]}),
             make_payload=lambda: CentralizePayload(centralize_job(self._store, base, list(adapters)), str(self._store.log_dir())),
             resources=submission.centralizer_resources(self._cluster),
             facts={"work": "centralize"},

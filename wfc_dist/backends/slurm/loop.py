@@ -171,6 +171,8 @@ class JobLoop:
         job.num_recorded = sum(line["event"] == "requeue" and line.get("slurm_job") == record.job_id for line in lines)
         if self._finish(job):
             return True
+        if (result := read_result(record.folder)) is not None and result["state"] == "done":
+            return False  # what it made is taken or gone, whether Slurm still lists the job or not
         state = client.states([record.name]).get(record.name) if record.job_id else None
         if state is None or (state.ended and state.state not in SETTLE_S):
             return False
@@ -309,7 +311,7 @@ class JobLoop:
         if failure is not None or not (state.state in INTERRUPTED or (result and state.state != "CANCELLED")):
             self._failed(job, state, failure, host)
             return
-        reason = result["reason"] if result else f"the job ended: {state.state}"
+        reason = result["reason"] if result and "reason" in result else f"the job ended: {state.state}"
         self._interruptions[label] += 1
         self._record("requeue", job, host=host, reason=reason)
         if self._interruptions[label] > self._cluster.slurm.max_requeues:

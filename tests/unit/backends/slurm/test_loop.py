@@ -136,6 +136,16 @@ def test_a_new_coordinator_takes_what_finished_without_one(site: Site, store: Ru
     assert site.submitted[-1] == "train-a-2", "the result of other work is not taken"
 
 
+@pytest.mark.parametrize("state", ["COMPLETED", "COMPLETING", "RUNNING"])
+def test_a_finished_job_whose_result_is_gone_is_submitted_again(site: Site, store: RunStore, tmp_path: Path, state: str) -> None:
+    run_loop(store, "a")
+    result = store.paths.slurm_jobs(1) / "train-a-1" / job_process.RESULT
+    tree = json.loads(result.read_text())
+    result.write_text(json.dumps(tree | {"value": {"folders": [str(tmp_path / "gone")], "said": "before"}}))
+    site.states = {name: JobState(job.job_id, state, "node1", "") for name, job in site.states.items()}
+    assert run_loop(store, "a")["a"].value["said"] == "train-a-2" and site.submitted == ["train-a-1", "train-a-2"]
+
+
 def test_a_new_coordinator_goes_on_with_a_job_in_the_queue(site: Site, store: RunStore) -> None:
     folder = store.paths.run_dir / "slurm" / "round-0001"
     folder.mkdir(parents=True)
