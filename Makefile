@@ -73,8 +73,8 @@ study: .venv/installed $(MODEL)/config.json
 	$(BIN)/python examples/open-speech/study.py --take runs/open-speech runs/open-speech-variants
 
 chaos: .venv/dev
-	@echo "Random faults in small runs, in process and on Ray: 40 of each take half an hour on 2 cores. FAULTS=200 makes more."
-	PYTHONPATH=tests:benchmarks $(BIN)/python tests/chaos.py --faults $(or $(FAULTS),40) --backend in_process ray
+	@echo "Random faults in small runs, in process, on Ray, on object storage: 20 of each take an hour on 2 cores. FAULTS=200 makes more."
+	PYTHONPATH=tests:benchmarks $(BIN)/python tests/chaos.py --faults $(or $(FAULTS),20) --backend in_process ray in_process+s3 ray+s3
 
 fuzz: .venv/dev
 	@echo "Every parser of files that others wrote, a minute each: an hour on one core. SECONDS=300 takes longer, PARSERS='csv wav' these."
