@@ -10,6 +10,7 @@ from yaml.nodes import MappingNode, ScalarNode
 from wfc_dist.errors import ConfigError
 from wfc_dist.storage.objects import require_no_secret
 
+_MAX_BYTES = 4 << 20
 _MAX_VALUES = 100_000
 """Values in one file. Aliases of aliases can make a short text larger than any memory."""
 _MAX_INTEGER = 2**63 - 1
@@ -35,10 +36,14 @@ def read_yaml_file(path: str | Path) -> Any:
     """Returns what a YAML file holds.
 
     Raises:
-        ConfigError: The file cannot be read, is not UTF-8, or is no YAML that `read_yaml` takes.
+        ConfigError: The file cannot be read, is too large, is not UTF-8, or is no YAML that `read_yaml` takes.
     """
     try:
-        text = Path(path).read_bytes().decode()
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)  # a device may have no end
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{path} has more than {_MAX_BYTES >> 20} MiB; a configuration has some kilobytes")
+        text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -75,6 +80,8 @@ def _check_values(tree: Any, where: str) -> None:
     num_values = 0
 
     def check_text(text: str, key: str) -> None:
+        if "\0" in text:
+            raise ConfigError(f"{where}: {key or 'the value'} has a NUL character; take it out")
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ConfigError(f"{where}: {key or 'the value'} has a character that is not UTF-8; write it in UTF-8")
 

@@ -194,7 +194,7 @@ def _unchecked_mp3(source: Any, size_bytes: int) -> tuple[int | None, str]:
         file.seek(0)
         head = file.read(10)
         first = 0
-        if head[:3] == b"ID3":  # its size has 7 bits a byte
+        if head[:3] == b"ID3" and len(head) == 10:  # its size has 7 bits a byte
             first = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         file.seek(first)
         frame = file.read(4096)

@@ -1,5 +1,6 @@
 """Where the audio is that a manifest names: beside it, in another folder, or under a path of another machine."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +22,7 @@ def place_of_audio(block: Mapping[str, Any], folder: Path, names: Sequence[str])
     for keys in _choices(Path(block["source"]), names):
         dataset = DatasetConfig(source=block["source"], format=block.get("format", "jsonl"), **keys)
         path_of = audio_paths(dataset, folder)
-        if all(Path(path_of(name)).is_file() for name in names):
+        if all(os.path.isfile(path_of(name)) for name in names):
             return keys
     return None
 
