@@ -309,7 +309,7 @@ def our_fisher(**options: Any) -> Callable[[Case], np.ndarray]:
 
     def merged(item: Case) -> np.ndarray:
         informed = [
-            replace(each, curvature=Curvature(fisher_OI=torch.from_numpy(found).float()))
+            replace(each, curvature=Curvature(torch.from_numpy(found).float(), fishernorm_=torch.tensor(norm_of_model(found))))
             for each, found in zip(item.items, fishers_of(item), strict=True)
         ]
         return merge_method("fisher")(informed, item.weights, **options).dense().numpy()
@@ -317,9 +317,15 @@ def our_fisher(**options: Any) -> Callable[[Case], np.ndarray]:
     return merged
 
 
-def fisher_merging(item: Case) -> np.ndarray:
-    """mmatena/model_merging 46802f9, model_merging/merging.py, _merge_with_coeffs, equal coefficients, without normalization."""
-    parts = [np.maximum(found, 1e-6) / len(item.updates) for found in fishers_of(item)]
+def norm_of_model(fisher: np.ndarray) -> float:
+    """Returns the L2 norm of a model's Fisher information: the module's, and that of a second one, three times as large."""
+    return float(np.sqrt(np.sum(fisher**2) + np.sum((3 * fisher) ** 2)))
+
+
+def fisher_merging(item: Case, *, is_normalized: bool = False) -> np.ndarray:
+    """mmatena/model_merging 46802f9, model_merging/merging.py, generate_merged_for_coeffs_set, equal coefficients."""
+    constants = [norm_of_model(found) if is_normalized else 1.0 for found in fishers_of(item)]
+    parts = [np.maximum(found, 1e-6) / len(item.updates) / size for found, size in zip(fishers_of(item), constants, strict=True)]
     return np.sum([part * update for part, update in zip(parts, item.updates, strict=True)], axis=0) / np.sum(parts, axis=0)
 
 
@@ -348,6 +354,19 @@ def kfac_step(item: Case) -> np.ndarray:
     inputs, outputs = ((found + np.trace(found) / len(found) * np.eye(len(found))) for found in moments_of(item))
     found = np.linalg.inv(outputs) @ mean @ np.linalg.inv(inputs)
     return found * np.linalg.norm(mean) / np.linalg.norm(found)
+
+
+def ihr_of_the_authors(item: Case) -> np.ndarray:
+    """StevenVdEeckt/inverse-hessian-regularization a003492, code/merging_step/compute_ihr_model.py, one pair of factors.
+
+    1e-3 is added to both factors, two Cholesky solves invert them, and the result gets the norm of the update.
+    """
+    delta = np.mean(item.updates, axis=0)
+    inputs, outputs = (0.5 * (found + found.T) + 1e-3 * np.eye(len(found)) for found in moments_of(item))
+    lower_O, lower_I = np.linalg.cholesky(outputs), np.linalg.cholesky(inputs)
+    half = np.linalg.solve(lower_O.T, np.linalg.solve(lower_O, delta))
+    found = np.linalg.solve(lower_I.T, np.linalg.solve(lower_I, half.T)).T
+    return found / np.linalg.norm(found) * np.linalg.norm(delta)
 
 
 def lors_of_updates(item: Case) -> np.ndarray:
@@ -418,7 +437,14 @@ ROWS = [
     Row("`svd`, r=5", "the truncated mean", one("svd", r=5), truncated_mean),
     Row("`nesterov`", "`torch.optim.SGD`", our_nesterov, torchs_nesterov),
     Row("`fisher`", "model_merging merging.py, not normalized", our_fisher(), fisher_merging),
+    Row("`fisher`, normalize=1", "model_merging merging.py as it is", our_fisher(normalize=1),
+        lambda item: fisher_merging(item, is_normalized=True)),
+    Row("`fisher`", "model_merging merging.py as it is", our_fisher(), lambda item: fisher_merging(item, is_normalized=True),
+        is_same=False),
     Row("`ihr`", "K-FAC, 1503.05671, damped by the mean eigenvalues", our_ihr(), kfac_step),
+    Row("`ihr`, relative=0, damping=0.001", "inverse-hessian-regularization compute_ihr_model.py",
+        our_ihr(relative=0, damping=1e-3), ihr_of_the_authors),
+    Row("`ihr`", "inverse-hessian-regularization compute_ihr_model.py", our_ihr(), ihr_of_the_authors, is_same=False),
     Row("`model_stock`", "mergekit model_stock.py", one("model_stock"), mergekits_model_stock),
     Row("`model_stock`", "fusion_bench model_stock.py, the mean of angles", one("model_stock"), fusion_benchs_model_stock,
         is_same=False, cases=equal_rank_cases),

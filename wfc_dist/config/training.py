@@ -250,6 +250,8 @@ class TrainConfig(Strict):
     """What is measured of the finished adapter and written beside it, curvature.safetensors."""
     curvature_windows: Annotated[int, Leaves(("state",))] = Field(32, ge=1)
     """Training windows it is measured on; at most one epoch."""
+    curvature_loss: Annotated[Literal["mean", "sum"], Leaves(("state",))] = "mean"
+    """The loss of a window whose gradients are measured: the mean over its tokens, or their sum (docs/training.md)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -97,11 +97,14 @@ METHODS = {
     ),
     "fisher": Entry(
         "the mean weighted entry by entry with the Fisher information", "arXiv 2111.09832",
-        {"floor": Option(1e-6, "(0, inf)", "least Fisher information of an entry, as a share of the module's mean")}, ("fisher",),
+        {"floor": Option(1e-6, "(0, inf)", "least Fisher information of an entry, as a share of the module's mean"),
+         "normalize": Option(0, "[0, 1]", "1 divides an adapter's information by its norm over all modules, as the source")},
+        ("fisher",),
     ),
     "ihr": Entry(
         "the mean passed through an inverse Hessian of the previous round's data", "arXiv 2601.14751",
-        {"damping": Option(1.0, "(0, inf)", "added to the curvature, in units of its mean; more is nearer to the mean")},
+        {"damping": Option(1.0, "(0, inf)", "added to the curvature; more is nearer to the mean"),
+         "relative": Option(1, "[0, 1]", "1 adds damping in units of the mean curvature, 0 as it is, as the source with 0.001")},
         ("previous",),
     ),
 }  # fmt: skip

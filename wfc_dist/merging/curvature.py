@@ -19,11 +19,14 @@ class Curvature:
         fisher_OI: (out, in), mean over windows of the squared gradient of the window's loss.
         inputs_II: (in, in), second moment of the module's inputs.
         outputs_OO: (out, out), second moment of the gradients of its outputs.
+        fishernorm_: (), L2 norm of the Fisher information of all modules of the adapter, float64. It is computed from the file of
+            statistics and not stored there.
     """
 
     fisher_OI: "torch.Tensor | None" = None
     inputs_II: "torch.Tensor | None" = None
     outputs_OO: "torch.Tensor | None" = None
+    fishernorm_: "torch.Tensor | None" = None
 
 
 FIELDS = {field.name.partition("_")[0]: field.name for field in fields(Curvature)}

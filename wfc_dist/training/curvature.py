@@ -7,14 +7,16 @@ module's inputs x (T, in) and the gradients g (T, out) of its outputs. Per modul
     inputs   (in, in)    mean over tokens of x x^T
     outputs  (out, out)  mean over tokens of g g^T, with `inputs` the Kronecker factors of the Hessian (K-FAC, arXiv 1503.05671)
 
-Tokens are the positions a module sees: frames in the encoder, labels in the decoder.
+Tokens are the positions a module sees: frames in the encoder, labels in the decoder. With `train.curvature_loss: sum`, the loss
+is the sum over a window's tokens, and the two moments are means over the tokens of a window, then over windows. So a window with
+many labels weighs more in `fisher` and `outputs`. The authors of IHR measure so (arXiv 2601.14751).
 Letters of shapes: T positions, O out features, I in features.
 """
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,19 +31,21 @@ from wfc_dist.weights.warm_base import WarmBase
 
 
 class _Sums:
-    """The running sums of one module, float64, on its device."""
+    """The running sums of one module, float64, on its device. With `by_window`, moments are means in a window before they add."""
 
-    def __init__(self, statistics: Sequence[str]) -> None:
+    def __init__(self, statistics: Sequence[str], by_window: bool) -> None:
         self.sums: dict[str, torch.Tensor | float] = dict.fromkeys(statistics, 0.0)
-        self.num_tokens = 0
+        self.by_window, self.num_tokens = by_window, 0
 
     def add_(self, x_TI: torch.Tensor, g_TO: torch.Tensor) -> None:
         """Adds one window: products in float32, sums in float64."""
         pairs = {"fisher": (g_TO, x_TI), "inputs": (x_TI, x_TI), "outputs": (g_TO, g_TO)}
         for name, total in self.sums.items():
             product = (pairs[name][0].T @ pairs[name][1]).double()
-            self.sums[name] = total + (product.square() if name == "fisher" else product)
-        self.num_tokens += len(x_TI)
+            self.sums[name] = total + (
+                product.square() if name == "fisher" else product / len(x_TI) if self.by_window else product
+            )
+        self.num_tokens += 1 if self.by_window else len(x_TI)
 
     def means(self, num_windows: int) -> dict[str, torch.Tensor]:
         """Returns name -> mean, float32 on the CPU."""
@@ -76,7 +80,13 @@ def _recorded(layers: Mapping[str, torch.nn.Module]) -> Iterator[dict[str, tuple
 
 
 def gather(
-    loss: TokenLoss, batches: Iterable[Batch], statistics: Sequence[str], device: torch.device, should_stop: Callable[[], bool]
+    loss: TokenLoss,
+    batches: Iterable[Batch],
+    statistics: Sequence[str],
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    *,
+    loss_of_window: Literal["mean", "sum"] = "mean",
 ) -> dict[str, torch.Tensor] | None:
     """Returns `<module>.<statistic>` of every adapted module, float32; None when asked to stop.
 
@@ -86,10 +96,11 @@ def gather(
         statistics: Those to measure, of `merging.curvature.FIELDS`.
         device: Where the model lies.
         should_stop: Asked before every window.
+        loss_of_window: See the module.
     """
     layers: dict[str, Any] = dict(lora_layers(loss))
     num_windows = 0
-    sums = {name: _Sums(statistics) for name in layers}
+    sums = {name: _Sums(statistics, loss_of_window == "sum") for name in layers}
     with _recorded(layers) as calls:
         for batch in batches:
             if should_stop():
@@ -97,7 +108,7 @@ def gather(
             summed = loss(**{key: value.to(device) for key, value in batch.items()}).sum()
             # The sum is differentiated, not the mean: in half precision the gradients of a mean would underflow.
             gradients = torch.autograd.grad(summed, [calls[name][1] for name in layers])
-            num_labels = int((batch["labels"] != IGNORED).sum())
+            num_labels = int((batch["labels"] != IGNORED).sum()) if loss_of_window == "mean" else 1
             for name, gradient in zip(layers, gradients, strict=True):
                 g_TO = gradient.flatten(0, -2).float() / num_labels
                 sums[name].add_(calls[name][0].flatten(0, -2).float(), g_TO)
@@ -122,7 +133,8 @@ def measure(
     copy_values_(lora_parameters(model), adapter)
     train_mode_(model, training=False)
     batches = first_windows(windows, job.train.curvature_windows)
-    return gather(TokenLoss(model, job.train.precision), batches, job.train.statistics, warm.device, should_stop)
+    loss, train = TokenLoss(model, job.train.precision), job.train
+    return gather(loss, batches, train.statistics, warm.device, should_stop, loss_of_window=train.curvature_loss)
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:

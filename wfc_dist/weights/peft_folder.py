@@ -1,6 +1,7 @@
 """PEFT folders <-> factors. Reads safetensors only."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,12 +117,19 @@ def _check_factor(folder: Path, key: str, tensor: torch.Tensor) -> None:
 
 
 def read_with_curvature(folder: Path, kinds: Sequence[str]) -> dict[str, Factors]:
-    """Returns what `read_factors` does, with `kinds` of the modules' curvature. Raises InputError as `read_curvature` does."""
+    """Returns what `read_factors` does, with `kinds` of the modules' curvature. Raises InputError as `read_curvature` does.
+
+    With "fisher", the curvature has the norm of the Fisher information of all modules, too.
+    """
     factors = read_factors(folder)
     if not kinds:
         return factors
     shapes = {module: (item.b_OR.shape[0], item.a_RI.shape[1]) for module, item in factors.items()}
     found = read_curvature(folder, shapes, kinds)
+    if "fisher" in kinds:
+        squares = [squared_sum(item.fisher_OI.double()) for item in found.values() if item.fisher_OI is not None]
+        norm = torch.tensor(math.sqrt(math.fsum(squares)), dtype=torch.float64)
+        found = {module: replace(item, fishernorm_=norm) for module, item in found.items()}
     return {module: replace(item, curvature=found[module]) for module, item in factors.items()}
 
 

@@ -136,7 +136,8 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     remedies = "lr warmup_steps precision max_grad_norm max_update_ratio"
     assert marked(TrainConfig, "remedy") == set(remedies.split())
     assert marked(CentralizeConfig, "remedy") == {"scale", "quorum", "gate"}
-    checkpoints = "checkpoint_every curvature curvature_windows gradient_checkpointing loader_workers strategy max_update_ratio"
+    checkpoints = "checkpoint_every curvature curvature_loss curvature_windows gradient_checkpointing loader_workers strategy"
+    checkpoints += " max_update_ratio"
     assert marked(TrainConfig, "state") == set(checkpoints.split())
     assert marked(TrainConfig, "adapter") == {"checkpoint_every", "max_update_ratio", "loader_workers", "replay"}
     assert marked(Config, "figures") == {"evaluate.adapters", "evaluate.batch_size", "evaluate.interim"}

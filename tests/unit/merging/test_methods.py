@@ -224,6 +224,21 @@ def test_fisher_is_the_weighted_mean_entry_by_entry() -> None:
     assert float(found[3, 4]) == pytest.approx(sum(w * u[3, 4] for w, u in zip(weights, updates, strict=True)), rel=1e-6)
 
 
+def test_normalized_fisher_does_not_depend_on_the_size_of_an_adapters_information() -> None:
+    generator = torch.Generator().manual_seed(0)
+    fishers = [torch.rand(OUT, IN, generator=generator) ** 4 for _ in range(3)]
+    items, found = adapters(3), []
+    for sizes in ([1.0, 1.0, 1.0], [1.0, 64.0, 2.0**-9]):
+        scaled = with_fisher(items, [size * fisher for size, fisher in zip(sizes, fishers, strict=True)])
+        for item, size in zip(scaled, sizes, strict=True):
+            object.__setattr__(item.curvature, "fishernorm_", torch.tensor(7.0 * size).double())
+        found.append(fisher(scaled, [0.2, 0.3, 0.5], normalize=1).dense())
+        assert (fisher(scaled, [0.2, 0.3, 0.5]).dense() - found[-1]).norm() > 0 or sizes[1] == 1.0
+    assert torch.equal(found[0], found[1])
+    with pytest.raises(InputError, match="normalize=1 needs the norm"):
+        fisher(with_fisher(items, fishers), [0.2, 0.3, 0.5], normalize=1)
+
+
 def test_fisher_of_equal_or_no_information_is_the_mean_and_needs_every_adapters() -> None:
     items = adapters(3)
     for level in (1.0, 0.0):
@@ -323,6 +338,15 @@ def test_ihr_solves_the_kronecker_system(damping: float) -> None:
     solved = np.linalg.solve(system, update.reshape(-1)).reshape(9, 7)
     expected = solved * np.linalg.norm(update) / np.linalg.norm(solved)
     assert_close(ihr(small, [0.5, 0.5], previous=previous, damping=damping).dense(), expected, 1e-6)
+
+
+def test_ihr_takes_the_damping_as_it_is_where_it_is_not_relative() -> None:
+    items, curved = adapters(2), Curvature(None, moments(IN, 1), moments(OUT, 2))
+    size_I, size_O = (float(moment.diagonal().double().mean()) for moment in (curved.inputs_II, curved.outputs_OO))
+    levelled = Curvature(None, curved.inputs_II / size_I, curved.outputs_OO / size_O)
+    expected = ihr(items, [0.5, 0.5], previous=[curved], damping=0.3).dense()
+    assert_close(ihr(items, [0.5, 0.5], previous=[levelled], damping=0.3, relative=0).dense(), expected, 1e-5)
+    assert (ihr(items, [0.5, 0.5], previous=[curved], damping=0.3, relative=0).dense() - expected).norm() > 0.1 * expected.norm()
 
 
 def test_ihr_without_curvature_or_with_much_damping_is_the_mean_and_keeps_its_norm() -> None:

@@ -51,30 +51,56 @@ def batches() -> list[dict[str, torch.Tensor]]:
     ]
 
 
+Window = tuple[int, dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
+"""Number of labels; inputs, gradients of outputs, and gradient of the weight, by module."""
+
+
 @pytest.fixture(scope="module")
-def expected(warm: WarmBase, loss: TokenLoss) -> dict[str, torch.Tensor]:
+def measured(warm: WarmBase, loss: TokenLoss) -> list[Window]:
     dense = warm.model().double()
     modules = {name: dense.get_submodule(name) for name in models.lora_layers(loss)}
-    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
-    outputs: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+    inputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
     for name, layer in models.lora_layers(loss).items():
         a, b = (models.factor(layer, side).detach().double() for side in ("lora_A", "lora_B"))
         modules[name].weight = torch.nn.Parameter(modules[name].weight.detach() + LORA.alpha / LORA.r * b @ a)
-        modules[name].register_forward_pre_hook(lambda _, given, name=name: inputs[name].append(given[0].detach()[0]))
-        modules[name].register_full_backward_hook(lambda *given, name=name: outputs[name].append(given[2][0][0]))
-    squares = dict.fromkeys(modules, 0.0)
+        modules[name].register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0].detach()[0]}))
+        modules[name].register_full_backward_hook(lambda *given, name=name: outputs.update({name: given[2][0][0]}))
+    windows = []
     for batch in batches():
         start = torch.tensor([[dense.config.decoder_start_token_id]])
         texts = torch.cat([start, batch["labels"][:, :-1]], 1)
         logits = dense(input_features=batch["input_features"].double(), decoder_input_ids=texts).logits
         dense.zero_grad()
         functional.cross_entropy(logits[0], batch["labels"][0]).backward()
-        squares = {name: squares[name] + module.weight.grad.square() for name, module in modules.items()}
-    found = {f"{name}.fisher": value / 3 for name, value in squares.items()}
-    for key, rows in (("inputs", inputs), ("outputs", outputs)):
-        stacked = {name: torch.cat(items) for name, items in rows.items()}
-        found |= {f"{name}.{key}": value.T @ value / len(value) for name, value in stacked.items()}
+        weights = {name: module.weight.grad.clone() for name, module in modules.items()}
+        windows.append((batch["labels"].shape[1], dict(inputs), dict(outputs), weights))
+    return windows
+
+
+@pytest.fixture(scope="module")
+def expected(measured: list[Window]) -> dict[str, torch.Tensor]:
+    found = {}
+    for name in measured[0][1]:
+        found[f"{name}.fisher"] = sum(weights[name].square() for *_, weights in measured) / len(measured)
+        for key, place in (("inputs", 1), ("outputs", 2)):
+            rows = torch.cat([window[place][name] for window in measured])
+            found[f"{name}.{key}"] = rows.T @ rows / len(rows)
     return found
+
+
+def test_the_summed_loss_is_measured_as_the_authors_of_ihr_do(loss: TokenLoss, measured: list[Window]) -> None:
+    """StevenVdEeckt/inverse-hessian-regularization a003492, code/espnet2/consolidate2.py, _compute_q_and_h and save, with batches
+    of one: the mean over positions of p p^T and g g^T, then over utterances; the loss is summed over tokens."""
+    found = curvature.gather(loss, batches(), MEASURED["both"], CPU, lambda: False, loss_of_window="sum")
+
+    assert found is not None
+    for name in measured[0][1]:
+        q = sum(inputs[name].T @ inputs[name] / len(inputs[name]) for _, inputs, _, _ in measured) / len(measured)
+        h = sum((count * g[name]).T @ (count * g[name]) / len(g[name]) for count, _, g, _ in measured) / len(measured)
+        fisher = sum((count * weights[name]).square() for count, _, _, weights in measured) / len(measured)
+        for key, value in (("inputs", q), ("outputs", h), ("fisher", fisher)):
+            assert (found[f"{name}.{key}"].double() - value).norm() <= ROUNDING * value.norm(), f"{name}.{key}"
 
 
 def gathered(loss: TokenLoss, choice: Choice) -> dict[str, torch.Tensor]:

@@ -57,6 +57,19 @@ def test_fisher_and_ihr_average_folders_as_their_functions_do(tmp_path: Path) ->
         assert torch.equal(ihr[module].dense(), merge_method("ihr")(items, [0.5, 0.5], previous=[previous[module]]).dense())
 
 
+def test_the_norm_of_the_fisher_information_is_that_of_all_modules_and_reaches_the_method(tmp_path: Path) -> None:
+    folders = [write_adapter(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    loaded = [peft_folder.read_with_curvature(folder, ["fisher"]) for folder in folders]
+    for item in loaded:
+        whole = torch.cat([one.curvature.fisher_OI.double().flatten() for one in item.values()]).norm()
+        assert all(float(one.curvature.fishernorm_) == pytest.approx(float(whole), rel=1e-12) for one in item.values())
+    offline.average(folders, tmp_path / "normalized", method="fisher", options={"normalize": 1})
+    found = base_chain.read_delta(tmp_path / "normalized")
+    for module in MODULES:
+        expected = merge_method("fisher")([item[module] for item in loaded], [0.5, 0.5], normalize=1)
+        assert torch.equal(found[module].dense(), expected.dense())
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
