@@ -1,43 +1,22 @@
 """A data set that fails is set aside while the others finish. With a quorum the round does without it, else a remedy goes on."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import tiny
-from processes import start_wfc, wait_for, wfc
+from lost_audio import events, run_damaged
+from processes import wfc
 
 from wfc_dist import load_config, open_run, run
 from wfc_dist.coordinator.verify import verify_run
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.progress import Display
-from wfc_dist.runs.handle import Run
 
 ROUNDS = [["a", "b", "c"], ["d"]]
 
 
 def make_config(root: Path, rounds: list[list[str]] = ROUNDS) -> Path:
     return tiny.make_config(root, rounds=rounds, train={"max_steps": 2, "lr": 1e-2}, evaluate={"max_clips": 1})
-
-
-def run_damaged(path: Path, *more: object) -> tuple[int | None, str]:
-    """Runs an attempt. The audio of c is emptied when the audit has passed it, and whole again after the attempt."""
-    root, data = path.parent, path.parent / "c"
-    held, log = root / "held", root / "log"
-    shutil.copytree(data, root / "kept")
-    process = start_wfc("run", path, *more, "--plain", log=log, WFC_HOLD_AT=f"open_root={held}")
-    assert wait_for(held, process), log.read_text()
-    for clip in (data / "audio").glob("train-*"):
-        clip.write_bytes(b"")
-    held.unlink()
-    code = process.wait(300)
-    shutil.rmtree(data)
-    shutil.move(root / "kept", data)
-    return code, log.read_text()
-
-
-def events(opened: Run, kind: str) -> list[dict]:
-    return [line for line in opened.ledger() if line["event"] == kind]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ Where a default comes from: [P] the paper (arXiv 2506.16574), [C] the authors' c
 
 import shlex
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,7 +112,17 @@ class CentralizeConfig(Strict):
     """So many data sets of a round, or that share of them, make a base without those that diverge or keep failing, for good; by
     default all are needed (docs/gates.md)."""
 
+    late: Annotated[Literal["never", "next_round"], REMEDY] = "never"
+    """`next_round`: the adapter that a round was committed without is trained all the same, against its own round's base, and
+    becomes a member of a later round; that round's base says so (docs/gates.md)."""
+
     gate: Annotated[GateConfig, REMEDY] = GateConfig()
+
+    @model_validator(mode="after")
+    def _only_a_quorum_makes_late(self) -> "CentralizeConfig":
+        if self.late != "never" and self.quorum is None:
+            raise ValueError("late: without a quorum no round does without a data set; set centralize.quorum, or leave late out")
+        return self
 
     @field_validator("method")
     @classmethod
@@ -327,6 +338,11 @@ class Config(Strict):
             return self.rounds
         size, names = self.rounds["centralize_every"], list(self.datasets)
         return [names[start : start + size] for start in range(0, len(names), size)]
+
+    def in_order(self, round_index: int, datasets: Iterable[str]) -> list[str]:
+        """Returns data sets in the order of summation of a round (1-based): its own first, then late ones of earlier rounds."""
+        given, rounds = set(datasets), self.round_list()
+        return [name for name in dict.fromkeys(chain(rounds[round_index - 1], *rounds)) if name in given]
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
         """Returns data sets, each followed by its parts: who learns a mix has learned what it is made of."""

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from wfc_dist.merging.factors import normalized
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs import layout
+from wfc_dist.runs.grafts import graft
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.opening import opened_for_writing, record_config
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import is_url
-
-_OF_THE_FOLDER = ("files", "schema", "checksum", "dataset", "base_sha256", "trained_against")
-"""Facts in an adapter's manifest that its place in a run decides."""
 
 
 @dataclass
@@ -114,7 +112,7 @@ def forget(
     """
     opened = open_run(run, with_weights=True)
     rounds = opened.config.round_list()
-    held = [index for index, names in enumerate(rounds, start=1) if dataset in names and index < opened.num_bases]
+    held = [index for index, names in _merged(opened) if dataset in names]
     mixes = [name for name, data in opened.config.datasets.items() if dataset in data.parts]
     if mixes:
         raise InputError(f"{dataset} is a part of {mixes[0]}, whose adapter has learned all its parts; forget {mixes[0]} instead")
@@ -208,9 +206,8 @@ def _learned(run: Run) -> list[str]:
 
 def _merged(run: Run) -> Iterator[tuple[int, list[str]]]:
     """Yields (round, its data sets in the order of summation) of each merged round; without those whose adapter was missing."""
-    for index, names in enumerate(run.config.round_list()[: run.num_bases - 1], start=1):
-        present = run.base(index).adapters
-        yield index, [name for name in names if name in present]
+    for index in range(1, run.num_bases):
+        yield index, run.config.in_order(index, run.base(index).adapters)
 
 
 def _branch(
@@ -289,9 +286,6 @@ class _Builder:
         staged = centralize_rank(job, collectives.Group())
         assert staged is not None, "rank 0 gets the result"
         require_as_computed(staged, sources_of(self.store, base.index + 1), self.store.tensor_hashes(base))
-        against = {adapter.dataset: _trained_against(adapter) for adapter in adapters}
-        if grafted := {name: sha256 for name, sha256 in against.items() if sha256}:
-            staged = replace(staged, facts={**staged.facts, "grafted": grafted})
         return self.store.commit(staged)
 
     def _copied(self, base: Base, dataset: str, round_index: int) -> Adapter:
@@ -302,20 +296,14 @@ class _Builder:
             raise IntegrityError(
                 f"{missing} is missing, so that its round cannot be merged another way; restore it from a backup"
             )
-        durable.verify_folder(found.path)
-        staged = self.store.stage_adapter(base, dataset)
-        shutil.copytree(found.path, staged, dirs_exist_ok=True)
-        (staged / durable.MANIFEST).unlink()
-        facts = {key: value for key, value in found.facts.items() if key not in _OF_THE_FOLDER}
-        against = found.facts.get("trained_against", found.facts["base_sha256"])
-        if against != base.sha256:
-            facts["trained_against"] = against
+        adapter = graft(self.store, base, dataset, found.path)
+        if _trained_against(adapter):
             self.branch.grafted.append((dataset, round_index))
         if (curve := self.old.paths.curve(round_index, dataset)).is_file():
             to = self.store.paths.curve(base.index + 1, dataset)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(curve, to)
-        return self.store.commit_adapter(base, dataset, staged, facts)
+        return adapter
 
 
 def _trained_against(adapter: Adapter) -> str | None:

@@ -52,8 +52,8 @@ def remake_round(store: RunStore, index: int, damage: IntegrityError) -> None:
     assert before is not None, f"base {index - 1} is committed"
     try:
         line = store.recorded_base(index) or {}
-        names = store.config.round_list()[index - 1]  # in the order of summation
-        adapters = [_adapter(store, before[0], name) for name in names if name in line.get("weights", names)]
+        names = line.get("weights") or store.config.round_list()[index - 1]
+        adapters = [_adapter(store, before[0], name) for name in store.config.in_order(index, names)]
         job = centralize_job(store, before[0], adapters)
         job = merged_as(job, line, store) if "weights" in line else job  # the earliest versions recorded the sha256 only
         staged = centralize_rank(replace(job, past_deltas=job.past_deltas[: index - 1]), collectives.Group())

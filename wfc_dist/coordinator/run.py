@@ -196,6 +196,7 @@ def _run_opened(store: RunStore, checked: Checked, display: Display, work: Calla
 def _parts(store: RunStore, checked: Checked, display: Display, stack: contextlib.ExitStack) -> Parts:
     from wfc_dist.coordinator.fitting import FittedCentralizer
     from wfc_dist.coordinator.gating import GatedCentralizer
+    from wfc_dist.coordinator.late import LateTrainers
     from wfc_dist.coordinator.reading_back import CheckedCentralizer
     from wfc_dist.evaluation.scoring import RunScorer
 
@@ -206,6 +207,8 @@ def _parts(store: RunStore, checked: Checked, display: Display, stack: contextli
         centralizer = FittedCentralizer(store, centralizer, trainers, display.say)
     if store.config.centralize.gate.is_on:
         centralizer = GatedCentralizer(store, centralizer, scorer, display.say)
+    if store.config.centralize.late != "never":
+        return Parts(store, checked, display, LateTrainers(store, trainers, display.say), centralizer, scorer)
     return Parts(store, checked, display, trainers, centralizer, scorer)
 
 

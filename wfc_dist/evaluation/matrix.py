@@ -52,12 +52,14 @@ class ScoreMatrix:
         bases: Base index -> its scores.
         adapters: (round, data set) -> its scores, in the order of the rounds.
         missing: Round -> data sets that its base was made without.
+        late: Round -> data sets of earlier rounds that its base has learned.
     """
 
     config: Config
     bases: Mapping[int, ScoredModel]
     adapters: Mapping[tuple[int, str], ScoredModel]
     missing: Mapping[int, Collection[str]] = field(default_factory=dict)
+    late: Mapping[int, Collection[str]] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -79,7 +81,10 @@ class ScoreMatrix:
 
     def _learned(self, num_rounds: int) -> dict[str, int]:
         rounds = enumerate(self.config.round_list()[:num_rounds], start=1)
-        present = {index: [name for name in names if name not in self.missing.get(index, ())] for index, names in rounds}
+        present = {
+            index: [*(name for name in names if name not in self.missing.get(index, ())), *self.late.get(index, ())]
+            for index, names in rounds
+        }
         return {
             name: index for index, names in present.items() for name in self.config.with_parts(names) if name in self._own_sets
         }
@@ -132,5 +137,9 @@ def read_matrix(run_dir: Path) -> ScoreMatrix:
             adapters[key] = ScoredModel("adapter", *key, model.path.parent, _scores(model))
     order = {(index, name): None for index, names in enumerate(config.round_list(), start=1) for name in names}
     ordered = {key: adapters[key] for key in [*order, *(key for key in adapters if key not in order)] if key in adapters}
-    missing = {base.index: tuple(base.missing) for base in run.bases if base.missing}
-    return ScoreMatrix(config, dict(sorted(bases.items())), ordered, missing)
+    made, rounds = run.bases, config.round_list()
+    missing = {base.index: tuple(base.missing) for base in made if base.missing}
+    late = {base.index: [name for name in base.adapters if name not in rounds[base.index - 1]] for base in made[1:]}
+    return ScoreMatrix(
+        config, dict(sorted(bases.items())), ordered, missing, {key: names for key, names in late.items() if names}
+    )

@@ -111,18 +111,21 @@ def _arrow(x: int, y: int, to_x: int, to_y: int) -> str:
 
 def _table(run: Run, rounds: Sequence[_Round]) -> HtmlTable:
     root = rounds[0].before
+    number = {each.before.sha256: f"base {each.before.index}" for each in rounds}
     rows: list[Sequence[Cell] | str] = [
         "base 0, the root",
         [Cell(str(root.facts.get("model", "-"))), Cell(root.sha256, css="wrap"), Cell("-"), Cell("-")],
     ]
     for each in rounds:
         rows.append(f"base {each.index}" + (f", {each.after.sha256}" if each.after else ", to come"))
-        weights = each.after.facts.get("weights", {}) if each.after else {}
+        facts = each.after.facts if each.after else {}
+        weights, grafted = facts.get("weights", {}), facts.get("grafted", {})
         for name, sha256 in each.adapters:
             adapter = run.adapter(each.index, name)
             hours = f"{adapter.facts['hours']:.2f}" if adapter else "-"
             weight = f"{weights[name]:.4f}" if name in weights else "-"
-            rows.append([Cell(name), Cell(sha256, css="wrap"), Cell(hours), Cell(weight)])
+            stale = f"stale: trained against {number.get(grafted[name], 'another base')}" if name in grafted else ""
+            rows.append([Cell(name, stale), Cell(sha256, css="wrap"), Cell(hours), Cell(weight)])
         missing = each.after.missing if each.after else {}
         rows += [[Cell(name), Cell(f"missing: {why}", css="wrap"), Cell("-"), Cell("-")] for name, why in missing.items()]
     return HtmlTable(["adapter of", "sha256", "hours", "weight"], rows, left=True)

@@ -121,8 +121,9 @@ def _adapter_cells(run: Run, round_index: int, dataset: str) -> tuple[str, str]:
 
 def lineage_tree(run: Run) -> Tree:
     """Returns which data, through which adapters and weights, made every base of a run."""
-    tree = Tree(Text(str(run.path)))
-    for base in run.bases:
+    tree, bases = Tree(Text(str(run.path))), run.bases
+    number = {base.sha256: f"base {base.index}" for base in bases}
+    for base in bases:
         branch = tree.add(Text(_base_line(base.index, base.sha256, base.facts)))
         for dataset, sha256 in base.adapters.items():
             adapter = run.adapter(base.index, dataset)
@@ -130,7 +131,8 @@ def lineage_tree(run: Run) -> Tree:
             weight = _figure(base.facts.get("weights", {}).get(dataset), ".4f")
             against = base.facts.get("grafted", {}).get(dataset)
             told = f"{dataset}: adapter {sha256[:12]}, weight {weight}, {hours:.2f} h, {steps} steps"
-            branch.add(Text(told + (f", trained against another base, {against[:12]}" if against else "")))
+            stale = f", stale: trained against {number.get(against, 'another base')}, {against[:12]}" if against else ""
+            branch.add(Text(told + stale))
         for dataset, why in base.missing.items():
             branch.add(Text(f"{dataset}: missing, {why}"))
         for trial in base.facts.get("gate", {}).get("trials", ()):

@@ -208,8 +208,11 @@ class Run:
 
     def adapters(self, round_index: int | None = None) -> list[RunAdapter]:
         """Returns the committed adapters of one round (1-based), or of all, in the order of the configuration."""
-        rounds = enumerate(self.config.round_list(), start=1)
-        wanted = [(index, name) for index, names in rounds for name in names if round_index in (None, index)]
+        wanted = []
+        for index, names in enumerate(self.config.round_list(), start=1):
+            if round_index in (None, index):
+                base = self.find_base(index)  # may hold late adapters of earlier rounds, too
+                wanted += [(index, name) for name in self.config.in_order(index, [*names, *(base.adapters if base else ())])]
         return [adapter for place in wanted if (adapter := self.adapter(*place)) is not None]
 
     def checkpoints(self, round_index: int, dataset: str) -> list[int]:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from wfc_dist.errors import WfcError
+from wfc_dist.errors import GangFailedError, WfcError
 from wfc_dist.rounds import Adapter
 from wfc_dist.runs.records import Ledger
 
@@ -56,6 +56,10 @@ class Quarantine:
     def holds(self, round_index: int, dataset: str) -> bool:
         """Returns whether a data set is set aside."""
         return (round_index, dataset) in self._errors
+
+    def may_retry(self, round_index: int, dataset: str) -> bool:
+        """Returns whether training a late data set may help in this attempt: it has not failed, or its trainers were lost."""
+        return isinstance(self._errors.get((round_index, dataset)), GangFailedError | None)
 
     def present(self, round_index: int, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> list[Adapter]:
         """Returns the adapters of a round's data sets, in their order.

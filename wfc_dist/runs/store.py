@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ class RunStore:
                 self.mirror.fetch_file(self.paths.curve(base.index + 1, dataset))
             describe_adapter(self.paths, self.config, staged, (base.index + 1, dataset), base_sha256=base.sha256, facts=facts)
             self._commit(staged, final, {**facts, "dataset": dataset, "base_sha256": base.sha256})
-            if self.pool is not None and "from_pool" not in facts:
+            if self.pool is not None and not facts.keys() & {"from_pool", "trained_against"}:
                 self.pool.put_adapter(self._identity(base, dataset), final)
             self.mirror.remove(staged)
             self.ledger.record_commit("adapter", facts, round=base.index + 1, dataset=dataset)
@@ -242,19 +242,31 @@ class RunStore:
         return durable.staging_path(self.paths.delta(index), self.attempt), durable.staging_path(final, self.attempt)
 
     def quorum(self, base: Base, datasets: Sequence[str], adapters: Mapping[str, Adapter]) -> list[Adapter]:
-        """See `rounds.RoundStore`: `centralize.quorum` of them must be there. Raises the error of who is missing."""
-        return self.quarantine.present(base.index + 1, datasets, adapters)
+        """See `rounds.RoundStore`: `centralize.quorum` of them must be there. Raises the error of who is missing.
+
+        Late adapters of earlier rounds follow those of the round, and do not count for the quorum.
+        """
+        present = self.quarantine.present(base.index + 1, datasets, adapters)
+        if self.config.centralize.late == "never":
+            return present
+        late = [name for name in self.config.in_order(base.index + 1, adapters) if name not in datasets]
+        return present + [adapters[name] for name in late]
 
     def merged_in(self, index: int) -> list[str]:
-        """Returns the data sets of a round (1-based) whose adapters are in its base, in order; all if that has no base yet."""
-        entry, names = read_base(self.paths.run_dir, index), self.config.round_list()[index - 1]
-        return [name for name in names if entry is None or name not in entry[1].get("missing", {})]
+        """Returns the data sets whose adapters are in the base of a round (1-based), in order; the round's if it has no base."""
+        entry = read_base(self.paths.run_dir, index)
+        return self.config.in_order(index, entry[1]["adapters"]) if entry else self.config.round_list()[index - 1]
 
     def _with_record(self, staged: StagedBase) -> StagedBase:
-        """Returns a staged base whose facts say which data sets of the round are not in it, and what the gate said of it."""
+        """Returns a staged base whose facts say who is not in it, what the gate said, and who is from another base."""
         names, recorded = self.config.round_list()[staged.index - 1], self.recorded_base(staged.index) or {}
         missing = self.quarantine.missing(staged.index, names, staged.facts["adapters"]) | staged.facts.get("missing", {})
-        kept = {"missing": recorded.get("missing") or missing, "gate": recorded.get("gate") or staged.facts.get("gate")}
+        found = {name: durable.read_manifest(self.paths.adapter(staged.index, name)) for name in staged.facts["adapters"]}
+        kept = {
+            "missing": recorded.get("missing") or missing,
+            "gate": recorded.get("gate") or staged.facts.get("gate"),
+            "grafted": {name: facts["trained_against"] for name, facts in found.items() if facts and "trained_against" in facts},
+        }
         return replace(staged, facts={**staged.facts, **{key: value for key, value in kept.items() if value}})
 
     def commit(self, staged: StagedBase) -> Base:
@@ -267,7 +279,8 @@ class RunStore:
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self.ledger.record_commit("base", staged.facts, round=staged.index, sha256=staged.sha256)
         self._prune(staged.index)
-        self.mirror.remove(self.paths.training(staged.index))
+        if not self._late_in(staged.index):
+            self.mirror.remove(self.paths.training(staged.index))
         self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 
@@ -349,7 +362,12 @@ class RunStore:
         self._commit(Path(staged.path), final, facts, known | written)
 
     def _prune(self, round_index: int) -> None:
-        shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
+        late = self._late_in(round_index)
+        for checkpoints in self.paths.training(round_index).glob("*"):
+            if checkpoints.name not in late:
+                shutil.rmtree(checkpoints, ignore_errors=True)
+        if not late:
+            shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
         # Only this round: jobs that outlive their coordinator may still write files of the next one.
         for pattern in ("*.tmp-*", "*/*.tmp-*", "*/*/.*.tmp-*"):
@@ -358,6 +376,12 @@ class RunStore:
                     _remove(leftover)
         for leftover in base.parent.glob(f"{base.name}.tmp-*"):
             _remove(leftover)
+
+    def _late_in(self, round_index: int) -> Collection[str]:
+        """Returns the data sets that a committed round was made without, and whose training is finished later."""
+        if self.config.centralize.late == "never":
+            return ()
+        return list((self.recorded_base(round_index) or {}).get("missing", {}))
 
     def reconcile(self) -> None:
         """Repairs the ledger after a crash: removes an incomplete last line and damaged lines, adds lines for committed folders.

@@ -135,7 +135,7 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     }
     remedies = "lr warmup_steps precision max_grad_norm max_update_ratio"
     assert marked(TrainConfig, "remedy") == set(remedies.split())
-    assert marked(CentralizeConfig, "remedy") == {"scale", "quorum", "gate"}
+    assert marked(CentralizeConfig, "remedy") == {"scale", "quorum", "late", "gate"}
     checkpoints = "checkpoint_every curvature curvature_loss curvature_windows gradient_checkpointing loader_workers strategy"
     checkpoints += " max_update_ratio"
     assert marked(TrainConfig, "state") == set(checkpoints.split())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wfc_dist.errors import InputError, TrainingError
+from wfc_dist.errors import GangFailedError, InputError, TrainingError
 from wfc_dist.rounds import Adapter
 from wfc_dist.runs.quarantine import Quarantine, num_needed
 from wfc_dist.runs.records import Ledger
@@ -56,3 +56,11 @@ def test_a_quorum_keeps_the_order_and_says_who_is_missing(tmp_path: Path) -> Non
     found = aside.present(1, ["a", "b", "c"], {"c": adapter("c"), "a": adapter("a")})
     assert [item.dataset for item in found] == ["a", "c"]
     assert aside.missing(1, ["a", "b", "c"], {"a": "1", "c": "2"}) == {"b": "TrainingError: b diverged"}
+
+
+def test_a_late_data_set_is_tried_again_if_nothing_or_only_its_trainers_failed(tmp_path: Path) -> None:
+    aside = quarantine(tmp_path, 2)
+    aside.add(1, "a", TrainingError("loss nan"), "", "h")
+    aside.add(1, "b", GangFailedError("lost"), "", "h")
+
+    assert [aside.may_retry(1, name) for name in "abc"] == [False, True, True] and aside.may_retry(2, "a")

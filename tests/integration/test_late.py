@@ -1,0 +1,95 @@
+"""An adapter that its round was committed without becomes a member of a later round, and every later reader knows it as such."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from lost_audio import events, run_damaged
+from processes import kill_tree, start_wfc, wait_for, wfc
+
+from wfc_dist import open_run
+from wfc_dist.coordinator.history import forget, remerge
+from wfc_dist.coordinator.verify import verify_run
+from wfc_dist.evaluation.matrix import read_matrix
+from wfc_dist.runs.handle import Run
+from wfc_dist.storage import durable
+from wfc_dist.weights import base_chain, peft_folder
+
+LATE = ("centralize.quorum=1", "centralize.late=next_round")
+
+
+def late_run(root: Path, backend: str) -> tuple[Path, Run, list[str]]:
+    """Returns a run that is back at base 1, made without c, and the bases of an attempt in which c could not be read."""
+    path = tiny.make_config(
+        root, rounds=[["a", "b", "c"], ["d"], ["a"]], train={"max_steps": 2}, evaluate={"max_clips": 1},
+        cluster={"backend": backend},
+    )  # fmt: skip
+    code, said = run_damaged(path, *LATE)
+    assert code == 0, said
+    opened = open_run(root / "runs" / "tiny")
+    before = [base.sha256 for base in opened.bases]
+    assert list(opened.base(1).missing) == ["c"] and not any(base.facts.get("grafted") for base in opened.bases)
+    wfc("rollback", opened.path, "--to", "1")
+    return path, opened, before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["in_process", "ray"])
+def test_the_base_of_the_next_round_holds_it_and_says_so(tmp_path: Path, backend: str) -> None:
+    path, opened, without = late_run(tmp_path, backend)
+    held = tmp_path / "held"
+    killed = start_wfc("run", path, *LATE, "--plain", log=tmp_path / "log", WFC_HOLD_AT=f"write_delta={held}")
+    assert wait_for(held, killed), (tmp_path / "log").read_text()
+    kill_tree(killed)  # c is finished and handed in, round 2 is not committed
+    held.unlink()
+    said = wfc("run", path, *LATE, "--plain").stderr
+    assert "is late" not in said, "it is not trained again"
+
+    assert opened.base(1).sha256 == without[1] and list(opened.base(1).missing) == ["c"]
+    assert opened.base(2).facts["weights"] == {"d": 0.5, "c": 0.5} and list(opened.base(3).adapters) == ["a"]
+    assert opened.base(2).facts["grafted"] == {"c": opened.base(0).sha256}
+    original, member = opened.adapter(1, "c"), opened.adapter(2, "c")
+    assert original is not None and member is not None and original.sha256 == member.sha256 == opened.base(2).adapters["c"]
+    assert original.facts["base_sha256"] == member.facts["trained_against"] == opened.base(0).sha256
+    assert not opened.paths.training(1).exists()
+    assert events(opened, "base")[-2]["grafted"] == opened.base(2).facts["grafted"]
+    delta = base_chain.read_delta(opened.paths.delta(2))
+    factors = [peft_folder.read_factors(opened.paths.adapter(2, name)) for name in ("d", "c")]
+    for module, update in delta.items():
+        mean = sum(each[module].scaling * each[module].b_OR.double() @ each[module].a_RI.double() for each in factors) / 2
+        rows = torch.cat(list(update.rows(64)))
+        torch.testing.assert_close(rows, mean, rtol=0, atol=1e-9)
+
+    known = "stale: trained against base 0"
+    assert known in wfc("lineage", opened.path).stdout and known in (opened.path / "report" / "index.html").read_text()
+    assert "Base 2 merges c, whose adapter was trained against another base" in (opened.base(2).path / "README.md").read_text()
+    assert read_matrix(opened.path).learned == {"a": 3, "b": 1, "c": 2, "d": 2}
+    assert [(adapter.round_index, adapter.dataset) for adapter in opened.adapters(2)] == [(2, "d"), (2, "c")]
+    if backend == "in_process":
+        later_readers(path, opened, without)
+
+
+def later_readers(path: Path, opened: Run, without: list[str]) -> None:
+    """A round with a stale member is verified, made anew, merged another way, and merged without it."""
+    bases = [base.sha256 for base in opened.bases]
+    assert verify_run(opened.path, deep=True).damaged == {}
+    facts = durable.read_manifest(opened.base(2).path)
+    (opened.base(2).path / "manifest.json").unlink()
+    shutil.rmtree(opened.paths.delta(2))
+    wfc("run", path, *LATE)
+    assert [base.sha256 for base in opened.bases] == bases and durable.read_manifest(opened.base(2).path) == facts
+    (opened.paths.adapter(2, "c") / "adapter_config.json").unlink()
+    assert verify_run(opened.path, repair=True, deep=True).repaired == ["round-0002/adapters/c"]
+
+    half = open_run(remerge(opened.path, 2, {"scale": 0.5}).path)
+    assert [base.sha256 for base in half.bases][:2] == bases[:2] and half.base(2).facts["weights"] == {"d": 0.5, "c": 0.5}
+    assert half.base(2).facts["grafted"] == facts["grafted"] and verify_run(half.path, deep=True).damaged == {}
+    gone = open_run(forget(opened.path, "c").path)
+    assert [base.sha256 for base in gone.bases][:3] == without[:3], "as if c had never been late"
+
+
+def test_late_needs_a_quorum(tmp_path: Path) -> None:
+    refused = wfc("plan", tiny.make_config(tmp_path), "centralize.late=next_round", check=False)
+    assert refused.returncode == 2 and "without a quorum no round does without a data set" in refused.stderr
