@@ -3,8 +3,6 @@
 The process stays warm for the whole run: imports, process group and base outlive adapters and rounds.
 """
 
-import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -21,6 +19,7 @@ from safetensors.torch import load as parse_tensors
 
 from wfc_dist import activity, log
 from wfc_dist.activity import Activity
+from wfc_dist.backends import memory
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import IntegrityError
@@ -72,16 +71,6 @@ def adopt_work_dir(folder: str) -> None:
     """Makes `folder` the working directory if it is there: Ray's workers begin in the directory of `ray start`."""
     if folder and Path(folder).is_dir():
         os.chdir(folder)
-
-
-def trim_memory() -> None:
-    """Gives memory that is not in use back to the system: what garbage cycles hold, and what the allocator keeps of freed memory.
-
-    glibc keeps what is freed between blocks in use, in each thread's arena. A warm process grows by that from job to job.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)
@@ -190,7 +179,7 @@ class Worker:
         finally:
             self._progress = None
             self._publish_logs()
-            trim_memory()
+            memory.trim()
 
     def _publish_logs(self) -> None:
         for file in (layout.log_file, layout.events_file):
@@ -234,5 +223,5 @@ class Worker:
             )
         self._publish_logs()
         del model
-        trim_memory()
+        memory.trim()
         return dict(zip(task.sets, decoded, strict=True))

@@ -6,6 +6,7 @@ import signal
 import sys
 
 from wfc_dist import activity, caller
+from wfc_dist.backends import memory
 from wfc_dist.cli import streams
 from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, WfcError, exit_code_of, explain_os
 
@@ -22,6 +23,7 @@ def main() -> None:
         _run()
         return
     streams.outlive_readers()
+    memory.have_few_arenas()
     try:
         with caller.handled(_end_at_once):  # outside of a run, which handles signals itself
             _run()

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import save
 
 from wfc_dist import activity, log
-from wfc_dist.backends import net
+from wfc_dist.backends import memory, net
 from wfc_dist.backends.failure_policy import Budget, Decision, Failure
 from wfc_dist.backends.hangs import Limits
 from wfc_dist.backends.jobs import centralize_job
@@ -243,7 +243,7 @@ class RayCentralizer:
         for rank in range(world_size):
             self._places.append(nodes[rank % len(nodes)].node_id)
             place = NodeAffinitySchedulingStrategy(self._places[rank], soft=False)
-            environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
+            environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **memory.ENVIRONMENT}}
             actor = _REMOTE_RANK.options(scheduling_strategy=place, runtime_env=environment)
             self._ranks.append(actor.remote(rank, world_size, str(self._store.log_dir()), self._store.mirror, os.getcwd()))
         self._hosts = [rank.host.remote() for rank in self._ranks]

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from wfc_dist.backends import net
+from wfc_dist.backends import memory, net
 from wfc_dist.backends.ray.metrics import TrainerMetrics
 from wfc_dist.backends.ray.placement import Need
 from wfc_dist.backends.worker import Worker, WorkerSetup
@@ -148,7 +148,7 @@ class Gang:
         return _REMOTE_WORKER.options(
             num_cpus=cluster.cpus_per_worker,
             num_gpus=cluster.gpus_per_worker,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory.ENVIRONMENT}},
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=setup.world_rank),
         ).remote(setup)
 
