@@ -56,6 +56,7 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/transcribing.py
 	$(BIN)/python benchmarks/scale.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/interval_coverage.py
 	$(BIN)/python benchmarks/report.py

@@ -40,6 +40,8 @@ def table(result: Mapping[str, Any]) -> str:
     machine = ", ".join(f"{value} CPUs" if key == "cpus" else f"{key} {value}" for key, value in result["machine"].items())
     origin = textwrap.fill(f"`{result['command']}`; {result['date']}, {machine}.", 138)
     title = [f"## {result['question']}", "", origin, ""]
+    if "plot" in result:
+        title += [f"![{result['question']}](../images/{result['plot']})", ""]
     if "times_ours" not in result["rows"][0]:  # no ways that are compared: its columns as they are
         heads = list(result["rows"][0])
         rows = [_row([str(row[key]) for key in heads]) for row in result["rows"]]
