@@ -89,13 +89,15 @@ def _checks(run: Run, deep: bool) -> Iterator[tuple[Path, Callable[[], object]]]
     yield paths.base(0), partial(_verify_root, run)
     for index in range(1, paths.last_base() + 1):
         yield paths.delta(index), partial(durable.verify_folder, paths.delta(index))
-        yield paths.base(index), partial(durable.verify_folder, paths.base(index))
+        yield paths.base(index), partial(_verify_base, run, index)
         if deep:
             yield paths.base(index), partial(require_rebuilt, run, index)
     merged = _merged_adapters(run)
     for folder in merged:
         yield folder, partial(_verify_merged, folder)
-    for folder in [*paths.all_adapters(), *paths.all_checkpoints()]:
+    for folder in paths.all_adapters():
+        yield folder, partial(_verify_adapter, folder)
+    for folder in paths.all_checkpoints():
         if folder not in merged:
             yield folder, partial(durable.verify_folder, folder)
     for scores in paths.all_scores():
@@ -136,6 +138,16 @@ def _verify_ledger(run: Run) -> None:
     recorded = {line["round"] for line in standing(run.ledger()) if line["event"] == "base"}
     if missing := [index for index in range(run.paths.last_base() + 1) if index not in recorded]:
         raise IntegrityError(f"{run.paths.ledger} has lost the line of base {missing[0]}; `wfc run` writes it anew")
+
+
+def _verify_base(run: Run, index: int) -> None:
+    layout.read_base(run.path, index)  # what its readers use is there
+    durable.verify_folder(run.paths.base(index))
+
+
+def _verify_adapter(folder: Path) -> None:
+    layout.read_adapter(folder, shapes.MERGEABLE)
+    durable.verify_folder(folder)
 
 
 def _verify_root(run: Run) -> None:

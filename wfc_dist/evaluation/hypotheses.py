@@ -15,7 +15,7 @@ from wfc_dist.evaluation import metrics
 from wfc_dist.evaluation.metrics import Counts, Score
 from wfc_dist.evaluation.normalize import normalizer
 from wfc_dist.storage import durable
-from wfc_dist.storage.shapes import CLOSED, Shape
+from wfc_dist.storage.shapes import STRICT, Shape
 
 SCHEMA_VERSION = 2
 LOOP_RULE = 2
@@ -25,7 +25,7 @@ _SELDOM = ("detected", "word_languages", "apart", "groups")  # a row leaves out 
 
 
 class _Row(TypedDict, total=False):
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
+    __pydantic_config__ = STRICT  # type: ignore[misc]
     id: Required[str]
     parts: Required[list[str]]
     hypothesis: Required[str]
@@ -117,10 +117,12 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
         first, _, after = path.read_bytes().decode().partition("\n")
         header, rows = json.loads(first), [json.loads(line) for line in after.split("\n")[:-1]]
-        if fault := next(filter(None, map(_ROW.fault, rows)), ""):
-            raise ValueError(fault)
         recorded = header.pop("checksum", None)  # files of earlier versions have none
         readable = header.get("schema") == SCHEMA_VERSION
+        if readable and (fault := next(filter(None, map(_ROW.fault, rows)), "")):
+            raise ValueError(fault)
+        if readable and not all(row["parts"] for row in rows):
+            raise ValueError("a window without a clip")
         hypotheses = [Hypothesis.from_row(row) for row in rows if readable]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); score the model again") from error

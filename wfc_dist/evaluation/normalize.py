@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,10 @@ PUNCTUATION = (
     "\uff01\uff08\uff09\uff0c\uff0d\uff0e\uff1a\uff1b\uff1f\uff5e"  # full width, 10
 )
 _DELETE = str.maketrans(dict.fromkeys(PUNCTUATION) | {"\u2019": "'"})  # the typographic apostrophe is the same letter
+
+
+_ENDLESS_NUMBER = re.compile(r"\d{1000}(?=\d)")
+"""Of a longer one, such as a loop of nines, the English normaliser makes no number, which Python refuses: it is read in parts."""
 
 
 def _comparable(text: str) -> str:
@@ -81,4 +86,4 @@ def normalizer(name: str, language: str, spelling: Mapping[str, str]) -> Callabl
     if name != "whisper":
         raise ConfigError(f"evaluate.normalizer: {name!r} is not known; there are: {', '.join(NAMES)}")
     whisper = EnglishTextNormalizer(dict(spelling)) if language in ("en", "english") else BasicTextNormalizer()
-    return lambda text: whisper(_comparable(text)).strip()
+    return lambda text: whisper(_ENDLESS_NUMBER.sub(r"\g<0> ", _comparable(text))).strip()

@@ -225,3 +225,9 @@ def test_neither_form_nor_invisible_letters_change_a_normalised_text(text, place
 @pytest.mark.parametrize("text", ["a\u200bb", "e\u0301"])
 def test_none_leaves_letters_as_they_are(text):
     assert normalizer("none", "en", {})(text) == text
+
+
+def test_a_number_without_end_is_read_in_parts() -> None:
+    written = normalizer("whisper", "en", {})("9" * 5000 + " dogs")
+    assert [len(word) for word in written.split()] == [1000] * 5 + [4]
+    assert normalizer("whisper", "en", {})("9" * 1000) == "9" * 1000
