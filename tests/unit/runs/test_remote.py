@@ -118,10 +118,12 @@ def test_what_a_crash_left_unpublished_is_published_by_the_next_attempt_there(
     assert [json.loads(line)["recovered"] for line in (remote.read("ledger.jsonl") or b"").splitlines()] == [True]
 
 
-def test_object_storage_is_right_where_a_mirror_says_otherwise(tmp_path: Path) -> None:
+def test_object_storage_is_right_where_a_mirror_says_otherwise(tmp_path: Path, remote: Objects) -> None:
     with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         old = train(store, "a", "old-one")
+    remote.write("round-0001/adapters/a/adapter_model.safetensors", b"OLD-ONE")  # damaged: the second machine trains it again
     with opened_for_writing(make(tmp_path, "two"), DATA) as store:
+        assert store.finished_adapters(BASE) == {}
         train(store, "a", "another")
     with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         store.finished_adapters(BASE)
