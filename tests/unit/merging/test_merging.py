@@ -152,8 +152,8 @@ def test_updates_are_in_the_form_that_holds_fewer_numbers(method: str) -> None:
         ({"method": "ties", "options": {"density": 0}}, r"density of ties is 0; it must be a number in \(0, 1\]"),
         ({"method": "trimmed_mean", "options": {"trim": 0.5}}, r"\[0, 0.5\)"),
         ({"method": "svd", "options": {"r": 1.5}}, "a whole number"),
-        ({"method": "svd", "options": {"r": math.inf}}, "a whole number"),
-        ({"method": "fisher", "options": {"floor": math.nan}}, "floor of fisher is nan"),
+        ({"method": "svd", "options": {"r": math.inf}}, "centralize.options.r: expected a finite number"),
+        ({"method": "fisher", "options": {"floor": math.nan}}, "centralize.options.floor: expected a finite number, not nan"),
         ({"method": "nesterov", "scale": 0.5}, "set options.lr instead"),
         ({"method": "nesterov", "norm": "mean"}, "needs norm own and scale 1"),
         ({"norm": "median"}, "centralize.norm"),
@@ -176,7 +176,7 @@ def test_options_come_from_files_and_overrides_and_keep_other_defaults() -> None
     assert catalog.resolved(settings.method, settings.options) == {"lr": 0.7, "momentum": 0.5}
     assert loading.parse(tree({"scale": "inverse_task"})).centralize.scale == "inverse_task"
     assert loading.parse(tree({})).centralize.model_dump() == {
-        "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0, "quorum": None,
+        "method": "mean", "options": {}, "weights": "uniform", "norm": "own", "scale": 1.0, "quorum": None, "late": "never",
         "gate": {"max_update_ratio": None, "max_growth": None, "canaries": [], "max_worse": 0.05, "action": "stop"},
     }  # fmt: skip
 
