@@ -198,7 +198,8 @@ def test_stopped_and_submitted_again_while_nodes_join_and_die(
     assert json.loads((run_dir / "status.json").read_text())["state"] == "interrupted"
 
     failures, (left_out,) = ledger(run_dir, "failure"), ledger(run_dir, "node_left_out")
-    assert [(line["dataset"], line["host"], line["kind"]) for line in failures] == [(broken, "node3", "crashed")]
+    assert [(line["dataset"], line["host"]) for line in failures] == [(broken, "node3")]
+    assert failures[0]["kind"] in ("crashed", "failed at its start"), "whether its first step had been heard of or not"
     assert left_out["node"] == "node3" and left_out["reason"].endswith("libcudart.so.12: cannot open shared object file: "
                                                                        "No such file or directory")  # fmt: skip
     assert "node3 is left out for 1800 s: " in log_2.read_text()

@@ -173,7 +173,7 @@ def test_bad_data_is_found_before_anything_starts(tmp_path: Path, what: str, mes
 
 def test_a_nan_adapter_does_not_reach_the_base(tmp_path: Path) -> None:
     config = tiny.make_config(tmp_path, rounds=[["a", "b"]])
-    done = wfc("run", config, "train.lr=1e30", "train.schedule=constant", check=False)
+    done = wfc("run", config, "train.lr=1e12", "train.schedule=constant", check=False)
     assert done.returncode == 1 and "lower train.lr" in done.stderr and "Traceback" not in done.stderr
     assert Run(tmp_path / "runs" / "tiny").base().index == 0
     assert json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())["state"] == "failed"

@@ -86,10 +86,10 @@ def test_a_finished_sweep_starts_nothing(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_on_a_shared_ray_cluster_killed_and_with_a_point_that_fails(tmp_path: Path) -> None:
-    config = make(tmp_path, over={"every": [2], "centralize.scale": [1.0, 1e300]}, reference={}, concurrent=2)
+    config = make(tmp_path, over={"every": [2], "train.lr": [1e-2, 1e12]}, reference={}, concurrent=2)
     command = ("sweep", config, "cluster.backend=ray", "cluster.max_trainers=1", "--plain")
     folder = tmp_path / "runs" / "tiny"
-    good, bad = "every-2_scale-1", "every-2_scale-1e.300"
+    good, bad = "every-2_lr-0.01", "every-2_lr-1e.12"
     process = start_wfc(*command, log=tmp_path / "log")
     assert wait_for(folder / "runs" / f"{good}-seed1" / "base-0000" / "manifest.json", process)
     assert kill_tree(process) > 5, "Ray's processes were not among the killed"
@@ -99,7 +99,7 @@ def test_on_a_shared_ray_cluster_killed_and_with_a_point_that_fails(tmp_path: Pa
     assert done.returncode == 1, done.stderr
     tree = json.loads((folder / "compare.json").read_text())
     assert [row["system"] for row in tree["rows"]] == ["untouched", good]
-    assert "not finite" in tree["failures"][f"{bad}-seed1"]
+    assert "lower train.lr" in tree["failures"][f"{bad}-seed1"]
     assert json.loads((folder / "runs" / f"{good}-seed1" / "status.json").read_text())["state"] == "done"
 
 
