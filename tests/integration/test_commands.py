@@ -187,7 +187,7 @@ def test_stop_checkpoints_and_the_same_command_goes_on(finished: Path, tmp_path:
     try:
         assert wait_for(folder / "round-0001" / "training-curves" / "a.jsonl", process)
         second = wfc(*command, check=False)
-        assert second.returncode == 2 and f"process {process.pid}" in second.stderr, "the second run names the first"
+        assert second.returncode == 75 and f"process {process.pid}" in second.stderr, "the second run names the first"
         if how == "signal":
             process.send_signal(signal.SIGTERM)
         else:
