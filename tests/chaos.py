@@ -41,7 +41,7 @@ from wfc_dist.storage.objects import Objects
 MOST_STARTS = 6
 LIMIT_S = 600
 HANG_S = 30
-ADVICE = re.compile(r"wfc verify|run again|same command|goes on|run `wfc run`|anew|--repair", re.IGNORECASE)
+ADVICE = re.compile(r"wfc verify|run (?:it )?again|same command|goes on|run `wfc run`|anew|--repair", re.IGNORECASE)
 ROUNDS = (("a", "b"), ("c",), ("d",))
 BACKENDS = ("in_process", "ray", "in_process+s3", "ray+s3")
 

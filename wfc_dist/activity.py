@@ -49,6 +49,8 @@ class _Here:
 _here = _Here()
 may_end_process = False
 """Whether a hang may end this process: whether it is a command or a job, and not a program that uses the library."""
+is_stuck = False
+"""Whether a library has left a thread that does not end. What tidies up at the end of a process would meet it."""
 
 
 def begin(about: str = "", step: int = 0) -> None:

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import tiny
@@ -23,6 +24,8 @@ from processes import kill_tree, wfc
 pytest.importorskip("gradio")
 REPO = Path(__file__).parents[2]
 WHISPER, DATA = REPO / "models" / "whisper-base", REPO / "examples" / "demo" / "data"
+servers: dict[int | None, subprocess.Popen[str]] = {}
+"""Port -> the process that serves there."""
 CLIP, SAID = DATA / "es" / "audio" / "conf-roll-callcomplete.opus", "Rol de llamadas completo."
 pytestmark = pytest.mark.skipif(not WHISPER.is_dir(), reason="needs models/whisper-base: make models/whisper-base/config.json")
 
@@ -49,22 +52,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @contextmanager
-def served(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Starts `wfc try` on a free port; yields the process and the first line it writes."""
+def served(*arguments: object, errors: int | None = None, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Starts `wfc try` on a free port; yields the process and the first line it writes.
+
+    Its errors go where those of the tests go: a pipe that nobody reads would fill, and stop it.
+    """
     command = [sys.executable, "-m", "wfc_dist", "try", *map(str, arguments), "--port", "0", "--no-browser"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **environment})
     try:
         line = process.stdout.readline()
-        yield process, line or pytest.fail(process.stderr.read())
+        yield process, line or pytest.fail("wfc try ended before it wrote its address")
     finally:
         kill_tree(process)
 
 
 @pytest.fixture(scope="module")
 def address(models: list[Path]) -> Iterator[str]:
-    with served(*models) as (_, line):
+    with served(*models, PYTHONFAULTHANDLER="1") as (process, line):
+        servers[urlsplit(line.split()[0]).port] = process
         yield line.split()[0]
 
 
@@ -99,9 +104,13 @@ def drop(page, path: Path) -> None:
 
 
 def transcribed(page, number: int) -> list[str]:
-    """Presses the button, and returns the texts of the cards when all have one."""
+    """Presses the button, and returns the texts of the cards when all have one. A server that hangs tells where, and ends."""
     page.get_by_role("button", name="Transcribe").click()
-    page.locator("#texts .wfc-text").nth(number - 1).wait_for(timeout=300_000)
+    try:
+        page.locator("#texts .wfc-text").nth(number - 1).wait_for(timeout=300_000)
+    except Exception:
+        servers[urlsplit(page.url).port].send_signal(signal.SIGABRT)
+        raise
     page.locator("#texts .wfc-memory").wait_for()
     return [card.inner_text() for card in page.locator("#texts .wfc-card").all()]
 
@@ -189,7 +198,7 @@ def test_a_request_cannot_make_the_page_read_other_files_or_ask_other_servers(ad
 
 @pytest.mark.slow
 def test_a_token_guards_an_address_that_others_reach_and_stands_in_no_log(models: list[Path], tmp_path: Path) -> None:
-    with served(models[1], "--host", "0.0.0.0", TMPDIR=str(tmp_path)) as (process, line):
+    with served(models[1], "--host", "0.0.0.0", errors=subprocess.PIPE, TMPDIR=str(tmp_path)) as (process, line):
         (secret,) = tmp_path.glob("wfc-try-*.address")
         assert str(secret) in line and secret.stat().st_mode & 0o777 == 0o600
         port, token = re.search(r":(\d+)/\?token=(\S+)", secret.read_text()).groups()
@@ -209,7 +218,7 @@ def test_a_token_guards_an_address_that_others_reach_and_stands_in_no_log(models
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_page_at_once_while_a_model_is_loaded(models: list[Path], tmp_path: Path) -> None:
-    with served(models[0], TMPDIR=str(tmp_path)) as (process, line):
+    with served(models[0], errors=subprocess.PIPE, TMPDIR=str(tmp_path)) as (process, line):
         address = line.split()[0]
         calls = [item for item in json.loads(asked(address, "config")[1])["dependencies"] if len(item["inputs"]) == 4]
         (folder,) = tmp_path.glob("wfc-try-*")

@@ -27,6 +27,12 @@ def main() -> None:
     try:
         with caller.handled(_end_at_once):  # outside of a run, which handles signals itself
             _run()
+    except SystemExit as ended:
+        if activity.is_stuck and isinstance(ended.code, int):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code)
+        raise
     finally:
         for number in caller.SIGNALS:  # how it has ended stands
             signal.signal(number, signal.SIG_IGN)

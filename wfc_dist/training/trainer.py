@@ -156,7 +156,7 @@ class _Training:
         self.checkpoints.wait()
         self.world.barrier()
         step = self.progress.step
-        raise Interrupted(f"{self.job.where()}: stopped at step {step} on request; run it again to go on", step=step)
+        raise Interrupted(f"{self.job.where()}: stopped at step {step} on request; the same command goes on", step=step)
 
     def _trained(self) -> bool:
         return self.progress.stopped_early or self.progress.step >= self.train.max_steps

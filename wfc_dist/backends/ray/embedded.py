@@ -245,6 +245,7 @@ def disconnect() -> None:
         _take_back(on_term)
     if thread.is_alive():
         atexit.unregister(ray.shutdown)  # it would wait there again
+        activity.is_stuck = True
         logger.warning("Ray did not disconnect within %g s", 2 * SHUTDOWN_S)
 
 
