@@ -24,7 +24,7 @@ class Value:
 
     Attributes:
         value: A rate, or a difference or ratio of rates.
-        low, high: Its interval over the units of the sets; None where there is none. Seeds are averaged.
+        low, high: Its interval over the units of the sets and, with several, over the seeds; None where there is none.
         seed_deviation: Standard deviation over the seeds; None with one.
         difference, difference_low, difference_high: Against the reference system, paired; None for the reference itself, and
             where it is no number; the interval is None where there is none.
@@ -155,9 +155,13 @@ class _Mean:
 def _values(of_seeds: Mapping[int, Mapping[str, Rates]], confidence: float) -> dict[str, _Mean]:
     listed = list(of_seeds.values())
     return {
-        name: _Mean(estimated(rates, confidence, scale_of(name)), spread(listed, name))
+        name: _Mean(estimated(rates, confidence, scale_of(name), _of_each(listed, name)), spread(listed, name))
         for name, rates in over_seeds(listed).items()
     }
+
+
+def _of_each(of_seeds: Sequence[Mapping[str, Rates]], name: str) -> list[float]:
+    return [float(one[name][0]) for one in of_seeds]
 
 
 @np.errstate(invalid="ignore")  # a relative figure is infinite for a set that the root makes no error on
@@ -168,8 +172,10 @@ def _differences(
     both = [seed for seed in of_seeds if seed in reference]
     if not both:
         return {}
-    ours, theirs = (over_seeds([system[seed] for seed in both]) for system in (of_seeds, reference))
-    found = {name: estimated(ours[name] - theirs[name], confidence, "difference") for name in ours if name in theirs}
+    pairs = [(of_seeds[seed], reference[seed]) for seed in both]
+    less = [{name: ours[name] - theirs[name] for name in ours if name in theirs} for ours, theirs in pairs]
+    means = over_seeds(less).items()
+    found = {name: estimated(rates, confidence, "difference", _of_each(less, name)) for name, rates in means}
     return {name: each for name, each in found.items() if np.isfinite(each.value)}
 
 

@@ -144,14 +144,43 @@ def limits(value: float, error: float, freedom: float, confidence: float, scale:
     return (value + offset) / factor - offset, (value + offset) * factor - offset
 
 
-def estimated(figure: Columns, confidence: float, scale: Scale) -> Estimated:
-    """Returns a figure, (C,), with its interval, its p (of a difference) and its number of units."""
+def with_seeds(found: Spread, values: Sequence[float], scale: Scale) -> Spread:
+    """Returns how far the mean of a figure over seeds may be from what it estimates, over other units and other seeds.
+
+    The seeds add a variance of their own: that of `values`, divided by their number n, with n - 1 degrees of freedom. One seed
+    says nothing of others, and adds nothing.
+
+    Args:
+        found: Of the mean: what other units would change.
+        values: The figure with each seed.
+        scale: What it is.
+    """
+    if len(values) < 2:
+        return found
+    numbers = np.array(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if scale != "difference":
+            numbers = np.log(numbers + (scale == "change"))
+        units, seeds = found.error**2, numbers.var(ddof=1) / len(numbers)
+        freedom = (units + seeds) ** 2 / (np.where(units > 0, units**2 / found.freedom, 0.0) + seeds**2 / (len(numbers) - 1))
+        return Spread(np.sqrt(units + seeds), freedom)
+
+
+def estimated(figure: Columns, confidence: float, scale: Scale, seeds: Sequence[float] = ()) -> Estimated:
+    """Returns a figure, (C,), with its interval, its p (of a difference) and its number of units.
+
+    Args:
+        figure: Of a mean over seeds the mean of every column.
+        confidence: The share of intervals that hold the true value.
+        scale: What the figure is.
+        seeds: The figure with each seed; see `with_seeds`.
+    """
     value, blocks = float(figure[0]), figure[1:].reshape(-1, WIDTH)
     sizes = (~np.isnan(blocks)).sum(axis=-1)
     num_units = int(sizes[sizes < WIDTH].sum())
     if num_units < LEAST_UNITS or not np.isfinite(value):
         return Estimated(value, None, None, None, num_units)
-    error, freedom = (float(number) for number in spread(figure, scale))
+    error, freedom = (float(number) for number in with_seeds(spread(figure, scale), seeds, scale))
     found = limits(value, error, freedom, confidence, scale)
     if found is None:
         return Estimated(value, None, None, None, num_units)

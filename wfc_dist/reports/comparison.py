@@ -41,9 +41,10 @@ def caption(comparison: Comparison, rows: Sequence[SystemRow]) -> str:
     config = comparison.runs[0].config
     evaluate = config.evaluate
     decoded = "windows of several clips" if evaluate.packing else "clip by clip"
+    over = "units and seeds" if len(comparison.seeds) > 1 else "units, of one seed"
     return (
         f"{metric_text(config, averaged=True)} in percent, {decoded}; + better, - worse than {comparison.reference}: the paired "
-        f"difference is beyond chance ({100 * evaluate.confidence:.0f} %, seeds averaged, Holm-corrected over {num_marks(rows)} "
+        f"difference is beyond chance ({100 * evaluate.confidence:.0f} % over {over}, Holm-corrected over {num_marks(rows)} "
         f"comparisons); ? too few to say: fewer than {FEW_UNITS} units"
     )
 

@@ -76,6 +76,28 @@ def test_the_error_of_a_mean_is_the_textbooks() -> None:
     assert found.p == pytest.approx(student.both_tails(found.value / (reach / student.quantile(0.9, 10)), 10))
 
 
+def test_of_one_seed_only_units_count_and_of_equal_seeds_too() -> None:
+    figure = rates([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [10] * 11)
+    alone = estimated(figure, 0.9, "rate")
+    assert estimated(figure, 0.9, "rate", [0.4]) == alone
+    assert estimated(figure, 0.9, "rate", [0.4, 0.4, 0.4])[:3] == pytest.approx(alone[:3])
+
+
+def test_intervals_over_seeds_and_units_hold_the_true_value_of_both() -> None:
+    rng, true, held, of_units, trials = np.random.default_rng(4), 0.5, 0, 0, 800
+    for _ in range(trials):
+        clips = rng.normal(0, 0.3, size=60)
+        seeds = [true + clips + rng.normal(0, 0.05) + rng.normal(0, 0.1, size=60) for _ in range(3)]
+        columns = [rates(np.rint(1000 * errors), [1000] * 60) for errors in seeds]
+        mean = np.mean(columns, axis=0)
+        found = estimated(mean, 0.95, "difference", [float(one[0]) for one in columns])
+        alone = estimated(mean, 0.95, "difference")
+        held += found.low < true < found.high
+        of_units += alone.low < true < alone.high
+    assert 0.93 <= held / trials <= 0.98
+    assert of_units / trials < 0.92, "units alone do not hold what other seeds change"
+
+
 def test_a_p_and_its_interval_agree() -> None:
     for shift in (0.0, 0.02, 0.05, 0.1):
         figure = rates([4, 5, 6, 5, 4, 6, 5, 7, 3, 5, 5, 6], [10] * 12) - (0.5 + shift)
