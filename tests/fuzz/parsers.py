@@ -31,7 +31,8 @@ from safetensors.torch import save, save_file
 from wfc_dist import open_run, run
 from wfc_dist.backends.slurm import client, job_process, submission
 from wfc_dist.backends.slurm.watching import CurveTail
-from wfc_dist.compare import settings, sweep
+from wfc_dist.compare import counts, settings, sweep
+from wfc_dist.compare.results import system_rows
 from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.loading import config_hash, load_config, read_tree
 from wfc_dist.coordinator.verify import verify_run
@@ -407,6 +408,25 @@ def _checkpoint(folder: Path, name: str) -> Parser:
     return Parser(read, [seed])
 
 
+def _counts(folder: Path) -> Parser:
+    path = folder / counts.COUNTS
+    numbers = np.array([1, 0, 2])
+    sets = {"a": counts.CountedSet(np.array([4, 5, 6]), np.array([0, 1, 1]))}
+    run = counts.CountedRun("mean-2", 1, "", 2.5, {"a": 1}, 1, {(0, "a"): numbers, (1, "a"): numbers})
+    made = counts.Counted("c", "mean-2", [1], {"untouched": "", "mean-2": ""}, ["a"], [], 0.95, True, sets, [run],
+                          {"untouched": 0, "mean-2": 1})  # fmt: skip
+    counts.write_counts(path, made)
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        with suppress(WfcError):
+            counts.read_counts(path)
+        path.write_bytes(gzip.compress(data))
+        system_rows(counts.read_counts(path))
+
+    return Parser(read, [gzip.decompress(path.read_bytes())])
+
+
 # Runs
 
 
@@ -567,6 +587,7 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "config": _config,
     "override": _override,
     "comparison": _comparison,
+    "counts": _counts,
     "ranges": _ranges,
     "jsonl": _jsonl,
     "jsonl.gz": partial(_jsonl, name="train.jsonl.gz"),

@@ -1,6 +1,7 @@
 """`wfc compare` as a user runs it, on real trainings of a tiny model: interrupted, gone on with, shared, and told."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import yaml
 from processes import kill_tree, start_wfc, wait_for, wfc
 
 from wfc_dist.compare import settings
-from wfc_dist.compare.results import is_done
+from wfc_dist.compare.counts import COUNTS, read_counts
+from wfc_dist.compare.results import _finite, is_done, system_rows
 from wfc_dist.compare.systems import PRESETS
 from wfc_dist.reports.as_json import schema_of
 
@@ -75,6 +77,15 @@ def test_every_system_has_its_row(compared: Path) -> None:
     assert rows["mean-2"]["values"]["new"]["difference"] is None
     assert rows["sequential"]["values"]["new"]["difference"] is not None
     assert tree["failures"] == {}
+
+
+def test_counts_give_every_figure_again_without_the_runs(compared: Path, tmp_path: Path) -> None:
+    copied = tmp_path / COUNTS
+    copied.write_bytes((compared / COUNTS).read_bytes())
+    rows = json.loads((compared / "compare.json").read_text())["rows"]
+    again = [asdict(row) | {"values": {name: _finite(asdict(value)) for name, value in row.values.items()}}
+             for row in system_rows(read_counts(copied))]  # fmt: skip
+    assert again == rows
 
 
 def test_a_run_of_another_configuration_is_not_done(compared: Path) -> None:

@@ -263,13 +263,16 @@ def compare(
             raise InputError(f"--only {name!r} is not a system{nearest(name, comparison.systems)}")
     log.quiet_libraries()
     from wfc_dist.compare import results
+    from wfc_dist.compare.counts import COUNTS, write_counts
     from wfc_dist.compare.runner import run_all
     from wfc_dist.progress import Display
     from wfc_dist.reports import comparison as page
 
     display = Display(plain=True if plain else None)
     failures = run_all(comparison, display, only or [])
-    rows = results.system_rows(comparison)
+    counted = results.count(comparison)
+    write_counts(comparison.folder / COUNTS, counted)
+    rows = results.system_rows(counted)
     display.console.print(page.table(comparison, rows))
     written = page.write(comparison, rows, failures)
     typer.echo((written.parent / "compare.json").read_text(encoding="utf-8") if json else written)
@@ -285,6 +288,7 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
     swept_over = settings.load(config, overrides or [])
     log.quiet_libraries()
     from wfc_dist.compare import results
+    from wfc_dist.compare.counts import COUNTS, write_counts
     from wfc_dist.compare.tune import run_all
     from wfc_dist.progress import Display
     from wfc_dist.reports import comparison
@@ -292,7 +296,9 @@ def sweep(config: ConfigPath, overrides: Overrides = None, plain: Plain = False)
 
     display = Display(plain=True if plain else None)
     failures = run_all(swept_over, display)
-    found = swept(swept_over, results.system_rows(swept_over.comparison))
+    counted = results.count(swept_over.comparison)
+    write_counts(swept_over.comparison.folder / COUNTS, counted)
+    found = swept(swept_over, results.system_rows(counted))
     display.console.print(comparison.table(swept_over.comparison, found.rows, found.front))
     typer.echo(comparison.write(swept_over.comparison, found.rows, failures, found))
     if failures:

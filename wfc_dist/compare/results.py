@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wfc_dist.compare.counts import Counted, CountedRun, CountedSet, Numbers
 from wfc_dist.compare.settings import UNTOUCHED, Comparison, PlannedRun
 from wfc_dist.evaluation.continual import FIGURES, SystemRates, figures, scale_of, untouched
 from wfc_dist.evaluation.intervals import TOO_FEW, Estimated, corrected, estimated, mark
@@ -91,8 +92,8 @@ def update_norm(run_dir: Path) -> float:
     return float(squared**0.5)
 
 
-def system_rows(comparison: Comparison) -> list[SystemRow]:
-    """Returns a row for each system that has a seed whose runs are all done; the root's is first.
+def count(comparison: Comparison) -> Counted:
+    """Returns the errors of every clip that the runs of a comparison decoded, of the runs that are done.
 
     Raises:
         IntegrityError: Runs that were scored on different clips.
@@ -100,30 +101,49 @@ def system_rows(comparison: Comparison) -> list[SystemRow]:
     config = comparison.runs[0].config
     reader, protected = RateReader(config), list(config.evaluate.protected)
     new = [name for name in comparison.datasets if name in config.test_sets()]
+    sets: dict[str, CountedSet] = {}
+    runs = []
+    for planned in filter(is_done, comparison.runs):
+        run_dir, errors = planned.config.run_dir(), dict[tuple[int, str], Numbers]()
+        matrix = read_matrix(run_dir)
+        for index, name in reader.run(matrix).rates:  # which refuses other clips than in the runs before
+            counts = reader.texts(matrix.bases[index], name)[1]
+            sets[name], errors[index, name] = CountedSet(counts.lengths, counts.units), counts.errors
+        learned, norm = matrix.learned, update_norm(run_dir)
+        runs.append(CountedRun(planned.system, planned.seed, planned.part, norm, learned, matrix.last, errors))
+    ordered = {name: sets[name] for name in config.test_sets() if name in sets}
+    num_runs = {system: len(comparison.runs_of(system, comparison.seeds[0])) for system in comparison.about}
+    return Counted(
+        comparison.name, comparison.reference, comparison.seeds, comparison.about, new, protected, config.evaluate.confidence,
+        config.evaluate.intervals, ordered, runs, num_runs,
+    )  # fmt: skip
+
+
+def system_rows(counted: Counted) -> list[SystemRow]:
+    """Returns a row for each system that has a seed whose runs are all done; the root's is first."""
     of_systems: dict[str, dict[int, dict[str, Rates]]] = {}
     norms: dict[str, list[float]] = {UNTOUCHED: [0.0]}
-    for system in comparison.systems:
-        for seed in comparison.seeds:
-            runs = comparison.runs_of(system, seed)
-            if runs and all(map(is_done, runs)):
-                rates = [reader.run(read_matrix(run.config.run_dir())) for run in runs]
-                of_systems.setdefault(system, {})[seed] = figures(SystemRates(rates, new, protected))
-                norms.setdefault(system, []).extend(update_norm(run.config.run_dir()) for run in runs)
-                of_systems.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], new, protected))
-    reference, num_seeds = of_systems.get(comparison.reference, {}), len(comparison.seeds)
-    confidence = config.evaluate.confidence
+    for system in counted.systems:
+        for seed in counted.seeds:
+            runs = [run for run in counted.runs if (run.system, run.seed) == (system, seed)]
+            if runs and len(runs) == counted.num_runs[system]:
+                rates = [counted.rates(run) for run in runs]
+                of_systems.setdefault(system, {})[seed] = figures(SystemRates(rates, counted.new, counted.protected))
+                norms.setdefault(system, []).extend(run.norm for run in runs)
+                of_systems.setdefault(UNTOUCHED, {}).setdefault(seed, untouched(rates[0], counted.new, counted.protected))
+    reference, confidence = of_systems.get(counted.reference, {}), counted.confidence
     found = {system: _differences(of_systems[system], reference, confidence)
-             for system in comparison.systems if system in of_systems and system != comparison.reference}  # fmt: skip
+             for system in counted.systems if system in of_systems and system != counted.reference}  # fmt: skip
     chances = corrected({f"{system} {name}": each for system, of in found.items() for name, each in of.items()})
     return [
         SystemRow(
-            system, comparison.about[system], list(of_systems[system]), num_seeds, sum(norms[system]) / len(norms[system]),
+            system, counted.systems[system], list(of_systems[system]), len(counted.seeds), float(np.mean(norms[system])),
             {
                 name: _value(name, value, found.get(system, {}).get(name), chances.get(f"{system} {name}"), confidence)
                 for name, value in _values(of_systems[system], confidence).items()
             },
         )
-        for system in comparison.systems if system in of_systems
+        for system in counted.systems if system in of_systems
     ]  # fmt: skip
 
 
