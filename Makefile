@@ -2,14 +2,14 @@
 # make format, make check: while you write. make docs: generated pages, and what they say. make test: all tests.
 # make site: the documentation as pages in build/site, without a network.
 # make chaos: random faults in small runs, and what became of each. make fuzz: hostile inputs for every parser, guided by coverage.
-# make study: docs/study.md, from the packages that hold the speech to the page.
+# make study: docs/study.md, from the packages that hold the speech to the page. make confirm: the study of docs/results/study-plan.md.
 # All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL := models/whisper-base
 CORPORA := corpora/open-speech
 
-.PHONY: demo check format docs site test lint resolve bench gpu study chaos fuzz clean
+.PHONY: demo check format docs site test lint resolve bench gpu study confirm chaos fuzz clean
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -72,6 +72,14 @@ study: .venv/installed $(MODEL)/config.json
 	$(BIN)/wfc compare configs/compare-open-speech-variants.yaml
 	$(BIN)/wfc analyze runs/open-speech/runs/mean-3-seed1
 	$(BIN)/python examples/open-speech/study.py --take runs/open-speech runs/open-speech-variants
+
+confirm: .venv/installed $(MODEL)/config.json
+	@echo "The confirmatory study (docs/results/study-plan.md): about eight hours on 2 cores. Ctrl-C stops; make confirm goes on."
+	test -d corpora/confirm/ru || $(BIN)/python examples/open-speech/build_corpora.py --out corpora/confirm --sides confirmatory
+	test -f examples/open-speech/confirm/tuning.json.gz || $(BIN)/wfc compare configs/compare-confirm-tuning.yaml
+	$(BIN)/python examples/open-speech/confirm.py --choose runs/confirm-tuning
+	$(BIN)/wfc compare configs/compare-confirm.yaml
+	$(BIN)/python examples/open-speech/confirm.py --take runs/confirm
 
 chaos: .venv/dev
 	@echo "Random faults in small runs, in process, on Ray, on object storage: 20 of each take an hour on 2 cores. FAULTS=200 makes more."

@@ -12,6 +12,7 @@ es-it, it-nl code-switching ASSEMBLED of two sets, the language changing in the 
 en, fr, ru   telephone prompts as above, a test side only: languages that must be kept
 
 Sides are drawn by the hash of the sentence, so that none is on two of them; a code-switched clip's halves are of its own side.
+`--sides WORD` draws others.
 """
 
 import argparse
@@ -81,12 +82,13 @@ def seconds(chosen: Sequence[Prompt]) -> float:
     return sum(len(prompt.samples) for prompt in chosen) / RATE_HZ
 
 
-def choose(found: Sequence[Prompt]) -> dict[str, list[Prompt]]:
-    """Returns what is kept of each side, in an order without meaning."""
+def choose(found: Sequence[Prompt], salt: str = "") -> dict[str, list[Prompt]]:
+    """Returns what is kept of each side, in an order without meaning. Another salt draws other sides."""
     chosen: dict[str, list[Prompt]] = {name: [] for name in SIDES}
     for prompt in sorted(found, key=lambda prompt: draw(prompt.text + " order")):
-        here = chosen[side(prompt.text)]
-        if not is_full(side(prompt.text), [*here, prompt]):
+        name = side(prompt.text, salt)
+        here = chosen[name]
+        if not is_full(name, [*here, prompt]):
             here.append(prompt)
     return chosen
 
@@ -96,13 +98,14 @@ def is_full(name: str, clips: Sequence[Prompt]) -> bool:
     return len(clips) > NUM_TEST if name == "test" else seconds(clips) > {"train": TRAIN_S, "dev": DEV_S}[name]
 
 
-def assemble(first: Sequence[Prompt], second: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+def assemble(first: Sequence[Prompt], second: Sequence[Prompt], salt: str = "") -> dict[str, list[Prompt]]:
     """Returns clips of two languages, one clip of each after a short pause; which comes first alternates."""
     drawn = random.Random(SEED)
     sides: dict[str, list[Prompt]] = {}
     for name in SIDES:
         pools = [
-            [prompt for prompt in pool if side(prompt.text) == name and 1 <= seconds([prompt]) <= 5] for pool in (first, second)
+            [prompt for prompt in pool if side(prompt.text, salt) == name and 1 <= seconds([prompt]) <= 5]
+            for pool in (first, second)
         ]
         clips: list[Prompt] = []
         while True:
@@ -140,16 +143,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("corpora/open-speech"))
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/wfc-demo-packages"), help="downloaded packages are kept here")
+    parser.add_argument(
+        "--sides", default="", help="any word: draws other sides, for a study whose test sets nobody has looked at"
+    )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     found = {language: list(prompts(language, args.work)) for language in ("es", "it", "en", "fr", "ru")}
     found |= {language: list(dialogue(language, args.work)) for language in ("cs", "nl")}
     for language in ("es", "cs", "it", "nl"):
-        write_set(args.out / language, choose(found[language]))
+        write_set(args.out / language, choose(found[language], args.sides))
     for first, second in (("es", "it"), ("it", "nl")):
-        write_set(args.out / f"{first}-{second}", assemble(found[first], found[second]))
+        write_set(args.out / f"{first}-{second}", assemble(found[first], found[second], args.sides))
     for language in ("en", "fr", "ru"):
-        write_set(args.out / language, {"test": choose(found[language])["test"]})
+        write_set(args.out / language, {"test": choose(found[language], args.sides)["test"]})
 
 
 if __name__ == "__main__":

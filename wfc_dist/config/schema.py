@@ -188,7 +188,7 @@ class EvaluateConfig(Strict):
     """Only the first clips of each test set, to try things out."""
     adapters: Annotated[bool, Leaves(("figures",))] = True
     """Score every single adapter beside the merged base."""
-    interim: Annotated[Literal["all", "learned"], Leaves(("figures",))] = "all"
+    interim: Annotated[Literal["all", "learned", "none"], Leaves(("figures",))] = "all"
     """What bases between the first and the last are scored on; `learned`: what their round learned and the next one will."""
     protected: dict[Name, DatasetConfig] = Field(default_factory=dict)
     """Test sets nobody trains on: what must not be forgotten."""

@@ -168,10 +168,10 @@ def scale_of(name: str) -> Scale:
 
 @np.errstate(divide="ignore", invalid="ignore")  # a relative change of a rate of zero
 def figures(system: SystemRates, names: Iterable[str] = FIGURES) -> dict[str, Rates]:
-    """Returns figure -> (C,); a figure that does not exist, such as FWT after one round, is left out."""
+    """Returns figure -> (C,); a figure that does not exist is left out: FWT after one round, what needs a base not scored."""
     made = {}
     for name in names:
-        with contextlib.suppress(_NoSetError):
+        with contextlib.suppress(_NoSetError, KeyError):  # no rate of a base in between
             made[name] = FIGURES[name].of(system)
     return made
 

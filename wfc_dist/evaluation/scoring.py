@@ -126,7 +126,8 @@ class RunScorer:
         if adapters and not evaluate.adapters:
             return
         none: list[Adapter | None] = [None]
-        models = [ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none]
+        tasks = (ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none)
+        models = [task for task in tasks if task.sets]
         self._decode(models)
         for task in models:
             self._summarize(task)
@@ -169,6 +170,8 @@ class RunScorer:
             return {name: data for name, data in sets.items() if name in held}
         if adapter is not None or scores_all or base.index in (0, len(rounds)):
             return sets
+        if config.evaluate.interim == "none":
+            return {}
         near = {*config.learned_in(base.index), *config.learned_in(base.index + 1)}
         return {name: data for name, data in sets.items() if name in near}
 

@@ -115,6 +115,9 @@ def test_an_interim_base_is_scored_on_the_parts_of_a_mix_that_it_has_learned(tmp
     assert set(wanted(Base(3, "", ""), None)) == {"both", "x", "y"}
     assert set(wanted(Base(5, "", ""), None)) == {"x", "y", "z", "both", "w"}
     assert set(wanted(Base(2, "", "", num_pending=1), None)) == {"z", "both", "x", "y"}
+    tree["evaluate"]["interim"] = "none"
+    store.config = loading.parse(tree)
+    assert [len(wanted(Base(index, "", ""), None)) for index in range(6)] == [5, 0, 0, 0, 0, 5]
 
 
 def read_scores(folder, base_name="base-0000"):
