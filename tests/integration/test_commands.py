@@ -1,6 +1,7 @@
 """The `wfc` command as a user types it: exit codes, messages, nothing written over."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -108,6 +109,10 @@ def test_transcribe_and_evaluate_take_runs_bases_and_adapters(finished: Path) ->
     folder, audio = run_dir(finished), finished.parent / "a" / "audio" / "test-0.flac"
     for model in (folder, folder / "base-0000", folder / "base-0001", folder / "round-0001" / "adapters" / "a"):
         wfc("transcribe", model, audio, "--language", "en")
+    explained = wfc("evaluate", folder / "base-0001", "--on", finished, "--explain", "evaluate.language=detect").stdout
+    assert "language detect" in explained and re.search(r"language_errors +│ +\d+\.\d", explained)
+    refused = wfc("evaluate", folder / "base-0001", "--on", finished, "--explain", "--json", check=False)
+    assert refused.returncode == 2 and "leave --json out" in refused.stderr
     table = wfc("evaluate", folder / "base-0001", "--on", finished).stdout
     matrix = json.loads((folder / "round-0001" / "evaluation" / "base-0001" / "scores.json").read_text())
     assert f"{100 * matrix['sets']['a']['rate']:.1f}" in table

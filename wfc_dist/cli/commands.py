@@ -228,12 +228,24 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory or URL, base, adapter folder or hub model.")],
     on: Annotated[Path, typer.Option("--on", metavar="CONFIG", help="Whose test sets and evaluate block are used.")],
     overrides: Overrides = None,
+    *,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What the errors are, such as those at a change of language.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
+    if explain:
+        if json:
+            raise InputError("--explain prints a table; leave --json out, which prints scores")
+        from wfc_dist.evaluation.any_model import explained
+        from wfc_dist.reports.score_tables import explained_table
+
+        terminal.console().print(explained_table(model, settings, explained(model, settings, threads=threads)))
+        return
     scores, console = wfc_dist.evaluate(model, settings, threads=threads), terminal.console()
     if json:
         _print_json("evaluate", model, settings, scores)

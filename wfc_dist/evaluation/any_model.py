@@ -1,7 +1,7 @@
 """Any model, in this process, without a run: `load_model` and `evaluate` of the public API."""
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from wfc_dist.config.schema import Config
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation import decoding
-from wfc_dist.evaluation.hypotheses import score_hypotheses
+from wfc_dist.evaluation.explain import Explanation, explain
+from wfc_dist.evaluation.hypotheses import Hypothesis, score_hypotheses
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
@@ -128,6 +129,27 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
         'wer'
     """
+    decoded = _decoded(model, config, threads)
+    return {key: score_hypotheses(texts, config.evaluate.of(config.test_sets()[key]), decoded.spelling)
+            for key, texts in decoded.texts.items()}  # fmt: skip
+
+
+def explained(model: str | Path, config: Config, *, threads: int = 0) -> dict[str, Explanation]:
+    """Returns what the errors of a model are: test set -> figures such as the error at a change of language.
+
+    Arguments and errors are those of `evaluate`.
+    """
+    decoded = _decoded(model, config, threads)
+    return {key: explain(texts, config.evaluate.of(config.test_sets()[key]), decoded.spelling)
+            for key, texts in decoded.texts.items()}  # fmt: skip
+
+
+class _Decoded(NamedTuple):
+    texts: Mapping[str, Sequence[Hypothesis]]
+    spelling: Mapping[str, str]
+
+
+def _decoded(model: str | Path, config: Config, threads: int) -> _Decoded:
     if not config.test_sets():
         name = next(iter(config.datasets))
         raise ConfigError(
@@ -135,18 +157,13 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         )
     with caller.put_back():
         torch.set_num_threads(threads or os.cpu_count() or 1)
-        return _scores(model, config)
-
-
-def _scores(model: str | Path, config: Config) -> dict[str, Score]:
-    sets, settings = config.test_sets(), config.evaluate
-    splits = {key: open_split(key, data, "test") for key, data in sets.items()}
-    whisper, processor, folder = load_model(model)
-    if settings.language == "given":
-        check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
-    decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
-    spelling = spelling_table(folder)
-    return {key: score_hypotheses(said, settings.of(sets[key]), spelling) for key, said in zip(splits, decoded, strict=True)}
+        sets, settings = config.test_sets(), config.evaluate
+        splits = {key: open_split(key, data, "test") for key, data in sets.items()}
+        whisper, processor, folder = load_model(model)
+        if settings.language == "given":
+            check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
+        decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
+        return _Decoded(dict(zip(splits, decoded, strict=True)), spelling_table(folder))
 
 
 def check_languages(model: Any, folder: Path, languages: Set[str]) -> None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from wfc_dist.config.schema import Config
 from wfc_dist.evaluation.continual import FIGURES, Estimate, Summary, summarize
+from wfc_dist.evaluation.explain import Explanation
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.reports.tables import between, metric_text, plain_table, set_caption, set_title
@@ -40,6 +41,19 @@ def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Tab
     for name, score in scores.items():
         interval = f"{100 * score.low:.1f} .. {100 * score.high:.1f}" if score.low is not None and score.high is not None else "-"
         table.add_row(set_title(config, name), f"{100 * score.rate:.1f}", interval, str(score.num_clips), str(score.num_units))
+    return table
+
+
+def explained_table(model: str, config: Config, explained: Mapping[str, Explanation]) -> Table:
+    """Returns a row for each figure of each test set, in percent: what the errors of a model are (docs/metrics.md)."""
+    evaluate = config.evaluate
+    table = Table(title=f"{model}: {metric_text(config)} %, language {evaluate.language}", title_justify="left")
+    for column in ("set", "figure", "%", f"{100 * evaluate.confidence:g} % interval"):
+        table.add_column(column)
+    for name, explanation in explained.items():
+        for number, (figure, ratio) in enumerate(explanation.figures.items()):
+            title = set_title(config, name) if number == 0 else ""
+            table.add_row(title, figure, f"{100 * ratio.value:.1f}", between(ratio.low, ratio.high))
     return table
 
 
