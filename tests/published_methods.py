@@ -1,4 +1,4 @@
-"""Every merge method beside its source: the steps of a published implementation on dense float64 matrices, and what differs.
+"""Every merge method, and one kind of adapter, beside its source: published steps in dense float64, and what differs.
 
 python tests/published_methods.py    writes the table between the marks of docs/merging.md
 
@@ -20,6 +20,7 @@ from wfc_dist.merging import merge_method
 from wfc_dist.merging.curvature import Curvature
 from wfc_dist.merging.factors import Factors
 from wfc_dist.seeds import derived_seed
+from wfc_dist.training.tail import Rotation, tail_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "merging.md"
 BEGIN, END = "<!-- made by tests/published_methods.py -->", "<!-- end -->"
@@ -381,6 +382,39 @@ def lors_of_updates(item: Case) -> np.ndarray:
     return 0.2 * total
 
 
+def weight_and_skew(item: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a weight, float32, and the numbers of a K for 0.4 of its directions."""
+    draw, shape = np.random.default_rng(300 + item.seed), item.updates[0].shape
+    size = int(0.4 * min(shape))
+    return draw.standard_normal(shape).astype("f4").astype("f8"), 0.05 * draw.standard_normal(size * (size - 1) // 2)
+
+
+def our_rotation(item: Case) -> np.ndarray:
+    """Returns the update of `lora.variant: cssvd`, whose K has the numbers of `weight_and_skew`."""
+    weight, skew = weight_and_skew(item)
+    tail = tail_of(torch.from_numpy(weight), int(0.4 * min(weight.shape)))
+    return (Rotation(tail.left_OR).of(torch.from_numpy(skew)) @ tail.right_RI.double()).numpy()
+
+
+def rotation_of_the_authors(item: Case) -> np.ndarray:
+    """StevenVdEeckt/pecl-for-asr 9fcfad8, espnet2/layers/ssvdolib.py, _build_weight, knowledge_preserved_mode, rotation_only.
+
+    The last k columns of V are multiplied by (I - 2 K)^T, and the weight is put together again. The vectors of a singular value
+    have the sign that makes the right one's largest entry positive: with other signs, another K gives the same update.
+    """
+    weight, skew = weight_and_skew(item)
+    size = int(0.4 * min(weight.shape))
+    left, values, right = np.linalg.svd(weight, full_matrices=False)
+    signs = np.sign(right[np.arange(len(right)), np.argmax(np.abs(right), axis=1)])
+    left, turned = left * signs, (right * signs[:, None]).T
+    places = np.triu_indices(size, 1)
+    rotation = np.zeros((size, size))
+    rotation[places] = skew
+    rotation[places[1], places[0]] = -skew
+    turned[:, -size:] = turned[:, -size:] @ (np.eye(size) - 2 * rotation).T
+    return left @ np.diag(values) @ turned.T - weight
+
+
 # The table
 
 
@@ -452,6 +486,7 @@ ROWS = [
     Row("`karcher`", "mergekit karcher.py on weights", one("karcher"), karcher_of_weights, is_same=False),
     Row("`mean`", "mergekit karcher.py on weights", one("mean"), karcher_of_weights, is_same=False),
     Row("`lors`, r=2", "LoRS-Merging merge_fft-lors-merge.py", one("lors", r=2), lors_of_updates),
+    Row("`lora.variant: cssvd`, the update of an adapter", "pecl-for-asr ssvdolib.py", our_rotation, rotation_of_the_authors),
 ]  # fmt: skip
 
 

@@ -36,7 +36,10 @@ EWC = {"ewc": {"weight": 50.0}, "curvature": "fisher", "past": ["past-1", "past-
 SGD = {"optimizer": "sgd", "schedule": "inverse_step", "warmup_steps": 0, "lr": 0.5}
 PRIOR = {"lora": {"dropout": 0.1, "prior": {"sigma": 0.05, "beta": 1e-2}}}
 FULL = {"lora": {"variant": "full", "dropout": 0.0, "target_modules": systems.LINEAR}, "lr": 1e-3}
-OPTIONS: dict[str, dict[str, Any]] = {"distillation": DISTILLATION, "ewc": EWC, "sgd": SGD, "prior": PRIOR, "full": FULL}
+CSSVD = {"lora": {"variant": "cssvd", "dropout": 0.0, "target_modules": systems.LINEAR}, "lr": 1e-2}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "distillation": DISTILLATION, "ewc": EWC, "sgd": SGD, "prior": PRIOR, "full": FULL, "cssvd": CSSVD,
+}  # fmt: skip
 TOLERANCE = 1e-5
 """Relative difference of two adapters, Frobenius norm; see test_training_gang."""
 
@@ -74,7 +77,7 @@ def rows(job: TrainingJob) -> list[dict[str, Any]]:
 
 
 def weights(inputs: Path, name: str) -> dict[str, torch.Tensor]:
-    """Returns what was trained of an adapter: all of it but the identities of variant full."""
+    """Returns the factors of an adapter without the identities of variant full."""
     tensors = load_file(inputs / name / "adapter" / peft_folder.WEIGHTS)
     return {key: value for key, value in tensors.items() if not torch.equal(value, torch.eye(len(value)))}
 
@@ -200,20 +203,20 @@ def test_a_stop_while_curvature_is_measured_measures_it_again(inputs: Path, warm
 
 
 ZERO = ("zero0", "zero1", "zero2", "zero3")
-STRATEGIES = {"distillation": ZERO, "ewc": ZERO[:3], "full": ZERO}
+STRATEGIES = {"distillation": ZERO, "ewc": ZERO[:3], "full": ZERO, "cssvd": ZERO}
 SHORT = {"lora": EXACT, "max_steps": 4}
 
 
 @pytest.fixture(scope="module")
 def pair(inputs: Path) -> dict[str, list[Any]]:
     """Results of one gang of two, by name: [rank 0, rank 1]."""
-    orders = [order(f"two-{option}", **(SHORT | OPTIONS[option])) for option in ("distillation", "ewc", "sgd", "full")]
+    orders = [order(f"two-{option}", **(SHORT | OPTIONS[option])) for option in ("distillation", "ewc", "sgd", "full", "cssvd")]
     orders += [
         order(f"two-{option}-{strategy}", strategy=strategy, **(SHORT | OPTIONS[option]))
         for option, strategies in STRATEGIES.items()
         for strategy in strategies
     ]
-    for option in ("ewc", "sgd", "prior", "full"):
+    for option in ("ewc", "sgd", "prior", "full", "cssvd"):
         orders += [
             order(f"two-{option}-whole", **OPTIONS[option]),
             order(f"two-{option}-stopped", stop_at=3, **OPTIONS[option]),
@@ -224,7 +227,7 @@ def pair(inputs: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["distillation", "ewc", "sgd", "full"])
+@pytest.mark.parametrize("option", ["distillation", "ewc", "sgd", "full", "cssvd"])
 def test_two_ranks_train_what_one_does(
     inputs: Path, warm: WarmBase, world: World, pair: dict[str, list[Any]], option: str
 ) -> None:
@@ -250,7 +253,7 @@ def test_sharding_trains_the_same_adapter(inputs: Path, pair: dict[str, list[Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["ewc", "sgd", "prior", "full"])
+@pytest.mark.parametrize("option", ["ewc", "sgd", "prior", "full", "cssvd"])
 def test_a_gang_resumes_exactly(pair: dict[str, list[Any]], option: str) -> None:
     resumed, whole = pair[f"two-{option}-stopped"], pair[f"two-{option}-whole"]
 

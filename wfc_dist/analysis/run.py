@@ -64,6 +64,8 @@ def analyze_run(run: Run, *, num_points: int = 0, max_clips: int = 16) -> Analys
     config, notes = run.config, list[str]()
     if config.lora.variant == "full":
         notes.append("lora.variant is full: what is said of A and B apart is of an update and an identity, and means nothing")
+    if config.lora.variant == "cssvd":
+        notes.append("lora.variant is cssvd: A is the same in all adapters of a round, so only what is said of B means anything")
     rounds = list(_rounds(run, config, notes))
     if not rounds:
         raise InputError(f"{run.path} has no adapter yet; `wfc run` trains them")

@@ -3,7 +3,9 @@
 [P], [C] and [H] as in `config`.
 """
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import UnionType
@@ -124,23 +126,47 @@ class LoraConfig(Strict):
     """Share of the inputs of A that are set to 0 while training."""
     target_modules: list[str] | str = ["q_proj", "v_proj"]  # [C]; q and k in [P]
     """Names of the linear layers that get an adapter, or a regular expression for whole module names."""
-    variant: Literal["lora", "rslora", "full"] = "lora"  # [C] has more; they are refused until they average correctly
-    """`full` trains the whole weight of every targeted linear layer, docs/training.md; r and alpha are not used then."""
+    variant: Literal["lora", "rslora", "full", "cssvd"] = "lora"  # [C] has more; they are refused until they average correctly
+    """`full` trains the whole weight of every targeted linear layer, `cssvd` rotates its smallest singular directions,
+    docs/training.md; r and alpha are not used then."""
+    tail: float = Field(0.4, gt=0, le=1)  # that of arXiv 2606.09342
+    """Share of a weight's singular directions, the smallest ones, that variant cssvd rotates."""
     prior: PriorConfig | None = None
     """Bayesian low-rank factorization in place of plain LoRA; none by default."""
 
     @model_validator(mode="after")
-    def _full_has_nothing_to_drop_or_to_draw(self) -> "LoraConfig":
-        if self.variant == "full" and self.dropout:
+    def _weights_themselves_have_nothing_to_drop_or_to_draw(self) -> "LoraConfig":
+        if self.variant not in ("full", "cssvd"):
+            return self
+        what = "trains the weights themselves" if self.variant == "full" else "turns the weights themselves"
+        if self.dropout:
+            raise ValueError(f"variant {self.variant} {what}, whose inputs nothing drops: set dropout to 0, not {self.dropout:g}")
+        if self.prior:
             raise ValueError(
-                f"variant full trains the weights themselves, whose inputs nothing drops: set dropout to 0, not {self.dropout:g}"
+                f"prior draws the factors A and B, variant {self.variant} has none: leave prior out, or use variant lora"
             )
-        if self.variant == "full" and self.prior:
-            raise ValueError("prior draws the factors A and B, variant full has none: leave prior out, or use variant lora")
         return self
+
+    def unused(self) -> set[str]:
+        """Returns the keys that this variant does not read, and that identities of adapters leave out."""
+        return set() if self.variant == "cssvd" else {"tail"}
+
+    def rank(self, shape: Sequence[int]) -> int:
+        """Returns the rank of the factors of a weight (out, in)."""
+        if self.variant == "cssvd":
+            return int(self.tail * min(shape))
+        return min(shape) if self.variant == "full" else self.r
+
+    def num_trained(self, shape: Sequence[int]) -> int:
+        """Returns how many numbers are trained for a weight (out, in)."""
+        if self.variant == "cssvd":
+            return self.rank(shape) * (self.rank(shape) - 1) // 2
+        return math.prod(shape) if self.variant == "full" else self.r * sum(shape)
 
     def described(self) -> str:
         """Returns "r 32, alpha 64", or that it is none, for a table of facts."""
+        if self.variant == "cssvd":
+            return f"rotations of the smallest {self.tail:.0%} of directions"
         return "none: whole weights are trained" if self.variant == "full" else f"r {self.r}, alpha {self.alpha:g}"
 
 

@@ -78,7 +78,7 @@ def _check_disk(config: Config, sizes: WeightSizes) -> None:
 def _rank_warnings(config: Config, root: Path) -> list[str]:
     from wfc_dist.training import model
 
-    if config.lora.variant == "full":
+    if config.lora.variant in ("full", "cssvd"):
         return []
     shapes = model.adapted_modules(root, config.lora)
     name = min(shapes, key=lambda module: min(shapes[module]))

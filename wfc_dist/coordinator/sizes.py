@@ -43,14 +43,14 @@ def weight_sizes(config: Config) -> WeightSizes | None:
     adapted = model.adapted_modules(root, config.lora)
     most_adapters = max(map(len, config.round_list()))
     specs = base_chain.tensor_specs(root)
-    is_full, dtype = config.lora.variant == "full", config.base.dtype
-    num_stored = sum((min(shape) if is_full else config.lora.r) * sum(shape) for shape in adapted.values())
+    lora, dtype = config.lora, config.base.dtype
+    num_stored = sum(lora.rank(shape) * sum(shape) for shape in adapted.values())
     num_changed = sum(map(math.prod, adapted.values()))
     own_bytes = sum(specs[f"{name}.weight"].size_bytes for name in adapted)
     return WeightSizes(
         num_adapted=len(adapted),
         num_tensors=len(specs),
-        num_trained=num_changed if is_full else num_stored,  # an identity is stored beside a whole weight
+        num_trained=sum(map(lora.num_trained, adapted.values())),  # a fixed factor may be stored beside the trained one
         adapter_bytes=4 * num_stored,
         gathered_bytes=4 * num_stored * most_adapters,
         changed_bytes=own_bytes if dtype == "auto" else num_changed * base_chain.DTYPES[dtype].itemsize,

@@ -60,7 +60,7 @@ def adapter_identity(
         "replayed": [
             [fingerprints.get(f"{name}/train"), source_of(config.datasets[name]), config.train.replay] for name in replayed
         ],
-        "lora": config.lora.model_dump(mode="json"),
+        "lora": config.lora.model_dump(mode="json", exclude=config.lora.unused()),
         "train": train,
         "dev_error": {"metric": evaluate.metric, "normalizer": evaluate.normalizer, **evaluate.decoding()} if by_error else None,
         "seeds": [init_seed(config, index), data_seed(config, index, dataset)],

@@ -69,13 +69,15 @@ class ElasticWeights:
             raise InputError(f"train.ewc: earlier rounds did not measure {missing[0]}; keep lora.target_modules as they were")
         self._weight = weight
         self._modules = [
-            (factor(layer, "lora_A"), factor(layer, "lora_B"), layer.scaling["default"], fisher[name].to(device, torch.float32))
-            for name, layer in layers.items()
+            (layer, layer.scaling["default"], fisher[name].to(device, torch.float32)) for name, layer in layers.items()
         ]
 
     def __call__(self) -> torch.Tensor:
         """Returns the penalty, a scalar that is differentiable w.r.t. the factors."""
-        terms = [(fisher_OI * (scaling * b_OR @ a_RI).square()).sum() for a_RI, b_OR, scaling, fisher_OI in self._modules]
+        terms = [
+            (fisher_OI * (scaling * factor(layer, "lora_B") @ factor(layer, "lora_A")).square()).sum()
+            for layer, scaling, fisher_OI in self._modules
+        ]
         return self._weight / 2 * torch.stack(terms).sum()
 
 

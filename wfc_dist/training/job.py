@@ -56,10 +56,10 @@ class TrainingJob:
     def identity(self) -> dict[str, Any]:
         """Returns what a checkpoint must agree on with a job that resumes from it.
 
-        `objective` and `lora.prior` are named only where they are used, so that a checkpoint whose identity lacks these keys
-        stays valid for jobs that do not use them.
+        `objective`, `lora.prior` and `lora.tail` are named only where they are used, so that a checkpoint whose identity lacks
+        these keys stays valid for jobs that do not use them.
         """
-        unused = {"prior"} if self.lora.prior is None else set()
+        unused = self.lora.unused() | ({"prior"} if self.lora.prior is None else set())
         objective = self.train.model_dump(mode="json", include={"optimizer", "distillation", "ewc"}, exclude_defaults=True)
         return {
             "base_sha256": self.base.sha256,

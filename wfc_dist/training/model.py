@@ -15,6 +15,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wfc_dist.config.training import LoraConfig
 from wfc_dist.errors import ConfigError, IntegrityError, TrainingError
+from wfc_dist.training.tail import RightFactor, Rotation, tail_of_module
 from wfc_dist.weights import checkpoint
 from wfc_dist.weights.base_chain import tensor_specs
 from wfc_dist.weights.hashing import content_sha256
@@ -29,7 +30,8 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
 
     lora_B is zero. lora_A is a pure function of `init_seed` and the module's name: adapters of one round start from the same
     point on every rank, whatever else has drawn random numbers. With variant full the factor on the weight's smaller side is a
-    `Unit` and the other is zero: their product is the update of the whole weight. The base shares storage with `warm`.
+    `Unit` and the other is zero: their product is the update of the whole weight. With variant cssvd lora_B is a `Rotation` of
+    the weight's last singular directions, by zero. The base shares storage with `warm`.
 
     Raises:
         ConfigError: See `attach`.
@@ -39,6 +41,9 @@ def build(warm: WarmBase, lora: LoraConfig, init_seed: int) -> PeftModel:
     for name, layer in lora_layers(model).items():
         if lora.variant == "full":
             _train_whole_weight_(layer, units)
+        elif lora.variant == "cssvd":
+            tail = tail_of_module(warm, name, layer.r["default"])
+            layer.lora_A["default"], layer.lora_B["default"] = RightFactor(tail.right_RI), Rotation(tail.left_OR)
         else:
             init_lora_a_(factor(layer, "lora_A"), init_seed, name)
             torch.nn.init.zeros_(factor(layer, "lora_B"))
@@ -57,7 +62,8 @@ def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names
         path: Folder of the base.
 
     Raises:
-        ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint.
+        ConfigError: `lora.target_modules` matches nothing, or something that is no linear layer of the checkpoint; or
+            `lora.tail` leaves nothing to rotate.
     """
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
         try:
@@ -66,8 +72,14 @@ def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names
             raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {path}: {error}") from error
     model.peft_config["default"].base_model_name_or_path = path  # PEFT takes it from the model, which has none
     for name, layer in lora_layers(model).items():
-        if not isinstance(layer.get_base_layer(), torch.nn.Linear) or f"{name}.weight" not in tensor_names:
+        linear = layer.get_base_layer()
+        if not isinstance(linear, torch.nn.Linear) or f"{name}.weight" not in tensor_names:
             raise ConfigError(f"lora.target_modules: {name} is no linear layer of its own; choose q_proj, v_proj, fc1, ...")
+        if lora.variant == "cssvd" and lora.rank(linear.weight.shape) < 2:
+            raise ConfigError(
+                f"lora.tail {lora.tail:g} of the {min(linear.weight.shape)} directions of {name} is fewer than two, and one "
+                "cannot turn alone; raise lora.tail"
+            )
     return model
 
 
@@ -99,10 +111,10 @@ def _on_meta(folder: Path, lora: LoraConfig, tensor_names: Container[str]) -> Pe
 
 def _peft_config(lora: LoraConfig, base: torch.nn.Module) -> PeftLoraConfig:
     r, alpha, exceptions = lora.r, lora.alpha, {}
-    if lora.variant == "full":
+    if lora.variant in ("full", "cssvd"):
         layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)}
-        sizes = {name: min(layer.weight.shape) for name, layer in layers.items()}
-        r = alpha = max(sizes.values())  # in every Whisper model: its width
+        sizes = {name: max(lora.rank(layer.weight.shape), 1) for name, layer in layers.items()}
+        r = alpha = max(sizes.values())  # in every Whisper model: its width, or the tail of it
         exceptions = {name: size for name, size in sizes.items() if size != r}
     return PeftLoraConfig(
         r=r,
@@ -198,7 +210,7 @@ def lora_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
 
 
 def factor(layer: LoraLayer, side: str) -> torch.Tensor:
-    """Returns the weight of `lora_A` or `lora_B` of an adapted layer: a parameter, or the identity of a `Unit`."""
+    """Returns the weight of `lora_A` or `lora_B` of an adapted layer: a parameter, or what stands in the place of one."""
     weight = getattr(layer, side)["default"].weight
     assert isinstance(weight, torch.Tensor)
     return weight
@@ -213,14 +225,40 @@ def _factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Returns the trained factors by their key in a PEFT file (`base_model.model.<module>.lora_A.weight`), in name order."""
-    return {key: weight for key, weight in _factors(model).items() if isinstance(weight, torch.nn.Parameter)}
+    """Returns the trained factors by their key in a PEFT file (`base_model.model.<module>.lora_A.weight`), in name order.
+
+    What a `Rotation` trains has the key `base_model.model.<module>.lora_B.skew` in its factor's place.
+    """
+    rotations = {f"{PREFIX}{name}.lora_B.skew": item.skew for name, item in _rotations(model).items()}
+    return rotations | {key: weight for key, weight in _factors(model).items() if isinstance(weight, torch.nn.Parameter)}
+
+
+def _rotations(model: torch.nn.Module) -> dict[str, Rotation]:
+    found = {name: layer.lora_B["default"] for name, layer in lora_layers(model).items()}
+    return {name: item for name, item in found.items() if isinstance(item, Rotation)}
 
 
 def fixed_factors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Returns the factors that are not trained, by PEFT key, on the CPU: the identities of variant full, otherwise none."""
-    fixed = {key: weight for key, weight in _factors(model).items() if not isinstance(weight, torch.nn.Parameter)}
+    """Returns the factors that are not trained, by PEFT key, on the CPU.
+
+    They are the identities of variant full and lora_A of variant cssvd, otherwise none.
+    """
+    fixed = {key: weight for key, weight in _factors(model).items() if not weight.requires_grad}
     return {key: weight.to("cpu", copy=True) for key, weight in fixed.items()}
+
+
+def stored_factors(model: torch.nn.Module, trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns both factors of every layer by PEFT key, on the CPU, as the PEFT file holds them.
+
+    Args:
+        model: From `build`; what is not trained is read from it.
+        trained: Key of `lora_parameters` -> values. Those of a `Rotation` become its factor, computed in float64.
+    """
+    stored = {**trained, **fixed_factors(model)}
+    for name, rotation in _rotations(model).items():
+        skew = stored.pop(f"{PREFIX}{name}.lora_B.skew")
+        stored[f"{PREFIX}{name}.lora_B.weight"] = rotation.of(skew.detach().double()).float().cpu()
+    return stored
 
 
 def copy_values_(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:

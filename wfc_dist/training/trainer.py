@@ -274,7 +274,7 @@ class _Training:
         chosen = self.best or self.engine.parameter_values()
         measured = self._measure_curvature(chosen)
         models.check_seal(self.warm, self.model, self.seal, self.job.where())
-        adapter = chosen | models.fixed_factors(self.model)
+        adapter = models.stored_factors(self.model, chosen)
         divergence.check_finite(adapter, self.job.where())
         if self.writes:
             output = Path(self.job.output_dir)

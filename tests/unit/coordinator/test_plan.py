@@ -64,6 +64,12 @@ def test_a_whole_weight_is_stored_with_an_identity(root: Path) -> None:
     assert sizes.adapter_bytes == 4 * 4 * (32 * 64 + 32 * 32)
 
 
+def test_a_rotation_trains_half_a_square_and_stores_two_factors(root: Path) -> None:
+    sizes = sizes_of(make_config(root, variant="cssvd", dropout=0, target_modules=["fc1"]))
+    assert sizes.num_trained == 4 * 12 * 11 // 2  # 0.4 of 32 directions
+    assert sizes.adapter_bytes == 4 * 4 * 12 * (32 + 64)
+
+
 def test_a_new_base_takes_the_configured_data_type(root: Path) -> None:
     own, cast = (sizes_of(make_config(root, dtype=dtype)).changed_bytes for dtype in ("auto", "float32"))
     assert (own, cast) == (12 * 32 * 32 * 2, 12 * 32 * 32 * 4)

@@ -19,7 +19,7 @@ def test_a_method_is_that_of_its_source_or_is_said_to_deviate(place: int) -> Non
 
 def test_every_method_has_a_reference() -> None:
     named = {row.method.split("`")[1] for row in published.ROWS if row.is_same}
-    assert named == set(catalog.METHODS)
+    assert named == {*catalog.METHODS, "lora.variant: cssvd"}
 
 
 def test_the_table_of_the_page_is_what_is_measured() -> None:

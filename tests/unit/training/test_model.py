@@ -116,7 +116,7 @@ def test_targets_that_cannot_be_averaged_are_refused(
     assert str(planned.value) == str(trained.value)
 
 
-@pytest.mark.parametrize("variant", ["lora", "full"])
+@pytest.mark.parametrize("variant", ["lora", "full", "cssvd"])
 @pytest.mark.parametrize(
     ("target_modules", "num_adapted"),
     [
