@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from training_gang import make_inputs, make_job, order, run_gang
 from transformers import WhisperForConditionalGeneration
 
+from wfc_dist.centralize import offline
 from wfc_dist.compare import systems
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
@@ -27,7 +28,7 @@ from wfc_dist.training import model as models
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.trainer import train_adapter
 from wfc_dist.training.world import World, join_world
-from wfc_dist.weights import peft_folder
+from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.warm_base import WarmBase
 
 EXACT = {"dropout": 0.0}
@@ -271,6 +272,24 @@ def test_curvature_does_not_depend_on_the_gang(inputs: Path, warm: WarmBase, wor
     written = load_file(Path(job.output_dir) / peft_folder.STATISTICS)
     assert found is not None and found.keys() == written.keys()
     assert all(torch.equal(value, written[name]) for name, value in found.items())
+
+
+@pytest.mark.slow
+def test_ihr_takes_what_the_second_round_measured_at_its_base(tmp_path: Path) -> None:
+    train = {"curvature": "kronecker", "curvature_at": "base", "curvature_windows": 2}
+    blocks = {"centralize": {"method": "ihr"}, "cluster": {"backend": "in_process"}, "train": train}
+    wfc("run", tiny.make_config(tmp_path, rounds=[["a", "b"], ["c", "d"]], **blocks), "--plain")
+
+    paths = RunPaths(tmp_path / "runs" / "tiny")
+    first, second = ([paths.adapter(index, name) for name in names] for index, names in ((1, "ab"), (2, "cd")))
+    assert not any((folder / peft_folder.STATISTICS).exists() for folder in first)
+    measured = [load_file(folder / peft_folder.STATISTICS) for folder in second]
+    assert all(torch.equal(value, measured[1][key]) for key, value in measured[0].items()) and len(measured[0]) == 2 * 12
+    for method, is_same in (("ihr", True), ("mean", False)):
+        previous = second[:1] if is_same else []
+        offline.average(second, tmp_path / method, method=method, previous=previous)
+        found, expected = (base_chain.read_delta(folder) for folder in (tmp_path / method, paths.delta(2)))
+        assert all(torch.equal(found[name].dense(), expected[name].dense()) for name in expected) == is_same
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Jobs of training and centralizing, made from the run store: every backend gets the same jobs, hence the same bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.shared_cache import data_seed, init_seed
 from wfc_dist.runs.store import RunStore
 from wfc_dist.seeds import derived_seed
-from wfc_dist.training.job import TrainingJob
+from wfc_dist.training.job import EarlierData, TrainingJob
 
 
 def training_data(config: Config, round_index: int, dataset: str) -> DatasetConfig:
@@ -54,7 +54,15 @@ def training_job(store: RunStore, base: Base, dataset: str) -> TrainingJob:
         threads=config.cluster.threads_per_worker,
         mirror=store.mirror,
         past_curvature=past_adapters(store, base) if config.train.ewc else (),
+        earlier_data=earlier_data(store, base) if config.train.curvature_at == "base" else (),
     )
+
+
+def earlier_data(store: RunStore, base: Base) -> tuple[EarlierData, ...]:
+    """Returns the training data of the adapters that were merged into `base` last; none for base 0."""
+    config, index = store.config, base.index
+    names = store.merged_in(index) if index else []
+    return tuple(EarlierData(name, training_data(config, index, name), data_seed(config, index, name)) for name in names)
 
 
 def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
@@ -63,10 +71,16 @@ def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
     return tuple(str(store.paths.adapter(index, dataset)) for index in rounds for dataset in store.merged_in(index))
 
 
-def previous_adapters(store: RunStore, base: Base, method: str) -> tuple[str, ...]:
-    """Returns the adapter folders of the round that made `base`, if the merge method needs them; none for base 0."""
+def previous_adapters(store: RunStore, base: Base, method: str, adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    """Returns the adapter folders with the curvature of the round that made `base`, if the method needs it; none for base 0.
+
+    They are the adapters of that round, or, where `train.curvature_at` is base, the first of `adapters` that was trained against
+    `base`: all of those have measured the same.
+    """
     if "previous" not in catalog.entry(method).needs or base.index == 0:
         return ()
+    if store.config.train.curvature_at == "base":
+        return tuple(adapter.path for adapter in adapters if adapter.base_sha256 == base.sha256)[:1]
     return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.merged_in(base.index))
 
 
@@ -82,7 +96,7 @@ def merged_as(job: CentralizeJob, facts: Mapping[str, Any], store: RunStore) -> 
         job,
         weights=tuple(facts["weights"][adapter.dataset] for adapter in job.adapters),
         are_shares=True,
-        previous_adapters=previous_adapters(store, job.base, facts["method"]),
+        previous_adapters=previous_adapters(store, job.base, facts["method"], job.adapters),
         **{key: facts[key] for key in ("method", "options", "norm", "scale", "seed")},
     )
 
@@ -109,5 +123,5 @@ def centralize_job(store: RunStore, base: Base, adapters: list[Adapter], *, inte
         options=settings.options,
         norm=settings.norm,
         seed=derived_seed(store.config.run.seed, "merge", base.index + 1),
-        previous_adapters=previous_adapters(store, base, settings.method),
+        previous_adapters=previous_adapters(store, base, settings.method, adapters),
     )

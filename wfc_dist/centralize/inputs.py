@@ -26,7 +26,7 @@ def method_inputs(
         module: Name of the module.
         shape: (out, in) of the module.
         past_deltas: Delta folders of all earlier rounds, in order.
-        previous_adapters: Adapter folders of the last round.
+        previous_adapters: Adapter folders with the curvature of the last round.
 
     Raises:
         InputError: A previous adapter has no curvature.

@@ -52,7 +52,7 @@ class CentralizeJob:
         delta_dir, base_dir: Empty staging folders that rank 0 fills.
         mirror: Fetches the adapters and the past deltas of each rank. Rank 0 runs on the node that commits.
         seed: Seed of the round, for methods that sample (dare).
-        previous_adapters: Adapter folders of the previous round for methods that need their curvature; else empty.
+        previous_adapters: Adapter folders with the curvature of the previous round for methods that need it; else empty.
     """
 
     base: Base
@@ -282,7 +282,7 @@ def centralize_rank(job: CentralizeJob, group: collectives.Group) -> StagedBase 
         with log.span("fetch", phase="merging"):
             bring_base(job.mirror, 0)
             wanted = (*(adapter.path for adapter in mine), *job.past_deltas, *job.previous_adapters)
-            at_once(job.mirror.fetch, [Path(folder) for folder in wanted])
+            at_once(job.mirror.fetch, [Path(folder) for folder in dict.fromkeys(wanted)])
     with log.span("verify_past", phase="merging"):
         _verify((*job.past_deltas, *job.previous_adapters), job.mirror)
     with log.span("average", phase="merging"):

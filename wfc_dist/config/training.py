@@ -278,6 +278,9 @@ class TrainConfig(Strict):
     """Training windows it is measured on; at most one epoch."""
     curvature_loss: Annotated[Literal["mean", "sum"], Leaves(("state",))] = "mean"
     """The loss of a window whose gradients are measured: the mean over its tokens, or their sum (docs/training.md)."""
+    curvature_at: Annotated[Literal["adapter", "base"], Leaves(("state",))] = "adapter"
+    """Where it is measured: at the finished adapter, on its data; or for ihr at the base that the adapter was trained against, on
+    the data of the round that made the base (docs/training.md)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -298,6 +301,19 @@ class TrainConfig(Strict):
         if not isinstance(share, float) or not 0 < share < 1:
             raise ValueError(f"expected a number of steps, or a share of max_steps between 0 and 1 such as 0.1, not {warmup!r}")
         return _share(share, info.data.get("max_steps", 1))  # max_steps that is wrong has its own message
+
+    @model_validator(mode="after")
+    def _only_ihr_looks_at_the_base(self) -> "TrainConfig":
+        if self.curvature_at == "base" and self.curvature != "kronecker":
+            raise ValueError(
+                "curvature_at base measures for centralize.method ihr alone: set curvature to kronecker, "
+                f"not {self.curvature}, or leave curvature_at out"
+            )
+        return self
+
+    def unused(self) -> set[str]:
+        """Returns the keys that say nothing where they have their default, and that identities of adapters then leave out."""
+        return {"curvature_at"} if self.curvature_at == "adapter" else set()
 
     @property
     def statistics(self) -> tuple[str, ...]:

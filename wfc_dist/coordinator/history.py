@@ -124,6 +124,10 @@ def forget(
         raise InputError(
             f"train.replay: later adapters of {opened.path} were trained on clips of {dataset}, too; run it again without"
         )
+    if opened.config.train.curvature_at == "base":
+        raise InputError(
+            f"train.curvature_at: later adapters of {opened.path} have measured clips of {dataset}, too; run it again without"
+        )
     plan = [_Merge(index, [name for name in names if name != dataset]) for index, names in _merged(opened)]
     plan = [merge for merge in plan if merge.datasets]
     if not plan:

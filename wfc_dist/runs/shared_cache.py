@@ -47,11 +47,13 @@ def adapter_identity(
         dataset: The data set of the adapter.
         earlier: sha256 of the adapters of all earlier rounds, in order, because some objectives use them.
     """
-    train = config.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "adapter")))
+    train = config.train.model_dump(mode="json", exclude=set(marked(TrainConfig, "adapter")) | config.train.unused())
     cluster, stopping, index = config.cluster, config.train.early_stopping, base.index + 1
     evaluate = config.evaluate.of(config.datasets[dataset])
     by_error = stopping is not None and stopping.metric == "error"  # the best step is the one with the lowest dev error
     replayed = [name for names in config.round_list()[: base.index] for name in names] if config.train.replay else []
+    at_base = config.train.curvature_at == "base" and base.index > 0
+    measured = config.round_list()[base.index - 1] if at_base else []
     return {
         "version": __version__,
         "base_sha256": base.sha256,
@@ -65,7 +67,11 @@ def adapter_identity(
         "dev_error": {"metric": evaluate.metric, "normalizer": evaluate.normalizer, **evaluate.decoding()} if by_error else None,
         "seeds": [init_seed(config, index), data_seed(config, index, dataset)],
         "workers": [cluster.workers_per_trainer, cluster.threads_per_worker, cluster.gpus_per_worker > 0],
-    }
+    } | (
+        {"measured": [[fingerprints.get(f"{name}/train"), source_of(config.datasets[name])] for name in measured]}
+        if measured
+        else {}
+    )
 
 
 _PLACE_OF_AUDIO = {"columns", "time_unit", "audio_dir", "path_parts", "tar", "data_dir", "data_files"}

@@ -1,4 +1,4 @@
-"""The curvature of the loss around a finished adapter, which EWC, Fisher-weighted and inverse-Hessian merges need.
+"""The curvature of the loss around a finished adapter, or around its base, which EWC and some merges need.
 
 The gradient of a window's mean token loss w.r.t. the whole weight W + scaling * B @ A of a module is G = g^T x, with the
 module's inputs x (T, in) and the gradients g (T, out) of its outputs. Per module, over N windows:
@@ -22,6 +22,7 @@ import torch
 
 from wfc_dist import activity
 from wfc_dist.data.batching import IGNORED, Batch, TrainingWindows, padded_batch
+from wfc_dist.data.sources import open_split
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import build, copy_values_, lora_layers, lora_parameters, train_mode_
@@ -135,6 +136,25 @@ def measure(
     batches = first_windows(windows, job.train.curvature_windows)
     loss, train = TokenLoss(model, job.train.precision), job.train
     return gather(loss, batches, train.statistics, warm.device, should_stop, loss_of_window=train.curvature_loss)
+
+
+def measure_base(job: TrainingJob, warm: WarmBase, should_stop: Callable[[], bool]) -> dict[str, torch.Tensor] | None:
+    """Returns the statistics at the base itself, on the first windows of each set of `job.earlier_data`; None when asked to stop.
+
+    They are means over the data sets, float32; {} without earlier data. The authors of IHR measure there: at the model that a new
+    task starts from, on the data of the task before.
+    """
+    model, train = build(warm, job.lora, job.init_seed), job.train  # a new adapter changes nothing
+    train_mode_(model, training=False)
+    loss, sums = TokenLoss(model, train.precision), dict[str, torch.Tensor]()
+    for item in job.earlier_data:
+        windows = TrainingWindows(open_split(item.dataset, item.data, "train"), train, warm.processor, item.data_seed)
+        batches = first_windows(windows, train.curvature_windows)
+        of_set = gather(loss, batches, train.statistics, warm.device, should_stop, loss_of_window=train.curvature_loss)
+        if of_set is None:
+            return None
+        sums = {key: sums.get(key, 0.0) + value.double() for key, value in of_set.items()}
+    return {key: (value / len(job.earlier_data)).float() for key, value in sums.items()}
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:

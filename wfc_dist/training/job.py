@@ -11,6 +11,21 @@ from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 
 
 @dataclass(frozen=True)
+class EarlierData:
+    """The training data of an adapter of the round before.
+
+    Attributes:
+        dataset: Name of the data set.
+        data: Where its splits are.
+        data_seed: Seed of the data order of that adapter.
+    """
+
+    dataset: str
+    data: DatasetConfig
+    data_seed: int
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """One adapter to train.
 
@@ -33,6 +48,8 @@ class TrainingJob:
         mirror: Object storage to which checkpoints, the adapter and the metrics log are published, and from which checkpoints
             are fetched.
         past_curvature: Adapter folders of earlier rounds, whose curvature `train.ewc` uses.
+        earlier_data: Data of the round that made `base`, on which the curvature at the base is measured; () for base 0 and where
+            it is measured at the adapter.
     """
 
     round_index: int
@@ -52,6 +69,7 @@ class TrainingJob:
     threads: int = 1
     mirror: AnyMirror = NO_MIRROR
     past_curvature: tuple[str, ...] = ()
+    earlier_data: tuple[EarlierData, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Returns what a checkpoint must agree on with a job that resumes from it.

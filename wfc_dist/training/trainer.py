@@ -256,13 +256,16 @@ class _Training:
         self.saved_step = self.progress.step
 
     def _measure_curvature(self, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the chosen adapter's curvature on world rank 0, which measures it alone, and {} elsewhere."""
+        """Returns the curvature at the chosen adapter, or at the base, on world rank 0, which measures it alone; {} elsewhere."""
         if self.train.curvature == "none":
             return {}
         measured: dict[str, torch.Tensor] | None = {}
         if self.writes:
             with log.span("curvature", phase="curvature", dataset=self.job.dataset):
-                measured = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
+                if self.train.curvature_at == "base":
+                    measured = curvature.measure_base(self.job, self.warm, self._asked_to_stop)
+                else:
+                    measured = curvature.measure(self.job, self.warm, chosen, self.windows, self._asked_to_stop)
         if self.world.from_first([measured is None])[0]:
             self._interrupt()  # the last state is kept; resuming measures again
         return measured or {}

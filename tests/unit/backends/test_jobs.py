@@ -7,11 +7,11 @@ import pytest
 from wfc_dist.backends import jobs
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
-from wfc_dist.rounds import Base
+from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs.opening import opened_for_writing
 
 
-def make(tmp_path: Path, **centralize: object) -> Config:
+def make(tmp_path: Path, train: dict[str, object] | None = None, **centralize: object) -> Config:
     return loading.parse(
         {
             "run": {"name": "r", "dir": str(tmp_path)},
@@ -19,7 +19,7 @@ def make(tmp_path: Path, **centralize: object) -> Config:
             "datasets": {name: {"source": name, "splits": {"train": "t"}} for name in "zya"},
             "rounds": {"centralize_every": 2},
             "centralize": centralize,
-            "train": {"curvature": "both"},
+            "train": train or {"curvature": "both"},
         }
     )
 
@@ -27,9 +27,22 @@ def make(tmp_path: Path, **centralize: object) -> Config:
 @pytest.mark.parametrize(("method", "expected"), [("ihr", ["z", "y"]), ("mean", []), ("fisher", [])])
 def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, method: str, expected: list[str]) -> None:
     with opened_for_writing(make(tmp_path, method=method), {}) as store:
-        assert jobs.previous_adapters(store, Base(0, "root", "0"), method) == ()
-        found = jobs.previous_adapters(store, Base(1, "base", "1"), method)
+        assert jobs.previous_adapters(store, Base(0, "root", "0"), method, []) == ()
+        found = jobs.previous_adapters(store, Base(1, "base", "1"), method, [])
         assert list(found) == [str(store.paths.adapter(1, name)) for name in expected]  # in the file's order
+
+
+def test_what_is_measured_at_the_base_is_that_of_the_round_before_and_in_an_adapter_of_this_one(tmp_path: Path) -> None:
+    config = make(tmp_path, {"curvature": "kronecker", "curvature_at": "base"}, method="ihr")
+    late, *own = (Adapter(name, f"folder of {name}", "sha", base, 1.0) for name, base in (("y", "0"), ("a", "1"), ("z", "1")))
+    with opened_for_writing(config, {}) as store:
+        root, base = Base(0, "root", "0"), Base(1, "base", "1")
+        assert jobs.training_job(store, root, "z").earlier_data == ()
+        assert jobs.previous_adapters(store, root, "ihr", own) == jobs.previous_adapters(store, base, "mean", own) == ()
+        found = jobs.training_job(store, base, "a").earlier_data
+        assert [(item.dataset, item.data) for item in found] == [(name, config.datasets[name]) for name in "zy"]
+        assert [item.data_seed for item in found] == [jobs.training_job(store, root, name).data_seed for name in "zy"]
+        assert jobs.previous_adapters(store, base, "ihr", [late, *own]) == ("folder of a",)
 
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", 1), (0, 0), (5, 5)])

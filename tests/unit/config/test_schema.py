@@ -50,6 +50,7 @@ def tree(**blocks: Any) -> dict[str, Any]:
         ({"train": {"ewc": {}}}, "set curvature to fisher, not none"),
         ({"train": {"ewc": {}, "curvature": "kronecker"}}, "set curvature to fisher, not kronecker"),
         ({"train": {"ewc": {}, "curvature": "both", "strategy": "zero3"}}, "zero3 shards them"),
+        ({"train": {"curvature": "both", "curvature_at": "base"}}, "curvature_at base .* set curvature to kronecker, not both"),
         ({"train": {"optimizer": "sgd", "strategy": "zero1"}}, "optimizer sgd works with strategy ddp, not zero1"),
         ({"train": {"distillation": {"weight": 1.5}}}, "train.distillation.weight"),
         (
@@ -139,8 +140,8 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     remedies = "lr warmup_steps precision max_grad_norm max_update_ratio"
     assert marked(TrainConfig, "remedy") == set(remedies.split())
     assert marked(CentralizeConfig, "remedy") == {"scale", "quorum", "late", "gate"}
-    checkpoints = "checkpoint_every curvature curvature_loss curvature_windows gradient_checkpointing loader_workers strategy"
-    checkpoints += " max_update_ratio"
+    checkpoints = "checkpoint_every curvature curvature_at curvature_loss curvature_windows gradient_checkpointing"
+    checkpoints += " loader_workers max_update_ratio strategy"
     assert marked(TrainConfig, "state") == set(checkpoints.split())
     assert marked(TrainConfig, "adapter") == {"checkpoint_every", "max_update_ratio", "loader_workers", "replay"}
     assert marked(Config, "figures") == {"evaluate.adapters", "evaluate.batch_size", "evaluate.interim"}

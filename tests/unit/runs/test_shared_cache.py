@@ -88,6 +88,18 @@ def test_what_changes_no_adapter_changes_no_identity(tmp_path: Path, blocks: dic
     assert identity(tmp_path, **blocks) == identity(tmp_path)
 
 
+def test_where_the_base_is_measured_the_data_of_the_round_before_counts(tmp_path: Path) -> None:
+    at_base = {"train": {"curvature": "kronecker", "curvature_at": "base"}}
+    noisy = SOURCES | {"x": {"source": "noisy", "splits": {"train": "t"}}}
+    rounds = {"rounds": [["x"], ["y"], ["z"]]}
+
+    def of(**blocks: Any) -> str:
+        return identity(tmp_path, Base(1, "base", "1"), "y", **rounds, **blocks)
+
+    assert of(**at_base) != of(train={"curvature": "kronecker"})
+    assert of(**at_base) != of(**at_base, datasets=noisy) and of() == of(datasets=noisy)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -1,5 +1,6 @@
 """Curvature against autograd: a merged copy in float64 whose dense weights are trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,17 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from training_gang import SPLITS, make_inputs, make_job
 
+from wfc_dist.config.datasets import DatasetConfig
 from wfc_dist.config.training import LoraConfig
+from wfc_dist.data.batching import TrainingWindows
+from wfc_dist.data.sources import open_split
 from wfc_dist.merging.curvature import MEASURED, Choice
 from wfc_dist.rounds import Base
 from wfc_dist.training import curvature
 from wfc_dist.training import model as models
+from wfc_dist.training.job import EarlierData
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.weights import peft_folder
 from wfc_dist.weights.warm_base import WarmBase
@@ -147,3 +153,38 @@ def test_the_file_reads_back(tmp_path: Path, loss: TokenLoss) -> None:
     curvature.write(tmp_path, found)
 
     assert all(torch.equal(value, found[name]) for name, value in load_file(tmp_path / peft_folder.STATISTICS).items())
+
+
+def test_at_the_base_it_is_measured_as_the_authors_of_ihr_do(tmp_path: Path) -> None:
+    """StevenVdEeckt/inverse-hessian-regularization a003492, code/espnet2/consolidate2.py: the model that the new task starts
+    from, on the data of the task before; here in float64 on whole weights, without an adapter."""
+    inputs = make_inputs(tmp_path)
+    tiny.make_dataset(tmp_path / "other", seed=2, train=4, dev=1)
+    sets = [EarlierData(name, DatasetConfig(source=str(tmp_path / name), splits=SPLITS), seed)
+            for name, seed in (("data", 3), ("other", 4))]  # fmt: skip
+    settings = {"curvature": "kronecker", "curvature_at": "base", "curvature_loss": "sum", "curvature_windows": 3}
+    job = replace(make_job(inputs, "new", **settings), earlier_data=tuple(sets))
+    warm = WarmBase(job.base)
+
+    found = curvature.measure_base(job, warm, lambda: False)
+
+    assert found is not None and curvature.measure_base(replace(job, earlier_data=()), warm, lambda: False) == {}
+    names = models.lora_layers(models.build(warm, job.lora, 1))
+    expected = dict.fromkeys(found, torch.zeros((), dtype=torch.float64))
+    dense = warm.model().double().requires_grad_()
+    seen: dict[str, torch.Tensor] = {}
+    for name in names:
+        module = dense.get_submodule(name)
+        module.register_forward_pre_hook(lambda _, given, name=name: seen.update({f"{name}.inputs": given[0].detach()[0]}))
+        module.register_full_backward_hook(lambda *given, name=name: seen.update({f"{name}.outputs": given[2][0][0]}))
+    for item in sets:
+        windows = TrainingWindows(open_split(item.dataset, item.data, "train"), job.train, warm.processor, item.data_seed)
+        for batch in curvature.first_windows(windows, 3):
+            texts = torch.cat([torch.tensor([[dense.config.decoder_start_token_id]]), batch["labels"][:, :-1]], 1)
+            logits = dense(input_features=batch["input_features"].double(), decoder_input_ids=texts).logits
+            functional.cross_entropy(logits[0], batch["labels"][0], reduction="sum").backward()
+            for key, rows in seen.items():
+                expected[key] = expected[key] + rows.T @ rows / len(rows) / 3 / len(sets)
+    assert found.keys() == seen.keys() and len(found) == 2 * len(names)
+    for key, value in found.items():
+        assert expected[key].norm() > 0 and (value.double() - expected[key]).norm() <= ROUNDING * expected[key].norm(), key

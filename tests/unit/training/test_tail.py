@@ -167,6 +167,28 @@ def test_the_large_directions_stay_as_they_are(shape: tuple[int, int]) -> None:
     assert (left[:, :12].T @ delta).norm() < 1e-6 * delta.norm() and (delta @ right[:12].T).norm() < 1e-6 * delta.norm()
 
 
+def test_a_second_round_begins_like_the_authors_second_task_while_turns_are_small() -> None:
+    """The authors keep U and sigma and turn V along with the weights; here the turned weights are decomposed again."""
+    generator, size = torch.Generator().manual_seed(6), 40
+    weight, gradient = (torch.randn(100, 120, generator=generator, dtype=torch.float64) for _ in range(2))
+    skew = torch.randn(size * (size - 1) // 2, generator=generator, dtype=torch.float64)
+    tail = tail_of(weight, size)
+    left, right = tail.left_OR.double(), tail.right_RI.double()
+
+    def first_step(left_OR: torch.Tensor, right_RI: torch.Tensor) -> torch.Tensor:
+        slope = left_OR.T @ gradient @ right_RI.T
+        return left_OR @ (slope.T - slope) @ right_RI
+
+    cosines = []
+    for scale in (1e-4, 5e-2):
+        delta = Rotation(tail.left_OR).of(scale * skew) @ right
+        again = tail_of(weight + delta, size)
+        turned = right + torch.linalg.lstsq(left, delta).solution
+        pair = first_step(left, turned), first_step(again.left_OR.double(), again.right_RI.double())
+        cosines.append(float(torch.cosine_similarity(*(step.flatten() for step in pair), dim=0)))
+    assert cosines[0] > 0.999 and 0 < cosines[1] < 0.9
+
+
 def test_a_tail_of_one_direction_is_refused(warm: WarmBase) -> None:
     with pytest.raises(
         ConfigError, match=r"lora.tail 0.04 of the 32 directions of model.decoder.layers.0.encoder_attn.k_proj is"
