@@ -9,11 +9,16 @@ import torch
 from lost_audio import events, run_damaged
 from processes import kill_tree, start_wfc, wait_for, wfc
 
-from wfc_dist import open_run
+from wfc_dist import caller, load_config, open_run
+from wfc_dist.backends.in_process import InProcessBackend
+from wfc_dist.coordinator.checks import check_start
 from wfc_dist.coordinator.history import forget, remerge
 from wfc_dist.coordinator.verify import verify_run
+from wfc_dist.errors import WfcError
 from wfc_dist.evaluation.matrix import read_matrix
+from wfc_dist.progress import Display
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain, peft_folder
 
@@ -69,6 +74,39 @@ def test_the_base_of_the_next_round_holds_it_and_says_so(tmp_path: Path, backend
     assert [(adapter.round_index, adapter.dataset) for adapter in opened.adapters(2)] == [(2, "d"), (2, "c")]
     if backend == "in_process":
         later_readers(path, opened, without)
+
+
+@pytest.mark.slow
+def test_a_result_that_comes_when_its_base_is_made_is_left_out_or_folded_in_once(tmp_path: Path) -> None:
+    path, opened, without = late_run(tmp_path)
+
+    def come(late: str) -> Path:
+        """The training of c ends in an attempt that finds base 1 committed without c."""
+        config = load_config(path, ["centralize.quorum=1", f"centralize.late={late}"])
+        with caller.put_back(), opened_for_writing(config, check_start(config).fingerprints) as store:
+            old = store.base(0)
+            assert old is not None
+            backend = InProcessBackend(store, Display(plain=True))
+            try:
+                return Path(backend.factorize(old, ["c"])["c"].path)
+            finally:
+                backend.shutdown()
+
+    with pytest.raises(WfcError, match="round 1, c: a result comes late and is left out: base 1 was made without c"):
+        come("never")
+    assert not list(opened.paths.adapters(1).glob("c*")), "neither committed nor left behind"
+    assert [(line["round"], line["dataset"]) for line in events(opened, "left_out")] == [(1, "c")]
+    assert [base.sha256 for base in opened.bases] == without[:2] and verify_run(opened.path, deep=True).damaged == {}
+
+    folder = come("next_round")
+    assert durable.read_manifest(folder)["late"] is True and come("next_round") == folder, "the first result counts"
+    assert [line.get("late") for line in events(opened, "adapter") if line["dataset"] == "c"] == [True]
+    wfc("run", path, *LATE)
+    member = opened.adapter(2, "c")
+    assert member is not None and "late" not in member.facts and opened.base(2).facts["grafted"] == {"c": opened.base(0).sha256}
+    assert opened.base(1).sha256 == without[1] and opened.base(2).facts["weights"] == {"d": 0.5, "c": 0.5}
+    told = wfc("lineage", opened.path).stdout
+    assert "came late" in told and "stale: trained against base 0" in told
 
 
 def later_readers(path: Path, opened: Run, without: list[str]) -> None:

@@ -134,7 +134,9 @@ def lineage_tree(run: Run) -> Tree:
             stale = f", stale: trained against {number.get(against, 'another base')}, {against[:12]}" if against else ""
             branch.add(Text(told + stale))
         for dataset, why in base.missing.items():
-            branch.add(Text(f"{dataset}: missing, {why}"))
+            came = run.adapter(base.index, dataset)
+            since = f"; adapter {came.sha256[:12]} came late" if came is not None and came.facts.get("late") else ""
+            branch.add(Text(f"{dataset}: missing, {why}{since}"))
         for trial in base.facts.get("gate", {}).get("trials", ()):
             said = "; ".join(trial["findings"]) or f"passed, the update is {trial['update_ratio']:.3g} times the weights"
             branch.add(Text(f"gate, {trial['what']}: {said}"))

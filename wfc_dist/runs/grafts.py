@@ -13,7 +13,7 @@ from wfc_dist.runs.records import standing
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
-_OF_THE_FOLDER = ("files", "schema", "checksum", "dataset", "base_sha256", "trained_against")
+_OF_THE_FOLDER = ("files", "schema", "checksum", "dataset", "base_sha256", "trained_against", "late")
 """Facts in an adapter's manifest that its place in a run decides."""
 
 

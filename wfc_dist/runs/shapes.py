@@ -59,6 +59,7 @@ class _Adapter(TypedDict, total=False):
     dev_loss: float | None
     dev_error: float | None
     trained_against: str
+    late: bool
 
 
 class _Line(TypedDict, total=False):

@@ -10,9 +10,9 @@ from typing import Any
 
 from wfc_dist import log
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import IntegrityError, Interrupted
+from wfc_dist.errors import IntegrityError, Interrupted, WfcError
 from wfc_dist.rounds import Adapter, Base, StagedBase
-from wfc_dist.runs import shapes
+from wfc_dist.runs import late_results, shapes
 from wfc_dist.runs.cards import base_card
 from wfc_dist.runs.layout import RunPaths, first_uncommitted, read_adapter, read_base, read_record, request_stop
 from wfc_dist.runs.provenance import describe_adapter, describe_base
@@ -204,7 +204,11 @@ class RunStore:
         """Commits a trained adapter. `facts` holds sha256, hours and anything else to record.
 
         The first result of a data set counts. A later one, of a gang that was given up or of an earlier attempt, is removed, and
-        the adapter that is there is returned.
+        the adapter that is there is returned. An adapter whose round has a base without it says that it is `late`.
+
+        Raises:
+            WfcError: The round has a base without the data set, and no later round folds the adapter in. It is removed, and the
+                ledger says so.
         """
         final = self.paths.adapter(base.index + 1, dataset)
         if (there := self._committed_against(base, dataset)) is not None:
@@ -212,6 +216,9 @@ class RunStore:
             shutil.rmtree(staged, ignore_errors=True)
             self.mirror.remove(staged)
             return there
+        if late_results.is_late(self.paths, base.index + 1, dataset):
+            self._require_use(base.index + 1, dataset, staged, facts)
+            facts = {**facts, "late": True}
         with log.span("commit_adapter", phase="recording", dataset=dataset):
             if self.mirror.is_remote:  # the trainer runs on another node and has published its files
                 self.mirror.fetch(staged)
@@ -224,6 +231,14 @@ class RunStore:
             self.mirror.remove(staged)
             self.ledger.record_commit("adapter", facts, round=base.index + 1, dataset=dataset)
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
+
+    def _require_use(self, round_index: int, dataset: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        reason = late_results.no_use_of(self.paths, self.config.centralize.late, round_index, dataset)
+        if reason is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+            self.mirror.remove(staged)
+            self.ledger.record("left_out", round=round_index, dataset=dataset, sha256=facts["sha256"], reason=reason)
+            raise WfcError(f"round {round_index}, {dataset}: a result comes late and is left out: {reason}")
 
     def _committed_against(self, base: Base, dataset: str) -> Adapter | None:
         """Returns the committed adapter of a data set against `base`; None if there is none, or a damaged one."""
