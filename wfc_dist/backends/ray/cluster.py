@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from wfc_dist.backends.ray import embedded
+from wfc_dist.backends.ray import embedded, joined
 from wfc_dist.backends.ray.embedded import NOBODY, User
 from wfc_dist.backends.ray.placement import Node
 from wfc_dist.config.cluster import ClusterConfig
@@ -53,7 +53,7 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES, u
         cluster: Has the address; without one `RAY_ADDRESS` counts, which `ray job submit` sets. `prepare_environment` must
             have been called.
         store_bytes: Size of the object store of an embedded node.
-        user: Who is told of an embedded node.
+        user: Who is told when Ray is lost, or an embedded node is started again.
 
     Raises:
         ConfigError: No cluster answers at the address, or the cluster refuses the token or runs other versions of Ray or Python.
@@ -72,7 +72,8 @@ def connected(cluster: ClusterConfig, store_bytes: int = EMBEDDED_STORE_BYTES, u
     else:
         _join(address)
         try:
-            yield
+            with joined.watched(ray.get_runtime_context().gcs_address, user):
+                yield
         finally:
             embedded.disconnect()
 

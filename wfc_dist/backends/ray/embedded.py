@@ -172,11 +172,17 @@ def _watch(processes: Collection[psutil.Process], over: threading.Event) -> None
             is_gone = state in (None, psutil.STATUS_ZOMBIE)
             if (is_gone or num_stopped[process] * POLL_S >= STOPPED_S) and not over.is_set():
                 how = _how_it_ended(process.pid) if is_gone else f"has been stopped (SIGSTOP) for {STOPPED_S:g} s"
-                _end(f"{name}, a part of Ray on this machine, {how}{last_words()}", processes)
+                end(f"{name}, a part of Ray on this machine, {how}{last_words()}", processes)
                 return
 
 
-def _end(what: str, processes: Collection[psutil.Process]) -> None:
+def end(what: str, processes: Collection[psutil.Process]) -> None:
+    """Tells the user that Ray is lost, and ends a command with EXIT_INTERRUPTED, and processes with it.
+
+    Args:
+        what: What was lost, and how.
+        processes: Ray's own, where they belong to this program.
+    """
     family = _with_children(processes)
     try:
         _users[-1].lost(f"{what}; the same command goes on from the last checkpoints")
