@@ -8,7 +8,8 @@
 #   WFC_MAX_REQUEUES   how often the coordinator puts itself back           default: 20
 #
 # Warning signal (USR1: before the time limit, or on preemption): the coordinator alone ends and is requeued. Its jobs train
-# on, and the next coordinator finds them. SIGTERM and `wfc stop`: every job checkpoints or leaves the queue.
+# on, and the next coordinator finds them. A coordinator that ends with 75 by itself is requeued, too: nodes that are left out, a
+# disk that is full, a lock that a crash has left. SIGTERM and `wfc stop`: every job checkpoints or leaves the queue.
 #SBATCH --job-name=wfc-coordinator
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
@@ -18,7 +19,7 @@
 #SBATCH --signal=B:USR1@60
 # shellcheck disable=SC2317 # a function that a trap calls
 set -u
-restarts=${SLURM_RESTART_COUNT:-0} wfc='' again=''
+restarts=${SLURM_RESTART_COUNT:-0} wfc='' again='' terminated=''
 say() { echo "per-adapter.sh: $(date +%FT%T) $*"; }
 [ -n "${SLURM_JOB_ID:-}" ] || { say "this is a batch script: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
 [ $# -ge 1 ] || { say "usage: sbatch slurm/per-adapter.sh CONFIG [key.path=value ...]"; exit 2; }
@@ -30,12 +31,24 @@ setup() { # the user's lines may read unset variables, as module and conda do, a
 setup; code=$? # not `setup || ...`, which would switch off a set -e of the user's
 [ $code = 0 ] || { say "WFC_SETUP failed with exit code $code: $WFC_SETUP"; exit 2; }
 
+run_dir=$("${WFC_PYTHON:-python}" -c '
+import sys
+from wfc_dist import errors
+from wfc_dist import load_config
+try:
+    print(load_config(sys.argv[1], sys.argv[2:]).run_dir())
+except errors.WfcError as error:
+    sys.exit(f"wfc: {error.message}")' "$@") || {
+    say "the configuration cannot be used, or WFC_PYTHON=${WFC_PYTHON:-python} has no wfc_dist"
+    exit 2
+}
+
 on_warning() { # SIGKILL, because on any other signal wfc would stop the jobs
     again=yes interrupted=yes
     [ -z "$wfc" ] || kill -KILL "$wfc" 2>/dev/null
 }
 trap on_warning USR1
-trap 'interrupted=yes; [ -z "$wfc" ] || kill -TERM "$wfc" 2>/dev/null' TERM
+trap 'interrupted=yes terminated=yes; [ -z "$wfc" ] || kill -TERM "$wfc" 2>/dev/null' TERM
 say "job $SLURM_JOB_ID, start $((restarts + 1)), on $(hostname)"
 "${WFC_PYTHON:-python}" -m wfc_dist run --plain "$@" cluster.backend=slurm &
 wfc=$!
@@ -47,7 +60,10 @@ while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: no
     [ -n "$interrupted" ] || break
 done
 say "wfc ended with exit code $code"
-if [ -n "$again" ] && [ $code -gt 128 ]; then
+[ -z "$again" ] || [ $code -gt 128 ] || again='' # it came to its own end before the signal
+# 75 without a signal: something that passes. RUN/stop is there where a person or a drain asked for the stop.
+[ -n "$terminated" ] || [ $code != 75 ] || [ -e "$run_dir/stop" ] || again=yes
+if [ -n "$again" ]; then
     if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
         say "requeueing the coordinator (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20}); its jobs go on"
         scontrol requeue "$SLURM_JOB_ID"

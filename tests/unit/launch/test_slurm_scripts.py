@@ -115,10 +115,13 @@ def test_a_warning_reaches_wfc_once_and_requeues_a_bounded_number_of_times(
     assert ("WFC_MAX_REQUEUES=3 is reached" in (place / "out").read_text()) == (restarts == 3)
 
 
+@pytest.mark.parametrize("script", ["round.sh", "per-adapter.sh"])
 @pytest.mark.parametrize(("restarts", "requeued"), [(2, True), (3, False)])
-def test_what_passes_by_itself_requeues_a_bounded_number_of_times(place: Path, restarts: int, requeued: bool) -> None:
+def test_what_passes_by_itself_requeues_a_bounded_number_of_times(
+    place: Path, script: str, restarts: int, requeued: bool
+) -> None:
     (place / "go").write_text("75")
-    process = start(place, "config.yaml", SLURM_RESTART_COUNT=str(restarts), WFC_MAX_REQUEUES="3")
+    process = start(place, "config.yaml", script=script, SLURM_RESTART_COUNT=str(restarts), WFC_MAX_REQUEUES="3")
     assert process.wait(30) == 75
     assert calls(place) == (f"requeue {os.getpid()}\n" if requeued else "")
 
@@ -135,6 +138,23 @@ def test_the_exit_code_is_that_of_wfc_and_nothing_is_requeued_without_a_warning(
     arguments = (place / "wfc.args").read_text()
     assert "config.yaml cluster.backend=ray cluster.address=127.0.0.1:" in arguments
     assert 'cluster.wait_for_nodes=["node1","node2"] train.lr=1e-4' in arguments, "what the user says comes last and wins"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 75])
+def test_a_coordinator_that_was_asked_to_stop_or_has_failed_is_not_requeued(place: Path, code: int) -> None:
+    (place / "go").write_text(str(code))
+    (place / "run").mkdir()
+    (place / "run" / "stop").write_text("wfc stop")
+    process = start(place, "config.yaml", "run.name=run", script="per-adapter.sh")
+    assert process.wait(30) == code and calls(place) == ""
+    assert "run --plain config.yaml run.name=run cluster.backend=slurm" in (place / "wfc.args").read_text()
+
+
+def test_a_coordinator_that_is_cancelled_is_not_requeued(place: Path) -> None:
+    process = start(place, "config.yaml", script="per-adapter.sh")
+    await_file(place / "wfc.started", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75 and calls(place) == ""
 
 
 def test_the_token_is_fresh_and_on_no_command_line(place: Path) -> None:
