@@ -11,6 +11,8 @@ from wfc_dist.progress import Display
 from wfc_dist.runs.store import RunStore
 
 logger = logging.getLogger(__name__)
+START_LIMIT = "cluster.start_timeout_s"
+"""The key that the reason of a start names which took too long."""
 
 
 class NodeFailures:
@@ -103,6 +105,7 @@ class NodeFailures:
             return None
         each = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
         message = f"no node is left for the work (cluster.node_failures = {self._max_failures}): {each}"
+        slow = f"raise {START_LIMIT} if it is only slow" if any(START_LIMIT in reason for reason in reasons.values()) else ""
         if self.has_worked:
-            return Interrupted(f"{message}. The same command goes on")
-        return GangFailedError(f"{message}. Repair a node, then run the same command")
+            return Interrupted(f"{message}. The same command goes on{f'; {slow}' if slow else ''}")
+        return GangFailedError(f"{message}. Repair a node{f', or {slow}' if slow else ''}, then run the same command")
