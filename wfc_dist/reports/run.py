@@ -12,6 +12,7 @@ from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix, read_matrix
 from wfc_dist.evaluation.rates import RateReader
 from wfc_dist.reports import plots
 from wfc_dist.reports.errors import errors_section
+from wfc_dist.reports.gate import gate_section, has_gate
 from wfc_dist.reports.headline import headline
 from wfc_dist.reports.html import render
 from wfc_dist.reports.lineage import lineage_section, round_anchor
@@ -54,6 +55,7 @@ def write_report(run_dir: Path, audio: int = 0) -> Path:
         _section("The worst utterances", utterances_section, matrix, reader, audio),
         _section("From base to base", _rounds, matrix),
         _section("Which data made which base", lineage_section, run),
+        *([_section("What the gate decided", gate_section, run)] if has_gate(run) else ()),
         _section("Learning curves", _curves, run, matrix),
         _section("Exactness of the average and of the merge", _exactness, run, matrix),
         _section("Where the time went", _times, run),

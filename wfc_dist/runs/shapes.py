@@ -9,7 +9,7 @@ class _Trial(TypedDict, total=False):
     __pydantic_config__ = STRICT  # type: ignore[misc]
     what: Required[str]
     findings: Required[list[str]]
-    update_ratio: Required[float]
+    update_ratio: Required[float | None]
 
 
 class _Gate(TypedDict, total=False):
