@@ -22,6 +22,7 @@ from wfc_dist.doctor.findings import Finding
 from wfc_dist.doctor.sites import check_slurm
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.training.precision import has_bf16
 
 ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
 
@@ -238,6 +239,19 @@ def test_a_node_on_which_every_job_fails_is_excluded(slurm: SlurmCluster, shared
     assert [(line["host"], line["kind"]) for line in ledger(run_dir, "failure")] == [("node1", "failed at its start")] * 2
     (adapter,) = ledger(run_dir, "adapter")
     assert adapter["host"] != "node1" and slurm.info(adapter["slurm_job"])["ExcNodeList"] == "node1"
+
+
+@pytest.mark.slow
+def test_a_job_says_what_precision_auto_is(slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm.use(monkeypatch)
+    train, evaluate = {"max_steps": 2, "precision": "auto"}, {"adapters": False, "max_clips": 1}
+    config = tiny.make_config(shared, rounds=[["a"]], train=train, evaluate=evaluate, cluster={"backend": "slurm"})
+    wfc("run", config, "--plain")
+
+    run_dir = shared / "runs" / "tiny"
+    (line,) = ledger(run_dir, "precision")
+    assert line["precision"] == Run(run_dir).config.train.precision == ("bf16" if has_bf16(use_gpu=False) else "fp32")
+    assert len(starts(run_dir, "precision-1")) == 1
 
 
 @pytest.mark.slow

@@ -114,6 +114,18 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert rows(job) == rows(straight[0])
 
 
+def test_a_training_in_bf16_goes_on_bit_for_bit(inputs: Path, warm: WarmBase, world: World) -> None:
+    straight, job = (make_job(inputs, f"bf16-{name}", max_steps=4, precision="bf16") for name in ("straight", "stopped"))
+    expected = train_adapter(straight, warm, world)
+
+    interrupt(job, warm, world, 2)
+    torch.manual_seed(99)
+    result = train_adapter(job, warm, world)
+
+    assert result.sha256 == expected.sha256 and result.resumed_from == 2
+    assert rows(job) == rows(straight)
+
+
 def test_a_damaged_checkpoint_costs_steps_and_no_bits(
     inputs: Path, warm: WarmBase, world: World, straight: tuple[TrainingJob, TrainingResult]
 ) -> None:

@@ -332,6 +332,12 @@ class Config(Strict):
             raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
         return self
 
+    def with_precision(self, train: str) -> "Config":
+        """Returns the configuration with a precision in the place of `auto`; one that is not `auto` stays."""
+        if self.train.precision != "auto":
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": train})})
+
     def round_list(self) -> list[list[str]]:
         """Returns the data-set names of every round; `centralize_every: K` takes them in the order of `datasets`."""
         if isinstance(self.rounds, list):

@@ -240,8 +240,9 @@ class TrainConfig(Strict):
     """Windows of 30 s in one micro-batch of one worker."""
     gradient_accumulation: int = Field(2, ge=1)  # [C]
     """Micro-batches of one optimizer step."""
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], REMEDY] = "fp32"  # [C] bf16; fp32 runs everywhere
-    """Numbers inside the model: bf16 and fp16 are autocast; the factors, their gradients and moments stay float32."""
+    precision: Annotated[Literal["fp32", "bf16", "fp16", "auto"], REMEDY] = "fp32"  # [C] bf16; fp32 runs everywhere
+    """Numbers inside the model: bf16 and fp16 are autocast; the factors, their gradients and moments stay float32. `auto` is bf16
+    where every processor that trains calculates in it itself, else fp32; the first attempt decides (docs/training.md)."""
     strategy: Annotated[Literal["ddp", "zero0", "zero1", "zero2", "zero3"], Leaves(("state",))] = "ddp"
     """What is split over the workers of a trainer: ddp nothing, zero0 to zero3 by DeepSpeed (docs/training.md)."""
     packing: bool = False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.room import least_bytes, memory_bytes
+from wfc_dist.training.precision import HALF, has_bf16
 
 _FRAMES, _LABELS = 1500, 448
 _VALUES_A_LAYER = 34
@@ -30,7 +31,7 @@ class Machine:
         num_cores: Of this machine.
         memory_bytes: Of the machine or its container.
         gpu_bytes: Memory of each GPU.
-        has_bf16: Whether the GPUs calculate in bfloat16.
+        has_bf16: Whether the GPUs, or without any the CPU, calculate in bfloat16 themselves.
     """
 
     num_cores: int
@@ -57,7 +58,7 @@ class ModelSize:
         """About what the backward pass of one window keeps."""
         layers = _FRAMES * self.encoder_layers + 2 * _LABELS * self.decoder_layers
         values = layers * _VALUES_A_LAYER * self.width + 6 * _FRAMES * self.width
-        return values * (4 if precision == "fp32" else 2) + 3 * 4 * _LABELS * _VOCABULARY
+        return values * (2 if precision in HALF else 4) + 3 * 4 * _LABELS * _VOCABULARY
 
 
 def this_machine() -> Machine:
@@ -66,7 +67,7 @@ def this_machine() -> Machine:
 
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = tuple(int(torch.cuda.get_device_properties(index).total_memory) for index in range(num_gpus))
-    return Machine(os.cpu_count() or 1, memory_bytes(), gpus, bool(gpus) and torch.cuda.is_bf16_supported())
+    return Machine(os.cpu_count() or 1, memory_bytes(), gpus, has_bf16(use_gpu=bool(gpus)))
 
 
 def model_size(model: str, root: Path | None) -> ModelSize | None:

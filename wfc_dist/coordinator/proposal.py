@@ -179,7 +179,7 @@ def _explain_head(proposal: Proposal, *, has_model: bool, num_sets: int) -> None
 def _training(proposal: Proposal, corpora: Sequence[Corpus], machine: Machine, root: Path | None) -> dict[str, Any]:
     """Returns the block `train`: windows by the memory, steps by the hours of speech."""
     has_gpu = bool(machine.gpu_bytes)
-    precision = "bf16" if machine.has_bf16 else "fp32"
+    precision = ("bf16" if has_gpu else "auto") if machine.has_bf16 else "fp32"
     mean_s, known_hours = _mean_length_s(corpora), _mean_hours(corpora)
     hours = known_hours or 1.0
     packing = mean_s is not None and mean_s < _SHORT_S
@@ -196,14 +196,15 @@ def _training(proposal: Proposal, corpora: Sequence[Corpus], machine: Machine, r
                              "gradient_accumulation": accumulation, "precision": precision, "packing": packing,
                              "checkpoint_every": max(1, min(steps // 5, 200))}  # fmt: skip
     seen = steps * batch * accumulation / max(windows, 1)
-    device = "a GPU that has it" if has_gpu else "no GPU is here"
+    has = "a GPU that has it" if has_gpu else "bf16 here, the CPU has it; fp32 on one that has not"
+    has_not = "a GPU without bf16" if has_gpu else "no GPU is here, and the CPU has no bf16"
     cap = f"; {'no GPU is here, which' if not has_gpu else 'this'} keeps it at {most}" if wanted > most else ""
     reasons = {
         "max_steps": (f"about {seen:.1f} passes over a set's {hours:.2f} h" if known_hours else "the hours are not known") + cap,
         "warmup_steps": "a share of max_steps",
         "batch_size": why,
         "gradient_accumulation": f"{batch * accumulation} windows a step",
-        "precision": device if precision == "bf16" else ("a GPU without bf16" if has_gpu else "no GPU is here"),
+        "precision": has if machine.has_bf16 else has_not,
         "packing": f"clips have {mean_s:.1f} s on average" if mean_s else "their lengths are not known",
     }
     if all("dev" in corpus.splits for corpus in corpora):

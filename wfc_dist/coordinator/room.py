@@ -10,6 +10,7 @@ from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.sizes import WeightSizes, weight_sizes
 from wfc_dist.errors import ConfigError
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.training.precision import HALF
 
 
 def check_room(config: Config, root: Path | None) -> list[str]:
@@ -128,7 +129,7 @@ def least_bytes(train: TrainConfig, num_root: int, num_trained: int) -> int:
         num_trained: Those of the adapter. Of each there is the value and the gradient, of AdamW under ddp also two moments.
     """
     is_whole = train.strategy in ("ddp", "zero0") and train.optimizer == "adamw"
-    return num_root * (4 if train.precision == "fp32" else 2) + num_trained * (16 if is_whole else 8)
+    return num_root * (2 if train.precision in HALF else 4) + num_trained * (16 if is_whole else 8)
 
 
 def _check_gpu_memory(config: Config, least: int) -> None:

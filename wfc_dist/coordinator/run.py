@@ -21,6 +21,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.checks import Checked, check_start
 from wfc_dist.coordinator.ending import say_interrupted
 from wfc_dist.coordinator.notify import notify
+from wfc_dist.coordinator.precision import settle
 from wfc_dist.coordinator.signals import StopOnSignal
 from wfc_dist.errors import Interrupted, WfcError, exit_code_of
 from wfc_dist.progress import Display
@@ -223,7 +224,9 @@ def _backend(
     """Starts the backend of the configuration; `stack` ends it. Returns its trainers, which also decode, and its centralizer."""
     if store.config.cluster.backend == "in_process":
         from wfc_dist.backends.in_process import InProcessBackend
+        from wfc_dist.training.precision import has_bf16
 
+        settle(store, lambda: {"this machine": has_bf16(use_gpu=store.config.cluster.gpus_per_worker > 0)}, display.say)
         here = InProcessBackend(store, display)
         stack.callback(here.shutdown)
         return here, here
@@ -231,8 +234,10 @@ def _backend(
         from wfc_dist.backends.slurm.backend import SlurmBackend
 
         jobs = SlurmBackend(store, display, checked.hours)
+        settle(store, jobs.nodes_with_bf16, display.say)
         return jobs, jobs
     from wfc_dist.backends.ray.admission import admit
+    from wfc_dist.backends.ray.bf16 import nodes_with_bf16
     from wfc_dist.backends.ray.centralizer import RayCentralizer
     from wfc_dist.backends.ray.fleet import Fleet
     from wfc_dist.backends.ray.nodes import Nodes
@@ -242,6 +247,7 @@ def _backend(
         user = User(display.say, store.raise_if_stopped, partial(_lose_ray, store))
         stack.enter_context(connected(store.config.cluster, EMBEDDED_STORE_BYTES, user))
     nodes = Nodes(store, display, admit(store, display.say))
+    settle(store, lambda: nodes_with_bf16(store, nodes), display.say)
     fleet = Fleet(store, display.say, nodes)
     centralizer = RayCentralizer(store, nodes)
     stack.callback(centralizer.shutdown)

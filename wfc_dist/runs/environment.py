@@ -59,6 +59,11 @@ def commit_of(folder: Path) -> str:
     return done.stdout.strip()
 
 
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Returns what the processor of this machine says that it can do, such as avx512_bf16; empty where the system has no list."""
+    return frozenset(_field(path, "flags").split())
+
+
 def gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     """Returns the model of every NVIDIA GPU of this machine, as its driver names it."""
     return [model for path in sorted(folder.glob("*/information")) if (model := _field(path, "Model"))]

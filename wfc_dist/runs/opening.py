@@ -180,6 +180,7 @@ def _opened(
     if has_record(paths):
         recorded, anew = _check_unchanged(paths, config, fingerprints, may_begin_anew=not isinstance(mirror, Mirror))
         attempt = int(recorded["attempt"]) + 1
+        config = config if anew else _as_settled(config, recorded)
         remedy = {} if anew else _remedy(recorded, config)
         more |= {key: recorded[key] for key in ("arrivals", "rolled_back_to") if key in recorded}
     store = RunStore(paths, config, attempt, mirror, require_lock)
@@ -205,12 +206,25 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
         store.mirror.publish_file(path)
 
 
+def settle_precision(store: RunStore, precision: str) -> None:
+    """Puts a precision in the place of `auto` in the configuration of a run, for good: a resume takes what is recorded."""
+    store.config = store.config.with_precision(precision)
+    recorded = read_record(store.paths)
+    more = {key: value for key, value in recorded.items() if key not in ("config", "config_sha256", "data", "attempt")}
+    record_config(store, recorded["data"], more)
+
+
+def _as_settled(config: Config, recorded: Mapping[str, Any]) -> Config:
+    """Returns a configuration whose `auto` is what an earlier attempt has made of it (see `settle_precision`)."""
+    return config.with_precision(loading.parse(recorded["config"]).train.precision)
+
+
 def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:
     """Returns the record of a run, and the keys that differ in `config`, without those that a resume may change."""
     recorded = read_record(paths)
     # Parsed, so that keys that are newer than the run get their defaults.
     at_start = loading.parse(recorded["config"], str(paths.config)).model_dump(mode="json")
-    return recorded, loading.changed_keys(at_start, config.model_dump(mode="json"))
+    return recorded, loading.changed_keys(at_start, _as_settled(config, recorded).model_dump(mode="json"))
 
 
 def _check_unchanged(

@@ -21,6 +21,7 @@ from wfc_dist.config.training import TrainConfig
 from wfc_dist.errors import ConfigError, TrainingError, require
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import lora_parameters
+from wfc_dist.training.precision import has_bf16
 from wfc_dist.training.world import World
 
 
@@ -46,6 +47,13 @@ def make_engine(loss: TokenLoss, train: TrainConfig, world: World) -> "Engine":
 
 def check_precision(train: TrainConfig, device: torch.device) -> None:
     """Raises ConfigError if the device or the strategy cannot train in `train.precision`."""
+    if train.precision == "auto":
+        raise ConfigError("train.precision: auto is decided when a run starts; give bf16 or fp32 where there is no run")
+    if train.precision == "bf16" and device.type == "cuda" and not has_bf16(use_gpu=True):
+        raise ConfigError(
+            f"train.precision: {torch.cuda.get_device_name(device)} has no bf16; use a GPU of compute capability 8 or more, or "
+            "start another run in fp32 or fp16"
+        )
     if train.precision == "fp16" and device.type == "cpu":
         raise ConfigError("train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if train.precision == "fp16" and train.strategy != "ddp":

@@ -86,6 +86,12 @@ def test_a_gpu_is_used_and_filled():
     assert tree["train"]["batch_size"] * tree["train"]["gradient_accumulation"] == 16
 
 
+def test_a_cpu_that_has_bf16_is_used_so_and_another_one_may_follow():
+    proposal = propose([corpus("a", "train")], replace(CPU, has_bf16=True))
+    assert proposal.tree["train"]["precision"] == "auto" and "the CPU has it" in proposal.text()
+    assert propose([corpus("a", "train")], CPU).tree["train"]["precision"] == "fp32"
+
+
 def test_short_clips_are_packed_and_long_ones_are_not():
     assert propose([corpus("a", "train", hours=1, clips=1000)], CPU).tree["train"]["packing"]
     assert not propose([corpus("a", "train", hours=10, clips=1500)], CPU).tree["train"]["packing"]

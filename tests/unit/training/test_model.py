@@ -267,6 +267,7 @@ def test_parameters_of_another_adapter_are_refused(warm: WarmBase) -> None:
     ("train", "device", "message"),
     [
         (TrainConfig(precision="fp16"), "cpu", "fp16 needs a GPU"),
+        (TrainConfig(precision="auto"), "cpu", "auto is decided when a run starts"),
         (TrainConfig(precision="fp16", strategy="zero2"), "cuda", "ddp only"),
     ],
 )

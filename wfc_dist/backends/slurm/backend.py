@@ -12,7 +12,7 @@ from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState
 from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec, SubmittedJob
-from wfc_dist.backends.slurm.payloads import CentralizePayload, ScorePayload, TrainPayload, WorkerSettings
+from wfc_dist.backends.slurm.payloads import CentralizePayload, PrecisionPayload, ScorePayload, TrainPayload, WorkerSettings
 from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.config.schema import Config
 from wfc_dist.errors import ConfigError, WfcError
@@ -53,6 +53,27 @@ class SlurmBackend:
         self._cluster, self._num_gpus = store.config.cluster, int(store.config.cluster.gpus_per_worker)
         self._failures = NodeFailures(store, display)
         self._num_merges: Counter[str] = Counter()  # by key, in this attempt
+
+    def nodes_with_bf16(self) -> dict[str, bool]:
+        """Returns host -> whether it calculates in bfloat16, for the node that Slurm gives to a job with a trainer's resources.
+
+        The coordinator's own processor may be of another kind. Submits one small job, and waits for it.
+        """
+        found: dict[str, bool] = {}
+        spec = JobSpec(
+            label="precision",
+            title="precision auto",
+            key=sha256_json({"precision": "auto"}),
+            make_payload=lambda: PrecisionPayload(self._cluster.threads_per_worker, self._num_gpus),
+            resources=submission.decoder_resources(self._cluster),
+            facts={"work": "precision"},
+        )
+        with log.span("precision", phase="waiting for trainers"):
+            JobLoop(
+                self._store, self._store.current_round(), self._display.say,
+                lambda _, result: found.update({result.host: result.value["has_bf16"]}), self._failures,
+            ).run([spec])  # fmt: skip
+        return found
 
     def broadcast(self, base: Base) -> None:
         """See `rounds.Trainers`. No process outlives its job, so each job reads the base from its folder and verifies it."""

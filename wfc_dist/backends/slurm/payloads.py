@@ -1,4 +1,4 @@
-"""The three payloads of jobs: train an adapter, centralize, score a model. torch is loaded when a payload is called."""
+"""The payloads of jobs: train an adapter, centralize, score a model, ask a node. torch is loaded when a payload is called."""
 
 import os
 from collections.abc import Mapping
@@ -83,6 +83,22 @@ class ScorePayload:
         worker.on_decoded = lambda share: context.begin()
         decoded = worker.score(self.task)
         return {"hypotheses": {name: [asdict(row) for row in rows] for name, rows in decoded.items()}, "folders": []}
+
+
+@dataclass(frozen=True)
+class PrecisionPayload:
+    """Says whether the node of a job calculates in bfloat16."""
+
+    threads: int
+    num_gpus: int
+
+    def __call__(self, context: RankContext) -> dict[str, Any]:
+        """See `Payload`."""
+        _prepare(self.threads, context.local_rank, self.num_gpus)
+        from wfc_dist.training.precision import has_bf16
+
+        context.begin()
+        return {"has_bf16": has_bf16(use_gpu=self.num_gpus > 0), "folders": []}
 
 
 @dataclass(frozen=True)
