@@ -22,7 +22,7 @@ from wfc_dist.doctor.findings import Finding
 from wfc_dist.doctor.sites import check_slurm
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
-from wfc_dist.training.precision import has_bf16
+from wfc_dist.runs.precision import has_bf16
 
 ALONE = "cluster.cpus_per_worker=8"  # a whole node: three jobs stand on three hosts
 

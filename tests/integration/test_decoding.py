@@ -16,7 +16,7 @@ from wfc_dist.config.schema import EvaluateConfig
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError
 from wfc_dist.evaluation import decoding
-from wfc_dist.evaluation.decoder import Decoder
+from wfc_dist.evaluation.decoder import Decoder, in_bfloat16
 from wfc_dist.evaluation.decoding import decode_sets, transcribe_clip
 from wfc_dist.evaluation.hallucinations import compression_ratio
 from wfc_dist.evaluation.windows import cut_at_quiet, windows_of
@@ -194,6 +194,28 @@ def test_adapter_changes_what_is_decoded_and_the_model_it_wraps_is_used(whisper,
 
     assert isinstance(adapted, PeftModel)
     assert decode_set(adapted, processor, split, EvaluateConfig(max_clips=1)) != before
+
+
+def test_in_bfloat16_layers_are_rounded_and_logits_are_not(whisper, split, tmp_path):
+    model, processor = whisper
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(1)
+    adapter = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
+    features = Decoder(model, processor).features([split.audio(0)])
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    for exact in (model, adapter):
+        rounded = in_bfloat16(exact)
+        with torch.inference_mode():
+            wanted = exact(input_features=features, decoder_input_ids=start).logits
+            logits = rounded(input_features=features.bfloat16(), decoder_input_ids=start).logits
+        assert rounded.dtype == torch.bfloat16 and logits.dtype == torch.float32
+        error = float((logits - wanted).norm() / wanted.norm())
+        assert 0 < error < 0.05, "eight bits of a number are kept"
+        assert len(logits.unique()) > 0.9 * logits.numel(), "logits of eight bits would be full of ties"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert in_bfloat16(rounded) is rounded
+    one = EvaluateConfig(precision="bf16")
+    assert [text.id for text in decode_set(adapter, processor, split, one)] == [clip.id for clip in split.clips]
 
 
 def test_packing_joins_clips_of_a_language(whisper, mixed):

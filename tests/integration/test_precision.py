@@ -8,11 +8,13 @@ import tiny
 from wfc_dist.config.loading import load_config
 from wfc_dist.coordinator.run import run
 from wfc_dist.errors import Interrupted
+from wfc_dist.evaluation.hypotheses import read_hypotheses
+from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.progress import Display
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.precision import decided, has_bf16
 from wfc_dist.training.job import Progress
-from wfc_dist.training.precision import decided, has_bf16
 
 
 class StoppingDisplay(Display):
@@ -30,16 +32,23 @@ class StoppingDisplay(Display):
 
 
 def test_a_stopped_run_goes_on_in_its_precision_with_the_same_bytes(tmp_path: Path) -> None:
-    path = tiny.make_config(tmp_path, rounds=[["a"]], train={"precision": "auto"}, evaluate={"adapters": False})
+    path = tiny.make_config(
+        tmp_path, rounds=[["a"]], train={"precision": "auto"}, evaluate={"adapters": False, "precision": "auto"}
+    )
     expected, _ = decided({"this machine": has_bf16(use_gpu=False)})
-    straight = run(load_config(path, [f"train.precision={expected}", "run.name=straight"]), Display(plain=True))
+    straight = run(
+        load_config(path, [*(f"{key}.precision={expected}" for key in ("train", "evaluate")), "run.name=straight"]),
+        Display(plain=True),
+    )
     config = load_config(path)
     with pytest.raises(Interrupted, match="stopped at step 2"):
         run(config, StoppingDisplay(RunPaths(config.run_dir()).stop_file))
 
     resumed = run(config, Display(plain=True))
 
-    assert Run(config.run_dir()).config.train.precision == expected
+    assert Run(config.run_dir()).config.precisions == (expected, expected)
+    texts = read_matrix(config.run_dir()).bases[1].hypotheses("a")
+    assert read_hypotheses(texts)[0]["decoding"].get("precision", "fp32") == expected
     assert resumed.sha256 == straight.sha256 and resumed.index == 1
     (adapter,) = Run(config.run_dir()).adapters(1)
     assert adapter.facts["resumed_from"] == 2

@@ -238,6 +238,9 @@ def evaluate(
     """Score any base, adapter or hub model on the test sets of a configuration."""
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
+    from wfc_dist.evaluation.any_model import with_own_precision
+
+    settings = with_own_precision(settings)
     if explain:
         if json:
             raise InputError("--explain prints a table; leave --json out, which prints scores")

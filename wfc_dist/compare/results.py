@@ -218,6 +218,8 @@ def _verdict(name: str, marked: str) -> str:
 def as_json(comparison: Comparison, rows: Sequence[SystemRow]) -> dict[str, Any]:
     """Returns compare.json: all values that the table and the plots show."""
     config = comparison.runs[0].config
+    if layout.is_run(config.run_dir()):
+        config = config.with_precision(*Run(config.run_dir()).config.precisions)
     return {
         "name": comparison.name, "reference": comparison.reference, "seeds": comparison.seeds, "datasets": comparison.datasets,
         "protected": list(config.evaluate.protected), "metric": config.metric_record(), "decoding": config.evaluate.decoding(),

@@ -175,6 +175,9 @@ class EvaluateConfig(Strict):
     """Decode with the data set's language, or with the one the model detects; then its errors in that are counted, too."""
     batch_size: Annotated[int, Leaves(("figures",))] = Field(16, ge=1)
     """Windows decoded together, of all the test sets of a model."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Numbers inside the model that decodes: bf16 takes its layers in bfloat16, features and logits stay float32; another measure
+    than fp32. `auto` as with train. Weights that train.precision has made half precision in a GPU's memory decode as they are."""
     packing: bool = False
     """Decode windows of several clips; cheap, and another measure than clip by clip. Both are in words."""
     compression_ratio_threshold: float | None = Field(LOOP_COMPRESSION_RATIO, gt=0)
@@ -214,6 +217,8 @@ class EvaluateConfig(Strict):
         options = {name: getattr(self, name) for name in ("num_beams", "no_repeat_ngram_size", "packing", "max_clips")}
         if self.language != "given":
             options["language"] = self.language
+        if self.precision != "fp32":
+            options["precision"] = self.precision
         if self.packing:
             options["compression_ratio_threshold"] = self.compression_ratio_threshold
         return options
@@ -332,11 +337,19 @@ class Config(Strict):
             raise ValueError(f"run.dir: cluster.backend slurm needs a folder that all nodes share, not {self.run.dir}")
         return self
 
-    def with_precision(self, train: str) -> "Config":
-        """Returns the configuration with a precision in the place of `auto`; one that is not `auto` stays."""
-        if self.train.precision != "auto":
-            return self
-        return self.model_copy(update={"train": self.train.model_copy(update={"precision": train})})
+    @property
+    def precisions(self) -> tuple[str, str]:
+        """Returns the precision of training and that of scoring."""
+        return self.train.precision, self.evaluate.precision
+
+    def with_precision(self, train: str, evaluate: str) -> "Config":
+        """Returns the configuration with precisions in the place of `auto`; what is not `auto` stays."""
+        blocks: dict[str, Strict] = {}
+        if self.train.precision == "auto":
+            blocks["train"] = self.train.model_copy(update={"precision": train})
+        if self.evaluate.precision == "auto":
+            blocks["evaluate"] = self.evaluate.model_copy(update={"precision": evaluate})
+        return self.model_copy(update=blocks)
 
     def round_list(self) -> list[list[str]]:
         """Returns the data-set names of every round; `centralize_every: K` takes them in the order of `datasets`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.room import least_bytes, memory_bytes
-from wfc_dist.training.precision import HALF, has_bf16
+from wfc_dist.runs.precision import HALF, has_bf16
 
 _FRAMES, _LABELS = 1500, 448
 _VALUES_A_LAYER = 34

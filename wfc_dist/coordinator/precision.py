@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 from wfc_dist.errors import ConfigError
 from wfc_dist.runs.opening import settle_precision
+from wfc_dist.runs.precision import decided
 from wfc_dist.runs.store import RunStore
-from wfc_dist.training.precision import decided
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ def settle(store: RunStore, find_out: Callable[[], Mapping[str, bool]], say: Cal
     Raises:
         ConfigError: No host that may train has answered.
     """
-    precision, cluster = store.config.train.precision, store.config.cluster
+    precisions, cluster = store.config.precisions, store.config.cluster
     is_seen_later = cluster.gpus_per_worker > 0 or cluster.backend == "slurm"
-    if precision not in ("auto", "bf16") or (precision == "bf16" and is_seen_later):
+    if "auto" not in precisions and ("bf16" not in precisions or is_seen_later):
         return
     found = find_out()
-    if precision == "auto":
+    if "auto" in precisions:
         if not found:
-            raise ConfigError("train.precision auto: no node that could train has answered; set train.precision to bf16 or fp32")
+            raise ConfigError("precision auto: no node that could train has answered; set the key precision to bf16 or fp32")
         chosen, why = decided(found)
         settle_precision(store, chosen)
         store.ledger.record("precision", round=store.current_round(), precision=chosen, reason=why)
         say(f"precision auto is {chosen}: {why}")
     elif lacking := sorted(host for host, has in found.items() if not has):
-        say(f"warning: {', '.join(lacking)} has no bf16, in which this run trains: it is emulated, which is slow")
+        say(f"warning: {', '.join(lacking)} has no bf16, in which this run calculates: it is emulated, which is slow")

@@ -10,7 +10,7 @@ from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.sizes import WeightSizes, weight_sizes
 from wfc_dist.errors import ConfigError
 from wfc_dist.runs.layout import RunPaths
-from wfc_dist.training.precision import HALF
+from wfc_dist.runs.precision import HALF
 
 
 def check_room(config: Config, root: Path | None) -> list[str]:

@@ -224,7 +224,7 @@ def _backend(
     """Starts the backend of the configuration; `stack` ends it. Returns its trainers, which also decode, and its centralizer."""
     if store.config.cluster.backend == "in_process":
         from wfc_dist.backends.in_process import InProcessBackend
-        from wfc_dist.training.precision import has_bf16
+        from wfc_dist.runs.precision import has_bf16
 
         settle(store, lambda: {"this machine": has_bf16(use_gpu=store.config.cluster.gpus_per_worker > 0)}, display.say)
         here = InProcessBackend(store, display)

@@ -20,6 +20,7 @@ from wfc_dist.evaluation.normalize import spelling_table
 from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable
+from wfc_dist.runs.precision import decided, has_bf16
 from wfc_dist.runs.provenance import base_of_adapter
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
@@ -157,13 +158,21 @@ def _decoded(model: str | Path, config: Config, threads: int) -> _Decoded:
         )
     with caller.put_back():
         torch.set_num_threads(threads or os.cpu_count() or 1)
-        sets, settings = config.test_sets(), config.evaluate
+        sets, settings = config.test_sets(), with_own_precision(config).evaluate
         splits = {key: open_split(key, data, "test") for key, data in sets.items()}
         whisper, processor, folder = load_model(model)
         if settings.language == "given":
             check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
         decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
         return _Decoded(dict(zip(splits, decoded, strict=True)), spelling_table(folder))
+
+
+def with_own_precision(config: Config) -> Config:
+    """Returns a configuration whose `precision: auto` is what suits this machine."""
+    if "auto" not in config.precisions:
+        return config
+    precision, _ = decided({"this machine": has_bf16(use_gpu=torch.cuda.is_available())})
+    return config.with_precision(precision, precision)
 
 
 def check_languages(model: Any, folder: Path, languages: Set[str]) -> None:

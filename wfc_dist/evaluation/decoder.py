@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,46 @@ from wfc_dist.data.audio_files import RATE_HZ
 from wfc_dist.evaluation.windows import Audio
 
 _NGRAM = 4  # tokens; no n-gram of this length is written twice where `repeats` is False
+
+
+class _Float32Head(torch.nn.Module):
+    """The last product, of hidden states and all tokens' embeddings, in float32: logits in bfloat16 would be full of ties."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns (..., vocabulary) float32 of (..., width)."""
+        return torch.nn.functional.linear(hidden.float(), self.weight)
+
+
+def in_bfloat16(model: Any) -> Any:
+    """Returns a Whisper whose layers calculate in bfloat16, its logits in float32. The model itself is unchanged.
+
+    Args:
+        model: A WhisperForConditionalGeneration, or a PeftModel around one. One that is in half precision is returned as it is.
+    """
+    whisper = _whisper(model)
+    if whisper.dtype != torch.float32:
+        return whisper
+    tensors = itertools.chain(whisper.parameters(), whisper.buffers())
+    # What deepcopy finds in its memo it takes, so that no second copy in float32 is ever made, and ties stay.
+    memo: dict[int, Any] = {id(tensor): _rounded(tensor) for tensor in tensors if tensor.is_floating_point()}
+    head = _Float32Head(whisper.proj_out.weight)
+    rounded = copy.deepcopy(whisper, memo)
+    rounded.proj_out = head
+    return rounded.eval()
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    rounded = tensor.detach().to(torch.bfloat16)
+    return torch.nn.Parameter(rounded, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else rounded
+
+
+def _whisper(model: Any) -> Any:
+    """Returns the Whisper in a PeftModel, which replaces layers of it, so that the Whisper generates with the adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class Decoder:
@@ -39,8 +80,7 @@ class Decoder:
         num_beams: int = 1,
         no_repeat_ngram_size: int = 0,
     ) -> None:
-        # A PeftModel replaces layers of the Whisper it wraps, so that this one generates with the adapter.
-        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model = _whisper(model)
         self._processor, self._device = processor, device or self._model.device
         self.tokenizer: WhisperTokenizer = processor.tokenizer
         self._config: Any = _generation_config(self._model, num_beams, no_repeat_ngram_size)

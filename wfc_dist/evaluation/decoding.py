@@ -20,7 +20,7 @@ from wfc_dist.data.audio_files import samples_in
 from wfc_dist.data.packing import Window
 from wfc_dist.data.sources import Clip, Split
 from wfc_dist.errors import ConfigError
-from wfc_dist.evaluation.decoder import Decoder
+from wfc_dist.evaluation.decoder import Decoder, in_bfloat16
 from wfc_dist.evaluation.hallucinations import compression_ratio, num_spoken
 from wfc_dist.evaluation.hypotheses import Hypothesis
 from wfc_dist.evaluation.windows import PACKING_GAP_S, Audio, cut_at_quiet, windows_of
@@ -44,13 +44,16 @@ def decode_sets(
         model: A WhisperForConditionalGeneration, or a PeftModel around one, in eval mode.
         processor: Of the same checkpoint.
         splits: The test sets; only the first `evaluate.max_clips` clips of each are decoded.
-        evaluate: Beams, batch size, packing, threshold, language. The batch size changes speed and rounding only.
+        evaluate: Beams, batch size, packing, threshold, language, precision (not `auto`). The batch size changes speed and
+            rounding only.
         device: Where the features go; by default where the model is.
         told: Called after each batch with the share of the windows that are decoded.
 
     Raises:
         ConfigError: `evaluate.language` is detect, and the model knows one language only.
     """
+    if evaluate.precision == "bf16":
+        model = in_bfloat16(model)
     decoder = Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)
     if evaluate.language == "detect" and not decoder.multilingual:
         raise ConfigError("evaluate.language: detect needs a multilingual model, this one knows one language; set it to given")

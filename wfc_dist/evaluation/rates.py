@@ -7,6 +7,7 @@ test set leave out the same units, so that differences of rates are paired.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class RateReader:
         self._counts: dict[tuple[str, str], Counts] = {}
         self._rates: dict[tuple[str, str], Rates] = {}
         self._first: dict[str, Counts] = {}
+        self._precision: tuple[str, Path] | None = None
 
     @property
     def num_units(self) -> dict[str, int]:
@@ -84,7 +86,7 @@ class RateReader:
         Raises:
             InputError: There are no hypotheses, or they have no reference token.
             OtherClipsError: A model read before was scored on other clips of the set, or in other windows.
-            IntegrityError: The hypotheses are damaged.
+            IntegrityError: The hypotheses are damaged, or were decoded in another precision than those read before.
         """
         key, _, counts = self._read(model, name)
         if key not in self._rates:
@@ -122,7 +124,17 @@ class RateReader:
 
     def _read(self, model: ScoredModel, name: str) -> tuple[tuple[str, str], list[Hypothesis], Counts]:
         header, hypotheses = read_hypotheses(model.hypotheses(name))
+        self._require_precision(header, model.hypotheses(name))
         key = (name, header["model_sha256"])
         if key not in self._counts:
             self._counts[key] = count_hypotheses(hypotheses, self._blocks.get(name, self._evaluate), self.spelling(model.run_dir))
         return key, hypotheses, self._counts[key]
+
+    def _require_precision(self, header: Mapping[str, Any], path: Path) -> None:
+        precision = header.get("decoding", {}).get("precision", "fp32")
+        first, where = self._precision = self._precision or (precision, path)
+        if precision != first:
+            raise IntegrityError(
+                f"{path} was decoded in {precision}, {where} in {first}: their errors differ by the precision, too; set "
+                "evaluate.precision to one of them for all runs, and score anew what has the other"
+            )

@@ -140,4 +140,7 @@ def audit_json(report: AuditReport) -> AuditJson:
 
 def evaluate_json(model: str, config: Config, scores: Mapping[str, Score]) -> EvaluateJson:
     """Returns the scores of a model on the test sets of a configuration."""
-    return EvaluateJson(model, config.evaluate.normalizer, {name: ScoreJson(**asdict(score)) for name, score in scores.items()})
+    return EvaluateJson(
+        model, config.evaluate.normalizer, config.evaluate.precision,
+        {name: ScoreJson(**asdict(score)) for name, score in scores.items()},
+    )  # fmt: skip

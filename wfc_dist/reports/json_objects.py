@@ -232,6 +232,7 @@ class EvaluateJson:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     model: str
     normalizer: str
+    precision: str
     scores: dict[str, ScoreJson]
 
 

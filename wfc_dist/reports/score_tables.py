@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from wfc_dist.config.schema import Config
+from wfc_dist.config.schema import Config, EvaluateConfig
 from wfc_dist.evaluation.continual import FIGURES, Estimate, Summary, summarize
 from wfc_dist.evaluation.explain import Explanation
 from wfc_dist.evaluation.matrix import ScoredModel, ScoreMatrix
@@ -34,7 +34,8 @@ def percent(score: Score | None) -> str:
 def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Table:
     """Returns a row for each test set that a model was scored on."""
     evaluate, metric = config.evaluate, metric_text(config)
-    table = Table(title=f"{model}: {metric} %, {evaluate.normalizer} normalizer", title_justify="left")
+    title = f"{model}: {metric} %, {evaluate.normalizer} normalizer{_precision(evaluate)}"
+    table = Table(title=title, title_justify="left")
     rate = metric if isinstance(config.metric_record(), str) else "error rate"
     for column in ("set", rate, f"{100 * evaluate.confidence:g} % interval", "clips", "units"):
         table.add_column(column)
@@ -47,7 +48,8 @@ def scores_table(model: str, config: Config, scores: Mapping[str, Score]) -> Tab
 def explained_table(model: str, config: Config, explained: Mapping[str, Explanation]) -> Table:
     """Returns a row for each figure of each test set, in percent: what the errors of a model are (docs/metrics.md)."""
     evaluate = config.evaluate
-    table = Table(title=f"{model}: {metric_text(config)} %, language {evaluate.language}", title_justify="left")
+    title = f"{model}: {metric_text(config)} %, language {evaluate.language}{_precision(evaluate)}"
+    table = Table(title=title, title_justify="left")
     for column in ("set", "figure", "%", f"{100 * evaluate.confidence:g} % interval"):
         table.add_column(column)
     for name, explanation in explained.items():
@@ -55,6 +57,10 @@ def explained_table(model: str, config: Config, explained: Mapping[str, Explanat
             title = set_title(config, name) if number == 0 else ""
             table.add_row(title, figure, f"{100 * ratio.value:.1f}", between(ratio.low, ratio.high))
     return table
+
+
+def _precision(evaluate: EvaluateConfig) -> str:
+    return "" if evaluate.precision == "fp32" else f", decoded in {evaluate.precision}"
 
 
 def caption(matrix: ScoreMatrix) -> str:
@@ -65,7 +71,7 @@ def caption(matrix: ScoreMatrix) -> str:
         parts.append(f"[{100 * evaluate.confidence:.0f} % interval]")
     if evaluate.packing:
         parts.append("decoded in windows of several clips")
-    return ", ".join(parts) + "; * the set an adapter was trained on"
+    return ", ".join(parts) + _precision(evaluate) + "; * the set an adapter was trained on"
 
 
 def _table(matrix: ScoreMatrix, models: Sequence[ScoredModel], heading: str, name_width: int) -> Table:

@@ -207,8 +207,8 @@ def record_config(store: RunStore, fingerprints: Mapping[str, str], more: Mappin
 
 
 def settle_precision(store: RunStore, precision: str) -> None:
-    """Puts a precision in the place of `auto` in the configuration of a run, for good: a resume takes what is recorded."""
-    store.config = store.config.with_precision(precision)
+    """Puts a precision in the place of each `auto` in the configuration of a run, for good: a resume takes what is recorded."""
+    store.config = store.config.with_precision(precision, precision)
     recorded = read_record(store.paths)
     more = {key: value for key, value in recorded.items() if key not in ("config", "config_sha256", "data", "attempt")}
     record_config(store, recorded["data"], more)
@@ -216,7 +216,7 @@ def settle_precision(store: RunStore, precision: str) -> None:
 
 def _as_settled(config: Config, recorded: Mapping[str, Any]) -> Config:
     """Returns a configuration whose `auto` is what an earlier attempt has made of it (see `settle_precision`)."""
-    return config.with_precision(loading.parse(recorded["config"]).train.precision)
+    return config.with_precision(*loading.parse(recorded["config"]).precisions)
 
 
 def changed_since(paths: RunPaths, config: Config) -> tuple[dict[str, Any], list[str]]:

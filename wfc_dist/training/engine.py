@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.errors import ConfigError, TrainingError, require
+from wfc_dist.runs.precision import has_bf16
 from wfc_dist.training.loss import TokenLoss
 from wfc_dist.training.model import lora_parameters
-from wfc_dist.training.precision import has_bf16
 from wfc_dist.training.world import World
 
 

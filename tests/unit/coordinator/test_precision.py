@@ -51,7 +51,7 @@ def test_the_first_attempt_decides_and_a_resume_on_another_processor_keeps_it(tm
 
     (warning,) = attempt(config, OLD)
 
-    assert recorded(config) == "bf16" and warning.startswith("warning: old has no bf16, in which this run trains")
+    assert recorded(config) == "bf16" and warning.startswith("warning: old has no bf16, in which this run calculates")
     assert attempt(config, NEW) == [] and recorded(config) == "bf16"
     with opened_for_writing(config, {}) as store:
         assert store.config.train.precision == "bf16", "trainers and the pool get what was decided"
@@ -80,7 +80,7 @@ def test_a_run_that_begins_anew_decides_anew(tmp_path: Path) -> None:
 
 def test_without_an_answer_nothing_is_decided(tmp_path: Path) -> None:
     config = configuration(tmp_path)
-    with pytest.raises(ConfigError, match=r"no node that could train has answered; set train\.precision"):
+    with pytest.raises(ConfigError, match=r"no node that could train has answered; set the key precision"):
         attempt(config, {})
     assert recorded(config) == "auto"
 

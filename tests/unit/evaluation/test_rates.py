@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scored_runs import WORDS, hypotheses_with, make_scored_run
 
+from wfc_dist.errors import IntegrityError
 from wfc_dist.evaluation import rates as rates_module
-from wfc_dist.evaluation.hypotheses import Hypothesis, write_hypotheses
+from wfc_dist.evaluation.hypotheses import Hypothesis, read_hypotheses, write_hypotheses
 from wfc_dist.evaluation.intervals import WIDTH
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.evaluation.rates import OtherClipsError, RateReader
@@ -55,6 +56,18 @@ def test_a_run_is_read_with_what_it_learned(matrix):
 
     assert (run.learned, run.last) == ({"cs": 1, "ar": 1, "zh": 2}, 2)
     assert run.rates[2, "zh"].tolist() == [0.2]
+
+
+def test_models_that_were_decoded_in_another_precision_are_not_compared(matrix):
+    path = matrix.bases[2].hypotheses("ar")
+    header, said = read_hypotheses(path)
+    reader = RateReader(matrix.config)
+    write_hypotheses(path, header | {"decoding": {"num_beams": 1}}, said)  # that of float32, as of versions before
+    reader.run(matrix)
+    write_hypotheses(path, header | {"decoding": {"num_beams": 1, "precision": "bf16"}}, said)
+
+    with pytest.raises(IntegrityError, match=r"ar\.jsonl was decoded in bf16, .* in fp32: .* set evaluate\.precision"):
+        reader.rates(matrix.bases[2], "ar")
 
 
 def test_models_that_were_scored_on_other_clips_are_not_compared(matrix):

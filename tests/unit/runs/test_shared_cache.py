@@ -104,7 +104,7 @@ def test_where_the_base_is_measured_the_data_of_the_round_before_counts(tmp_path
     ("first", "second"),
     [
         ({}, {"metric": "cer"}), ({}, {"normalizer": "none"}), ({}, {"num_beams": 2}), ({}, {"packing": True}),
-        ({}, {"max_clips": 3}), ({}, {"language": "detect"}),
+        ({}, {"max_clips": 3}), ({}, {"language": "detect"}), ({}, {"precision": "bf16"}),
         ({"packing": True}, {"packing": True, "compression_ratio_threshold": 3}),
     ],
     ids=str,

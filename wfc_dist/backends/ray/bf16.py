@@ -10,8 +10,8 @@ from wfc_dist import activity
 from wfc_dist.backends.ray.fleet import POLL_S
 from wfc_dist.backends.ray.nodes import Nodes
 from wfc_dist.backends.ray.placement import Need, room
+from wfc_dist.runs.precision import has_bf16
 from wfc_dist.runs.store import RunStore
-from wfc_dist.training.precision import has_bf16
 
 
 def nodes_with_bf16(store: RunStore, nodes: Nodes) -> dict[str, bool]:

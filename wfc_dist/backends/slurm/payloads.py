@@ -95,7 +95,7 @@ class PrecisionPayload:
     def __call__(self, context: RankContext) -> dict[str, Any]:
         """See `Payload`."""
         _prepare(self.threads, context.local_rank, self.num_gpus)
-        from wfc_dist.training.precision import has_bf16
+        from wfc_dist.runs.precision import has_bf16
 
         context.begin()
         return {"has_bf16": has_bf16(use_gpu=self.num_gpus > 0), "folders": []}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wfc_dist.training.precision import calculates_in_bf16, decided
+from wfc_dist.runs.precision import calculates_in_bf16, decided
 
 
 @pytest.mark.parametrize(
