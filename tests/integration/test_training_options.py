@@ -17,9 +17,10 @@ from transformers import WhisperForConditionalGeneration
 
 from wfc_dist.centralize import offline
 from wfc_dist.compare import systems
+from wfc_dist.coordinator.history import forget
 from wfc_dist.data.batching import TrainingWindows
 from wfc_dist.data.sources import open_split
-from wfc_dist.errors import Interrupted
+from wfc_dist.errors import InputError, Interrupted
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.storage import durable
@@ -290,6 +291,8 @@ def test_ihr_takes_what_the_second_round_measured_at_its_base(tmp_path: Path) ->
         offline.average(second, tmp_path / method, method=method, previous=previous)
         found, expected = (base_chain.read_delta(folder) for folder in (tmp_path / method, paths.delta(2)))
         assert all(torch.equal(found[name].dense(), expected[name].dense()) for name in expected) == is_same
+    with pytest.raises(InputError, match=r"train.curvature_at: later adapters of .* have measured clips of a, too"):
+        forget(paths.run_dir, "a")
 
 
 @pytest.mark.slow

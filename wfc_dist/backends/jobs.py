@@ -74,13 +74,14 @@ def past_adapters(store: RunStore, base: Base) -> tuple[str, ...]:
 def previous_adapters(store: RunStore, base: Base, method: str, adapters: Sequence[Adapter]) -> tuple[str, ...]:
     """Returns the adapter folders with the curvature of the round that made `base`, if the method needs it; none for base 0.
 
-    They are the adapters of that round, or, where `train.curvature_at` is base, the first of `adapters` that was trained against
-    `base`: all of those have measured the same.
+    They are the adapters of that round, or, where `train.curvature_at` is base, the first of `adapters` whose data set the round
+    names: all of those have measured the same. A late one of another round has measured another base.
     """
     if "previous" not in catalog.entry(method).needs or base.index == 0:
         return ()
     if store.config.train.curvature_at == "base":
-        return tuple(adapter.path for adapter in adapters if adapter.base_sha256 == base.sha256)[:1]
+        named = store.config.round_list()[base.index]
+        return tuple(adapter.path for adapter in adapters if adapter.dataset in named)[:1]
     return tuple(str(store.paths.adapter(base.index, dataset)) for dataset in store.merged_in(base.index))
 
 

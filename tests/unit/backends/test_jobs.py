@@ -34,15 +34,15 @@ def test_only_ihr_asks_for_the_adapters_of_the_round_before(tmp_path: Path, meth
 
 def test_what_is_measured_at_the_base_is_that_of_the_round_before_and_in_an_adapter_of_this_one(tmp_path: Path) -> None:
     config = make(tmp_path, {"curvature": "kronecker", "curvature_at": "base"}, method="ihr")
-    late, *own = (Adapter(name, f"folder of {name}", "sha", base, 1.0) for name, base in (("y", "0"), ("a", "1"), ("z", "1")))
+    late, own = (Adapter(name, f"folder of {name}", "sha", "1", 1.0) for name in "ya")
     with opened_for_writing(config, {}) as store:
         root, base = Base(0, "root", "0"), Base(1, "base", "1")
         assert jobs.training_job(store, root, "z").earlier_data == ()
-        assert jobs.previous_adapters(store, root, "ihr", own) == jobs.previous_adapters(store, base, "mean", own) == ()
+        assert jobs.previous_adapters(store, root, "ihr", [own]) == jobs.previous_adapters(store, base, "mean", [own]) == ()
         found = jobs.training_job(store, base, "a").earlier_data
         assert [(item.dataset, item.data) for item in found] == [(name, config.datasets[name]) for name in "zy"]
         assert [item.data_seed for item in found] == [jobs.training_job(store, root, name).data_seed for name in "zy"]
-        assert jobs.previous_adapters(store, base, "ihr", [late, *own]) == ("folder of a",)
+        assert jobs.previous_adapters(store, base, "ihr", [late, own]) == ("folder of a",)
 
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", 1), (0, 0), (5, 5)])
