@@ -106,6 +106,24 @@ def test_audio_that_never_ends_in_this_process_is_named_and_the_run_goes_on_late
     assert Run(run_dir).base().sha256 == Run(tmp_path / "plain" / "tiny").base().sha256
 
 
+@pytest.mark.slow
+def test_audio_that_never_ends_is_named_by_evaluate(tmp_path: Path) -> None:
+    config, clip = tiny.make_config(tmp_path, rounds=[["a"]]), tmp_path / "a" / "audio" / "test-0.flac"
+    tree = yaml.safe_load(config.read_text())
+    tree["datasets"]["a"] = piped(tmp_path / "kaldi", tmp_path / "a")
+    config.write_text(yaml.safe_dump(tree))
+    clip.unlink()
+    os.mkfifo(clip)
+    try:
+        limits = ("cluster.hang_timeout_s=25", "cluster.start_timeout_s=25")  # loading the libraries shows no moves
+        done = wfc("evaluate", tmp_path / "model", "--on", config, *limits, check=False)
+    finally:
+        os.close(os.open(clip, os.O_RDWR))  # ends what still waits for the pipe
+    assert done.returncode == 75
+    assert f"wfc: evaluate: the process on {socket.gethostname()} has not moved for" in done.stderr
+    assert f"reading cat {clip}; look at the file and its mount, or raise cluster.hang_timeout_s" in done.stderr
+
+
 def test_a_pipe_in_the_place_of_audio_is_refused_at_once(tmp_path: Path) -> None:
     config = tiny.make_config(tmp_path, rounds=[["a"]])
     clip = tmp_path / "a" / "audio" / "train-0.flac"

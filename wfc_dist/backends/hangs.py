@@ -82,11 +82,17 @@ class Hang:
     state: RankState
     limit_s: float
 
-    def error(self, work: str, host: str, who: str = "") -> HungError:
-        """Returns the error that names the work, the rank (or `who`), its host and what it was at."""
+    def error(self, work: str, host: str, who: str = "", *, has_key: bool = True) -> HungError:
+        """Returns the error that names the work, the rank (or `who`), its host and what it was at.
+
+        `has_key` says whether a configuration sets the limit.
+        """
         look = "at the file and its mount" if self.state.said and self.state.said.reading else "at that host"
+        who = who or f"rank {self.state.rank}"
+        if not has_key:
+            return HungError(f"{work}: {who} on {host} {self.state.words()}; look {look}, then run the same command")
         return HungError(
-            f"{work}: {who or f'rank {self.state.rank}'} on {host} {self.state.words()}; look {look}, "
+            f"{work}: {who} on {host} {self.state.words()}; look {look}, "
             f"or raise cluster.hang_timeout_s (now {self.limit_s:.0f} s) if it is only slow"
         )
 

@@ -85,13 +85,19 @@ class Watchdog:
             logger.exception("the hang could not be recorded")
 
 
-def watched(cluster: ClusterConfig, command: str) -> Watchdog:
-    """Returns the watchdog of a command that has no run: it prints the hang on standard error."""
+def watched(command: str, cluster: ClusterConfig | None = None) -> Watchdog:
+    """Returns the watchdog of a command that has no run: it prints the hang on standard error.
+
+    Args:
+        command: Its name.
+        cluster: Has the limits; without a configuration the limit is that of `auto`.
+    """
 
     def tell(hang: Hang) -> None:
-        print(f"wfc: {hang.error(command, socket.gethostname(), 'the process')}", file=sys.stderr, flush=True)
+        error = hang.error(command, socket.gethostname(), "the process", has_key=cluster is not None)
+        print(f"wfc: {error}", file=sys.stderr, flush=True)
 
-    return Watchdog(Limits.of(cluster), tell)
+    return Watchdog(Limits.of(cluster) if cluster else Limits(), tell)
 
 
 def stacks() -> str:

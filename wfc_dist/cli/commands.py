@@ -101,7 +101,7 @@ def plan(config: ConfigPath, overrides: Overrides = None, json: Json = False) ->
     from wfc_dist.reports.plan import plan_table
 
     settings = wfc_dist.load_config(config, overrides or [])
-    with watched(settings.cluster, "plan"):
+    with watched("plan", settings.cluster):
         checked, console = check_start(settings), terminal.console()
     hours = checked.hours
     for warning in checked.warnings:
@@ -133,7 +133,7 @@ def audit(
     from wfc_dist.reports.status import audit_table
 
     settings = wfc_dist.load_config(config, overrides or [])
-    with watched(settings.cluster, "audit"), counting("rows checked") as told:
+    with watched("audit", settings.cluster), counting("rows checked") as told:
         report = audit_data(settings, deep=deep, show=show, told=told)
     if json:
         _print_json("audit", report)
@@ -236,6 +236,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score any base, adapter or hub model on the test sets of a configuration."""
+    from wfc_dist.backends.watchdog import watched
+
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
     from wfc_dist.evaluation.any_model import with_own_precision
@@ -247,9 +249,12 @@ def evaluate(
         from wfc_dist.evaluation.any_model import explained
         from wfc_dist.reports.score_tables import explained_table
 
-        terminal.console().print(explained_table(model, settings, explained(model, settings, threads=threads)))
+        with watched("evaluate", settings.cluster):
+            errors = explained(model, settings, threads=threads)
+        terminal.console().print(explained_table(model, settings, errors))
         return
-    scores, console = wfc_dist.evaluate(model, settings, threads=threads), terminal.console()
+    with watched("evaluate", settings.cluster):
+        scores, console = wfc_dist.evaluate(model, settings, threads=threads), terminal.console()
     if json:
         _print_json("evaluate", model, settings, scores)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import wfc_dist
-from wfc_dist import log
+from wfc_dist import activity, log
 from wfc_dist.errors import EXIT_FAILED, InputError
 from wfc_dist.merging import catalog
 
@@ -110,6 +110,7 @@ def transcribe(
 ) -> None:
     """Write what is said in recordings of any length, as text, subtitles, a table or JSON."""
     log.quiet_libraries()
+    from wfc_dist.backends.watchdog import watched
     from wfc_dist.data.audio_paths import find_audio, output_names
     from wfc_dist.evaluation.transcripts import require_format
     from wfc_dist.progress import seconds_bar
@@ -122,16 +123,17 @@ def transcribe(
         raise InputError(f"--format {kind} of {len(found)} recordings: name a folder with --out")
     for folder in {target.parent for target in targets if target is not None}:
         folder.mkdir(parents=True, exist_ok=True)  # an error is told before anything is decoded
-    with seconds_bar() as told:
+    with watched("transcribe"), seconds_bar() as told:
         paths = [path for path, _ in found]
         said = wfc_dist.transcribe(model, paths, language=language, task=task, timestamps=times, told=told)  # type: ignore[arg-type]
         for transcript, target in zip(said, targets, strict=True):
-            if target is not None:
-                write_text(target, transcript.written_as(kind))
-            elif kind == "txt" and len(found) > 1:
-                typer.echo(f"{transcript.path}\t{transcript.text}")
-            else:
-                typer.echo(transcript.written_as(kind), nl=False)
+            with activity.excused():  # a pager may keep its reader waiting
+                if target is not None:
+                    write_text(target, transcript.written_as(kind))
+                elif kind == "txt" and len(found) > 1:
+                    typer.echo(f"{transcript.path}\t{transcript.text}")
+                else:
+                    typer.echo(transcript.written_as(kind), nl=False)
 
 
 def try_models(

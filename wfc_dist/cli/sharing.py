@@ -48,10 +48,13 @@ def export(
 ) -> None:
     """Write a base in the format of another program, and transcribe the same clips with both."""
     log.quiet_libraries()
-    done = wfc_dist.export(
-        run, to, out, base=base, quantization=quantization, converter=converter, clips=clip, language=language, verify=verify,
-        shard_size_bytes=None if shard_size is None else size_bytes(shard_size),
-    )  # fmt: skip
+    from wfc_dist.backends.watchdog import watched
+
+    with watched("export"):
+        done = wfc_dist.export(
+            run, to, out, base=base, quantization=quantization, converter=converter, clips=clip, language=language,
+            verify=verify, shard_size_bytes=None if shard_size is None else size_bytes(shard_size),
+        )  # fmt: skip
     same = sum(item.is_same for item in done.compared)
     for item in done.compared:
         if not item.is_same:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from wfc_dist import activity
 from wfc_dist.data.audio_files import RATE_HZ, AudioFile, audio_facts, decode
 from wfc_dist.data.audio_paths import find_audio
 from wfc_dist.data.languages import WHISPER_LANGUAGES, language_code
@@ -79,9 +80,10 @@ def transcribe(
 
 
 def _teller(told: Told | None, path: Path, before_s: float, total_s: float) -> Callable[[float], None]:
-    """Returns what reports the seconds of one file as seconds of all files."""
+    """Returns what reports the seconds of one file as seconds of all files, and says that the work moves."""
 
     def report(done_s: float) -> None:
+        activity.moved(steady=done_s > 0)
         if told is not None:
             told(path, min(before_s + done_s, total_s), total_s)
 

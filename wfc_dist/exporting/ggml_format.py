@@ -6,7 +6,6 @@ mel filters. They are made from tokenizer.json and the feature extractor, in a f
 
 import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation.windows import Audio
+from wfc_dist.exporting import programs
 from wfc_dist.exporting.formats import Options, Reader
 from wfc_dist.storage.durable import sha256_file
 from wfc_dist.weights import base_chain
@@ -29,6 +29,7 @@ def write(source: Path, out: Path, options: Options) -> str:
     Raises:
         ConfigError: No converter is named.
         InputError: There is no such script, or the script failed; holds its last lines.
+        HungError: The script hangs.
     """
     if options.converter is None:
         raise ConfigError("--to ggml needs --converter PATH: models/convert-h5-to-ggml.py of whisper.cpp")
@@ -42,7 +43,7 @@ def write(source: Path, out: Path, options: Options) -> str:
         _write_vocabulary(checkpoint)
         _write_mel_filters(checkpoint, openai / "whisper" / "assets" / "mel_filters.npz")
         command = [sys.executable, str(options.converter), str(checkpoint), str(openai), str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = programs.run(command, str(options.converter))
         files = list(made.iterdir())
         if done.returncode or len(files) != 1:
             raise InputError(f"{options.converter} failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
@@ -89,7 +90,7 @@ def reader(folder: Path, options: Options) -> Reader:
         with tempfile.TemporaryDirectory() as scratch:
             np.save(samples := Path(scratch) / "samples.npy", audio)
             command = [sys.executable, "-c", _TRANSCRIBE, str(folder / MODEL), str(samples), language or "auto"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = programs.run(command, "whisper.cpp")
         if done.returncode:
             raise InputError(f"whisper.cpp cannot use {folder / MODEL}: exit code {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout.strip()

@@ -71,6 +71,7 @@ def export(
         ConfigError: No such format or quantization, an option the format does not read, or a tool that is not installed.
         InputError: No such run, base or clip, or `out` is not empty.
         IntegrityError: The base is not the one that was committed, or an exact format wrote another text; `out` is not made.
+        HungError: A program that converts or verifies hangs; `out` is not made, and another attempt may help.
 
     Example:
         >>> from wfc_dist import export

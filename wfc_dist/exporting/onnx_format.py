@@ -11,6 +11,7 @@ import numpy as np
 
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation.windows import Audio
+from wfc_dist.exporting import programs
 from wfc_dist.exporting.formats import Options, Reader
 from wfc_dist.weights import base_chain
 
@@ -42,9 +43,10 @@ def write(source: Path, out: Path, options: Options) -> str:
     Raises:
         ConfigError: No converter is named, or its environment lacks optimum-onnx or onnxruntime.
         InputError: There is no such converter, or it failed; holds its last lines.
+        HungError: The converter hangs.
     """
     python = _python(options)
-    made_by = _run([str(python), "-I", "-c", _VERSIONS])
+    made_by = _run([str(python), "-I", "-c", _VERSIONS], str(python))
     if made_by.returncode:
         said = (made_by.stderr.splitlines() or [f"exit code {made_by.returncode}"])[-1]
         raise ConfigError(f"--converter {options.converter}: run `{_INSTALL}` in that environment ({said})")
@@ -52,7 +54,7 @@ def write(source: Path, out: Path, options: Options) -> str:
         base_chain.write_standalone(source, Path(scratch), "float32")  # which is what the graph is made of
         _name_special_tokens(Path(scratch) / "tokenizer_config.json")
         command = [str(python), "-I", "-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", scratch]
-        done = _run([*command, "--task", "automatic-speech-recognition-with-past", str(out)])
+        done = _run([*command, "--task", "automatic-speech-recognition-with-past", str(out)], str(options.converter))
     lacking = [name for name in _WRITTEN if not (out / name).is_file()]
     if done.returncode or lacking:
         what = f"failed with exit code {done.returncode}" if done.returncode else f"wrote no {', '.join(lacking)}"
@@ -75,7 +77,7 @@ def reader(folder: Path, options: Options) -> Reader:
     def transcribe(audio: Audio, language: str | None) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             np.save(samples := Path(scratch) / "samples.npy", audio)
-            done = _run([str(python), "-I", "-c", _TRANSCRIBE, str(folder), str(samples), language or ""])
+            done = _run([str(python), "-I", "-c", _TRANSCRIBE, str(folder), str(samples), language or ""], "onnxruntime")
         if done.returncode:
             raise InputError(f"onnxruntime cannot use {folder}: exit code {done.returncode}\n{done.stderr[-2000:]}")
         return str(json.loads(done.stdout.splitlines()[-1])).strip()
@@ -95,6 +97,6 @@ def _python(options: Options) -> Path:
     return found.absolute()
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], name: str) -> subprocess.CompletedProcess[str]:
     environment: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1"}  # everything is in the folder
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return programs.run(command, name, environment)

@@ -90,3 +90,28 @@ def test_the_stacks_are_those_of_the_other_threads() -> None:
     leave.set()
     thread.join()
     assert "loader_0:" in said and "in waits_there" in said and "in stacks" not in said
+
+
+TRANSCRIBES = """
+import sys
+from pathlib import Path
+from wfc_dist.backends import hangs
+from wfc_dist.data import audio_paths, audio_streams
+hangs.LEAST_S = 2.0
+# a file on a dead mount looks like any other, until it is read
+audio_paths._found_at = lambda place: [audio_paths.FoundAudio(place, Path(place.name))]
+audio_streams.facts_of = lambda path: open(path, "rb").read()
+from wfc_dist.cli import main
+sys.argv = ["wfc", "transcribe", "no-model", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.process
+def test_a_command_without_a_configuration_names_the_file_that_it_waits_for(pipe: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRANSCRIBES, str(pipe)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 75, done.stderr
+    assert "wfc: transcribe: the process on " in done.stderr and f"reading {pipe}; look at the file and its mount" in done.stderr
+    assert "then run the same command" in done.stderr and "hang_timeout_s" not in done.stderr
