@@ -61,8 +61,9 @@ while :; do # a trap interrupts `wait`, which then knows nothing of wfc; 127: no
 done
 say "wfc ended with exit code $code"
 [ -z "$again" ] || [ $code -gt 128 ] || again='' # it came to its own end before the signal
-# 75 without a signal: something that passes. RUN/stop is there where a person or a drain asked for the stop.
-[ -n "$terminated" ] || [ $code != 75 ] || [ -e "$run_dir/stop" ] || again=yes
+# 75 without a signal: something that passes. RUN/stop is there where somebody, a drain or the run itself asked for the stop.
+asked() { [ -e "$run_dir/stop" ] && ! grep -qs '"by_itself": true' "$run_dir/status.json"; }
+[ -n "$terminated" ] || [ $code != 75 ] || asked || again=yes
 if [ -n "$again" ]; then
     if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
         say "requeueing the coordinator (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20}); its jobs go on"

@@ -180,8 +180,9 @@ say "wfc ended with exit code $code"
 # 138: the warning came before wfc could handle it. Requeueing comes first: a time limit may leave no time for the rest.
 again=''
 case "$warned $code" in "USR1 75" | "USR1 138") again=yes ;; esac
-# 75 without a signal: something that passes. RUN/stop is there where a person or a drain asked for the stop.
-[ -n "$warned" ] || [ $code != 75 ] || [ -e "$run_dir/stop" ] || again=yes
+# 75 without a signal: something that passes. RUN/stop is there where somebody, a drain or the run itself asked for the stop.
+asked() { [ -e "$run_dir/stop" ] && ! grep -qs '"by_itself": true' "$run_dir/status.json"; }
+[ -n "$warned" ] || [ $code != 75 ] || asked || again=yes
 if [ -n "$again" ]; then
     if [ "$restarts" -lt "${WFC_MAX_REQUEUES:-20}" ]; then
         say "requeueing the job (restart $((restarts + 1)) of at most ${WFC_MAX_REQUEUES:-20})"

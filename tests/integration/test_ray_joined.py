@@ -71,7 +71,7 @@ def test_a_gcs_that_dies_ends_the_run_with_75_and_the_same_command_goes_on(tmp_p
         finally:
             kill_tree(process)
     status = json.loads((run_dir / "status.json").read_text())
-    assert (status["state"], status["exit_code"]) == ("interrupted", 75)
+    assert (status["state"], status["exit_code"], status["by_itself"]) == ("interrupted", 75, True)
     assert (
         status["message"].startswith("the GCS of the Ray cluster at ") and f":{port} has not answered for 1" in status["message"]
     )

@@ -39,7 +39,7 @@ def _record(store: RunStore, message: str) -> None:
     if store.status.last_state() != "lost":  # "lost" is what a file that says "running" means to others
         return
     with contextlib.suppress(WfcError, OSError):  # the other record may go well
-        store.status.write("interrupted", message, EXIT_INTERRUPTED)
+        store.status.write("interrupted", message, EXIT_INTERRUPTED, **store.end_facts())
     with contextlib.suppress(WfcError, OSError):
         store.ledger.record("stopped", round=store.current_round(), reason=message)
     notify(store.config, "stopped", message, EXIT_INTERRUPTED)

@@ -139,7 +139,7 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
         base = _run_opened(store, checked, display, work)
     except Interrupted as error:
         store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message, **error.facts)
-        store.status.write("interrupted", error.message, error.exit_code, **error.facts)
+        store.status.write("interrupted", error.message, error.exit_code, **error.facts, **store.end_facts())
         notify(store.config, "stopped", error.message, error.exit_code)
         raise
     except Exception as error:
@@ -214,7 +214,8 @@ def _parts(store: RunStore, checked: Checked, display: Display, stack: contextli
 
 
 def _lose_ray(store: RunStore, message: str) -> None:
-    store.stop(message)  # trainers that still work checkpoint, and a program that is no command stops when it can
+    # Trainers that still work checkpoint, and a program that is no command stops when it can.
+    store.stop(message, by_itself=True)
     say_interrupted(store, message)
 
 

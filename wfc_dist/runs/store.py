@@ -70,6 +70,7 @@ class RunStore:
         self.fits = Fits(paths, mirror, self.ledger, are_asked_for=config.centralize.is_fitted)
         self._require_lock = require_lock
         self._current_round = 1
+        self._stops_by_itself = False
         self.staged: StagedBase | None = None
         self.scale_factor = 1.0
 
@@ -117,9 +118,17 @@ class RunStore:
         """Returns the folder of this attempt's logs of the current round, absolute because workers start in other folders."""
         return self.paths.logs(self.current_round(), self.attempt).absolute()
 
-    def stop(self, reason: str) -> None:
-        """Asks every trainer to checkpoint and stop (see `request_stop`)."""
+    def stop(self, reason: str, *, by_itself: bool = False) -> None:
+        """Asks every trainer to checkpoint and stop (see `request_stop`).
+
+        `by_itself` says that nobody has asked for it: status.json will say so, and the scripts of slurm/ requeue the job.
+        """
+        self._stops_by_itself |= by_itself and self.stop_reason() is None
         request_stop(self.paths, reason)
+
+    def end_facts(self) -> dict[str, bool]:
+        """Returns what status.json says of a run that is interrupted, besides its message: whether the run stopped by itself."""
+        return {"by_itself": True} if self._stops_by_itself else {}
 
     def stop_reason(self) -> str | None:
         """Returns why the run was asked to stop, or None if it was not."""

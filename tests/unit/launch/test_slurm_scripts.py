@@ -121,6 +121,9 @@ def test_what_passes_by_itself_requeues_a_bounded_number_of_times(
     place: Path, script: str, restarts: int, requeued: bool
 ) -> None:
     (place / "go").write_text("75")
+    (place / "run").mkdir()
+    (place / "run" / "stop").write_text("round 1: no trainer is left")  # its own, as status.json says
+    (place / "run" / "status.json").write_text('{"by_itself": true, "state": "interrupted"}')
     process = start(place, "config.yaml", script=script, SLURM_RESTART_COUNT=str(restarts), WFC_MAX_REQUEUES="3")
     assert process.wait(30) == 75
     assert calls(place) == (f"requeue {os.getpid()}\n" if requeued else "")

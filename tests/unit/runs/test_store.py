@@ -263,3 +263,16 @@ def test_an_adapter_whose_round_has_its_base_is_not_read_again(tmp_path: Path) -
         durable.commit_folder(staged, store.paths.base(1), {"sha256": "1"})
         (folder / "adapter_model.safetensors").write_bytes(b"Z")
         assert list(store.finished_adapters(BASE)) == ["z"], "who scores it verifies it"
+
+
+def test_a_run_that_stops_by_itself_is_told_from_one_that_is_asked_to(tmp_path: Path) -> None:
+    with opened_for_writing(make(tmp_path), DATA) as store:
+        store.stop("no trainer is left", by_itself=True)
+        store.stop("wfc stop")
+        assert (store.stop_reason(), store.end_facts()) == ("no trainer is left", {"by_itself": True})
+        store.status.write("interrupted", "no trainer is left", 75, **store.end_facts())
+    assert '"by_itself": true' in RunPaths(tmp_path / "r").status.read_text(), "what slurm/*.sh look for"
+    with opened_for_writing(make(tmp_path), DATA) as store:
+        store.stop("wfc stop")
+        store.stop("no trainer is left", by_itself=True)
+        assert (store.stop_reason(), store.end_facts()) == ("wfc stop", {})

@@ -128,7 +128,7 @@ class Factorization:
             self._fleet.tick()
         except (GangFailedError, Interrupted) as error:
             self._fatal = error
-            self._store.stop(f"round {self._base.index + 1}: no trainer is left")
+            self._store.stop(f"round {self._base.index + 1}: no trainer is left", by_itself=True)
         return self._fatal is None
 
     def _stopped_for_too_long(self) -> bool:

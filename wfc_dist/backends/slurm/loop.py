@@ -352,4 +352,4 @@ class JobLoop:
     def _stop_for(self, cause: WfcError, reason: str) -> None:
         """Asks all jobs to stop, which checkpoint, before `run` raises the first such error."""
         self._fatal = self._fatal or cause
-        self._store.stop(reason)
+        self._store.stop(reason, by_itself=True)
