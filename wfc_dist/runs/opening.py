@@ -163,9 +163,8 @@ def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
     mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
     mirror.adopt()
     if run_id is not None:
-        remote.sweep(mirror, names)
         remote.pull(mirror, names, checkpoints=False)
-        remote.publish_unpublished(mirror, names)
+        remote.sweep(mirror, [*names, *remote.publish_unpublished(mirror, names)])
     return mirror
 
 

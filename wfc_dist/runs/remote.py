@@ -104,8 +104,13 @@ def _pull_ledger(mirror: Mirror) -> None:
     durable.write_bytes(path, data)
 
 
-def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
-    """Publishes folders that were committed here but not published before a crash. Damaged folders are skipped."""
+def publish_unpublished(mirror: Mirror, names: Collection[str]) -> list[str]:
+    """Publishes folders that were committed here but not published before a crash. Damaged folders are skipped.
+
+    Returns:
+        The names of their manifests on object storage.
+    """
+    published = []
     for folder in _committed(mirror, "round-*/adapters/*", "round-*/delta", "base-*"):
         name = folder.relative_to(mirror.folder).as_posix()
         if f"{name}/{MANIFEST}" in names:
@@ -117,8 +122,10 @@ def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
             continue
         logger.info("%s was committed but not published before; publishing it", name)
         mirror.publish(folder)
+        published.append(f"{name}/{MANIFEST}")
     evaluations = [path for path in mirror.folder.glob("round-*/evaluation/*/*") if not path.name.startswith(".")]
     at_once(mirror.publish_file, [path for path in evaluations if path.relative_to(mirror.folder).as_posix() not in names])
+    return published
 
 
 def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
@@ -127,7 +134,12 @@ def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
 
 
 def sweep(mirror: Mirror, names: Collection[str]) -> None:
-    """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished rounds."""
+    """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished rounds.
+
+    Args:
+        mirror: The mirror.
+        names: What is on object storage, the bases that this attempt has published included.
+    """
     done = {name.removeprefix("base-").removesuffix(f"/{MANIFEST}") for name in names if name.startswith("base-")}
     leftovers = [name for name in names if ".tmp-" in name or _is_training_of(name, done)]
     mirror.objects.remove(*(name for name in leftovers if name.endswith(MANIFEST)))

@@ -118,6 +118,25 @@ def test_what_a_crash_left_unpublished_is_published_by_the_next_attempt_there(
     assert [json.loads(line)["recovered"] for line in (remote.read("ledger.jsonl") or b"").splitlines()] == [True]
 
 
+def test_checkpoints_go_with_their_round_also_if_a_crash_left_its_base_unpublished(tmp_path: Path, remote: Objects) -> None:
+    config = make(tmp_path, "one")
+    with opened_for_writing(config, DATA) as store:
+        base = store.paths.base(1)
+        staged = store.paths.run_dir / "staged"
+        staged.mkdir()
+        (staged / "model-update.safetensors").write_text("weights")
+    for round_index in (1, 2):
+        for file in ("state.safetensors", durable.MANIFEST):
+            remote.write(f"round-000{round_index}/training/a/step-2/{file}", b"{}")
+    durable.commit_folder(staged, base, {"index": 1, "sha256": "0"})
+
+    with opened_for_writing(config, DATA):
+        left = sorted(name for name in remote.list() if "/training/" in name)
+        assert f"base-0001/{durable.MANIFEST}" in remote.list()
+
+    assert left == [f"round-0002/training/a/step-2/{file}" for file in (durable.MANIFEST, "state.safetensors")]
+
+
 def test_object_storage_is_right_where_a_mirror_says_otherwise(tmp_path: Path, remote: Objects) -> None:
     with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         old = train(store, "a", "old-one")
