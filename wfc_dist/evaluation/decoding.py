@@ -52,6 +52,7 @@ def decode_sets(
     Raises:
         ConfigError: `evaluate.language` is detect, and the model knows one language only.
     """
+    assert evaluate.precision != "auto", "who starts the work decides"
     if evaluate.precision == "bf16":
         model = in_bfloat16(model)
     decoder = Decoder(model, processor, device, evaluate.num_beams, evaluate.no_repeat_ngram_size)

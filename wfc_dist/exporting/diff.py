@@ -42,7 +42,8 @@ class Difference:
         num_tensors: Names in either.
         moved: Those that differ, the largest relative change first, what cannot be compared before it.
         relative: ||b - a|| / ||a|| over all tensors that both have in one shape.
-        scores: Test set -> [score of A, score of B], the fields of `Score`; None for a model that was not scored on it.
+        scores: Test set -> [score of A, score of B], the fields of `Score` and the precision that decoded it; None for a model
+            that was not scored on it.
     """
 
     a: Path
@@ -125,4 +126,5 @@ def _resolve(model: str) -> tuple[Path, Mapping[str, Mapping[str, Any]]]:
 
 def _scores(run: Run, index: int, num_pending: int = 0) -> Mapping[str, Mapping[str, Any]]:
     found = run.scores_of(index, num_pending)
-    return found.sets if found else {}
+    precision = run.config.evaluate.precision
+    return {name: {**score, "precision": precision} for name, score in found.sets.items()} if found else {}

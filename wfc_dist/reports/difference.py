@@ -25,7 +25,8 @@ def tables(found: Difference, num_shown: int) -> list[Table]:
     notes = ["- stands for a set on which a model was not scored"]
     if others := [name for name, pair in found.scores.items() if not _is_same_set(pair)]:
         notes.append(
-            f"the clips, or the words counted in them, are others in A than in B, so do not compare: {', '.join(others)}"
+            "the clips, the words counted in them or the precision of decoding are others in A than in B, so do not compare: "
+            + ", ".join(others)
         )
     errors = plain_table("error in percent, with its interval", "; ".join(notes))
     for column in ("test set", "metric", "clips", "units", "A", "B"):
@@ -38,8 +39,10 @@ def tables(found: Difference, num_shown: int) -> list[Table]:
 
 
 def _is_same_set(pair: Sequence[Mapping[str, Any] | None]) -> bool:
-    """Returns whether two scores count the same: metric, clips, and tokens of the references. A missing one differs from none."""
-    counted = {tuple(score[key] for key in ("metric", "num_clips", "reference_length")) for score in pair if score is not None}
+    """Returns whether two scores count the same: metric, clips, tokens of the references, precision. A missing one differs from
+    none."""
+    keys = ("metric", "num_clips", "reference_length", "precision")
+    counted = {tuple(score.get(key) for key in keys) for score in pair if score is not None}
     return len(counted) == 1
 
 
