@@ -54,6 +54,7 @@ bench: .venv/installed $(MODEL)/config.json
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/bf16.py
 	$(BIN)/python benchmarks/transcribing.py
 	$(BIN)/python benchmarks/scale.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py

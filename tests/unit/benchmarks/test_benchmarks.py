@@ -69,6 +69,7 @@ def test_rows_with_other_columns_make_a_table() -> None:
         "evaluation",
         "training",
         "loading",
+        "bf16",
         "scale",
         "audit",
         "report",
