@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wfc_dist.config.schema import CentralizeConfig
+from wfc_dist.config.centralize import CentralizeConfig
 from wfc_dist.merging.mixtures import Mixture
 from wfc_dist.rounds import Adapter
 

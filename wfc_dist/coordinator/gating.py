@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist import log
-from wfc_dist.config.schema import GateConfig
+from wfc_dist.config.centralize import GateConfig
 from wfc_dist.errors import GateError, NotFiniteError
 from wfc_dist.evaluation.intervals import Estimated
 from wfc_dist.evaluation.scoring import RunScorer

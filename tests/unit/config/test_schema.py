@@ -9,7 +9,8 @@ import yaml
 from wfc_dist.compare import settings as compare_settings
 from wfc_dist.compare import sweep
 from wfc_dist.config import loading
-from wfc_dist.config.schema import CentralizeConfig, Config, EvaluateConfig
+from wfc_dist.config.centralize import CentralizeConfig
+from wfc_dist.config.schema import Config, EvaluateConfig
 from wfc_dist.config.training import TrainConfig, marked
 from wfc_dist.errors import ConfigError
 

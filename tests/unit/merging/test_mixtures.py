@@ -11,7 +11,7 @@ from torch import nn
 
 from wfc_dist.centralize.weights import asked_for
 from wfc_dist.config import loading
-from wfc_dist.config.schema import CentralizeConfig
+from wfc_dist.config.centralize import CentralizeConfig
 from wfc_dist.errors import ConfigError
 from wfc_dist.merging.factors import Factors
 from wfc_dist.merging.mixtures import STEPS, Mixture, least_error, neighbours

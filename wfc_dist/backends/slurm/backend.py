@@ -11,7 +11,8 @@ from wfc_dist.backends.jobs import centralize_job, training_job
 from wfc_dist.backends.node_failures import NodeFailures
 from wfc_dist.backends.slurm import client, submission
 from wfc_dist.backends.slurm.client import JobState
-from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec, SubmittedJob
+from wfc_dist.backends.slurm.jobs import JobResult, JobSpec, SubmittedJob
+from wfc_dist.backends.slurm.loop import JobLoop
 from wfc_dist.backends.slurm.payloads import CentralizePayload, PrecisionPayload, ScorePayload, TrainPayload, WorkerSettings
 from wfc_dist.backends.slurm.watching import CurveTail
 from wfc_dist.config.schema import Config

@@ -13,7 +13,8 @@ from wfc_dist.backends.slurm import client, job_process, loop, submission
 from wfc_dist.backends.slurm.client import JobState, SlurmError
 from wfc_dist.backends.slurm.endings import EXIT_NOT_SHARED, root_cause
 from wfc_dist.backends.slurm.job_process import JobProcess
-from wfc_dist.backends.slurm.loop import JobLoop, JobResult, JobSpec
+from wfc_dist.backends.slurm.jobs import JobResult, JobSpec
+from wfc_dist.backends.slurm.loop import JobLoop
 from wfc_dist.backends.slurm.submission import JobRecord, Resources
 from wfc_dist.config import loading
 from wfc_dist.config.cluster import ClusterConfig
