@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from wfc_dist.errors import IntegrityError
 from wfc_dist.runs.layout import RunPaths, read_base
 
 
@@ -9,6 +10,14 @@ def is_late(paths: RunPaths, round_index: int, dataset: str) -> bool:
     """Returns whether the base of a round (1-based) is committed, and was made without a data set."""
     settled = read_base(paths.run_dir, round_index)
     return settled is not None and dataset not in settled[1].get("adapters", (dataset,))
+
+
+def is_awaited(paths: RunPaths, late: Literal["never", "next_round"], round_index: int, dataset: str) -> bool:
+    """Returns whether a late result may still come and be of use; true where a base is damaged, since in doubt all is kept."""
+    try:
+        return is_late(paths, round_index, dataset) and no_use_of(paths, late, round_index, dataset) is None
+    except IntegrityError:  # damage is seen to once the run is open
+        return True
 
 
 def no_use_of(paths: RunPaths, late: Literal["never", "next_round"], round_index: int, dataset: str) -> str | None:

@@ -11,6 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from wfc_dist.config.schema import Config
 from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
+from wfc_dist.runs.late_results import is_awaited
 from wfc_dist.runs.layout import (
     RunPaths,
     first_uncommitted,
@@ -153,18 +155,19 @@ def opened_for_writing(
         with remote.opening(paths.run_dir):
             stack.enter_context(locked(paths))
             lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
-            mirror = _pulled(paths, objects)
+            mirror = _pulled(paths, objects, config)
         yield _opened(paths, config, fingerprints, mirror, lock.require, say=say)
 
 
-def _pulled(paths: RunPaths, objects: Objects) -> Mirror:
+def _pulled(paths: RunPaths, objects: Objects, config: Config) -> Mirror:
     run_id = remote.read_run_id(objects)
     names = _require_run_or_empty(objects, run_id)
     mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
     mirror.adopt()
     if run_id is not None:
         remote.pull(mirror, names, checkpoints=False)
-        remote.sweep(mirror, [*names, *remote.publish_unpublished(mirror, names)])
+        published = remote.publish_unpublished(mirror, names)
+        remote.sweep(mirror, [*names, *published], partial(is_awaited, paths, config.centralize.late))
     return mirror
 
 

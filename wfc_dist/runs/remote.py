@@ -2,8 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,22 +134,25 @@ def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
     return [folder for folder in found if ".tmp-" not in folder.name]
 
 
-def sweep(mirror: Mirror, names: Collection[str]) -> None:
+def sweep(mirror: Mirror, names: Collection[str], is_awaited: Callable[[int, str], bool]) -> None:
     """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished rounds.
 
     Args:
         mirror: The mirror.
         names: What is on object storage, the bases that this attempt has published included.
+        is_awaited: Says of a round (1-based) and a data set whether a late result may still come: then its checkpoints stay.
     """
     done = {name.removeprefix("base-").removesuffix(f"/{MANIFEST}") for name in names if name.startswith("base-")}
-    leftovers = [name for name in names if ".tmp-" in name or _is_training_of(name, done)]
+    awaited = functools.cache(is_awaited)
+    leftovers = [name for name in names if ".tmp-" in name or _is_training_of(name, done, awaited)]
     mirror.objects.remove(*(name for name in leftovers if name.endswith(MANIFEST)))
     mirror.objects.remove(*(name for name in leftovers if not name.endswith(MANIFEST)))
 
 
-def _is_training_of(name: str, rounds: Collection[str]) -> bool:
-    first, _, rest = name.partition("/")
-    return rest.startswith("training/") and first.removeprefix("round-") in rounds
+def _is_training_of(name: str, rounds: Collection[str], is_awaited: Callable[[int, str], bool]) -> bool:
+    first, kind, dataset, *_ = [*name.split("/"), "", ""]
+    index = first.removeprefix("round-")
+    return kind == "training" and index in rounds and not is_awaited(int(index), dataset)
 
 
 def _folder_named(text: str) -> Path | None:

@@ -303,8 +303,10 @@ class RunStore:
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self.ledger.record_commit("base", staged.facts, round=staged.index, sha256=staged.sha256)
         self._prune(staged.index)
-        if not self._late_in(staged.index):
-            self.mirror.remove(self.paths.training(staged.index))
+        late = self._late_in(staged.index)
+        done = [name for name in self.config.round_list()[staged.index - 1] if name not in late]
+        for name in done if late else [""]:  # "" is the folder of all
+            self.mirror.remove(self.paths.training(staged.index) / name)
         self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 

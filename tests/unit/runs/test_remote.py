@@ -137,6 +137,23 @@ def test_checkpoints_go_with_their_round_also_if_a_crash_left_its_base_unpublish
     assert left == [f"round-0002/training/a/step-2/{file}" for file in (durable.MANIFEST, "state.safetensors")]
 
 
+@pytest.mark.parametrize(("late", "kept"), [("next_round", ["b"]), ("never", [])])
+def test_checkpoints_of_a_data_set_that_is_awaited_stay(tmp_path: Path, remote: Objects, late: str, kept: list[str]) -> None:
+    config = make(tmp_path, "one", centralize={"quorum": 1, "late": late})
+    with opened_for_writing(config, DATA) as store:
+        staged = store.paths.run_dir / "staged"
+        staged.mkdir()
+        (staged / "model-update.safetensors").write_text("weights")
+        durable.commit_folder(
+            staged, store.paths.base(1), {"index": 1, "sha256": "0", "adapters": {"a": "0"}, "missing": {"b": "slow"}}
+        )
+    for dataset in "ab":
+        remote.write(f"round-0001/training/{dataset}/step-2/{durable.MANIFEST}", b"{}")
+
+    with opened_for_writing(config, DATA):
+        assert [name.split("/")[2] for name in remote.list() if "/training/" in name] == kept
+
+
 def test_object_storage_is_right_where_a_mirror_says_otherwise(tmp_path: Path, remote: Objects) -> None:
     with opened_for_writing(make(tmp_path, "one"), DATA) as store:
         old = train(store, "a", "old-one")
