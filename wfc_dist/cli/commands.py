@@ -240,13 +240,13 @@ def evaluate(
 
     settings = wfc_dist.load_config(on, overrides or [])
     log.quiet_libraries()
-    from wfc_dist.evaluation.any_model import with_own_precision
+    from wfc_dist.evaluation.own_precision import with_own_precision
 
     settings = with_own_precision(settings)
     if explain:
         if json:
             raise InputError("--explain prints a table; leave --json out, which prints scores")
-        from wfc_dist.evaluation.any_model import explained
+        from wfc_dist.evaluation.explained import explained
         from wfc_dist.reports.score_tables import explained_table
 
         with watched("evaluate", settings.cluster):

@@ -13,14 +13,13 @@ from wfc_dist.config.schema import Config
 from wfc_dist.data.sources import open_split
 from wfc_dist.errors import ConfigError, InputError
 from wfc_dist.evaluation import decoding
-from wfc_dist.evaluation.explain import Explanation, explain
 from wfc_dist.evaluation.hypotheses import Hypothesis, score_hypotheses
 from wfc_dist.evaluation.metrics import Score
 from wfc_dist.evaluation.normalize import spelling_table
+from wfc_dist.evaluation.own_precision import with_own_precision
 from wfc_dist.runs import layout
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.interim import newest_servable
-from wfc_dist.runs.precision import decided, has_bf16
 from wfc_dist.runs.provenance import base_of_adapter
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
@@ -130,27 +129,20 @@ def evaluate(model: str | Path, config: Config, *, threads: int = 0) -> dict[str
         >>> evaluate("runs/demo", load_config("configs/demo.yaml"))["es"].metric
         'wer'
     """
-    decoded = _decoded(model, config, threads)
-    return {key: score_hypotheses(texts, config.evaluate.of(config.test_sets()[key]), decoded.spelling)
-            for key, texts in decoded.texts.items()}  # fmt: skip
+    found = decoded(model, config, threads)
+    return {key: score_hypotheses(texts, config.evaluate.of(config.test_sets()[key]), found.spelling)
+            for key, texts in found.texts.items()}  # fmt: skip
 
 
-def explained(model: str | Path, config: Config, *, threads: int = 0) -> dict[str, Explanation]:
-    """Returns what the errors of a model are: test set -> figures such as the error at a change of language.
+class Decoded(NamedTuple):
+    """What a model wrote: test set -> its texts, and the spelling table that they are counted with."""
 
-    Arguments and errors are those of `evaluate`.
-    """
-    decoded = _decoded(model, config, threads)
-    return {key: explain(texts, config.evaluate.of(config.test_sets()[key]), decoded.spelling)
-            for key, texts in decoded.texts.items()}  # fmt: skip
-
-
-class _Decoded(NamedTuple):
     texts: Mapping[str, Sequence[Hypothesis]]
     spelling: Mapping[str, str]
 
 
-def _decoded(model: str | Path, config: Config, threads: int) -> _Decoded:
+def decoded(model: str | Path, config: Config, threads: int) -> Decoded:
+    """Decodes all test sets of a configuration. Arguments and errors are those of `evaluate`."""
     if not config.test_sets():
         name = next(iter(config.datasets))
         raise ConfigError(
@@ -163,16 +155,8 @@ def _decoded(model: str | Path, config: Config, threads: int) -> _Decoded:
         whisper, processor, folder = load_model(model)
         if settings.language == "given":
             check_languages(whisper, folder, {clip.language for split in splits.values() for clip in split.clips})
-        decoded = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
-        return _Decoded(dict(zip(splits, decoded, strict=True)), spelling_table(folder))
-
-
-def with_own_precision(config: Config) -> Config:
-    """Returns a configuration whose `precision: auto` is what suits this machine."""
-    if "auto" not in config.precisions:
-        return config
-    precision, _ = decided({"this machine": has_bf16(use_gpu=torch.cuda.is_available())})
-    return config.with_precision(precision, precision)
+        texts = decoding.decode_sets(whisper, processor, list(splits.values()), settings, device=whisper.device)
+        return Decoded(dict(zip(splits, texts, strict=True)), spelling_table(folder))
 
 
 def check_languages(model: Any, folder: Path, languages: Set[str]) -> None:

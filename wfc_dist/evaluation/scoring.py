@@ -127,7 +127,7 @@ class RunScorer:
             return
         none: list[Adapter | None] = [None]
         tasks = (ScoreTask(base, adapter, self._wanted(base, adapter), evaluate) for adapter in adapters or none)
-        models = [task for task in tasks if task.sets]
+        models = [task for task in tasks if task.sets or not self._store.config.test_sets()]
         self._decode(models)
         for task in models:
             self._summarize(task)

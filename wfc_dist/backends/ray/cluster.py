@@ -40,7 +40,6 @@ def prepare_environment(cluster: ClusterConfig) -> None:
     if address_of(cluster) is None:
         # Ray's switch for a node that stays alone, named after the systems where that is the default.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # nobody reads them; at the end Ray waits 10 s to send them
 
 
 @contextlib.contextmanager
