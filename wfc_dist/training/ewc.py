@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from wfc_dist.errors import InputError
 from wfc_dist.storage import durable
@@ -18,6 +17,7 @@ from wfc_dist.storage.objects import at_once
 from wfc_dist.training.job import TrainingJob
 from wfc_dist.training.model import factor, lora_layers
 from wfc_dist.weights import peft_folder
+from wfc_dist.weights.tensor_files import TensorFile
 
 
 def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
@@ -30,9 +30,9 @@ def read_fisher(folder: Path) -> dict[str, torch.Tensor]:
     names = durable.verify_folder(folder, skip=frozenset(peft_folder.FILES))["files"]
     fishers: dict[str, torch.Tensor] = {}
     if peft_folder.STATISTICS in names:
-        with safe_open(folder / peft_folder.STATISTICS, framework="pt") as file:
-            keys = [key for key in file.keys() if key.endswith(".fisher")]  # noqa: SIM118 - not a dict
-            fishers = {key.removesuffix(".fisher"): file.get_tensor(key).double() for key in keys}
+        with TensorFile(folder / peft_folder.STATISTICS) as file:
+            keys = [key for key in file.names() if key.endswith(".fisher")]
+            fishers = {key.removesuffix(".fisher"): file.read(key).double() for key in keys}
     if not fishers:
         raise InputError(
             f"{folder} has no Fisher information in {peft_folder.STATISTICS}: train.ewc needs "

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.merging.factors import AnyDelta, DenseDelta, ModuleDelta, squared_sum
@@ -20,7 +20,7 @@ from wfc_dist.storage import durable
 from wfc_dist.weights.companions import copy_companions
 from wfc_dist.weights.hashing import tensor_sha256
 from wfc_dist.weights.json_files import read_object
-from wfc_dist.weights.tensor_files import TensorFileWriter, TensorSpec, open_tensors, read_header, write_order
+from wfc_dist.weights.tensor_files import TensorFile, TensorFileWriter, TensorSpec, open_tensors, read_header, write_order
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHANGED, DELTA = "model-update.safetensors", "delta.safetensors"
@@ -52,7 +52,7 @@ def weight_map(folder: Path) -> dict[str, Path]:
             "you trust with Transformers, and save it with save_pretrained"
         )
     with open_tensors(folder / SINGLE) as file:
-        return dict.fromkeys(sorted(file.keys()), folder / SINGLE)
+        return dict.fromkeys(sorted(file.names()), folder / SINGLE)
 
 
 def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -64,18 +64,18 @@ def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[t
     wanted = sorted(where if names is None else names)
     if unknown := [name for name in wanted if name not in where]:
         raise InputError(f"{folder} has no tensor {unknown[0]}; the adapter was made for another model")
-    opened: dict[Path, safe_open] = {}
+    opened: dict[Path, TensorFile] = {}
     for name in wanted:
         path = where[name]
         if path not in opened:
             opened[path] = open_tensors(path)
-        yield name, opened[path].get_tensor(name)
+        yield name, opened[path].read(name)
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
     """Returns one tensor of a safetensors file; nothing of the file stays mapped but the tensor."""
     with open_tensors(path) as file:
-        return file.get_tensor(name)  # type: ignore[no-any-return]
+        return file.read(name)
 
 
 def past_updates(folders: Sequence[Path], module: str) -> Iterator[AnyDelta]:
@@ -134,7 +134,7 @@ def restore_root(base: Path, links: Mapping[str, str], out: Path) -> None:
     for link, name in sorted(links.items()):
         durable.link(base / link, out / name)
         with open_tensors(out / name) as file:
-            where |= dict.fromkeys(file.keys(), name)
+            where |= dict.fromkeys(file.names(), name)
     if set(where.values()) != {SINGLE}:
         text = json.dumps({"metadata": {}, "weight_map": dict(sorted(where.items()))}, indent=1)
         (out / INDEX).write_text(text + "\n", encoding="utf-8")
@@ -234,9 +234,9 @@ def read_delta(folder: str | Path, modules: Sequence[str] | None = None) -> dict
         raise InputError(f"{folder} is no delta: it holds no {DELTA}; make one with `wfc average`")
     try:
         with open_tensors(folder / DELTA) as file:
-            names = set(file.keys())
+            names = set(file.names())
             found = sorted({name.rpartition(".")[0] for name in names})
-            return {name: delta_from(name, names, file.get_tensor) for name in found if modules is None or name in modules}
+            return {name: delta_from(name, names, file.read) for name in found if modules is None or name in modules}
     except SafetensorError as error:
         raise InputError(f"{folder / DELTA} is no delta: {error}; make one with `wfc average`") from error
 

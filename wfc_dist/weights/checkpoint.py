@@ -138,7 +138,7 @@ def _check_shards(folder: Path) -> None:
         )
     for path in files:
         with open_tensors(path) as file:  # looks at the layout of the whole file
-            names = file.keys()
+            names = file.names()
         for name in names:
             if name not in where:
                 raise InputError(f"{path} holds {name}, which {base_chain.INDEX} does not name; {_SAVE_AGAIN}")

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from wfc_dist.errors import InputError
 from wfc_dist.merging.curvature import FIELDS, Curvature, shape_of
 from wfc_dist.merging.factors import Factors, concatenated, ratio_of_norms, squared_norm_of, squared_sum
 from wfc_dist.weights import adapter_config
 from wfc_dist.weights.hashing import content_sha256, tensor_sha256
-from wfc_dist.weights.tensor_files import read_header, save_tensors
+from wfc_dist.weights.tensor_files import TensorFile, read_header, save_tensors
 
 FILES = WEIGHTS, CONFIG = "adapter_model.safetensors", adapter_config.CONFIG
 STATISTICS = "curvature.safetensors"
@@ -48,8 +48,8 @@ def read_factors(folder: str | Path) -> dict[str, Factors]:
     config = adapter_config.read_config(folder)
     try:
         read_header(folder / WEIGHTS)
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        with TensorFile(folder / WEIGHTS) as file:
+            tensors = {key: file.read(key) for key in file.names()}
     except (OSError, SafetensorError, InputError) as error:
         raise InputError(f"{folder}: cannot read {WEIGHTS} ({error}); pickled adapters are not read") from error
     pairs = _pair(folder, tensors)
@@ -145,14 +145,14 @@ def read_curvature(folder: Path, shapes: Mapping[str, tuple[int, int]], kinds: S
         InputError: No such file or tensor, another shape, or a number that is not finite.
     """
     try:
-        with safe_open(folder / STATISTICS, framework="pt") as file:
-            names = set(file.keys())
+        with TensorFile(folder / STATISTICS) as file:
+            names = set(file.names())
             wanted = {f"{module}.{kind}" for module in shapes for kind in kinds}
             if missing := sorted(wanted - names):
                 raise InputError(
                     f"{folder / STATISTICS} has no {missing[0]}, which the merge method needs; train with train.curvature"
                 )
-            tensors = {name: file.get_tensor(name).float() for name in sorted(wanted)}
+            tensors = {name: file.read(name).float() for name in sorted(wanted)}
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{folder} has no {STATISTICS} that can be read, which the merge method needs; train with train.curvature ({error})"
@@ -215,8 +215,8 @@ def adapter_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def folder_sha256(folder: Path) -> str:
     """Returns the identity of the adapter in a PEFT folder."""
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        return adapter_sha256({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+    with TensorFile(folder / WEIGHTS) as file:
+        return adapter_sha256({key: file.read(key) for key in file.names()})
 
 
 def update_ratio(folder: Path, tensors: Mapping[str, torch.Tensor]) -> float:

@@ -72,10 +72,44 @@ def _spec(name: str, item: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(_DTYPES[item["dtype"]], shape)
 
 
-def open_tensors(path: Path) -> "safe_open":
-    """Returns an open safetensors file, whose tensors are read one by one. Raises InputError when it is none."""
+class TensorFile:
+    """An open safetensors file, whose tensors are read one by one.
+
+    NumPy reads them: of each that the library hands out as a tensor of torch, 64 bytes are never given back (safetensors 0.8). A
+    merge reads three of them for each module and earlier round. Data types that NumPy does not know, bfloat16, come from torch.
+
+    Raises:
+        OSError, SafetensorError: It is no safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, safe_open(path, framework="np")
+        self._torch_file: safe_open | None = None
+
+    def __enter__(self) -> "TensorFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.__exit__(None, None, None)
+        if self._torch_file is not None:
+            self._torch_file.__exit__(None, None, None)
+
+    def names(self) -> list[str]:
+        """Returns the names of its tensors."""
+        return list(self._file.keys())
+
+    def read(self, name: str) -> torch.Tensor:
+        """Returns a tensor with its own memory. Raises SafetensorError if the file has none of that name."""
+        if _DTYPES.get(self._file.get_slice(name).get_dtype(), torch.bfloat16) != torch.bfloat16:
+            return torch.from_numpy(self._file.get_tensor(name))
+        self._torch_file = self._torch_file or safe_open(self._path, framework="pt")
+        return self._torch_file.get_tensor(name)  # type: ignore[no-any-return]
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Returns an open safetensors file. Raises InputError when it is none."""
     try:
-        return safe_open(path, framework="pt")
+        return TensorFile(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}") from error
 

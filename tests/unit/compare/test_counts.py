@@ -83,7 +83,9 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path: Path, place, value, said:
         read_counts(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\x1f\x8b\x08", gzip.compress(b"[]", mtime=0), gzip.compress(b"[" * 100_000, mtime=0)])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"\x1f\x8b\x08", gzip.compress(b"[]", mtime=0), gzip.compress(b"[" * 100_000, mtime=0)]
+)
 def test_what_is_no_file_of_counts_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / COUNTS
     path.write_bytes(data)

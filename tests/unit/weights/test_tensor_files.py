@@ -6,8 +6,10 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wfc_dist.errors import InputError
@@ -121,3 +123,32 @@ def test_a_file_of_the_library_has_its_bytes_and_a_mode_that_follows_the_umask(t
         assert (tmp_path / f"{umask}").stat().st_mode & 0o777 == mode
     save_file(tensors(), tmp_path / "library", metadata={"format": "pt"})
     assert (tmp_path / "library").read_bytes() == (tmp_path / f"{0o022}").read_bytes()
+
+
+def test_tensors_are_read_bit_for_bit_with_memory_of_their_own(tmp_path: Path) -> None:
+    wanted = tensors() | {"eight": torch.randn(4).to(torch.float8_e4m3fn)}
+    save_file(wanted, tmp_path / "x.safetensors")
+    with open_tensors(tmp_path / "x.safetensors") as file:
+        assert sorted(file.names()) == sorted(wanted)
+        found = {name: file.read(name) for name in file.names()}
+    for name, tensor in wanted.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert found[name].reshape(-1).view(torch.uint8).equal(tensor.reshape(-1).view(torch.uint8)), name
+        found[name].zero_()
+    with open_tensors(tmp_path / "x.safetensors") as file:
+        assert file.read("a").equal(wanted["a"])
+        with pytest.raises(SafetensorError, match="nothing"):
+            file.read("nothing")
+
+
+def test_reading_tensors_holds_no_memory(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "x.safetensors")
+
+    def read(times: int) -> int:
+        with open_tensors(tmp_path / "x.safetensors") as file:
+            for _ in range(times):
+                file.read("a")
+        return psutil.Process().memory_full_info().uss
+
+    before = read(2000)
+    assert read(100_000) - before < 2_000_000, "the library's own tensors leave 6.4 MB behind"
