@@ -38,6 +38,7 @@ from wfc_dist.reports.json_objects import (
     TrainingPlanJson,
 )
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.watch import doubt_about
 
 _OF_COMMANDS: dict[str, type] = {
     "status": StatusJson, "plan": PlanJson, "audit": AuditJson, "lineage": LineageJson, "evaluate": EvaluateJson,
@@ -65,8 +66,8 @@ def status_json(run: Run) -> StatusJson:
         for index, names in enumerate(run.config.round_list(), start=1)
     ]
     return StatusJson(
-        str(run.path), status.state, status.message, status.attempt, facts.get("exit_code"), facts.get("host"),  # type: ignore[arg-type]
-        facts.get("pid"), facts.get("time"), run.num_bases, _progress(run), rounds,
+        str(run.path), status.state, doubt_about(run) or status.message, status.attempt, facts.get("exit_code"),  # type: ignore[arg-type]
+        facts.get("host"), facts.get("pid"), facts.get("time"), run.num_bases, _progress(run), rounds,
     )  # fmt: skip
 
 

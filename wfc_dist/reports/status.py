@@ -15,6 +15,7 @@ from wfc_dist.progress import in_words
 from wfc_dist.reports.stream import stream_table
 from wfc_dist.reports.tables import titled_table
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.watch import doubt_about
 
 MOST_ROWS = 200  # nobody reads a longer table, and drawing one takes seconds
 
@@ -43,7 +44,7 @@ def status_table(run: Run) -> Group:
     status = run.status()
     head = titled_table(str(run.path), "state", "attempt", "since", "on", "message")
     on = f"{status.facts.get('host', '?')}, process {status.facts.get('pid', '?')}"
-    head.add_row(status.state, str(status.attempt), status.facts.get("time", ""), on, status.message)
+    head.add_row(status.state, str(status.attempt), status.facts.get("time", ""), on, doubt_about(run) or status.message)
     table = titled_table("rounds", "round", "data set", "adapter", "steps", "base")
     rounds = run.config.round_list()
     is_short = sum(map(len, rounds)) <= MOST_ROWS

@@ -10,7 +10,7 @@ from rich.live import Live
 from wfc_dist.errors import WfcError
 from wfc_dist.reports.status import progress_lines, status_table
 from wfc_dist.runs.handle import Run
-from wfc_dist.runs.watch import Watch
+from wfc_dist.runs.watch import Watch, doubt_about
 
 _ENDED = ("done", "failed", "interrupted")
 
@@ -37,7 +37,7 @@ def watch_run(open_run: Callable[[], Run], console: Console, every_s: float = 2.
             return
         said = ""
         while not _has_ended(run, watch):
-            line = "; ".join(line.strip() for line in progress_lines(run)) or run.status().state
+            line = doubt_about(run) or "; ".join(line.strip() for line in progress_lines(run)) or run.status().state
             if line != said:
                 console.print(said := line, markup=False, highlight=False, soft_wrap=True)
             time.sleep(every_s)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
@@ -71,6 +74,14 @@ def is_locked(paths: RunPaths) -> bool:
     return False
 
 
+def stopped_process(pid: int) -> str:
+    """Returns that a process of this machine is stopped (SIGSTOP, Ctrl-Z) and what to do, "" if it is not."""
+    with contextlib.suppress(psutil.Error):
+        if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+            return f"process {pid} is stopped: `kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it; then run again"
+    return ""
+
+
 @contextlib.contextmanager
 def locked(paths: RunPaths) -> Iterator[IO[str]]:
     """Holds the run's lock. The system releases the lock when the process ends, even if it crashes.
@@ -86,7 +97,9 @@ def locked(paths: RunPaths) -> Iterator[IO[str]]:
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; wait for it, or stop it with `wfc stop`") from error
+            here = re.match(rf"`wfc run`, process (\d+) on {re.escape(socket.gethostname())} ", holder)
+            remedy = (here and stopped_process(int(here[1]))) or "wait for it, or stop it with `wfc stop`"
+            raise RunLockedError(f"{paths.run_dir} is in use by {holder}; {remedy}") from error
         file.seek(0)
         file.truncate()
         file.write(f"`wfc run`, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")

@@ -4,7 +4,7 @@ import socket
 import time
 
 from wfc_dist.runs.handle import Run
-from wfc_dist.runs.opening import is_locked
+from wfc_dist.runs.opening import is_locked, stopped_process
 from wfc_dist.storage.lock import LEASE_S, Onlooker
 from wfc_dist.storage.mirror import Mirror
 
@@ -41,3 +41,17 @@ class Watch:
             return False
         self._onlooker = self._onlooker or Onlooker(run.mirror.objects)
         return self._onlooker.sees_holder()
+
+
+def doubt_about(run: Run) -> str:
+    """Returns why a run that says it is running is not, as one look from this machine tells; "" where nothing speaks for that.
+
+    A process that is stopped (SIGSTOP, Ctrl-Z) says nothing itself, and neither does one that was killed.
+    """
+    facts = run.status().facts
+    pid, is_here = facts.get("pid"), facts.get("host") == socket.gethostname()
+    if pid is None or not is_here or facts["state"] != "running" or isinstance(run.mirror, Mirror):
+        return ""
+    if not is_locked(run.paths):
+        return f"process {pid} is gone without a word; the same command goes on"
+    return stopped_process(pid)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,11 +13,12 @@ import pytest
 import scored_runs
 
 from wfc_dist.errors import RunLockedError
+from wfc_dist.reports.as_json import status_json
 from wfc_dist.runs import watch
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import is_locked, locked
-from wfc_dist.runs.watch import Watch
+from wfc_dist.runs.watch import Watch, doubt_about
 from wfc_dist.storage import durable
 from wfc_dist.storage.lock import held
 from wfc_dist.storage.mirror import Mirror
@@ -67,6 +70,28 @@ def test_the_files_of_a_process_elsewhere_must_rest(run_dir: Path, monkeypatch: 
         (run_dir / "progress.json").write_text(json.dumps(progress))
         found.append(seen.sees_nobody(Run(run_dir)))
     assert found == [False, False, False, False, True]
+
+
+@pytest.mark.process
+def test_a_process_that_is_stopped_or_gone_is_told_by_status_and_to_who_wants_the_run(run_dir: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(run_dir)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        facts = {"state": "running", "message": "", "attempt": 1, "host": socket.gethostname(), "pid": holder.pid}
+        durable.write_json(run_dir / "status.json", facts)
+        assert doubt_about(Run(run_dir)) == ""
+        holder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+        said = f"process {holder.pid} is stopped: `kill -CONT {holder.pid}` lets it go on"
+        assert said in doubt_about(Run(run_dir))
+        assert status_json(Run(run_dir)).message == doubt_about(Run(run_dir))
+        with pytest.raises(RunLockedError, match=re.escape(said)), locked(RunPaths(run_dir)):
+            pass
+        holder.kill()
+    assert "is gone without a word" in doubt_about(Run(run_dir))
+    durable.write_json(run_dir / "status.json", facts | {"host": "another-host"})
+    assert doubt_about(Run(run_dir)) == ""
+    durable.write_json(run_dir / "status.json", facts | {"state": "done"})
+    assert doubt_about(Run(run_dir)) == ""
 
 
 @pytest.mark.process
