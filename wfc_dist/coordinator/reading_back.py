@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from wfc_dist import log
+from wfc_dist.backends import memory
 from wfc_dist.backends.failure_policy import Decision
 from wfc_dist.centralize.readback import Sources, require_as_computed
 from wfc_dist.errors import IntegrityError
@@ -70,6 +71,8 @@ class CheckedCentralizer:
             for folder in (staged.path, staged.delta_path):  # a job that is found again must not be taken for done
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            memory.trim()
         return staged
 
     def _note(self, round_index: int, error: IntegrityError, decision: Decision) -> None:

@@ -69,7 +69,10 @@ class RankActor:
             net.choose_interface(ray.util.get_node_ip_address())
             self._group = collectives.join(self._rank, self._size, *endpoint)
         activity.moved(steady=True)  # the libraries are loaded, and every rank is there
-        return centralize_rank(job, self._group)
+        try:
+            return centralize_rank(job, self._group)
+        finally:
+            memory.trim()
 
     def read_changed(self, base: Base, hashes: dict[str, str]) -> Broadcast:
         """Returns the changed tensors of a committed base, which go to the trainers without passing the coordinator."""
