@@ -8,9 +8,9 @@ from browser import browser, visit
 __all__ = ["browser", "visit"]  # fixtures for every test
 
 LONGEST_FIRST = (
-    "test_kill_resume", "test_run_on_s3", "test_fitted_run", "test_ray_run", "test_stream_run", "test_training_options",
-    "test_compare_run", "test_benchmark_runs", "test_training_gang", "test_sweep_run", "test_gpu_benchmark", "test_commands",
-    "test_centralize", "test_analyze",
+    "test_kill_resume", "test_run_on_s3", "test_fitted_run", "test_ray_run", "test_stream_run",
+    "test_training_options", "test_compare_run", "test_benchmark_runs", "test_soak", "test_training_gang",
+    "test_sweep_run", "test_gpu_benchmark", "test_commands", "test_centralize", "test_analyze",
 )  # fmt: skip
 """A file that begins last and lasts long leaves the other workers idle."""
 
