@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,8 @@ def of(folder: str) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_gcs_that_dies_ends_the_run_with_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_gcs_that_dies_or_stops_ends_the_run_with_75_and_the_same_command_goes_on(tmp_path: Path, number: int) -> None:
     config = tiny.make_config(tmp_path, rounds=[["a", "b"]], evaluate={"adapters": False})
     run_dir, held, log, port = tmp_path / "runs" / "tiny", tmp_path / "held", tmp_path / "log", net.free_port("127.0.0.1")
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_enable_metrics_collection": "0",
@@ -66,7 +68,7 @@ def test_a_gcs_that_dies_ends_the_run_with_75_and_the_same_command_goes_on(tmp_p
         process = start_wfc(*command, log=log, **environment)
         try:
             assert wait_for(held, process), log.read_text()
-            gcs.kill()
+            gcs.send_signal(number)
             assert process.wait(120) == 75, log.read_text()
         finally:
             kill_tree(process)

@@ -1,4 +1,4 @@
-"""A joined Ray cluster: notices that its GCS, the process on the head node that Ray depends on, is gone for good.
+"""A joined Ray cluster: notices that its GCS, the process on the head node that Ray depends on, is gone for good or stands still.
 
 Ray ends a program, with exit code 1 and without a word to it, once the GCS has not answered for GCS_LIMIT_S. Before, it waits,
 since a GCS with a store of its own may come back: the run then goes on where it is.
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 POLL_S, PROBE_S = 1.0, 3.0
 GCS_LIMIT_S = 60.0
 """Ray's default for RAY_gcs_rpc_server_reconnect_timeout_s."""
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of HTTP/2, and so of gRPC, begins: the preface and an empty SETTINGS frame. A server answers with its settings."""
 SHARE = 0.75
 """How much of Ray's time passes before this program ends itself: less, since both begin to count when they notice."""
 
@@ -41,7 +43,7 @@ def watched(gcs: str, user: User) -> Iterator[None]:
         user: See `embedded.User`. Users within the context are told in its place (`embedded.used_by`).
     """
     if wrong := _why_away(gcs):
-        logger.warning("the GCS at %s is not watched, since it takes no connection from here: %s", gcs, wrong)
+        logger.warning("the GCS at %s is not watched, since it does not answer from here: %s", gcs, wrong)
         with embedded.used_by(user):
             yield
         return
@@ -70,10 +72,13 @@ def _watch(gcs: str, limit_s: float, over: threading.Event) -> None:
 
 
 def _why_away(gcs: str) -> str:
-    """Returns why nobody takes a connection at an address; "" if somebody does."""
+    """Returns why nobody answers at an address; "" if somebody does. The system takes connections for a stopped process, too."""
     host, _, port = gcs.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S) as connection:
+            connection.sendall(_HELLO)
+            with contextlib.suppress(ConnectionError):  # a server that wants TLS may hang up, but it lives
+                connection.recv(1)
             return ""
     except OSError as error:
         return str(error)
