@@ -14,8 +14,10 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ STARTS, PAUSE_S = 3, 2.0
 POLL_S = 0.5
 STOPPED_S = 15.0
 """Seconds after which a process that somebody has stopped (SIGSTOP) counts as lost."""
+STARTING_S = 20.0
+"""Seconds for which Ray may notice itself that a process is gone while it starts; after 60 it ends the program, with code 1."""
 SHUTDOWN_S = 10.0
 
 
@@ -84,19 +88,19 @@ def node(store_bytes: int, user: User) -> Iterator[None]:
     """
     with used_by(user):
         processes = _start(store_bytes, user)
-        over = threading.Event()
-        watch = threading.Thread(target=_watch, args=(processes, over), name="ray-watch", daemon=True)
-        watch.start()
         try:
-            yield
+            with _watched(lambda: processes, 0.0):
+                yield
         finally:
-            over.set()
-            watch.join()
             _shutdown(processes)
 
 
 def _children() -> set[psutil.Process]:
     return set(psutil.Process().children())
+
+
+def _children_but(before: Collection[psutil.Process]) -> list[psutil.Process]:
+    return list(_children() - set(before))
 
 
 @contextlib.contextmanager
@@ -114,14 +118,15 @@ def _start(store_bytes: int, user: User) -> list[psutil.Process]:
     for number in range(1, STARTS + 1):
         before = _children()
         try:
-            _init(store_bytes)
-            return list(_children() - before)
+            with _watched(partial(_children_but, before), STARTING_S):
+                _init(store_bytes)
+            return _children_but(before)
         except Interrupted:  # by a signal
-            _clear_away(_children() - before)
+            _clear_away(_children_but(before))
             raise
         except Exception as error:  # Ray raises anything, also a bare Exception
             said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-            begun = _children() - before
+            begun = _children_but(before)
             words = "".join(f"; {name} {how}" for name, how in _ended(begun)) + last_words()
             _clear_away(begun)
             if _is_of_settings(error):
@@ -161,18 +166,33 @@ def _is_of_settings(error: Exception) -> bool:
     return refused or exit_code_of(error) == EXIT_USAGE
 
 
-def _watch(processes: Collection[psutil.Process], over: threading.Event) -> None:
-    """Says when a vital process is lost, and ends this one where that is allowed."""
-    vital = {process: process.name() for process in processes if process.name() in VITAL}
-    num_stopped = dict.fromkeys(vital, 0)  # polls, not seconds: Ctrl-Z stops this process, too
+@contextlib.contextmanager
+def _watched(processes: Callable[[], Collection[psutil.Process]], patience_s: float) -> Iterator[None]:
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(processes, patience_s, over), name="ray-watch", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _watch(processes: Callable[[], Collection[psutil.Process]], patience_s: float, over: threading.Event) -> None:
+    """Says when a vital process has been gone for more than `patience_s`, or stopped, and ends this one where that is allowed."""
+    vital: dict[psutil.Process, str] = {}
+    num_gone, num_stopped = Counter[psutil.Process](), Counter[psutil.Process]()  # polls: Ctrl-Z stops this process, too
     while not over.wait(POLL_S):
+        vital |= {process: name for process in processes() if (name := _name(process)) in VITAL}
         for process, name in vital.items():
             state = _state(process)
-            num_stopped[process] = num_stopped[process] + 1 if state == psutil.STATUS_STOPPED else 0
             is_gone = state in (None, psutil.STATUS_ZOMBIE)
-            if (is_gone or num_stopped[process] * POLL_S >= STOPPED_S) and not over.is_set():
+            num_gone[process] += is_gone
+            num_stopped[process] = num_stopped[process] + 1 if state == psutil.STATUS_STOPPED else 0
+            is_lost = is_gone and num_gone[process] * POLL_S > patience_s
+            if (is_lost or num_stopped[process] * POLL_S >= STOPPED_S) and not over.is_set():
                 how = _how_it_ended(process.pid) if is_gone else f"has been stopped (SIGSTOP) for {STOPPED_S:g} s"
-                end(f"{name}, a part of Ray on this machine, {how}{last_words()}", processes)
+                end(f"{name}, a part of Ray on this machine, {how}{last_words()}", [*processes(), *vital])
                 return
 
 
@@ -190,6 +210,13 @@ def end(what: str, processes: Collection[psutil.Process]) -> None:
         if activity.may_end_process:
             _kill(family)
             os._exit(EXIT_INTERRUPTED)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _state(process: psutil.Process) -> str | None:

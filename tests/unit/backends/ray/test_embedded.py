@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import kill_tree
 
 from wfc_dist.backends.ray import embedded
 from wfc_dist.backends.ray.cluster import EMBEDDED_STORE_BYTES, prepare_environment
@@ -92,3 +95,44 @@ def test_a_folder_that_ray_cannot_use_is_a_matter_of_settings(monkeypatch, tmp_p
     with pytest.raises(ConfigError, match="AF_UNIX path length"), node(EMBEDDED_STORE_BYTES, User()):
         pass
     assert os.environ["RAY_TMPDIR"] == str(long)
+
+
+STARTING = """
+import sys, threading, time
+import psutil
+from wfc_dist import activity
+from wfc_dist.backends.ray import embedded
+from wfc_dist.backends.ray.cluster import EMBEDDED_STORE_BYTES, prepare_environment
+from wfc_dist.config.cluster import ClusterConfig
+
+def hit() -> None:
+    while True:
+        for process in psutil.Process().children():
+            if process.name() == "gcs_server":
+                time.sleep(float(sys.argv[2]))
+                process.send_signal(int(sys.argv[1]))
+                return
+        time.sleep(0.002)
+
+embedded.STARTING_S = embedded.STOPPED_S = 3.0
+activity.may_end_process = True
+prepare_environment(ClusterConfig())
+threading.Thread(target=hit, daemon=True).start()
+with embedded.node(EMBEDDED_STORE_BYTES, embedded.User()):
+    time.sleep(10)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.0), (signal.SIGKILL, 0.5), (signal.SIGSTOP, 0.0)])
+def test_a_gcs_that_is_lost_while_ray_starts_ends_a_command_with_75_or_is_started_again(number: int, after_s: float) -> None:
+    command = [sys.executable, "-c", STARTING, str(int(number)), str(after_s)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _, said = process.communicate(timeout=50)  # Ray itself would end it with 1 after 60
+        finally:
+            kill_tree(process)
+    if process.returncode == 0:  # Ray itself has noticed, at once
+        assert number == signal.SIGKILL and "Ray did not start, attempt 1 of 3" in said
+    else:
+        assert process.returncode == 75 and "the same command goes on from the last checkpoints" in said
