@@ -6,7 +6,9 @@ The class decides the exit code of `wfc`: 0 done, 1 failed, 2 configuration or i
 import difflib
 import errno
 import importlib.util
+import os
 import re
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -131,7 +133,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def explain_os(error: OSError) -> str:
     """Returns one line about a file or folder that could not be read or written, and what to do."""
-    what = f"{error.filename2 or error.filename}: {error.strerror}"
+    error = _first(error)
+    what = f"{error.filename2 or error.filename or 'writing'}: {error.strerror}"
     return f"{what}; free space there, and run the same command again" if _is_full(error) else f"{what}; give another place"
 
 
@@ -139,11 +142,28 @@ def exit_code_of(error: Exception) -> int:
     """Returns the exit code of `wfc` for an error that ended it; that of a full disk says that trying again can help."""
     if isinstance(error, WfcError):
         return error.exit_code
-    if not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError):
         return EXIT_FAILED
+    error = _first(error)
     if _is_full(error):
         return EXIT_INTERRUPTED
-    return EXIT_USAGE if error.errno in _PLACES else EXIT_FAILED
+    return EXIT_USAGE if error.filename is not None and error.errno in _PLACES else EXIT_FAILED
+
+
+def is_of_a_place(error: OSError) -> bool:
+    """Returns whether `explain_os` has something to say: a file or folder is named, or a disk is full."""
+    error = _first(error)
+    return error.filename is not None or _is_full(error)
+
+
+def _first(error: OSError) -> OSError:
+    """Returns the first error of a copied folder, of which shutil keeps texts; any other error as it is."""
+    if not isinstance(error, shutil.Error):
+        return error
+    failed = error.args[0][0] if error.args and isinstance(error.args[0], list) else None
+    if not isinstance(failed, tuple) or (number := re.match(r"\[Errno (\d+)\]", str(failed[2]))) is None:
+        return error
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(failed[1 if int(number[1]) in _FULL else 0]))
 
 
 _PLACES = {
@@ -153,5 +173,8 @@ _PLACES = {
 """What the system says of a place that cannot be used."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return error.errno in _FULL

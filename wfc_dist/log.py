@@ -26,6 +26,20 @@ def _add_context(record: logging.LogRecord) -> bool:
     return True
 
 
+class _TextLog(logging.FileHandler):
+    """A text log. What the disk does not take is lost; the work that needs the disk fails by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Prints the traceback of a mistake in the call, as the library does for any error."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Closes the file, also where the disk does not take its end."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def configure(log_file: Path | None = None, *, console: bool = True) -> None:
     """Sets up the logging of this process: to standard error if `console`, and appended to `log_file`, whose folder is made.
 
@@ -34,7 +48,7 @@ def configure(log_file: Path | None = None, *, console: bool = True) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if console else []
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers.append(_TextLog(log_file, encoding="utf-8"))
     for handler in handlers:
         handler.addFilter(_add_context)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(context)s %(name)s: %(message)s"))

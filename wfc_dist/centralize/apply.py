@@ -45,8 +45,8 @@ class MergedModule:
 
 def num_threads() -> int:
     """Returns the number of threads that merge: at most the cores that this process, or its Slurm task, may use."""
-    given = int(os.environ.get("SLURM_CPUS_PER_TASK", MAX_MERGE_THREADS))
-    return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), given)
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")  # a left-over may be anything
+    return min(MAX_MERGE_THREADS, len(os.sched_getaffinity(0)), max(int(given), 1) if given.isdecimal() else MAX_MERGE_THREADS)
 
 
 def return_freed_memory() -> None:

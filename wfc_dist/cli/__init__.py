@@ -8,7 +8,7 @@ import sys
 from wfc_dist import activity, caller
 from wfc_dist.backends import memory
 from wfc_dist.cli import streams
-from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, WfcError, exit_code_of, explain_os
+from wfc_dist.errors import EXIT_FAILED, EXIT_INTERRUPTED, WfcError, exit_code_of, explain_os, is_of_a_place
 
 _COMPLETION = {"--install-completion", "--show-completion"}
 """Options that write a shell's completion, always of `wfc`: shells complete no `python -m wfc_dist`."""
@@ -60,7 +60,7 @@ def _run() -> None:
         print(f"wfc: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if not is_of_a_place(error):
             raise
         print(f"wfc: {explain_os(error)}", file=sys.stderr)
         sys.exit(exit_code_of(error))

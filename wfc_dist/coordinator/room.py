@@ -8,8 +8,8 @@ from pathlib import Path
 from wfc_dist.config.schema import Config
 from wfc_dist.config.training import TrainConfig
 from wfc_dist.coordinator.sizes import WeightSizes, weight_sizes
-from wfc_dist.errors import ConfigError
-from wfc_dist.runs.layout import RunPaths
+from wfc_dist.errors import ConfigError, Interrupted
+from wfc_dist.runs.layout import RunPaths, has_record
 from wfc_dist.runs.precision import HALF
 
 
@@ -21,6 +21,7 @@ def check_room(config: Config, root: Path | None) -> list[str]:
         root: The folder of the root model; None where it is not on this machine, so that no size is known.
 
     Raises:
+        Interrupted: There is too little disk left for a run that has begun.
         ConfigError, InputError: There is too little for certain; or training would refuse `lora.target_modules` or the root.
     """
     _check_cores(config)
@@ -60,7 +61,10 @@ def _gpus_here() -> int:
 
 
 def _check_disk(config: Config, sizes: WeightSizes) -> None:
-    """Raises ConfigError where the bases and adapters that are still to be written are larger than what is free."""
+    """Raises ConfigError where the bases and adapters that are still to be written are larger than what is free.
+
+    A run that has begun is interrupted instead: others may free their space, and the same command goes on.
+    """
     if config.run_url() is not None:
         return
     rounds, paths = config.round_list(), RunPaths(config.run_dir())
@@ -70,10 +74,12 @@ def _check_disk(config: Config, sizes: WeightSizes) -> None:
     folder = next(path for path in (paths.run_dir, *paths.run_dir.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ConfigError(
-            f"run.dir: {len(left)} bases and {num_adapters} adapters take {_gb(needed)} at least, {folder} has {_gb(free)} free; "
-            "make room, or choose another run.dir"
+        missing = (
+            f"run.dir: {len(left)} bases and {num_adapters} adapters take {_gb(needed)} at least, {folder} has {_gb(free)} free"
         )
+        if has_record(paths):
+            raise Interrupted(f"{missing}; free space there, and the same command goes on")
+        raise ConfigError(f"{missing}; make room, or choose another run.dir")
 
 
 def _rank_warnings(config: Config, root: Path) -> list[str]:

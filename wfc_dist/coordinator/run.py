@@ -1,7 +1,6 @@
 """`wfc run`: from a configuration to the last base. This module puts the parts together; the algorithm is in `rounds`."""
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -138,15 +137,19 @@ def _run_locked(store: RunStore, checked: Checked, display: Display, work: Calla
     try:
         base = _run_opened(store, checked, display, work)
     except Interrupted as error:
-        store.ledger.record("stopped", round=store.current_round(), reason=store.stop_reason() or error.message, **error.facts)
-        store.status.write("interrupted", error.message, error.exit_code, **error.facts, **store.end_facts())
+        reason = store.stop_reason() or error.message
+        with contextlib.suppress(WfcError, OSError):  # a full disk takes no record; the error itself is what counts
+            store.ledger.record("stopped", round=store.current_round(), reason=reason, **error.facts)
+        with contextlib.suppress(WfcError, OSError):
+            store.status.write("interrupted", error.message, error.exit_code, **error.facts, **store.end_facts())
         notify(store.config, "stopped", error.message, error.exit_code)
         raise
     except Exception as error:
         code = exit_code_of(error)
-        store.status.write("failed", str(error), code)
+        with contextlib.suppress(WfcError, OSError):
+            store.status.write("failed", str(error), code)
         logger.exception("failed")
-        with contextlib.suppress(WfcError, OSError):  # the error itself is what counts
+        with contextlib.suppress(WfcError, OSError):
             store.ledger.record("failed", round=store.current_round(), reason=f"{type(error).__name__}: {error}"[:300])
         notify(store.config, "failed", str(error), code)
         raise
@@ -171,8 +174,11 @@ def launched_by() -> dict[str, object]:
     """Returns the scheduler's ids of this attempt, for the ledger."""
     names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT", "slurm_nodes": "SLURM_JOB_NODELIST"}
     facts: dict[str, object] = {key: os.environ[name] for key, name in names.items() if name in os.environ}
-    ray_job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
-    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if "job_submission_id" in ray_job else {})
+    ray_job = (durable.as_object(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")) or {}).get(
+        "metadata"
+    )  # others may set it, too
+    is_named = isinstance(ray_job, dict) and "job_submission_id" in ray_job
+    return facts | ({"ray_job_id": ray_job["job_submission_id"]} if ray_job and is_named else {})
 
 
 def _run_opened(store: RunStore, checked: Checked, display: Display, work: Callable[[Parts], Base]) -> Base:

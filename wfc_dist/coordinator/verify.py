@@ -170,7 +170,7 @@ def _repair(run: Run, damaged: Iterable[Path], display: Display, retrain: bool) 
             if path in checkpoints:
                 durable.remove_folder(path)  # the training goes on from the checkpoint before
             elif path in evaluated:
-                path.unlink()  # `wfc run` decodes and scores again
+                durable.remove(path)  # `wfc run` decodes and scores again
             elif path == paths.status:
                 store.status.write("interrupted", "the state was lost; the same command goes on", EXIT_INTERRUPTED)
         store.ledger.record("repaired", paths=sorted(path.relative_to(run.path).as_posix() for path in damaged))

@@ -4,6 +4,7 @@ An entry holds as long as size and time of change of its file are those at which
 data set, or in the user's cache folder where that one cannot be written. A damaged cache is as none.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -114,11 +115,14 @@ def _own_path(folder: Path) -> Path:
 
 
 def _written(path: Path, arrays: dict[str, Any]) -> bool:
+    staged = path.with_name(f"{NAME}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(f"{NAME}{uuid.uuid4().hex}"), "xb") as file:
+        with open(staged, "xb") as file:
             np.savez(file, **arrays)
-        os.replace(file.name, path)
+        os.replace(staged, path)
     except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
         return False
     return True

@@ -115,7 +115,7 @@ def read_hypotheses(path: Path) -> tuple[dict[str, Any], list[Hypothesis]]:
     """
     try:
         # not splitlines(): a text may hold U+2028, which JSON leaves as it is
-        first, _, after = path.read_bytes().decode().partition("\n")
+        first, _, after = durable.read_regular(path, "remove it and run again").decode().partition("\n")
         header, rows = json.loads(first), [json.loads(line) for line in after.split("\n")[:-1]]
         recorded = header.pop("checksum", None)  # files of earlier versions have none
         readable = header.get("schema") == SCHEMA_VERSION

@@ -161,8 +161,8 @@ class Run:
         storage only the coordinator's node has it.
         """
         try:
-            found: dict[str, Any] = json.loads(self.paths.progress.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # there is none, or it comes this moment
+            found: dict[str, Any] = json.loads(durable.read_regular(self.paths.progress, ""))
+        except (OSError, IntegrityError, ValueError, RecursionError):  # there is none, or it comes this moment
             return None
         return found if shapes.PROGRESS.fits(found) and self.status().state == "running" else None
 

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,8 @@ def take_lock(file: IO[str], folder: Path) -> None:
 def is_locked(paths: RunPaths) -> bool:
     """Says whether a process holds the run's lock; also where that cannot be found out."""
     try:
+        if not paths.lock.is_file():
+            return False
         with open(paths.lock, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
@@ -91,6 +94,8 @@ def locked(paths: RunPaths) -> Iterator[IO[str]]:
         ConfigError: The file system does not support locks.
     """
     paths.run_dir.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(paths.lock) and not stat.S_ISREG(paths.lock.lstat().st_mode):
+        raise ConfigError(f"{paths.lock} is no file, so that it locks nothing; remove it, and run the same command again")
     with open(paths.lock, "a+", encoding="utf-8") as file:
         try:
             take_lock(file, paths.run_dir)
@@ -205,7 +210,7 @@ def _opened(
         store.ledger.record("anew", changed=anew)
         say(f"{paths.run_dir}: nothing was trained, so that the run begins anew; changed: {', '.join(anew)}")
     record_config(store, fingerprints, more)
-    paths.stop_file.unlink(missing_ok=True)
+    durable.remove(paths.stop_file)
     store.reconcile()
     if remedy:
         store.ledger.record("changed", round=store.current_round(), keys=remedy)

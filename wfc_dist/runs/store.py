@@ -26,13 +26,6 @@ from wfc_dist.storage.mirror import NO_MIRROR, AnyMirror
 logger = logging.getLogger(__name__)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _is_same_file(path: Path, other: Path) -> bool:
     try:
         return path.samefile(other)
@@ -133,9 +126,12 @@ class RunStore:
     def stop_reason(self) -> str | None:
         """Returns why the run was asked to stop, or None if it was not."""
         try:
-            return self.paths.stop_file.read_text(encoding="utf-8").strip() or "stop file"
+            text = durable.read_regular(self.paths.stop_file, "it asks the run to stop")
         except FileNotFoundError:
             return None
+        except IntegrityError as error:
+            return error.message
+        return text.decode(errors="replace").strip() or "stop file"
 
     def raise_if_stopped(self, when: str) -> None:
         """Raises Interrupted if the run was asked to stop. `when` is part of the message, such as "while scoring"."""
@@ -399,9 +395,9 @@ class RunStore:
         for pattern in ("*.tmp-*", "*/*.tmp-*", "*/*/.*.tmp-*"):
             for leftover in folder.glob(pattern):
                 if "damaged" not in leftover.name:
-                    _remove(leftover)
+                    durable.remove(leftover)
         for leftover in base.parent.glob(f"{base.name}.tmp-*"):
-            _remove(leftover)
+            durable.remove(leftover)
 
     def _late_in(self, round_index: int) -> Collection[str]:
         """Returns the data sets that a committed round was made without, and whose training is finished later."""

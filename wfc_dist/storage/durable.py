@@ -6,11 +6,13 @@ checksum of their own, so a changed bit is noticed when they are read.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +31,8 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 """Schema of sealed JSON. Version 1, and control files without a version, have no checksum; they are read and never written."""
 _SCHEMA, _CHECKSUM = "schema", "checksum"
+MOST_BYTES = 1 << 30
+"""No record has more bytes."""
 
 
 class _File(TypedDict):
@@ -80,21 +84,71 @@ def forget_cached(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds the path to an OSError of the context that names no file, such as a full disk in the middle of a write."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `path` atomically: a reader sees either all old bytes or all new bytes."""
+    """Writes `path` atomically: a reader sees either all old bytes or all new bytes. Raises OSError, which names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with naming(path), open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if path.is_dir():
+            raise InputError(
+                f"{path} is a folder, and a file belongs there; move it away, and run the same command again"
+            ) from error
+        raise
     fsync_path(path.parent)
 
 
+def read_regular(path: Path, remedy: str) -> bytes:
+    """Returns the bytes of a record. It waits for nobody: a pipe in the place of the file is not read, nor is a huge hole.
+
+    Args:
+        path: The file.
+        remedy: What to do about something else that is there, for messages.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        IntegrityError: Something is there that is no file of at most MOST_BYTES.
+        OSError: The file cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ELOOP):  # a socket, a link to itself
+            raise IntegrityError(f"{path} is no file ({error.strerror}); {remedy}") from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise IntegrityError(f"{path} is no file; {remedy}")
+        if found.st_size > MOST_BYTES:
+            raise IntegrityError(f"{path} has {found.st_size} bytes, more than any record; {remedy}")
+        with open(descriptor, "rb", closefd=False) as file, naming(path):
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes `path` atomically (see `write_bytes`) as UTF-8."""
-    write_bytes(path, text.encode())
+    """Writes `path` atomically (see `write_bytes`) as UTF-8; half a surrogate pair, which has no bytes, as JSON writes it."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_new_text(path: Path, text: str) -> None:
@@ -106,7 +160,7 @@ def write_new_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with naming(path), open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -172,15 +226,27 @@ def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """Returns the facts of a control file. Raises FileNotFoundError, and IntegrityError if it is damaged (see `unseal`)."""
-    return unseal(path.read_bytes(), path, remedy)
+    return unseal(read_regular(path, remedy), path, remedy)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and flushes it. `read_lines(..., repair=True)` removes a line that a crash left incomplete."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    """Appends one line and flushes it. `read_lines(..., repair=True)` removes a line that a crash left incomplete.
+
+    Raises:
+        OSError: The disk is full or fails; it names the file, which ends as before, so that a later line stands by itself.
+    """
+    descriptor, data = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), (line + "\n").encode()
+    num_written = 0
     try:
-        os.write(descriptor, (line + "\n").encode())
-        os.fsync(descriptor)
+        with naming(path):
+            while num_written < len(data):  # the last bytes of a disk take a part of the line
+                num_written += os.write(descriptor, data[num_written:])
+            os.fsync(descriptor)
+    except OSError:
+        if 0 < num_written < len(data):
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - num_written)
+        raise
     finally:
         os.close(descriptor)
 
@@ -191,10 +257,14 @@ def read_lines(path: Path, *, repair: bool = False) -> list[str]:
     Args:
         path: The file. A missing file has no lines.
         repair: Remove an incomplete last line from the file, so that the next append starts a new line.
+
+    Raises:
+        IntegrityError: Something else than a file is there (see `read_regular`).
     """
-    if not path.exists():
+    try:
+        data = read_regular(path, f"move {path.name} away, and run the same command again")
+    except FileNotFoundError:
         return []
-    data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if repair and len(whole) < len(data):
         with open(path, "r+b") as file:
@@ -293,7 +363,7 @@ def new_folder(final: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
 def staging_path(final: Path, attempt: int) -> Path:
     """Returns an empty folder `X.tmp-<attempt>` next to `final`. Leftovers of the same attempt are removed."""
     staged = final.with_name(f"{final.name}.tmp-{attempt}")
-    shutil.rmtree(staged, ignore_errors=True)
+    remove(staged)
     staged.mkdir(parents=True)
     return staged
 
@@ -343,10 +413,22 @@ def commit_folder(staged: Path, final: Path, facts: Mapping[str, Any], known: Ma
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder, its manifest first, so that a crash leaves an uncommitted folder and not a damaged one."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(folder / MANIFEST)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes a folder, its manifest first, so that a crash leaves an uncommitted folder and not a damaged one.
+
+    Anything else in its place is removed as well; of a link the link alone.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        remove(folder / MANIFEST)
+    remove(folder)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it, as far as that is possible; what is gone is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def is_committed(folder: Path) -> bool:
@@ -357,7 +439,7 @@ def is_committed(folder: Path) -> bool:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns the manifest of a folder, or None if the folder was never committed. Raises IntegrityError for a damaged one."""
     try:
-        text = (folder / MANIFEST).read_bytes()
+        text = read_regular(folder / MANIFEST, f"remove {folder} and run again")
     except (FileNotFoundError, NotADirectoryError):
         return None
     return unseal_manifest(text, folder)

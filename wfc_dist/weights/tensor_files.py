@@ -1,9 +1,11 @@
 """safetensors files read by their headers and written tensor by tensor: no more than one tensor in memory at a time."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 
 from wfc_dist import activity
 from wfc_dist.errors import InputError
+from wfc_dist.storage import durable
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -46,6 +49,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
         InputError: It is none, it is cut off, or a tensor has another data type than those of `TensorSpec`.
     """
     try:
+        _require_file(path)
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if not 0 < size <= MAX_HEADER_BYTES:
@@ -61,6 +65,12 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
             f"{path} has {there} bytes, its header says {expected}: it is cut off or damaged; copy or download it again"
         )
     return specs
+
+
+def _require_file(path: Path) -> None:
+    """Raises OSError for a pipe or a device, whose reader may wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
 
 
 def _spec(name: str, item: Mapping[str, Any]) -> TensorSpec:
@@ -83,6 +93,7 @@ class TensorFile:
     """
 
     def __init__(self, path: Path) -> None:
+        _require_file(path)
         self._path, self._file = path, safe_open(path, framework="np")
         self._torch_file: safe_open | None = None
 
@@ -123,7 +134,12 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict
     """Writes a safetensors file with the library, as contiguous tensors. The mode of the file follows the umask."""
     path.touch()
     mode = path.stat().st_mode & 0o777
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    except SafetensorError as error:  # the library tells of a full disk by words
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     path.chmod(mode)  # the library replaces the file by a temporary one, which only its owner may read
 
 
@@ -156,12 +172,13 @@ class TensorFileWriter:
     def _put(self, data: bytes | memoryview) -> None:
         activity.moved()
         self._digest.update(data)
-        self._file.write(data)
-        self._unflushed += len(data)
-        if self._unflushed >= _FLUSH_BYTES and self._flush.done():
-            self._flush.result()  # a disk that failed says so here
-            self._file.flush()
-            self._flush, self._unflushed = self._behind.submit(os.fdatasync, self._file.fileno()), 0
+        with durable.naming(self._path):
+            self._file.write(data)
+            self._unflushed += len(data)
+            if self._unflushed >= _FLUSH_BYTES and self._flush.done():
+                self._flush.result()  # a disk that failed says so here
+                self._file.flush()
+                self._flush, self._unflushed = self._behind.submit(os.fdatasync, self._file.fileno()), 0
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Appends the next tensor of `write_order`, which must be what its spec says."""
@@ -176,8 +193,9 @@ class TensorFileWriter:
         """Flushes the finished file to the disk and returns its sha256."""
         assert self._next == len(self._order), f"{self._path}: {self._order[self._next]} was not written"
         self._behind.shutdown()
-        self._flush.result()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with durable.naming(self._path):
+            self._flush.result()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         return self._digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wfc_dist import cli
-from wfc_dist.errors import ConfigError, GateError, exit_code_of, explain_os
+from wfc_dist.errors import ConfigError, GateError, exit_code_of, explain_os, is_of_a_place
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,25 @@ def test_other_errors_keep_their_codes() -> None:
     assert exit_code_of(GateError("x")) == 1
     assert exit_code_of(ValueError("a mistake of the program")) == 1
     assert exit_code_of(OSError("without a place")) == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "said"),
+    [
+        ("[Errno 28] No space left on device: 'to/x'", 75, "to/x: No space left on device; free space there, and run the same"),
+        ("[Errno 6] No such device or address: 'from/x'", 1, "from/x: No such device or address; give another place"),
+    ],
+)
+def test_a_folder_that_is_not_copied_names_the_file(why: str, code: int, said: str) -> None:
+    error = shutil.Error([("from/x", "to/x", why), ("from/y", "to/y", why)])
+    assert is_of_a_place(error) and exit_code_of(error) == code
+    assert explain_os(error).startswith(said)
+
+
+def test_a_full_disk_is_told_although_no_file_is_named() -> None:
+    assert is_of_a_place(OSError(errno.ENOSPC, "No space left on device"))
+    assert exit_code_of(OSError(errno.ENOSPC, "No space left on device")) == 75
+    assert not is_of_a_place(OSError("a mistake of the program"))
 
 
 def test_the_command_ends_with_the_line(

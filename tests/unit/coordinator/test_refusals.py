@@ -16,7 +16,8 @@ from wfc_dist.cli.commands import app
 from wfc_dist.config.loading import load_config
 from wfc_dist.coordinator import room
 from wfc_dist.coordinator.checks import CHECKS, check_start
-from wfc_dist.errors import WfcError
+from wfc_dist.errors import Interrupted, WfcError
+from wfc_dist.runs.opening import opened_for_writing
 
 Change = Callable[[Path], list[str]]
 """Spoils what lies below a folder, and returns the overrides that the configuration then gets."""
@@ -135,6 +136,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a name of the run directory": (renamed("b", "base-0002"), "data set 'base-0002': the run directory uses such names itself"),
     "a name like unfinished work": (renamed("b", "b.tmp-1"), "data set 'b.tmp-1': the run directory uses"),
     "names that differ in case alone": (renamed("b", "A"), "data sets 'a' and 'A' differ in case alone"),
+    "names that differ in accents alone": (
+        lambda root: [*renamed("a", "caf\u00e9")(root), *renamed("b", "cafe\u0301")(root)],
+        "differ in the encoding of their accents alone",
+    ),
     "fp16 without GPUs": (overrides("train.precision=fp16"), "fp16 needs GPUs"),
     "a notifier that is not there": (overrides("run.notify=no-such-program"), "there is no program 'no-such-program' here"),
     "a tracker that is not installed": (overrides("run.track=[wandb]"), "run.track: wandb is not installed here"),
@@ -192,6 +197,16 @@ def test_too_little_room_is_refused(
     assert done[0] == 2
     assert message in done[1]
     assert not (root / "runs").exists()
+
+
+def test_a_run_that_has_begun_waits_for_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(root / "config.yaml")
+    with opened_for_writing(config, {}):
+        pass
+    usage = shutil.disk_usage(root)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: usage._replace(free=10))
+    with pytest.raises(Interrupted, match="free space there, and the same command goes on"):
+        room.check_room(config, root / "model")
 
 
 @pytest.mark.process

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import scored_runs
 
+from wfc_dist.centralize.apply import num_threads
 from wfc_dist.config import loading
 from wfc_dist.coordinator import run as run_module
 from wfc_dist.coordinator.checks import Checked
@@ -27,6 +28,16 @@ def test_the_scheduler_of_an_attempt_is_known(monkeypatch: pytest.MonkeyPatch) -
     assert launched_by() == {"slurm_job_id": "17"}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "my-run-1"}}')
     assert launched_by() == {"slurm_job_id": "17", "ray_job_id": "my-run-1"}
+
+
+@pytest.mark.parametrize("left_over", ["{", "[]", '{"metadata": null}', '{"metadata": "job_submission_id"}', ""])
+def test_what_others_leave_in_the_environment_ends_no_attempt(monkeypatch: pytest.MonkeyPatch, left_over: str) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", left_over)
+    assert "ray_job_id" not in launched_by()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", left_over)
+    assert num_threads() >= 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "0")
+    assert num_threads() == 1
 
 
 ENDS = {

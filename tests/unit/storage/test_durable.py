@@ -1,13 +1,16 @@
 """The commit protocol: whole or not there."""
 
+import errno
 import json
 import os
+import resource
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from wfc_dist.errors import IntegrityError
+from wfc_dist.errors import InputError, IntegrityError
 from wfc_dist.storage import durable
 
 
@@ -151,3 +154,79 @@ def test_a_new_file_is_written_once_and_leaves_nothing_beside_it(tmp_path: Path)
     with pytest.raises(FileNotFoundError):
         durable.write_new_text(tmp_path / "gone" / "a", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_part_of_a_line(tmp_path: Path) -> None:
+    (full := tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        durable.append_line(full, "x")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(full))
+    ledger, limits = tmp_path / "ledger", resource.getrlimit(resource.RLIMIT_FSIZE)
+    durable.append_line(ledger, "one")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # like a disk with room for a part of the next line
+    try:
+        for write in (durable.append_line, durable.write_text, durable.write_new_text):
+            with pytest.raises(OSError, match="File too large") as caught:
+                write(ledger if write == durable.append_line else tmp_path / "new", "two" * 10)
+            assert caught.value.filename is not None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    durable.append_line(ledger, "three")
+    assert ledger.read_text() == "one\nthree\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "ledger"]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def hole(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(200 << 30)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def bound_socket(path: Path) -> None:
+    socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("put", [pipe, hole, loop, bound_socket, Path.mkdir])
+def test_what_is_no_record_is_told_and_not_waited_for(tmp_path: Path, put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "status.json")
+    with pytest.raises(IntegrityError, match=r"status.json .*; write it anew"):
+        durable.read_sealed(tmp_path / "status.json", "write it anew")
+    with pytest.raises(IntegrityError, match=r"move status.json away"):
+        durable.read_lines(tmp_path / "status.json")
+
+
+@pytest.mark.parametrize("put", [pipe, hole, loop, bound_socket, Path.mkdir, lambda path: path.symlink_to("/nowhere/at/all")])
+def test_a_commit_replaces_whatever_is_in_its_place(tmp_path: Path, put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "x")
+    assert durable.verify_folder(committed(tmp_path))["fact"] == 1
+    (tmp_path / "x" / durable.MANIFEST).unlink()
+    put(tmp_path / "x" / durable.MANIFEST)
+    assert durable.verify_folder(committed(tmp_path))["fact"] == 1
+
+
+def test_a_commit_leaves_what_a_link_in_its_place_points_to(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "mine").touch()
+    (tmp_path / "x").symlink_to(elsewhere)
+    assert not committed(tmp_path).is_symlink() and (elsewhere / "mine").exists()
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InputError, match=r"config.json is a folder, and a file belongs there; move it away"):
+        durable.write_sealed(tmp_path / "config.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_half_a_surrogate_pair_is_written_as_json_writes_it(tmp_path: Path) -> None:
+    durable.write_sealed(tmp_path / "x.json", {"text": "\ud800"})
+    assert durable.read_sealed(tmp_path / "x.json", "") == {"text": "\ud800"}

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,30 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, data: bytes) -> No
     (tmp_path / "bad.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"bad\.safetensors cannot be read as safetensors"):
         read_header(tmp_path / "bad.safetensors")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="it is no file"):
+        read_header(tmp_path / "x.safetensors")
+    with pytest.raises(OSError, match="it is no file"):
+        tensor_files.TensorFile(tmp_path / "x.safetensors")
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            tensor_files.save_tensors(tmp_path / "x.safetensors", tensors())
+        assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "x.safetensors"))
+        with pytest.raises(OSError, match="File too large") as caught:
+            writer = TensorFileWriter(tmp_path / "y.safetensors", specs_of({"a" * 200: torch.zeros(1)}))
+            writer.write("a" * 200, torch.zeros(1))
+            writer.close()
+        assert caught.value.filename == str(tmp_path / "y.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-40], lambda data: data + b"\0"])
