@@ -1,6 +1,8 @@
 """An adapter that its round was committed without becomes a member of a later round, and every later reader knows it as such."""
 
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,18 +10,22 @@ import tiny
 import torch
 from lost_audio import events, run_damaged
 from processes import kill_tree, start_wfc, wait_for, wfc
+from s3_server import BUCKET, s3_server
 
 from wfc_dist import caller, load_config, open_run
 from wfc_dist.backends.in_process import InProcessBackend
 from wfc_dist.coordinator.checks import check_start
+from wfc_dist.coordinator.garbage import collect_garbage
 from wfc_dist.coordinator.history import forget, remerge
 from wfc_dist.coordinator.verify import verify_run
 from wfc_dist.errors import WfcError
 from wfc_dist.evaluation.matrix import read_matrix
 from wfc_dist.progress import Display
 from wfc_dist.runs.handle import Run
+from wfc_dist.runs.layout import RunPaths
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.storage import durable
+from wfc_dist.storage.objects import Objects
 from wfc_dist.weights import base_chain, peft_folder
 
 LATE = ("centralize.quorum=1", "centralize.late=next_round")
@@ -107,6 +113,62 @@ def test_a_result_that_comes_when_its_base_is_made_is_left_out_or_folded_in_once
     assert opened.base(1).sha256 == without[1] and opened.base(2).facts["weights"] == {"d": 0.5, "c": 0.5}
     told = wfc("lineage", opened.path).stdout
     assert "came late" in told and "stale: trained against base 0" in told
+
+
+def killed_without_c(path: Path, committed: Callable[[], object], *more: object) -> None:
+    """Runs until base 1 is committed without c, whose audio is lost after its second step, and kills the run there."""
+    data, kept, held, log = path.parent / "c", path.parent / "kept", path.parent / "held", path.parent / "log"
+    shutil.copytree(data, kept)
+    process = start_wfc("run", path, *LATE, *more, "--plain", log=log, WFC_HOLD_AT=f"checkpoint:3={held}")
+    try:
+        assert wait_for(held, process), log.read_text()
+        for clip in (data / "audio").glob("train-*"):
+            clip.write_bytes(b"")
+        held.unlink()
+        while not committed():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+    finally:
+        kill_tree(process)
+    shutil.rmtree(data)
+    shutil.move(kept, data)
+
+
+@pytest.mark.slow
+def test_on_object_storage_it_outlives_the_machine_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny.make_config(
+        tmp_path, rounds=[["a", "b", "c"], ["d"]], train={"packing": False}, evaluate={"max_clips": 1, "adapters": False},
+    )  # fmt: skip
+    here = RunPaths(tmp_path / "runs" / "tiny")
+    killed_without_c(path, lambda: durable.is_committed(here.base(1)))
+    unneeded = [item.path for item in collect_garbage(here.run_dir)]
+    assert here.training(1) not in unneeded and here.checkpoints(1, "c") not in unneeded
+    wfc("run", path, *LATE)
+    expected = open_run(here.run_dir).base(2)
+
+    mirrors, held, bucket = tmp_path / "home" / ".cache", tmp_path / "held", f"run.dir=s3://{BUCKET}"
+    monkeypatch.setenv("HOME", str(mirrors.parent))
+    with s3_server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        url, remote = f"s3://{BUCKET}/tiny", Objects(f"s3://{BUCKET}/tiny")
+        killed_without_c(path, lambda: remote.read("base-0001/manifest.json"), bucket)
+        shutil.rmtree(mirrors)
+        assert verify_run(url).damaged == {}, "the checkpoints are read, too"
+        shutil.rmtree(mirrors)
+        killed = start_wfc("run", path, *LATE, bucket, "--plain", log=tmp_path / "log", WFC_HOLD_AT=f"commit_adapter:2={held}")
+        assert wait_for(held, killed), (tmp_path / "log").read_text()
+        assert {name.split("/")[2] for name in remote.list() if "/training/" in name} == {"c"}
+        kill_tree(killed)  # c is finished, and no member of round 2 yet
+        shutil.rmtree(mirrors)
+        wfc("run", path, *LATE, bucket)
+        assert not [name for name in remote.list() if "/training/" in name or ".tmp-" in name]
+        shutil.rmtree(mirrors)
+        assert verify_run(url, deep=True).damaged == {}
+        opened = open_run(url)
+    assert opened.base(2).sha256 == expected.sha256 and opened.base(2).facts["grafted"] == {"c": opened.base(0).sha256}
+    assert [line["resumed_from"] for line in events(opened, "adapter") if line.get("late")] == [2]
+    assert events(opened, "base")[-1]["grafted"] == expected.facts["grafted"]
 
 
 def later_readers(path: Path, opened: Run, without: list[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from wfc_dist.errors import InputError
 from wfc_dist.runs import layout
-from wfc_dist.runs.handle import open_run
-from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.handle import Run, open_run
+from wfc_dist.runs.late_results import awaited
 from wfc_dist.runs.opening import locked
 from wfc_dist.storage.objects import is_url
 
@@ -43,9 +43,9 @@ def collect_garbage(run: str | Path, *, free: bool = False) -> list[Garbage]:
     """
     if is_url(str(run)):
         raise InputError(f"{run} is on object storage, where `wfc run` removes what is not needed when it opens the run")
-    paths = open_run(run).paths
-    with locked(paths):
-        found = [Garbage(path, why, _num_bytes(path)) for path, why in _unneeded(paths)]
+    opened = open_run(run)
+    with locked(opened.paths):
+        found = [Garbage(path, why, _num_bytes(path)) for path, why in _unneeded(opened)]
         for item in found if free else ():
             if item.path.is_dir() and not item.path.is_symlink():
                 shutil.rmtree(item.path)
@@ -54,15 +54,22 @@ def collect_garbage(run: str | Path, *, free: bool = False) -> list[Garbage]:
     return found
 
 
-def _unneeded(paths: RunPaths) -> Iterator[tuple[Path, str]]:
+def _unneeded(run: Run) -> Iterator[tuple[Path, str]]:
     """Yields (path, what it was), none inside another."""
+    paths, last = run.paths, run.paths.last_base()
+    late = awaited(run.config, run.ledger(), last)
     for path in paths.all_rolled_back():
         yield path, "rounds that were rolled back"
     for path in paths.all_aside():
         yield path, "a damaged adapter or ledger, set aside" if "damaged" in path.name else "unfinished work of an attempt"
-    for index in range(1, paths.last_base() + 1):
-        if paths.training(index).is_dir():
-            yield paths.training(index), "checkpoints of a merged round"
+    for index in range(1, last + 1):
+        training = paths.training(index)
+        if index in late.values():
+            folders = [folder for folder in training.glob("*") if late.get(folder.name) != index]
+        else:
+            folders = [training] if training.is_dir() else []
+        for folder in folders:
+            yield folder, "checkpoints of a merged round"
         for folder in paths.interims(index):
             if ".tmp-" not in folder.name and not layout.is_served(paths, folder):
                 yield folder, "an interim base of a merged round"

@@ -1,6 +1,5 @@
 """Trainers that also finish the adapters which earlier rounds were committed without (`centralize.late: next_round`)."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,15 +40,10 @@ class LateTrainers:
         """Returns what could be finished of the late adapters of round `index`, as members of the round after `base`."""
         old = self._store.base(index - 1)
         assert old is not None, f"base {index - 1} is committed"
-        adapters = self._store.finished_adapters(old)
+        adapters = self._store.finished_adapters(old, late=names)
         wanted = [name for name in names if name not in adapters and self._store.quarantine.may_retry(index, name)]
         if wanted:
             listed = f"{', '.join(wanted)} of round {index} {'is' if len(wanted) == 1 else 'are'} late"
             self._say(f"round {base.index + 1}: {listed}, and trained against base {old.index}")
             adapters |= self._trainers.factorize(old, wanted)
-        grafted = {}
-        for name in names:
-            if name in adapters:
-                shutil.rmtree(self._store.paths.checkpoints(index, name), ignore_errors=True)
-                grafted[name] = graft(self._store, base, name, Path(adapters[name].path))
-        return grafted
+        return {name: graft(self._store, base, name, Path(adapters[name].path)) for name in names if name in adapters}

@@ -16,7 +16,7 @@ from wfc_dist.runs import layout, shapes
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.records import standing
-from wfc_dist.runs.root import ensure_root
+from wfc_dist.runs.root import bring_base, ensure_root
 from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain
 
@@ -99,7 +99,7 @@ def _checks(run: Run, deep: bool) -> Iterator[tuple[Path, Callable[[], object]]]
         yield folder, partial(_verify_adapter, folder)
     for folder in paths.all_checkpoints():
         if folder not in merged:
-            yield folder, partial(durable.verify_folder, folder)
+            yield folder, partial(_verify_checkpoint, run, folder)
     for scores in paths.all_scores():
         yield scores, partial(_verify_record, scores)
         for texts in sorted(scores.parent.glob("*.jsonl")):
@@ -141,12 +141,18 @@ def _verify_ledger(run: Run) -> None:
 
 
 def _verify_base(run: Run, index: int) -> None:
+    bring_base(run.mirror, index)
     layout.read_base(run.path, index)  # what its readers use is there
     durable.verify_folder(run.paths.base(index))
 
 
 def _verify_adapter(folder: Path) -> None:
     layout.read_adapter(folder, shapes.MERGEABLE)
+    durable.verify_folder(folder)
+
+
+def _verify_checkpoint(run: Run, folder: Path) -> None:
+    run.mirror.fetch(folder)  # on object storage, where only the node that trains has its files
     durable.verify_folder(folder)
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from wfc_dist.rounds import Adapter, Base
-from wfc_dist.runs.records import standing
+from wfc_dist.runs.late_results import awaited
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
 
@@ -18,18 +18,9 @@ _OF_THE_FOLDER = ("files", "schema", "checksum", "dataset", "base_sha256", "trai
 
 
 def late_datasets(store: RunStore, base: Base) -> dict[str, int]:
-    """Returns data set -> the last round that is in `base` without it, for those that no later round has learned.
-
-    Left out are data sets that the round after `base` names itself, and those that the gate has turned away.
-    """
-    lines = {line["round"]: line for line in standing(store.ledger.lines()) if line["event"] == "base"}
-    late: dict[str, int] = {}
-    for index in range(1, base.index + 1):
-        line = lines.get(index, {})
-        late = {name: before for name, before in late.items() if name not in line.get("adapters", {})}
-        late |= {name: index for name, why in line.get("missing", {}).items() if not why.startswith("GateError")}
-    named = store.config.round_list()[base.index]
-    return {name: late[name] for name in store.config.in_order(base.index + 1, late) if name not in named}
+    """Returns data set -> its round, of those that the round after `base` folds in (see `awaited`), in the order of summation."""
+    late = awaited(store.config, store.ledger.lines(), base.index)
+    return {name: late[name] for name in store.config.in_order(base.index + 1, late)} if late else {}
 
 
 def graft(store: RunStore, base: Base, dataset: str, folder: Path) -> Adapter:

@@ -12,8 +12,7 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +23,6 @@ from wfc_dist.config.schema import Config
 from wfc_dist.config.training import leaves
 from wfc_dist.errors import ConfigError, RunLockedError
 from wfc_dist.runs import remote
-from wfc_dist.runs.late_results import is_awaited
 from wfc_dist.runs.layout import (
     RunPaths,
     first_uncommitted,
@@ -173,20 +171,22 @@ def opened_for_writing(
         with remote.opening(paths.run_dir):
             stack.enter_context(locked(paths))
             lock = stack.enter_context(held(objects, lambda reason: request_stop(paths, reason), say))
-            mirror = _pulled(paths, objects, config)
-        yield _opened(paths, config, fingerprints, mirror, lock.require, say=say)
+            mirror, names = _pulled(paths, objects)
+        store = _opened(paths, config, fingerprints, mirror, lock.require, say=say)
+        remote.sweep(mirror, names, store.going_on())
+        yield store
 
 
-def _pulled(paths: RunPaths, objects: Objects, config: Config) -> Mirror:
+def _pulled(paths: RunPaths, objects: Objects) -> tuple[Mirror, Collection[str]]:
+    """Returns the mirror of a run, with all small files up to date, and the names of what was on object storage."""
     run_id = remote.read_run_id(objects)
     names = _require_run_or_empty(objects, run_id)
     mirror = Mirror(paths.run_dir, objects, run_id or uuid.uuid4().hex)
     mirror.adopt()
     if run_id is not None:
         remote.pull(mirror, names, checkpoints=False)
-        published = remote.publish_unpublished(mirror, names)
-        remote.sweep(mirror, [*names, *published], partial(is_awaited, paths, config.centralize.late))
-    return mirror
+        remote.publish_unpublished(mirror, names)
+    return mirror, names
 
 
 def _opened(

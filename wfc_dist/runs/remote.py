@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -105,13 +104,8 @@ def _pull_ledger(mirror: Mirror) -> None:
     durable.write_bytes(path, data)
 
 
-def publish_unpublished(mirror: Mirror, names: Collection[str]) -> list[str]:
-    """Publishes folders that were committed here but not published before a crash. Damaged folders are skipped.
-
-    Returns:
-        The names of their manifests on object storage.
-    """
-    published = []
+def publish_unpublished(mirror: Mirror, names: Collection[str]) -> None:
+    """Publishes folders that were committed here but not published before a crash. Damaged folders are skipped."""
     for folder in _committed(mirror, "round-*/adapters/*", "round-*/delta", "base-*"):
         name = folder.relative_to(mirror.folder).as_posix()
         if f"{name}/{MANIFEST}" in names:
@@ -123,10 +117,8 @@ def publish_unpublished(mirror: Mirror, names: Collection[str]) -> list[str]:
             continue
         logger.info("%s was committed but not published before; publishing it", name)
         mirror.publish(folder)
-        published.append(f"{name}/{MANIFEST}")
     evaluations = [path for path in mirror.folder.glob("round-*/evaluation/*/*") if not path.name.startswith(".")]
     at_once(mirror.publish_file, [path for path in evaluations if path.relative_to(mirror.folder).as_posix() not in names])
-    return published
 
 
 def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
@@ -134,25 +126,23 @@ def _committed(mirror: Mirror, *patterns: str) -> list[Path]:
     return [folder for folder in found if ".tmp-" not in folder.name]
 
 
-def sweep(mirror: Mirror, names: Collection[str], is_awaited: Callable[[int, str], bool]) -> None:
-    """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished rounds.
+def sweep(mirror: Mirror, names: Collection[str], may_go_on: Callable[[int, str], bool]) -> None:
+    """Removes leftovers of killed attempts from object storage: staged folders, and checkpoints of finished trainings.
 
     Args:
         mirror: The mirror.
-        names: What is on object storage, the bases that this attempt has published included.
-        is_awaited: Says of a round (1-based) and a data set whether a late result may still come: then its checkpoints stay.
+        names: What was on object storage when the run was opened.
+        may_go_on: Says of a round (1-based) and a data set whether the training may still go on.
     """
-    done = {name.removeprefix("base-").removesuffix(f"/{MANIFEST}") for name in names if name.startswith("base-")}
-    awaited = functools.cache(is_awaited)
-    leftovers = [name for name in names if ".tmp-" in name or _is_training_of(name, done, awaited)]
+    leftovers = [name for name in names if ".tmp-" in name or _is_of_a_finished_training(name, may_go_on)]
     mirror.objects.remove(*(name for name in leftovers if name.endswith(MANIFEST)))
     mirror.objects.remove(*(name for name in leftovers if not name.endswith(MANIFEST)))
 
 
-def _is_training_of(name: str, rounds: Collection[str], is_awaited: Callable[[int, str], bool]) -> bool:
+def _is_of_a_finished_training(name: str, may_go_on: Callable[[int, str], bool]) -> bool:
     first, kind, dataset, *_ = [*name.split("/"), "", ""]
     index = first.removeprefix("round-")
-    return kind == "training" and index in rounds and not is_awaited(int(index), dataset)
+    return kind == "training" and index.isdecimal() and not may_go_on(int(index), dataset)
 
 
 def _folder_named(text: str) -> Path | None:

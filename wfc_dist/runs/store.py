@@ -1,5 +1,6 @@
 """Commits results to the run directory. `layout` has the paths; `records` writes ledger and status."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -161,16 +162,19 @@ class RunStore:
         self.ledger.record("base", round=0, sha256=sha256)
         self._prune(0)
 
-    def finished_adapters(self, base: Base) -> dict[str, Adapter]:
+    def finished_adapters(self, base: Base, late: Collection[str] = ()) -> dict[str, Adapter]:
         """Returns the committed adapters of the round after `base`. A damaged adapter is moved aside with a warning.
 
-        If that round has its base, the adapters are merged already and are not verified again.
+        If that round has its base, its adapters are merged already and are not verified again. Those that came after the base are
+        no part of the round: only those of the data sets in `late` are returned, verified.
         """
         found, are_needed = {}, not durable.is_committed(self.paths.base(base.index + 1))
         for name, manifest in self._committed_adapters(base.index + 1):
             folder = self.paths.adapter(base.index + 1, name)
+            if manifest.get("late") and name not in late:
+                continue
             try:
-                if are_needed:
+                if are_needed or name in late:
                     self._verified(folder)
             except IntegrityError as error:
                 self._set_aside(folder, error)
@@ -238,7 +242,7 @@ class RunStore:
         return Adapter(dataset, str(final), facts["sha256"], base.sha256, facts["hours"])
 
     def _require_use(self, round_index: int, dataset: str, staged: Path, facts: Mapping[str, Any]) -> None:
-        reason = late_results.no_use_of(self.paths, self.config.centralize.late, round_index, dataset)
+        reason = late_results.no_use_of(self.config, self.ledger.lines(), round_index, dataset)
         if reason is not None:
             shutil.rmtree(staged, ignore_errors=True)
             self.mirror.remove(staged)
@@ -299,10 +303,8 @@ class RunStore:
             self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
             self.ledger.record_commit("base", staged.facts, round=staged.index, sha256=staged.sha256)
         self._prune(staged.index)
-        late = self._late_in(staged.index)
-        done = [name for name in self.config.round_list()[staged.index - 1] if name not in late]
-        for name in done if late else [""]:  # "" is the folder of all
-            self.mirror.remove(self.paths.training(staged.index) / name)
+        for checkpoints in self._ended(staged.index):
+            self.mirror.remove(checkpoints)
         self.status.publish_logs()
         return Base(staged.index, str(final), staged.sha256)
 
@@ -384,12 +386,10 @@ class RunStore:
         self._commit(Path(staged.path), final, facts, known | written)
 
     def _prune(self, round_index: int) -> None:
-        late = self._late_in(round_index)
-        for checkpoints in self.paths.training(round_index).glob("*"):
-            if checkpoints.name not in late:
-                shutil.rmtree(checkpoints, ignore_errors=True)
-        if not late:
-            shutil.rmtree(self.paths.training(round_index), ignore_errors=True)
+        for checkpoints in self._ended(round_index):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds those of others, or it is gone
+                checkpoints.parent.rmdir()
         folder, base = self.paths.round(round_index), self.paths.base(round_index)
         # Only this round: jobs that outlive their coordinator may still write files of the next one.
         for pattern in ("*.tmp-*", "*/*.tmp-*", "*/*/.*.tmp-*"):
@@ -399,11 +399,23 @@ class RunStore:
         for leftover in base.parent.glob(f"{base.name}.tmp-*"):
             durable.remove(leftover)
 
-    def _late_in(self, round_index: int) -> Collection[str]:
-        """Returns the data sets that a committed round was made without, and whose training is finished later."""
-        if self.config.centralize.late == "never":
-            return ()
-        return list((self.recorded_base(round_index) or {}).get("missing", {}))
+    def _ended(self, index: int) -> list[Path]:
+        """Returns the folders of checkpoints from which no training goes on once base `index` is committed."""
+        if index == 0 or self.config.centralize.late == "never":
+            return [self.paths.training(index)]
+        lines = self.ledger.lines()
+        before, after = (late_results.awaited(self.config, lines, base) for base in (index - 1, index))
+        here = self.config.round_list()[index - 1]
+        own = [self.paths.checkpoints(index, name) for name in here if after.get(name) != index]
+        late = [self.paths.checkpoints(at, name) for name, at in before.items() if after.get(name) != at]
+        return late + (own if len(own) < len(here) else [self.paths.training(index)])
+
+    def going_on(self) -> Callable[[int, str], bool]:
+        """Returns what says of a round (1-based) and a data set whether its training may go on: without a base yet, or late."""
+        lines = self.ledger.lines()
+        bases = {line["round"] for line in standing(lines) if line["event"] == "base"}
+        late = late_results.awaited(self.config, lines, max(bases, default=0))
+        return lambda round_index, dataset: round_index not in bases or late.get(dataset) == round_index
 
     def reconcile(self) -> None:
         """Repairs the ledger after a crash: removes an incomplete last line and damaged lines, adds lines for committed folders.

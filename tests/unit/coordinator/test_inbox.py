@@ -160,6 +160,9 @@ def test_anything_else_that_changed_is_refused(tmp_path: Path) -> None:
         (["rounds=[[first]]"], "centralize_every: K"),
         (["cluster.backend=slurm"], "slurm: a stream keeps its trainers warm"),
         (["run.dir=s3://bucket/runs"], "a folder, not object storage"),
+        (["centralize.quorum=1", "centralize.late=next_round"], "quorum: a stream waits for each data set"),
+        (["centralize.gate.max_growth=2"], "gate: a stream serves every interim base at once, without a gate"),
+        (["centralize.gate.action=leave_one_out"], "without a gate"),
     ],
 )
 def test_what_a_stream_cannot_be_is_refused(tmp_path: Path, overrides: list[str], reason: str) -> None:

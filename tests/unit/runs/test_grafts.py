@@ -49,6 +49,21 @@ def test_late_adapters_follow_those_of_the_round(store: RunStore) -> None:
     assert store.config.in_order(2, ["c", "b", "d"]) == ["d", "b", "c"]
 
 
+def test_an_adapter_that_came_late_is_returned_verified_to_who_asks_for_it(store: RunStore) -> None:
+    folder = store.paths.base(1)
+    durable.commit_folder(durable.staging_path(folder, 1), folder, {"sha256": "1", "adapters": {"a": "s"}})
+    merged(store, 1, "a", c="InputError: x")
+    root = Base(0, "root", "0")
+    staged = store.stage_adapter(root, "c")
+    (staged / "adapter_model.safetensors").write_bytes(b"weights")
+    late = store.commit_adapter(root, "c", staged, {"sha256": "c", "hours": 1.0, "steps": 3})
+
+    assert store.finished_adapters(root) == {}, "it is no part of its round, of which nothing is scored again"
+    assert store.finished_adapters(root, late=["c"]) == {"c": late}
+    (Path(late.path) / "adapter_model.safetensors").write_bytes(b"WEIGHTS")
+    assert store.finished_adapters(root, late=["c"]) == {} and not Path(late.path).exists()
+
+
 def test_the_copy_of_an_adapter_of_another_base_says_so(store: RunStore) -> None:
     staged = store.stage_adapter(Base(0, "root", "0"), "c")
     (staged / "adapter_model.safetensors").write_bytes(b"weights")

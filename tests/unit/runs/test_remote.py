@@ -139,7 +139,8 @@ def test_checkpoints_go_with_their_round_also_if_a_crash_left_its_base_unpublish
 
 @pytest.mark.parametrize(("late", "kept"), [("next_round", ["b"]), ("never", [])])
 def test_checkpoints_of_a_data_set_that_is_awaited_stay(tmp_path: Path, remote: Objects, late: str, kept: list[str]) -> None:
-    config = make(tmp_path, "one", centralize={"quorum": 1, "late": late})
+    datasets = {name: {"source": name, "splits": {"train": "t"}} for name in "abc"}
+    config = make(tmp_path, "one", datasets=datasets, rounds=[["a", "b"], ["c"]], centralize={"quorum": 1, "late": late})
     with opened_for_writing(config, DATA) as store:
         staged = store.paths.run_dir / "staged"
         staged.mkdir()
