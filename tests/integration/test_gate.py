@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from s3_server import BUCKET, s3_server
 
 from wfc_dist import load_config, open_run, run
 from wfc_dist.coordinator.verify import verify_run
 from wfc_dist.errors import ConfigError, GateError
 from wfc_dist.progress import Display
 from wfc_dist.runs.handle import Run
+from wfc_dist.storage.objects import Objects
+
+AS_SUM = ("centralize.method=task_arithmetic", "centralize.options={lam: 1}")
 
 
 def finish(path: Path, name: str, *more: str) -> Run:
@@ -93,21 +97,47 @@ def test_a_large_update_is_halved_until_it_passes(plain: tuple[Path, Run]) -> No
 
 def test_the_best_merge_without_one_data_set_is_taken(plain: tuple[Path, Run]) -> None:
     path, _ = plain
-    as_sum = ["centralize.method=task_arithmetic", "centralize.options={lam: 1}"]
-    limit = 0.95 * ratio_of(path, "summed", *as_sum)
-    found = finish(path, "one-out", *as_sum, f"centralize.gate.max_update_ratio={limit}", "centralize.gate.action=leave_one_out")
+    limit = 0.95 * ratio_of(path, "summed", *AS_SUM)
+    found = finish(path, "one-out", *AS_SUM, f"centralize.gate.max_update_ratio={limit}", "centralize.gate.action=leave_one_out")
     gate, (left_out,) = found.base().facts["gate"], found.base().missing
     (kept,) = found.base().adapters
     ratios = {trial["what"]: trial["update_ratio"] for trial in gate["trials"]}
     assert gate["passed"] == f"without {left_out}" and ratios[gate["passed"]] == min(ratios["without a"], ratios["without b"])
     assert "GateError: with it, the update is" in found.base().missing[left_out]
-    assert found.base().sha256 == finish(path, "alone", *as_sum, f"rounds=[[{kept}]]").base().sha256
+    assert found.base().sha256 == finish(path, "alone", *AS_SUM, f"rounds=[[{kept}]]").base().sha256
     assert len(found.adapters(1)) == 2, "the adapter itself stays"
+
+
+@pytest.mark.slow
+def test_on_object_storage_the_next_machine_decides_as_in_a_folder(
+    plain: tuple[Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = plain
+    limit = f"centralize.gate.max_update_ratio={0.95 * ratio_of(path, 'summed', *AS_SUM)}"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with s3_server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for action, name in (("scale", "summed-halved"), ("leave_one_out", "one-out")):
+            expected = finish(path, name, *AS_SUM, limit, f"centralize.gate.action={action}").base()
+            url, more = f"s3://{BUCKET}/{action}", (*AS_SUM, limit, f"run.dir=s3://{BUCKET}")
+            with pytest.raises(GateError, match="Nothing was committed"):
+                finish(path, action, *more)
+            shutil.rmtree(tmp_path / "home")
+            left = {name.partition("/")[0] for name in Objects(url).list() if name.endswith("manifest.json")}
+            assert left == {"base-0000", "round-0001"} and not Objects(url).list("round-0001/delta")
+            finish(path, action, *more, f"centralize.gate.action={action}")
+            shutil.rmtree(tmp_path / "home")
+            found = open_run(url)
+            assert (found.base().sha256, found.base().facts["gate"]) == (expected.sha256, expected.facts["gate"])
+            assert [line["dataset"] for line in found.ledger() if line["event"] == "adapter"] == ["a", "b"]
+            assert verify_run(url, deep=True).damaged == {}
 
 
 def test_what_cannot_be_judged_is_refused(plain: tuple[Path, Run]) -> None:
     for more, message in (
         (["centralize.gate.canaries=[nobody]"], "'nobody' is no test set"),
+        (["centralize.gate.canaries=[canary]", "run.dir=s3://runs"], "all nodes share, not object storage"),
         (["centralize.gate.canaries=[canary]", "evaluate.intervals=false"], "evaluate.intervals to true"),
         (["centralize.gate.action=scale", "centralize.method=nesterov"], "nesterov needs norm own and scale 1"),
     ):
