@@ -104,12 +104,18 @@ def drop(page, path: Path) -> None:
 
 
 def transcribed(page, number: int) -> list[str]:
-    """Presses the button, and returns the texts of the cards when all have one. A server that hangs tells where, and ends."""
+    """Presses the button, and returns the texts of the cards when all have one.
+
+    A page that lacks some is printed, and its server tells where it is, and ends.
+    """
     page.get_by_role("button", name="Transcribe").click()
     try:
         page.locator("#texts .wfc-text").nth(number - 1).wait_for(timeout=300_000)
     except Exception:
-        servers[urlsplit(page.url).port].send_signal(signal.SIGABRT)
+        try:
+            print(page.locator("body").inner_text())
+        finally:
+            servers[urlsplit(page.url).port].send_signal(signal.SIGABRT)
         raise
     page.locator("#texts .wfc-memory").wait_for()
     return [card.inner_text() for card in page.locator("#texts .wfc-card").all()]
