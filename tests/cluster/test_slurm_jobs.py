@@ -181,11 +181,12 @@ def test_a_job_whose_process_is_stopped_is_cancelled_and_a_new_one_goes_on(
 
 
 @pytest.mark.slow
-def test_a_data_set_that_fails_is_set_aside_and_a_merge_that_is_too_large_is_scaled_down(
+def test_a_data_set_that_fails_is_folded_in_late_and_a_merge_that_is_too_large_is_scaled_down(
     slurm: SlurmCluster, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm.use(monkeypatch)
-    config = tiny.make_config(shared, rounds=[["a", "b", "c"]], train={"max_steps": 2}, evaluate={"max_clips": 1})
+    evaluate = {"max_clips": 1, "interim": "none"}
+    config = tiny.make_config(shared, rounds=[["a", "b", "c"], ["d"]], train={"max_steps": 2}, evaluate=evaluate)
     without = "rounds=[[a, b]]"
     wfc("run", config, "--plain", without, "run.name=wide", "centralize.gate={max_update_ratio: 10}")
     limit = 0.7 * Run(shared / "runs" / "wide").base().facts["gate"]["trials"][0]["update_ratio"]
@@ -193,25 +194,33 @@ def test_a_data_set_that_fails_is_set_aside_and_a_merge_that_is_too_large_is_sca
     wfc("run", config, "--plain", without, "run.name=one", gate)
     run_dir, log, held = shared / "runs" / "tiny", shared / "log", shared / "held"
 
-    process = start_wfc(
-        "run", "--plain", config, "cluster.backend=slurm", "centralize.quorum=2", gate, log=log, WFC_HOLD_AT=f"open_root={held}"
-    )
+    command = ("run", "--plain", config, "cluster.backend=slurm", "centralize.quorum=2", "centralize.late=next_round", gate)
+    shutil.copytree(shared / "c", shared / "kept")
+
+    process = start_wfc(*command, log=log, WFC_HOLD_AT=f"open_root={held}")
     try:
         await_true("the audit has passed c", held.exists, process, log)
         for clip in (shared / "c" / "audio").glob("train-*"):
             clip.write_bytes(b"")
         held.unlink()
-        assert process.wait(300) == 0, log.read_text()
+        await_true("round 1 is committed", (run_dir / "base-0001" / "manifest.json").exists, process, log, 300)
     finally:
         kill_tree(process)
+    shutil.rmtree(shared / "c")
+    shutil.move(shared / "kept", shared / "c")
+    done = wfc(*command)
 
     opened = Run(run_dir)
-    assert opened.base().sha256 == Run(shared / "runs" / "one").base().sha256
-    assert list(opened.base().missing) == ["c"] and "c/train: cannot read audio" in opened.base().missing["c"]
-    assert opened.base().facts["gate"]["passed"] == "scale x 0.5"
+    assert opened.base(1).sha256 == Run(shared / "runs" / "one").base().sha256
+    assert list(opened.base(1).missing) == ["c"] and "c/train: cannot read audio" in opened.base(1).missing["c"]
+    assert opened.base(1).facts["gate"]["passed"] == "scale x 0.5"
+    assert "round 2: c of round 1 is late, and trained against base 0" in done.stderr
+    assert opened.base(2).facts["grafted"] == {"c": opened.base(0).sha256}
+    late, _ = (line for line in ledger(run_dir, "adapter") if line["dataset"] == "c")
+    assert late["round"] == 1 and late["late"] and slurm.history(late["slurm_job"])[-1]["State"] == "COMPLETED"
     (aside,) = ledger(run_dir, "quarantined")
     assert aside["dataset"] == "c" and "the file has no bytes" in aside["traceback"]
-    (refused,) = ledger(run_dir, "gate")
+    (refused,) = (line for line in ledger(run_dir, "gate") if line["round"] == 1)
     assert "max_update_ratio" in json.dumps(refused)
 
 
