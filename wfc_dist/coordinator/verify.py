@@ -16,7 +16,7 @@ from wfc_dist.runs import layout, shapes
 from wfc_dist.runs.handle import Run, open_run
 from wfc_dist.runs.opening import opened_for_writing
 from wfc_dist.runs.records import standing
-from wfc_dist.runs.root import bring_base, ensure_root
+from wfc_dist.runs.root import ensure_root
 from wfc_dist.storage import durable
 from wfc_dist.weights import base_chain
 
@@ -141,7 +141,8 @@ def _verify_ledger(run: Run) -> None:
 
 
 def _verify_base(run: Run, index: int) -> None:
-    bring_base(run.mirror, index)
+    if run.mirror.is_remote:
+        run.mirror.fetch(run.paths.base(index), Path(run.base(0).facts["model_path"]))
     layout.read_base(run.path, index)  # what its readers use is there
     durable.verify_folder(run.paths.base(index))
 
