@@ -20,6 +20,11 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command goes on
 _LONGEST_MESSAGE, _LONGEST_END = 8000, 2000
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, marks of the writing direction, and halves of surrogate pairs: a file that is quoted may hold any."""
+_SECRETS = (
+    re.compile(r"(\b[A-Za-z][\w+.-]*:/{1,3})(?:[^\s/@]*:[^\s@]+|[^\s/@:]+)(?=@)"),
+    re.compile(r"([?&;#][\w.-]*(?:secret|token|key|password|signature|credential)[\w.-]*=)[^\s&;#'\"]+", re.IGNORECASE),
+)
+"""What stands before '@' in a URL, and parameters whose names say that they are secret."""
 
 
 class WfcError(Exception):
@@ -27,7 +32,7 @@ class WfcError(Exception):
 
     Args:
         message: What happened, where (round, data set, file), and what to do. It may quote what strangers wrote: characters that
-            a terminal obeys are escaped, and the middle of a message that would fill a log is left out.
+            a terminal obeys are escaped; the middle of a message that would fill a log, and credentials in URLs, are left out.
     """
 
     exit_code = EXIT_FAILED
@@ -37,8 +42,15 @@ class WfcError(Exception):
         super().__init__(self.message)
 
 
+def without_secrets(text: str) -> str:
+    """Returns a text with *** in place of the credentials in its URLs."""
+    for secret in _SECRETS:
+        text = secret.sub(r"\1***", text)
+    return text
+
+
 def _readable(message: str) -> str:
-    message = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
+    message = without_secrets(_UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), message))
     if len(message) <= _LONGEST_MESSAGE:
         return message
     left_out = len(message) - _LONGEST_MESSAGE
@@ -134,8 +146,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
 def explain_os(error: OSError) -> str:
     """Returns one line about a file or folder that could not be read or written, and what to do."""
     error = _first(error)
-    what = f"{error.filename2 or error.filename or 'writing'}: {error.strerror}"
-    return f"{what}; free space there, and run the same command again" if _is_full(error) else f"{what}; give another place"
+    what = f"{without_secrets(str(error.filename2 or error.filename or 'writing'))}: {error.strerror}"
+    if _is_full(error):
+        return f"{what}; free space there, and run the same command again"
+    return f"{what}; {'move it away, or ' if error.errno in _IN_THE_WAY else ''}give another place"
 
 
 def exit_code_of(error: Exception) -> int:
@@ -161,15 +175,15 @@ def _first(error: OSError) -> OSError:
     if not isinstance(error, shutil.Error):
         return error
     failed = error.args[0][0] if error.args and isinstance(error.args[0], list) else None
-    if not isinstance(failed, tuple) or (number := re.match(r"\[Errno (\d+)\]", str(failed[2]))) is None:
+    if not isinstance(failed, tuple):
         return error
+    if (number := re.match(r"\[Errno (\d+)\]", str(failed[2]))) is None:
+        return OSError(errno.EINVAL, str(failed[2]), str(failed[0]))  # such as a pipe
     return OSError(int(number[1]), os.strerror(int(number[1])), str(failed[1 if int(number[1]) in _FULL else 0]))
 
 
-_PLACES = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
-    errno.ELOOP,
-}  # fmt: skip
+_IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
+_PLACES = _IN_THE_WAY | {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG}
 """What the system says of a place that cannot be used."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from wfc_dist import load_config, open_run, run
+from wfc_dist import export, load_config, load_model, open_run, run
 from wfc_dist.coordinator.verify import verify_run
 from wfc_dist.errors import IntegrityError, WfcError
 from wfc_dist.progress import Display
@@ -155,6 +155,44 @@ def test_verify_makes_a_merged_adapter_anew(
 
 
 @pytest.mark.slow
+def test_a_repair_removes_what_a_killed_one_has_left(after_two: tuple[Path, str], run_dir: Path) -> None:
+    flip(run_dir / "round-0001" / "delta" / "delta.safetensors")
+    for name in ("base-0001.tmp-2", "round-0001/delta.tmp-2"):
+        (run_dir / name).mkdir()
+    assert not verify_run(run_dir, repair=True, display=Display(plain=True)).damaged
+    assert not [path for path in run_dir.rglob("*") if ".tmp-" in path.name]
+
+
+def test_a_pipe_in_a_merged_adapter_is_replaced(after_two: tuple[Path, str], run_dir: Path) -> None:
+    path = run_dir / "round-0001" / "adapters" / "a" / "adapter_config.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert not verify_run(run_dir, repair=True, display=Display(plain=True)).damaged
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("base-0002/model-update.safetensors", "."), ("base-0002/tokenizer.json", "."), ("base-0001/config.json", "base-0001"),
+        ("round-0001/adapters/a/adapter_model.safetensors", "round-0001/adapters/a"),
+        ("base-0001/generation_config.json", "round-0002/adapters/c"),
+    ],
+)  # fmt: skip
+def test_a_damaged_model_is_not_loaded(run_dir: Path, name: str, model: str) -> None:
+    (run_dir / "base-0002" / "README.md").write_text("my own words")
+    load_model(run_dir / model)
+    flip(run_dir / name)
+    with pytest.raises(IntegrityError, match=r"sha256 of its manifest: .*; `wfc verify .*/runs/tiny --repair` makes it anew"):
+        load_model(run_dir / model)
+
+
+def test_a_damaged_tokenizer_is_not_handed_on(run_dir: Path, tmp_path: Path) -> None:
+    flip(run_dir / "base-0002" / "tokenizer.json")
+    with pytest.raises(IntegrityError, match=r"tokenizer\.json does not have the sha256"):
+        export(run_dir, "safetensors", tmp_path / "out", verify=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_that_a_training_does_not_give_again_are_not_put_in_their_place(
     after_two: tuple[Path, str], run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from wfc_dist.rounds import Base
 from wfc_dist.runs.handle import Run, RunAdapter
 from wfc_dist.runs.root import bring_base
 from wfc_dist.runs.shared_cache import init_seed
+from wfc_dist.runs.whole import require_whole
 from wfc_dist.weights import base_chain, peft_folder
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ def _rounds(run: Run, config: Config, notes: list[str]) -> Iterator[RoundAnalysi
     norms: dict[str, float] | None = None
     for index, names in enumerate(config.round_list(), start=1):
         folders = {name: run.paths.adapter(index, name) for name in names}
+        for folder in folders.values():
+            require_whole(folder)
         loaded = {name: peft_folder.read_factors(path) for name, path in folders.items() if (path / peft_folder.CONFIG).is_file()}
         if not loaded:
             continue

@@ -3,6 +3,7 @@
 Where a default comes from: [P] the paper (arXiv 2506.16574), [C] the authors' code, [H] this project's choice.
 """
 
+import math
 import shlex
 from collections.abc import Iterable
 from itertools import chain
@@ -216,8 +217,8 @@ class Config(Strict):
             missing = [name for name in names if name not in weights]
             if missing:
                 raise ValueError(f"centralize.weights: no weight for {', '.join(missing)} (round {index})")
-            if any(weights[name] < 0 for name in names) or sum(weights[name] for name in names) <= 0:
-                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a sum > 0")
+            if any(weights[name] < 0 for name in names) or not 0 < sum(weights[name] for name in names) < math.inf:
+                raise ValueError(f"centralize.weights: round {index} needs weights >= 0 with a finite sum > 0")
         return self
 
     @model_validator(mode="after")

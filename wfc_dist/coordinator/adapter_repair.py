@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def _remake(store: RunStore, index: int, dataset: str, sha256: str, *, retrain: 
     staged = store.stage_adapter(base, dataset)
     try:
         if _is_whole(folder, sha256, files):
-            shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns(durable.MANIFEST))
+            shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=_made_anew)
         elif retrain:
             _train_again(store, base, dataset, staged, facts)
         else:
@@ -88,6 +88,12 @@ def _recorded(store: RunStore, index: int, dataset: str, sha256: str) -> tuple[d
         if (line["event"], line.get("round"), line.get("dataset"), line.get("sha256")) == ("adapter", index, dataset, sha256):
             return {key: value for key, value in line.items() if key not in _OF_THE_LINE}, {}
     raise IntegrityError(f"{folder} has lost its manifest, and the ledger has no line of it; restore it from a backup")
+
+
+def _made_anew(folder: str, names: Sequence[str]) -> list[str]:
+    """Returns what is not copied from a damaged adapter: what is written from records, and pipes and the like."""
+    written = (durable.MANIFEST, peft_folder.CONFIG, CARD)
+    return [name for name in names if name in written or not ((path := Path(folder, name)).is_file() or path.is_dir())]
 
 
 def _is_whole(folder: Path, sha256: str, files: Mapping[str, str]) -> bool:

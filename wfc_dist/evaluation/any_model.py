@@ -23,6 +23,7 @@ from wfc_dist.runs.interim import newest_servable
 from wfc_dist.runs.provenance import base_of_adapter
 from wfc_dist.runs.remote import local_run
 from wfc_dist.runs.root import bring_base
+from wfc_dist.runs.whole import require_whole
 from wfc_dist.storage.objects import is_url
 from wfc_dist.weights import adapter_config, base_chain, checkpoint, companions, peft_folder
 from wfc_dist.weights.adapted_model import with_adapter
@@ -53,6 +54,7 @@ def load_model(model: str | Path) -> LoadedModel:
 
     Raises:
         InputError: `model` is none of these, an adapter whose base is missing, or damaged (see `weights.checkpoint`).
+        IntegrityError: A base or an adapter of a run does not have the bytes that were committed; all of them are read.
 
     Example:
         >>> from wfc_dist import load_model
@@ -84,9 +86,11 @@ def _locate(name: str) -> tuple[Path, Path | None]:
         else:
             bring_base(mirror, Run(folder).base().index)
     if layout.is_run(folder):
-        folder = Path(newest_servable(folder).path)
-        checkpoint.check(folder, "decode")
-        return folder, None
+        newest = newest_servable(folder)
+        require_whole(Path(newest.path) if newest.index or newest.num_pending else layout.RunPaths(folder).base(0))
+        checkpoint.check(Path(newest.path), "decode")
+        return Path(newest.path), None
+    require_whole(folder)
     if (folder / adapter_config.CONFIG).is_file() and not base_chain.has_weights(folder):
         return _base_of(folder), folder
     return checkpoint.resolve_root(str(layout.model_pointed_to(folder) or name), use="decode"), None
@@ -96,6 +100,8 @@ def _base_of(adapter: Path) -> Path:
     """Returns the folder, checked, of the base that an adapter needs: that of its run, else what its configuration names."""
     config, base = adapter_config.read_config(adapter), base_of_adapter(adapter)
     if base is not None:
+        run_dir, round_index = layout.adapter_place(adapter) or (adapter, 1)
+        require_whole(layout.RunPaths(run_dir).base(round_index - 1))
         checkpoint.check(base, "decode")
         return base
     name, revision = config.get("base_model_name_or_path"), config.get("revision")

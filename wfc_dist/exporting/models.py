@@ -13,6 +13,7 @@ from wfc_dist.exporting.verification import Compared
 from wfc_dist.runs.handle import Run, RunBase, open_run
 from wfc_dist.runs.root import bring_base
 from wfc_dist.runs.root_model import CARD
+from wfc_dist.runs.whole import require_whole
 from wfc_dist.storage import durable
 from wfc_dist.storage.objects import is_url
 from wfc_dist.weights import base_chain
@@ -117,6 +118,7 @@ def open_base(run: str | Path, index: int | None) -> tuple[Run, RunBase]:
         raise IntegrityError(
             f"{found.path} is not the base {found.index} that was committed; `wfc rebuild` makes that one from root and deltas"
         )
+    require_whole(opened.paths.base(found.index))  # the tokenizer and the settings that go with the tensors
     return opened, found
 
 

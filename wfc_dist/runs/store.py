@@ -354,6 +354,7 @@ class RunStore:
         self._commit_delta(staged)
         self._commit_overlay(staged, final, delta=delta.relative_to(self.paths.run_dir).as_posix())
         self.ledger.record("remade", round=staged.index, sha256=staged.sha256)
+        self._prune(staged.index)  # what a repair that was killed has left
 
     def replace_adapter(self, base: Base, dataset: str, staged: Path, facts: Mapping[str, Any]) -> None:
         """Replaces an adapter of a committed round by the same one, made anew and described, and records that."""

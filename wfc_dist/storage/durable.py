@@ -52,8 +52,10 @@ _MANIFEST = Shape(_Manifest)
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the hex sha256 of a file's bytes."""
+    """Returns the hex sha256 of a file's bytes. Raises OSError, also for a pipe or a device, whose reader may wait for ever."""
     digest = hashlib.sha256()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             activity.moved()
@@ -456,12 +458,13 @@ def unseal_manifest(text: bytes, folder: object) -> dict[str, Any]:
     return manifest
 
 
-def verify_folder(folder: Path, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
+def verify_folder(folder: Path, skip: frozenset[str] = frozenset(), leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Checks every file of a committed folder against its manifest and returns the manifest.
 
     Args:
         folder: The committed folder.
         skip: Names of files that are not hashed. Their sizes are still checked.
+        leave_out: Names of files that are not looked at.
 
     Raises:
         IntegrityError: There is no manifest, or a file is missing or has another size or sha256; the message names the file.
@@ -471,6 +474,8 @@ def verify_folder(folder: Path, skip: frozenset[str] = frozenset()) -> dict[str,
         raise IntegrityError(f"{folder} was never committed (no {MANIFEST}); run the same command again")
     for name, fact in manifest["files"].items():
         path = folder / name
+        if name in leave_out:
+            continue
         if not path.is_file():
             raise IntegrityError(f"{path} is missing; remove {folder} and run again")
         if path.stat().st_size != fact["size_bytes"]:

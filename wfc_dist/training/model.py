@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import math
+import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def attach(base: WhisperForConditionalGeneration, lora: LoraConfig, tensor_names
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws must not move the generators
         try:
             model = get_peft_model(base, _peft_config(lora, base))
-        except ValueError as error:
+        except (ValueError, re.error) as error:  # a text is a pattern
             raise ConfigError(f"lora.target_modules {lora.target_modules!r} does not fit {path}: {error}") from error
     model.peft_config["default"].base_model_name_or_path = path  # PEFT takes it from the model, which has none
     for name, layer in lora_layers(model).items():

@@ -18,7 +18,7 @@ from wfc_dist.errors import ConfigError, GateError, exit_code_of, explain_os, is
     [
         (errno.EACCES, 2, "out/x: Permission denied; give another place"),
         (errno.EROFS, 2, "out/x: Read-only file system; give another place"),
-        (errno.ENOTDIR, 2, "out/x: Not a directory; give another place"),
+        (errno.ENOTDIR, 2, "out/x: Not a directory; move it away, or give another place"),
         (errno.ENOSPC, 75, "out/x: No space left on device; free space there, and run the same command again"),
         (errno.EDQUOT, 75, "out/x: Disk quota exceeded; free space there, and run the same command again"),
         (errno.EIO, 1, "out/x: Input/output error; give another place"),
@@ -76,4 +76,4 @@ def test_a_folder_for_transcripts_that_cannot_be_made_is_told_before_a_model_is_
     command = [sys.executable, "-m", "wfc_dist", "transcribe", "no-such-model", str(tmp_path / "a.wav"), "--format", "srt"]
     done = subprocess.run([*command, "--out", str(tmp_path / "file" / "x")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip() == f"wfc: {tmp_path / 'file' / 'x'}: Not a directory; give another place"
+    assert done.stderr.strip() == f"wfc: {tmp_path / 'file' / 'x'}: Not a directory; move it away, or give another place"

@@ -63,6 +63,7 @@ def tree(**blocks: Any) -> dict[str, Any]:
         ({"lora": {"prior": {}}, "train": {"gradient_checkpointing": True}}, "without train.gradient_checkpointing"),
         ({"centralize": {"weights": {"a": 1}}}, "no weight for b"),
         ({"centralize": {"weights": {"a": 0, "b": 0}}}, "sum > 0"),
+        ({"centralize": {"weights": {"a": 1e308, "b": 1e308}}}, "finite sum > 0"),
         ({"evaluate": {"protected": {"a": {"source": "s", "splits": {"test": "t"}}}}}, "also a training data set"),
         ({"evaluate": {"protected": {"p": {"source": "s"}}}}, "needs a test split"),
         ({"datasets": {"../x": {"source": "s"}}}, "datasets"),

@@ -201,6 +201,9 @@ def test_what_is_no_record_is_told_and_not_waited_for(tmp_path: Path, put, monke
         durable.read_sealed(tmp_path / "status.json", "write it anew")
     with pytest.raises(IntegrityError, match=r"move status.json away"):
         durable.read_lines(tmp_path / "status.json")
+    if put != hole:
+        with pytest.raises(OSError, match=r"no file|Is a directory|symbolic links|No such device"):
+            durable.sha256_file(tmp_path / "status.json")
 
 
 @pytest.mark.parametrize("put", [pipe, hole, loop, bound_socket, Path.mkdir, lambda path: path.symlink_to("/nowhere/at/all")])
