@@ -12,9 +12,10 @@ from wfc_dist import load_config, merge, open_run, rebuild, run
 from wfc_dist.coordinator import history
 from wfc_dist.coordinator.garbage import collect_garbage
 from wfc_dist.coordinator.verify import verify_run
-from wfc_dist.errors import ConfigError, InputError
+from wfc_dist.errors import ConfigError, InputError, RunLockedError
 from wfc_dist.runs.handle import Run
 from wfc_dist.runs.layout import RunPaths
+from wfc_dist.runs.opening import locked
 from wfc_dist.weights import base_chain, peft_folder
 from wfc_dist.weights.hashing import content_sha256
 
@@ -175,6 +176,11 @@ def test_what_cannot_be_done_is_refused(old: Run) -> None:
     with pytest.raises(ConfigError, match="exists; give another name"):
         history.remerge(old.path, 1, {"method": "ties"}, name="once")
     (old.path.parent / "once" / "config.yaml").unlink()  # it is written last
+    with (
+        locked(RunPaths(old.path.parent / "once")),
+        pytest.raises(RunLockedError, match="is written by another process; wait for it"),
+    ):
+        history.remerge(old.path, 1, {"method": "ties"}, name="once")
     with pytest.raises(ConfigError, match="or remove it if it is a branch that was cut off"):
         history.remerge(old.path, 1, {"method": "ties"}, name="once")
     with pytest.raises(InputError, match="fitted by decoding"):

@@ -12,14 +12,14 @@ import yaml
 from wfc_dist.backends.jobs import centralize_job, merged_as
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import ConfigError, InputError, IntegrityError
+from wfc_dist.errors import ConfigError, InputError, IntegrityError, RunLockedError
 from wfc_dist.merging.factors import normalized
 from wfc_dist.progress import Display
 from wfc_dist.rounds import Adapter, Base
 from wfc_dist.runs import layout
 from wfc_dist.runs.grafts import graft
 from wfc_dist.runs.handle import Run, open_run
-from wfc_dist.runs.opening import opened_for_writing, record_config
+from wfc_dist.runs.opening import is_locked, opened_for_writing, record_config
 from wfc_dist.runs.root import ensure_root
 from wfc_dist.runs.store import RunStore
 from wfc_dist.storage import durable
@@ -108,6 +108,7 @@ def forget(
     Raises:
         InputError: No round has learned the data set, or it cannot be taken out.
         ConfigError: The new run exists.
+        RunLockedError: Another process makes the new run.
         IntegrityError: A part of the run is damaged, or an unchanged round gets other bytes.
     """
     opened = open_run(run, with_weights=True)
@@ -224,6 +225,8 @@ def _branch(
     if config.run_url() is not None:
         raise ConfigError(f"run.dir {config.run.dir} is object storage; copy the run to a folder and make the branch of that")
     if config.run_dir().exists():
+        if is_locked(layout.RunPaths(config.run_dir())):
+            raise RunLockedError(f"{config.run_dir()} is written by another process; wait for it, or give another name")
         is_whole = layout.RunPaths(config.run_dir()).branch_config.is_file()
         cut_off = "" if is_whole else ", or remove it if it is a branch that was cut off"
         raise ConfigError(f"{config.run_dir()} exists; give another name for the new run{cut_off}")
