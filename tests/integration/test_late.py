@@ -182,6 +182,9 @@ def later_readers(path: Path, opened: Run, without: list[str]) -> None:
     assert [base.sha256 for base in opened.bases] == bases and durable.read_manifest(opened.base(2).path) == facts
     (opened.paths.adapter(2, "c") / "adapter_config.json").unlink()
     assert verify_run(opened.path, repair=True, deep=True).repaired == ["round-0002/adapters/c"]
+    with open(opened.paths.adapter(2, "c") / peft_folder.WEIGHTS, "r+b") as file:
+        file.truncate(1000)  # the original in round 1 is intact
+    assert verify_run(opened.path, repair=True, deep=True).repaired == ["round-0002/adapters/c"]
 
     half = open_run(remerge(opened.path, 2, {"scale": 0.5}).path)
     assert [base.sha256 for base in half.bases][:2] == bases[:2] and half.base(2).facts["weights"] == {"d": 0.5, "c": 0.5}

@@ -1,5 +1,6 @@
 """Makes damaged adapters of committed rounds anew: configuration and card from what is recorded, weights by training again."""
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -57,8 +58,8 @@ def _remake(store: RunStore, index: int, dataset: str, sha256: str, *, retrain: 
     facts, files = _recorded(store, index, dataset, sha256)
     staged = store.stage_adapter(base, dataset)
     try:
-        if _is_whole(folder, sha256, files):
-            shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=_made_anew)
+        if intact := _intact(store, index, dataset, sha256, files):
+            shutil.copytree(intact, staged, dirs_exist_ok=True, ignore=_made_anew)
         elif retrain:
             _train_again(store, base, dataset, staged, facts)
         else:
@@ -96,6 +97,17 @@ def _made_anew(folder: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in written or not ((path := Path(folder, name)).is_file() or path.is_dir())]
 
 
+def _intact(store: RunStore, index: int, dataset: str, sha256: str, files: Mapping[str, str]) -> Path | None:
+    """Returns where all that a training computes is intact: in the adapter's folder, or in the round it is a late member of."""
+    rounds = sorted(range(1, store.paths.last_base() + 1), key=lambda other: other != index)
+    for folder in (store.paths.adapter(other, dataset) for other in rounds):
+        if folder != store.paths.adapter(index, dataset) and durable.is_committed(folder):
+            store.mirror.fetch(folder)
+        if _is_whole(folder, sha256, files):
+            return folder
+    return None
+
+
 def _is_whole(folder: Path, sha256: str, files: Mapping[str, str]) -> bool:
     """Returns whether what a training computes is intact: the weights, and other files that are not written from records."""
     computed = {name: value for name, value in files.items() if name not in (peft_folder.CONFIG, CARD)}
@@ -120,7 +132,9 @@ def _train_again(store: RunStore, base: Base, dataset: str, staged: Path, facts:
     """Trains an adapter again into `staged`, in this process. Raises IntegrityError if its weights are not the committed ones."""
     folder = store.paths.adapter(base.index + 1, dataset)
     if facts.get("trained_against"):
-        raise IntegrityError(f"{folder} was trained against a base of another run; restore it from that run or from a backup")
+        raise IntegrityError(
+            f"{folder} was trained against another base than that of its round; restore it from a backup, or from the run of that base"
+        )
     if store.config.cluster.workers_per_trainer > 1:
         raise IntegrityError(f"{folder} was trained by several processes, which --retrain cannot start; restore it from a backup")
     job = replace(training_job(store, base, dataset), output_dir=str(staged), metrics_file="")
@@ -131,7 +145,9 @@ def _train_again(store: RunStore, base: Base, dataset: str, staged: Path, facts:
         finally:
             backend.shutdown()
             log.close()
-            shutil.rmtree(store.paths.training(base.index + 1), ignore_errors=True)
+            shutil.rmtree(store.paths.checkpoints(base.index + 1, dataset), ignore_errors=True)
+            with contextlib.suppress(OSError):  # those of late data sets stay
+                store.paths.training(base.index + 1).rmdir()
     if result.sha256 != facts["sha256"]:
         raise IntegrityError(
             f"{folder}: trained again, the adapter has sha256 {result.sha256[:12]}, and base {base.index + 1} holds "
