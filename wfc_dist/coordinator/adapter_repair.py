@@ -133,7 +133,7 @@ def _train_again(store: RunStore, base: Base, dataset: str, staged: Path, facts:
     folder = store.paths.adapter(base.index + 1, dataset)
     if facts.get("trained_against"):
         raise IntegrityError(
-            f"{folder} was trained against another base than that of its round; restore it from a backup, or from the run of that base"
+            f"{folder} was trained against another base than that of its round; restore it from a backup, or from that base's run"
         )
     if store.config.cluster.workers_per_trainer > 1:
         raise IntegrityError(f"{folder} was trained by several processes, which --retrain cannot start; restore it from a backup")

@@ -4,7 +4,6 @@
 """
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,11 +88,10 @@ def _names_are_apart(config: Config) -> None:
     for name in [*dict.fromkeys(every), *config.evaluate.protected]:
         if is_reserved(name):
             raise ConfigError(f"data set {name!r}: the run directory uses such names itself; choose another name")
-        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = seen.setdefault(name.casefold(), name)
         if other != name:
-            how = "case" if other.casefold() == name.casefold() else "the encoding of their accents"
             raise ConfigError(
-                f"data sets {other!r} and {name!r} differ in {how} alone, and some file systems take them for one; rename one"
+                f"data sets {other!r} and {name!r} differ in case alone, and some file systems take them for one; rename one"
             )
 
 

@@ -136,10 +136,6 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a name of the run directory": (renamed("b", "base-0002"), "data set 'base-0002': the run directory uses such names itself"),
     "a name like unfinished work": (renamed("b", "b.tmp-1"), "data set 'b.tmp-1': the run directory uses"),
     "names that differ in case alone": (renamed("b", "A"), "data sets 'a' and 'A' differ in case alone"),
-    "names that differ in accents alone": (
-        lambda root: [*renamed("a", "caf\u00e9")(root), *renamed("b", "cafe\u0301")(root)],
-        "differ in the encoding of their accents alone",
-    ),
     "fp16 without GPUs": (overrides("train.precision=fp16"), "fp16 needs GPUs"),
     "a notifier that is not there": (overrides("run.notify=no-such-program"), "there is no program 'no-such-program' here"),
     "a tracker that is not installed": (overrides("run.track=[wandb]"), "run.track: wandb is not installed here"),
