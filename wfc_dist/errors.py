@@ -21,7 +21,7 @@ _LONGEST_MESSAGE, _LONGEST_END = 8000, 2000
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, marks of the writing direction, and halves of surrogate pairs: a file that is quoted may hold any."""
 _SECRETS = (
-    re.compile(r"(\b[A-Za-z][\w+.-]*:/{1,3})(?:[^\s/@]*:[^\s@]+|[^\s/@:]+)(?=@)"),
+    re.compile(r"(\b(?!abfss?:|wasbs?:)[A-Za-z][\w+.-]*:/{1,3})(?:[^\s/@]*:(?!\d+/)[^\s@]+|[^\s/@:]+)(?=@)"),
     re.compile(r"([?&;#][\w.-]*(?:secret|token|key|password|signature|credential)[\w.-]*=)[^\s&;#'\"]+", re.IGNORECASE),
 )
 """What stands before '@' in a URL, and parameters whose names say that they are secret."""

@@ -15,6 +15,7 @@ from wfc_dist.errors import InputError, explain_os
         ("https://x/y?a=b&X-Amz-Signature=hidden&c=d", "https://x/y?a=b&X-Amz-Signature=***&c=d"),
         ("hf://datasets/google/fleurs@main", "hf://datasets/google/fleurs@main"),
         ("s3://bucket/runs?versionId=3", "s3://bucket/runs?versionId=3"),
+        ("abfs://container@account/runs", "abfs://container@account/runs"),
         ("node1:6379 and me@node2", "node1:6379 and me@node2"),
     ],
 )

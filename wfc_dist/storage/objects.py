@@ -19,7 +19,7 @@ from wfc_dist import activity
 from wfc_dist.errors import ConfigError, InputError, StorageError, require
 
 logger = logging.getLogger(__name__)
-_WITH_SECRET = re.compile(r"\s*[A-Za-z][\w+.-]*:/{1,3}[^/\s@]*:[^/\s]*@")
+_WITH_SECRET = re.compile(r"\s*[A-Za-z][\w+.-]*:/{1,3}[^/\s@]*(?::(?!\d+/)|%3[Aa])\S*@")  # a key may hold a slash, a port is none
 T = TypeVar("T")
 RETRY_FOR_S = 120.0  # a longer outage ends the command; the same command resumes
 _NUM_AT_A_TIME = 8
