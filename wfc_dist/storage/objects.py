@@ -20,6 +20,7 @@ from wfc_dist.errors import ConfigError, InputError, StorageError, require
 
 logger = logging.getLogger(__name__)
 _WITH_SECRET = re.compile(r"\s*[A-Za-z][\w+.-]*:/{1,3}[^/\s@]*(?::(?!\d+/)|%3[Aa])\S*@")  # a key may hold a slash, a port is none
+_BUCKET = re.compile(r"[\w.-]{1,255}|arn:\S+", re.ASCII)
 T = TypeVar("T")
 RETRY_FOR_S = 120.0  # a longer outage ends the command; the same command resumes
 _NUM_AT_A_TIME = 8
@@ -87,6 +88,8 @@ def _open(url: str) -> tuple[Any, str]:
     protocol = url.partition("://")[0]
     if protocol in ("http", "https"):
         raise ConfigError(f"{url} can only be read; a run needs a folder, or object storage such as s3:// or gs://")
+    if protocol in _EXTRAS and not _BUCKET.fullmatch(bucket := url.partition("://")[2].partition("/")[0]):
+        raise ConfigError(f"{url}: {bucket!r} is no name of a bucket, which has letters, digits, '.', '_' and '-' alone")
     try:
         file_system, path = fsspec.url_to_fs(url, **_options(protocol))
     except (ImportError, ValueError) as error:

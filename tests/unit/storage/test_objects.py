@@ -3,7 +3,7 @@
 import pytest
 
 from wfc_dist.errors import ConfigError
-from wfc_dist.storage.objects import require_no_secret
+from wfc_dist.storage.objects import Objects, require_no_secret
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,9 @@ def test_an_address_with_a_key_is_refused_and_not_repeated(url: str) -> None:
 )
 def test_other_addresses_pass(url: str) -> None:
     require_no_secret(url, "run.dir")
+
+
+@pytest.mark.parametrize("url", ["s3://my bucket/runs", "s3:///runs", "s3://bücket/r"])
+def test_what_is_no_bucket_is_said_at_once(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a bucket"):
+        Objects(url).list()
