@@ -149,6 +149,7 @@ while (exec 4<>"/dev/tcp/$WFC_HEAD/$WFC_PORT") 2>/dev/null; do WFC_PORT=$((WFC_P
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export WFC_HEAD WFC_HEAD_NODE=${nodes[0]} WFC_JOB_ID=$job
 export WFC_PORT RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_prestart_worker_first_driver=0 # Ray would start a worker for each core, and wait for them, though none is used
 unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH
 [ -z "${WFC_INTERFACE:-}" ] || export GLOO_SOCKET_IFNAME=$WFC_INTERFACE NCCL_SOCKET_IFNAME=$WFC_INTERFACE
 say "job $SLURM_JOB_ID, start $((restarts + 1)), on ${nodes[*]}; Ray at $WFC_HEAD:$WFC_PORT; run $run_dir"

@@ -40,6 +40,8 @@ def prepare_environment(cluster: ClusterConfig) -> None:
     if address_of(cluster) is None:
         # Ray's switch for a node that stays alone, named after the systems where that is the default.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray would start a worker for each core, of which none is used, and would wait for them for ever where they start slowly.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from wfc_dist import activity
+from wfc_dist.backends.ray.start_limit import ends_after
 from wfc_dist.caller import SIGNALS
 from wfc_dist.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, Interrupted, exit_code_of
 
@@ -36,6 +37,8 @@ STOPPED_S = 15.0
 """Seconds after which a process that somebody has stopped (SIGSTOP) counts as lost."""
 STARTING_S = 20.0
 """Seconds for which Ray may notice itself that a process is gone while it starts; after 60 it ends the program, with code 1."""
+START_LIMIT_S = 300
+_TOO_LONG = "Ray has not started on this machine for minutes; look at its load and memory; the same command tries again"
 SHUTDOWN_S = 10.0
 
 
@@ -118,7 +121,7 @@ def _start(store_bytes: int, user: User) -> list[psutil.Process]:
     for number in range(1, STARTS + 1):
         before = _children()
         try:
-            with _watched(partial(_children_but, before), STARTING_S):
+            with _watched(partial(_children_but, before), STARTING_S), ends_after(START_LIMIT_S, _TOO_LONG):
                 _init(store_bytes)
             return _children_but(before)
         except Interrupted:  # by a signal
