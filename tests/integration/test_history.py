@@ -213,3 +213,33 @@ def test_a_moved_run_without_its_root_makes_the_root_anew_and_is_whole(old: Run,
         assert content_sha256(base_chain.hash_tensors(merged)) == old.base(1).sha256
     finally:
         away.rename(root)
+
+
+def test_a_copy_and_a_run_that_was_moved_are_changed_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = {"max_clips": 1, "adapters": False}
+    config = tiny.make_config(tmp_path, rounds=[["a"], ["b"]], train={"max_steps": 2}, evaluate=evaluate)
+    wfc("run", config)
+    original = tmp_path / "runs" / "tiny"
+    shas, before = [base.sha256 for base in open_run(original).bases], (original / "ledger.jsonl").read_bytes()
+    copy, far = shutil.copytree(original, tmp_path / "copies" / "mine", symlinks=True), tmp_path / "far"
+    far.mkdir()
+    monkeypatch.chdir(far)
+
+    with open(open_run(copy).paths.delta(2) / "delta.safetensors", "r+b") as file:
+        file.truncate(100)
+    assert verify_run(copy, repair=True, deep=True).damaged == {}
+    branch = history.forget(copy, "b")
+    assert branch.path == copy.with_name("mine-without-b") and verify_run(branch.path, deep=True).damaged == {}
+    history.rollback(copy, 1)
+    assert [base.sha256 for base in open_run(copy).bases] == shas[:2]
+    wfc("run", config, f"run.dir={copy.parent}", "run.name=mine")
+    assert [base.sha256 for base in open_run(copy).bases] == shas
+    assert (original / "ledger.jsonl").read_bytes() == before and [base.sha256 for base in open_run(original).bases] == shas
+    assert not list(far.iterdir()) and [path.name for path in original.parent.iterdir()] == ["tiny"]
+
+    moved = original.rename(tmp_path / "moved")
+    history.rollback(moved, 0)
+    assert open_run(moved).num_bases == 1 and not original.exists()
+    shutil.copytree(moved, tmp_path / "a b", symlinks=True)
+    with pytest.raises(InputError, match=r"is a copy of moved under a name that no run can have"):
+        history.rollback(tmp_path / "a b", 0)

@@ -31,9 +31,9 @@ TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 class RunConfig(Strict):
     """Name and place of the run; the run directory is `dir/name`."""
 
-    name: Name
+    name: Annotated[Name, RESUME]
     """Name of the run, and of its folder in `dir`."""
-    dir: str = "runs"
+    dir: Annotated[str, RESUME] = "runs"
     """A folder that all nodes share, or a URL of object storage such as s3://bucket/runs."""
     pool: Annotated[str | None, RESUME] = None
     """A shared folder where runs put finished adapters and decoded texts, so that none is made twice."""

@@ -67,7 +67,7 @@ def rollback(run: str | Path, to: int) -> Path | None:
     if not 0 <= to < opened.num_bases:
         raise InputError(f"{opened.path} has no base {to} to go back to; its bases are 0 to {opened.num_bases - 1}")
     recorded = layout.read_record(opened.paths)
-    with opened_for_writing(opened.config, recorded["data"]) as store:
+    with opened_for_writing(opened.config_here(), recorded["data"]) as store:
         aside = store.paths.rolled_back(store.attempt)
         moved = _move_rounds_after(store, to, aside)
         store.ledger.record("rolled_back", to=to, aside=aside.name if moved else None)
@@ -134,7 +134,7 @@ def forget(
     if not plan:
         raise InputError(f"{opened.path} has learned nothing but {dataset}; base 0 is the model without it")
     changes: dict[str, Any] = {
-        "run": {"name": name or f"{opened.config.run.name}-without-{dataset}"},
+        "run": {"name": name or f"{opened.config_here().run.name}-without-{dataset}"},
         "rounds": [names for names in ([name for name in names if name != dataset] for names in rounds) if names],
     }
     if isinstance(weights := opened.config.centralize.weights, dict):
@@ -176,8 +176,9 @@ def remerge(
         merged |= {"weights": facts["weights"], "scale": facts["scale"]}
     if "method" in centralize and centralize["method"] != merged["method"]:
         merged["options"] = {}
+    method = centralize.get("method", merged["method"])
     changes = {
-        "run": {"name": name or f"{opened.config.run.name}-{centralize.get('method', merged['method'])}-from-{round_index}"},
+        "run": {"name": name or f"{opened.config_here().run.name}-{method}-from-{round_index}"},
         "centralize": {**merged, **centralize},
     }
     if any(value == "fitted" for value in centralize.values()):
@@ -257,7 +258,7 @@ def _branch(
 
 
 def _edited(old: Run, changes: Mapping[str, Any]) -> Config:
-    tree = old.config.model_dump(mode="json")
+    tree = old.config_here().model_dump(mode="json")
     for key, value in changes.items():
         tree[key] = {**tree[key], **value} if isinstance(value, Mapping) else value
     return loading.parse(tree, "the branch's configuration")

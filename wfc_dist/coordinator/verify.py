@@ -167,7 +167,7 @@ def _verify_root(run: Run) -> None:
 def _repair(run: Run, damaged: Iterable[Path], display: Display, retrain: bool) -> None:
     """Opens the run for writing, which repairs its records. Makes adapters and rounds anew, and removes what `wfc run` makes."""
     paths, recorded = run.paths, layout.read_record(run.paths)
-    with opened_for_writing(run.config, recorded["data"], display.say) as store:
+    with opened_for_writing(run.config_here(), recorded["data"], display.say) as store:
         ensure_root(store)
         again = partial(repair_adapters, store, say=display.say, retrain=retrain)
         repair_rounds(store, display.say, every_byte=True, before=again)

@@ -9,7 +9,7 @@ from typing import Any
 
 from wfc_dist.config import loading
 from wfc_dist.config.schema import Config
-from wfc_dist.errors import InputError, IntegrityError
+from wfc_dist.errors import ConfigError, InputError, IntegrityError
 from wfc_dist.rounds import Base
 from wfc_dist.runs import layout, shapes
 from wfc_dist.runs.records import read_ledger
@@ -138,6 +138,22 @@ class Run:
     def config(self) -> Config:
         """Returns the resolved configuration. The configuration of a stream grows with each data set that arrives."""
         return loading.parse(layout.read_record(self.paths)["config"], str(self.paths.config))
+
+    def config_here(self) -> Config:
+        """Returns the configuration with which this run is opened for writing, where it lies: it may have been moved or copied.
+
+        Raises:
+            InputError: The name of the folder can be no name of a run.
+        """
+        config, path = self.config, self.path.absolute()
+        if isinstance(self.mirror, Mirror) or (config.run_dir().exists() and config.run_dir().samefile(path)):
+            return config
+        tree = config.model_dump(mode="json")
+        tree["run"] |= {"dir": str(path.parent), "name": path.name}
+        try:
+            return loading.parse(tree, str(self.paths.config))
+        except ConfigError as error:
+            raise InputError(f"{path} is a copy of {config.run.name} under a name that no run can have: {error}") from error
 
     @property
     def arrived_s(self) -> dict[str, float]:

@@ -131,6 +131,8 @@ def test_what_a_change_of_a_field_leaves_as_it_is() -> None:
     )
     cluster += " node_failures node_labels node_rest_s on_drain slurm start_timeout_s wait_for_nodes"
     assert marked(Config, "resume") == {
+        "run.name",
+        "run.dir",
         "run.pool",
         "run.notify",
         "run.track",
