@@ -237,6 +237,13 @@ def test_a_copy_and_a_run_that_was_moved_are_changed_where_they_lie(tmp_path: Pa
     assert (original / "ledger.jsonl").read_bytes() == before and [base.sha256 for base in open_run(original).bases] == shas
     assert not list(far.iterdir()) and [path.name for path in original.parent.iterdir()] == ["tiny"]
 
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    rebuild(copy, 0, copy / "root")
+    history.rollback(copy, 1)
+    wfc("run", config, f"run.dir={copy.parent}", "run.name=mine")
+    assert [base.sha256 for base in open_run(copy).bases] == shas, "with the root model that the run brings along"
+    (tmp_path / "elsewhere").rename(tmp_path / "model")
+
     moved = original.rename(tmp_path / "moved")
     history.rollback(moved, 0)
     assert open_run(moved).num_bases == 1 and not original.exists()

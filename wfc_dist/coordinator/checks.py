@@ -12,6 +12,7 @@ from wfc_dist.backends.ray.cluster import require_reachable
 from wfc_dist.config.schema import Config
 from wfc_dist.coordinator.notify import require_notifier
 from wfc_dist.coordinator.room import check_room
+from wfc_dist.coordinator.sizes import root_of
 from wfc_dist.data.audit import audit
 from wfc_dist.errors import ConfigError, require
 from wfc_dist.progress import counting
@@ -50,7 +51,7 @@ def check_start(config: Config) -> Checked:
         one(config)
     from wfc_dist.weights import checkpoint  # loads torch
 
-    root = checkpoint.local_root(config.base.model, config.base.revision)
+    root = root_of(config)
     if root is None:
         checkpoint.look_up_root(config.base.model, config.base.revision)
     warnings = check_room(config, root)

@@ -1,9 +1,13 @@
 """How large adapters and bases are, from the headers of the root model."""
 
+import contextlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from wfc_dist.config.schema import Config
+from wfc_dist.errors import IntegrityError
+from wfc_dist.runs import layout
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,18 @@ class WeightSizes:
     root_bytes: int
 
 
+def root_of(config: Config) -> Path | None:
+    """Returns the folder of the root model on this machine: what `base.model` names, or what a begun run brings along."""
+    from wfc_dist.weights import checkpoint  # loads torch
+
+    root = checkpoint.local_root(config.base.model, config.base.revision)
+    if root is None and config.run_url() is None:
+        with contextlib.suppress(IntegrityError):  # damage is seen to once the run is open
+            recorded = layout.read_base(config.run_dir(), 0)
+            root = Path(recorded[1]["root"]) if recorded is not None else None
+    return root if root is not None and root.is_dir() else None
+
+
 def weight_sizes(config: Config) -> WeightSizes | None:
     """Returns the sizes of what a run trains and writes; None where the root model is not on this machine.
 
@@ -35,9 +51,9 @@ def weight_sizes(config: Config) -> WeightSizes | None:
         ConfigError, InputError: Training would refuse `lora.target_modules` or the root model.
     """
     from wfc_dist.training import model  # loads torch, Transformers and PEFT
-    from wfc_dist.weights import base_chain, checkpoint
+    from wfc_dist.weights import base_chain
 
-    root = checkpoint.local_root(config.base.model, config.base.revision)
+    root = root_of(config)
     if root is None:
         return None
     adapted = model.adapted_modules(root, config.lora)

@@ -57,16 +57,17 @@ def verify_run(
     """
     display = display or Display()
     opened = open_run(run, with_weights=True)
-    found = _verify(opened, deep, display)
+    found = _verify(opened, deep, display, f"`wfc verify {opened.url or opened.path} --repair` makes it anew")
     if repair and found.damaged:
         before = found.damaged
         _repair(opened, [opened.path / name for name in before], display, retrain)
-        found = _verify(opened, deep, display)
+        more = "restore it from a backup" if retrain else "--retrain trains an adapter again, or restore it from a backup"
+        found = _verify(opened, deep, display, f"what was tried stands above; {more}")
         found.repaired = sorted(before.keys() - found.damaged.keys())
     return found
 
 
-def _verify(run: Run, deep: bool, display: Display) -> Verification:
+def _verify(run: Run, deep: bool, display: Display, remedy: str) -> Verification:
     checks = list(_checks(run, deep))
     found = Verification(len(checks))
     with display.working(f"verifying {run.path}", len(checks), "parts") as told:
@@ -74,7 +75,8 @@ def _verify(run: Run, deep: bool, display: Display) -> Verification:
             try:
                 check()
             except WfcError as error:
-                found.damaged[path.relative_to(run.path).as_posix()] = error.message
+                what, cut, _ = error.message.partition("; remove ")  # what a run says, which trains anew what no base holds
+                found.damaged[path.relative_to(run.path).as_posix()] = f"{what}; {remedy}" if cut else error.message
             told(number)
     return found
 
