@@ -82,7 +82,7 @@ def remerge(
         raise InputError("nothing was asked to change; give --method, --option, --weights, --norm or --scale")
     branch = history.remerge(run, round_index, given, name=name, retrain=retrain)
     if branch.grafted:
-        typer.echo(f"trained against the old base {round_index} or later, and merged as they are: {_listed(branch.grafted)}")
+        typer.echo(f"trained against other bases than those of this branch, and merged as they are: {_listed(branch.grafted)}")
     _tell(branch)
 
 
