@@ -9,7 +9,8 @@ import sys
 import pytest
 import soak
 
-ROUNDS = 22  # 10 to become warm, then 6 beside 6
+ROUNDS = 22  # 10 to become warm, then 6 beside 6: what is held once more in each round shows as 6
+FEW = 4  # samples fall into any phase of a round
 SOAK = """
 import json, sys
 from pathlib import Path
@@ -30,12 +31,12 @@ def growth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, floa
 @pytest.mark.parametrize("role", [soak.COORDINATOR, "trainers", "centralizer"])
 def test_files_threads_and_memory_are_flat(growth: dict[str, dict[str, float]], role: str) -> None:
     files, threads = growth[f"{role}, files"], growth[f"{role}, threads"]
-    assert files["at_first"] > 0 and files["at_last"] <= files["at_first"] + 1
-    assert threads["at_first"] > 0 and threads["at_last"] <= threads["at_first"] + 1
+    assert files["at_first"] > 0 and files["at_last"] <= files["at_first"] + FEW
+    assert threads["at_first"] > 0 and threads["at_last"] <= threads["at_first"] + FEW
     assert growth[f"{role}, MB"]["at_first"] > 0 and growth[f"{role}, MB"]["per_round"] < 1
 
 
 def test_ray_holds_no_object_longer_than_its_round(growth: dict[str, dict[str, float]]) -> None:
     references = growth["Ray, references held"]
-    assert references["at_first"] > 0 and references["at_last"] <= references["at_first"] + 2
+    assert references["at_first"] > 0 and references["at_last"] <= references["at_first"] + FEW
     assert growth["Ray's store, MB"]["at_last"] <= growth["Ray's store, MB"]["at_first"] + 0.1
