@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 LEASE_S, RENEW_S, LOOK_S = 60.0, 15.0, 2.0
 STOP = f"{CONTROL}/stop"
 _PREFIX = f"{CONTROL}/lock-"
+_UNKNOWN: dict[str, Any] = {"process": "", "host": "?", "pid": 0, "since": "?", "released": False}
+"""The facts of a holder whose lock cannot be read."""
 
 
 def process_identity(pid: int) -> str | None:
@@ -92,7 +94,7 @@ class ObjectLock:
     def _wait_until_free(self, name: str, say: Callable[[str], None]) -> None:
         seen, since_s, told = self._objects.read(name), time.monotonic(), False
         while seen is not None:
-            facts = json.loads(seen)
+            facts = _facts_of(seen) or _UNKNOWN
             holder = f"`wfc run`, process {facts['pid']} on {facts['host']} since {facts['since']}"
             if _is_gone(facts, since_s):
                 if not facts["released"]:
@@ -103,7 +105,10 @@ class ObjectLock:
                 told = True
             time.sleep(LOOK_S)
             now = self._objects.read(name)
-            if now != seen and now is not None and not json.loads(now)["released"]:
+            after = _facts_of(now) if now is not None else None
+            if now is not None and after is None:
+                continue  # a file system shows it while it is written, or it is damaged: then LEASE_S decides
+            if now != seen and after is not None and not after["released"] and facts is not _UNKNOWN:
                 raise RunLockedError(f"{self._objects.url} is in use by {holder}; wait for it, or stop it with `wfc stop`")
             seen = now
 
@@ -139,7 +144,17 @@ class Onlooker:
         seen = self._objects.read(name) if (name := self._lock.highest()) else None
         if seen != self._seen:
             self._seen, self._since_s = seen, time.monotonic()
-        return seen is not None and not _is_gone(json.loads(seen), self._since_s)
+        return seen is not None and not _is_gone(_facts_of(seen) or _UNKNOWN, self._since_s)
+
+
+def _facts_of(data: bytes) -> dict[str, Any] | None:
+    """Returns what a lock says of its holder; None if it is cut off or damaged."""
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    is_whole = isinstance(facts, dict) and all(isinstance(facts.get(key), type(value)) for key, value in _UNKNOWN.items())
+    return facts if is_whole else None
 
 
 def _is_gone(facts: dict[str, Any], since_s: float) -> bool:

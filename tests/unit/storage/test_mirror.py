@@ -209,6 +209,31 @@ def test_a_held_lock_refuses_and_a_released_one_does_not(remote: Objects) -> Non
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"released": 1}', b"\xff", b"[" * 100_000])
+def test_a_lock_that_cannot_be_read_is_taken_over_after_its_time(remote: Objects, data: bytes) -> None:
+    remote.write("control/lock-1", data)
+    said: list[str] = []
+    ObjectLock(remote).take(said.append)
+    assert any("took" in line and "which is gone" in line for line in said)
+    assert list(remote.list("control")) == ["control/lock-2"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_that_is_written_this_moment_is_held(remote: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, cut_off = Objects.read, iter([b"", None, b"", None, b"", None])
+
+    def half_written(objects: Objects, name: str) -> bytes | None:
+        now = next(cut_off, None)
+        return read(objects, name) if now is None else now
+
+    with held(remote, quiet, quiet):
+        monkeypatch.setattr(Objects, "read", half_written)
+        with pytest.raises(RunLockedError, match=f"process {os.getpid()} on {socket.gethostname()}"):
+            ObjectLock(remote).take(quiet)
+        monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_lock_nobody_renews_is_taken_over_and_said_so(remote: Objects) -> None:
     lost = ObjectLock(remote)
     lost.take(quiet)
