@@ -84,12 +84,12 @@ def _open(url: str) -> tuple[Any, str]:
     import fsspec
 
     require_no_secret(url, "the address of the run")
-    require_file_system(url)
     protocol = url.partition("://")[0]
-    if protocol in ("http", "https"):
-        raise ConfigError(f"{url} can only be read; a run needs a folder, or object storage such as s3:// or gs://")
     if protocol in _EXTRAS and not _BUCKET.fullmatch(bucket := url.partition("://")[2].partition("/")[0]):
         raise ConfigError(f"{url}: {bucket!r} is no name of a bucket, which has letters, digits, '.', '_' and '-' alone")
+    require_file_system(url)
+    if protocol in ("http", "https"):
+        raise ConfigError(f"{url} can only be read; a run needs a folder, or object storage such as s3:// or gs://")
     try:
         file_system, path = fsspec.url_to_fs(url, **_options(protocol))
     except (ImportError, ValueError) as error:
