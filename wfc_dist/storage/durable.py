@@ -51,11 +51,16 @@ class _Manifest(TypedDict, total=False):
 _MANIFEST = Shape(_Manifest)
 
 
+def require_file(path: Path) -> None:
+    """Raises OSError for a pipe or a device, whose reader may wait for ever; says nothing where nothing is."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
 def sha256_file(path: Path) -> str:
     """Returns the hex sha256 of a file's bytes. Raises OSError, also for a pipe or a device, whose reader may wait for ever."""
     digest = hashlib.sha256()
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+    require_file(path)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             activity.moved()
@@ -306,7 +311,7 @@ def _unsealed(line: str) -> dict[str, Any] | None:
         return None
 
 
-def as_object(line: str) -> dict[str, Any] | None:
+def as_object(line: str | bytes) -> dict[str, Any] | None:
     """Returns the JSON object of a line; None if the line is none."""
     try:
         row = json.loads(line)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wfc_dist.errors import RunLockedError, StorageError, WfcError
+from wfc_dist.storage import durable
 from wfc_dist.storage.mirror import CONTROL
 from wfc_dist.storage.objects import Objects
 
@@ -149,11 +150,8 @@ class Onlooker:
 
 def _facts_of(data: bytes) -> dict[str, Any] | None:
     """Returns what a lock says of its holder; None if it is cut off or damaged."""
-    try:
-        facts = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    is_whole = isinstance(facts, dict) and all(isinstance(facts.get(key), type(value)) for key, value in _UNKNOWN.items())
+    facts = durable.as_object(data)
+    is_whole = facts is not None and all(isinstance(facts.get(key), type(value)) for key, value in _UNKNOWN.items())
     return facts if is_whole else None
 
 

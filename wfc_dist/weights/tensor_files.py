@@ -1,6 +1,5 @@
 """safetensors files read by their headers and written tensor by tensor: no more than one tensor in memory at a time."""
 
-import errno
 import hashlib
 import json
 import math
@@ -49,7 +48,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
         InputError: It is none, it is cut off, or a tensor has another data type than those of `TensorSpec`.
     """
     try:
-        _require_file(path)
+        durable.require_file(path)
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if not 0 < size <= MAX_HEADER_BYTES:
@@ -65,12 +64,6 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
             f"{path} has {there} bytes, its header says {expected}: it is cut off or damaged; copy or download it again"
         )
     return specs
-
-
-def _require_file(path: Path) -> None:
-    """Raises OSError for a pipe or a device, whose reader may wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
 
 
 def _spec(name: str, item: Mapping[str, Any]) -> TensorSpec:
@@ -93,7 +86,7 @@ class TensorFile:
     """
 
     def __init__(self, path: Path) -> None:
-        _require_file(path)
+        durable.require_file(path)
         self._path, self._file = path, safe_open(path, framework="np")
         self._torch_file: safe_open | None = None
 

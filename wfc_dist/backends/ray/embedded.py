@@ -38,6 +38,7 @@ STOPPED_S = 15.0
 STARTING_S = 20.0
 """Seconds for which Ray may notice itself that a process is gone while it starts; after 60 it ends the program, with code 1."""
 START_LIMIT_S = 300
+"""Seconds that one start of Ray, or of a connection to it, may take."""
 _TOO_LONG = "Ray has not started on this machine for minutes; look at its load and memory; the same command tries again"
 SHUTDOWN_S = 10.0
 
@@ -170,15 +171,20 @@ def _is_of_settings(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def _watched(processes: Callable[[], Collection[psutil.Process]], patience_s: float) -> Iterator[None]:
+def beside(name: str, look: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `look` on a thread while the context lasts; it returns soon after the event that it gets is set."""
     over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(processes, patience_s, over), name="ray-watch", daemon=True)
+    watch = threading.Thread(target=look, args=(over,), name=name, daemon=True)
     watch.start()
     try:
         yield
     finally:
         over.set()
         watch.join()
+
+
+def _watched(processes: Callable[[], Collection[psutil.Process]], patience_s: float) -> contextlib.AbstractContextManager[None]:
+    return beside("ray-watch", partial(_watch, processes, patience_s))
 
 
 def _watch(processes: Callable[[], Collection[psutil.Process]], patience_s: float, over: threading.Event) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from wfc_dist.backends.ray import embedded
 from wfc_dist.backends.ray.embedded import User
@@ -47,15 +48,8 @@ def watched(gcs: str, user: User) -> Iterator[None]:
         with embedded.used_by(user):
             yield
         return
-    over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(gcs, gcs_limit_s(), over), name="gcs-watch", daemon=True)
-    with embedded.used_by(user):
-        watch.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watch.join()
+    with embedded.used_by(user), embedded.beside("gcs-watch", partial(_watch, gcs, gcs_limit_s())):
+        yield
 
 
 def _watch(gcs: str, limit_s: float, over: threading.Event) -> None:
