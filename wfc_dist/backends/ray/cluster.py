@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from wfc_dist.backends.ray import embedded, joined
 from wfc_dist.backends.ray.embedded import NOBODY, User
 from wfc_dist.backends.ray.placement import Node
+from wfc_dist.backends.ray.start_limit import ends_after
 from wfc_dist.config.cluster import ClusterConfig
 from wfc_dist.errors import ConfigError, Interrupted
 
@@ -84,8 +85,10 @@ def _join(address: str) -> None:
     from ray.exceptions import AuthenticationError
 
     on_term = signal.getsignal(signal.SIGTERM)
+    too_long = f"the Ray cluster at {address} has not let this program in for minutes; look at its nodes; run again"
     try:
-        ray.init(address=address, namespace="wfc_dist", log_to_driver=False, logging_level=logging.ERROR)
+        with ends_after(embedded.START_LIMIT_S, too_long):
+            ray.init(address=address, namespace="wfc_dist", log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError as error:
         raise ConfigError(
             f"the Ray cluster at {address} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
